@@ -1,0 +1,7 @@
+//! stub
+/// stub
+#[derive(Debug)]
+pub struct AlignedBuf;
+/// stub
+#[derive(Debug)]
+pub struct IoSlice;

@@ -1,0 +1,67 @@
+//! Every bound of the engine, named, and what holds between them.
+
+use std::time::Duration;
+
+use crate::io::IO_ALIGN;
+
+/// Bytes of a segment file before its first frame.
+pub const SEGMENT_HEADER_BYTES: u64 = 4096;
+/// Smallest segment file: small enough for crash tests that roll often.
+pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// Largest segment file.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Largest frame, whatever the segment size: a 4 MiB message with its properties, or a batch of that size, fits twice.
+pub const FRAME_BYTES_MAX: u64 = 8 << 20;
+/// Records of one batch.
+pub const BATCH_RECORDS_MAX: usize = 16 << 10;
+/// Bytes of a queue's name.
+pub const QUEUE_NAME_BYTES_MAX: usize = 1024;
+/// Keys of one message, together with two bytes for each.
+pub const KEYS_BYTES_MAX: usize = u16::MAX as usize;
+/// Attributes of one message.
+pub const ATTRIBUTES_BYTES_MAX: usize = u16::MAX as usize;
+/// Queues of one engine.
+pub const QUEUE_COUNT_MAX: usize = 1 << 20;
+/// Durable writes in flight.
+pub const COMMIT_DEPTH_MAX: usize = 16;
+/// Spare segments kept ready.
+pub const SPARE_COUNT_MAX: usize = 16;
+/// Epochs that a history may hold: one for each open whose log is still retained.
+pub const EPOCH_HISTORY_MAX: usize = 2000;
+/// Longest time that an acknowledged byte of an asynchronous log stays in the process only.
+pub const HAND_OVER_DELAY: Duration = Duration::from_millis(10);
+/// Most bytes of an asynchronous log that wait for a fuller block before they are handed to the kernel.
+pub const HAND_OVER_BYTES: u64 = 1 << 20;
+/// Largest write of the asynchronous flusher.
+pub const ASYNC_WRITE_BYTES_MAX: u64 = 2 << 20;
+/// Writes that the asynchronous flusher keeps in flight.
+pub const ASYNC_DEPTH: usize = 4;
+/// How long the log must be idle before a mark frame covers the last group.
+pub const MARK_DELAY: Duration = Duration::from_millis(10);
+/// Reads in flight, and bytes of each, while the log is scanned at open.
+pub const SCAN_DEPTH: usize = 4;
+/// Bytes of one scan read.
+pub const SCAN_READ_BYTES: usize = 1 << 20;
+/// Bytes of one read for a reader behind the cache.
+pub const COLD_READ_BYTES: u64 = 64 << 10;
+/// Blocks of [`COLD_READ_BYTES`] that readers behind the cache share.
+pub const COLD_BLOCK_COUNT: usize = 256;
+/// Bytes of one paced step of the filler.
+pub const FILL_STEP_BYTES: u64 = 256 << 10;
+/// Rate of the filler while the log is busy but does not consume segments faster.
+pub const FILL_RATE_MIN: u64 = 50 << 20;
+
+/// The largest frame that fits a segment of this size beside the epoch history at its head.
+#[must_use]
+pub const fn frame_bytes_max(segment_bytes: u64) -> u64 {
+    let fits = segment_bytes - SEGMENT_HEADER_BYTES - EPOCH_FRAME_BYTES_MAX;
+    if fits < FRAME_BYTES_MAX { fits } else { FRAME_BYTES_MAX }
+}
+
+/// The largest frame that restates the epoch history.
+pub const EPOCH_FRAME_BYTES_MAX: u64 = 256 + EPOCH_HISTORY_MAX as u64 * 16;
+
+const _: () = assert!(SEGMENT_BYTES_MIN > SEGMENT_HEADER_BYTES + EPOCH_FRAME_BYTES_MAX, "a history must fit the smallest segment");
+const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(IO_ALIGN as u64), "frames start on an I/O boundary");
+const _: () = assert!(COLD_READ_BYTES.is_multiple_of(IO_ALIGN as u64) && SCAN_READ_BYTES.is_multiple_of(IO_ALIGN));
+const _: () = assert!(HAND_OVER_BYTES <= ASYNC_WRITE_BYTES_MAX, "a block that is due fits one write");

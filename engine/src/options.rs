@@ -1,0 +1,274 @@
+//! What an embedder may choose. Bad choices fail at [`crate::Engine::open`], by name.
+
+use std::time::Duration;
+
+use crate::error::OptionsError;
+use crate::limits;
+
+/// When an append is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// After its bytes are durable. A power failure loses nothing that was acknowledged.
+    Sync,
+    /// After its bytes are in the log buffer. They are handed to the kernel within [`limits::HAND_OVER_DELAY`] or
+    /// [`limits::HAND_OVER_BYTES`], whichever comes first: until then a killed process loses them; until the next flush,
+    /// by `interval` or `bytes`, a power failure does.
+    Async {
+        /// Longest time between two flushes while something is unflushed.
+        interval: Duration,
+        /// Unflushed bytes that cause a flush earlier.
+        bytes: u64,
+    },
+}
+
+impl Flush {
+    /// [`Flush::Async`] with a flush every 500 ms or 64 MiB.
+    #[must_use]
+    pub const fn async_default() -> Flush {
+        Flush::Async { interval: Duration::from_millis(500), bytes: 64 << 20 }
+    }
+}
+
+/// What happens to the rest of the last block of a commit. Fixed when the log is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// The partial block is written again by the next commit, together with what follows.
+    Rewrite,
+    /// It is padded, so that no acknowledged byte is ever written twice: for media that can lose a whole block when torn.
+    Pad,
+}
+
+/// Which I/O backend to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// Measured once per directory, kept beside the log.
+    Auto,
+    /// `io_uring`; opening fails where the kernel refuses it.
+    Uring,
+    /// Plain system calls.
+    Threads,
+}
+
+/// Who calls the machines' `step()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drivers {
+    /// One thread per machine.
+    Threads,
+    /// The caller, through `Engine::step`.
+    #[cfg(feature = "sim")]
+    Manual,
+}
+
+/// A promise that is broken on purpose, to see whether the tests notice (feature `sim`).
+#[cfg(feature = "sim")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The ack leaves when the write is submitted.
+    AckBeforeFlush,
+    /// The flush is submitted beside the writes that it should cover, not after them.
+    FlushBesideWrites,
+    /// New segments are used before the directory is synced.
+    NoDirectorySync,
+    /// A frame's position is left out of its checksum and its comparison.
+    PositionUnchecked,
+    /// Opening goes on in the epoch of the run before.
+    NoNewEpoch,
+    /// A failed flush is tried again and believed.
+    RetryFailedFlush,
+}
+
+/// Options of [`crate::Engine::open`]. Every setter names its default and its bounds.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    pub(crate) segment_bytes: u64,
+    pub(crate) flush: Flush,
+    pub(crate) tail: Tail,
+    pub(crate) backend: BackendChoice,
+    pub(crate) remeasure: bool,
+    pub(crate) commit_depth: usize,
+    pub(crate) commit_bytes_max: u64,
+    pub(crate) buffer_bytes: u64,
+    pub(crate) cache_bytes: u64,
+    pub(crate) chunk_bytes: u64,
+    pub(crate) retain_bytes: Option<u64>,
+    pub(crate) spare_count: usize,
+    pub(crate) drivers: Drivers,
+    #[cfg(feature = "sim")]
+    pub(crate) fault: Option<Fault>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            segment_bytes: 64 << 20,
+            flush: Flush::Sync,
+            tail: Tail::Rewrite,
+            backend: BackendChoice::Auto,
+            remeasure: false,
+            commit_depth: 1,
+            commit_bytes_max: 4 << 20,
+            buffer_bytes: 32 << 20,
+            cache_bytes: 128 << 20,
+            chunk_bytes: 1 << 20,
+            retain_bytes: None,
+            spare_count: 2,
+            drivers: Drivers::Threads,
+            #[cfg(feature = "sim")]
+            fault: None,
+        }
+    }
+}
+
+impl EngineOptions {
+    /// Size of one segment file in bytes, its 4 KiB header included. Only used when the log is created.
+    ///
+    /// Default: 64 MiB. Minimum: 64 KiB. Maximum: 1 GiB. A multiple of 4096.
+    #[must_use]
+    pub fn with_segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// When an append is acknowledged. Default: [`Flush::Sync`].
+    #[must_use]
+    pub fn with_flush(mut self, flush: Flush) -> Self {
+        self.flush = flush;
+        self
+    }
+
+    /// What happens to the rest of a commit's last block. Only used when the log is created. Default: [`Tail::Rewrite`].
+    #[must_use]
+    pub fn with_tail(mut self, tail: Tail) -> Self {
+        self.tail = tail;
+        self
+    }
+
+    /// The I/O backend. Default: [`BackendChoice::Auto`].
+    #[must_use]
+    pub fn with_backend(mut self, backend: BackendChoice) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// Measures the backends again, even where a verdict lies beside the log. Default: off.
+    #[must_use]
+    pub fn with_remeasure(mut self, remeasure: bool) -> Self {
+        self.remeasure = remeasure;
+        self
+    }
+
+    /// Durable writes in flight at once. On a device without FUA more than one is slower.
+    ///
+    /// Default: 1. Minimum: 1. Maximum: 16.
+    #[must_use]
+    pub fn with_commit_depth(mut self, depth: usize) -> Self {
+        self.commit_depth = depth;
+        self
+    }
+
+    /// Bytes that may be appended and not yet written; beyond that appends wait or are refused.
+    ///
+    /// Default: 32 MiB. Minimum: one batch of the largest size that fits a segment, or 8 MiB, whichever is smaller.
+    #[must_use]
+    pub fn with_buffer_bytes(mut self, bytes: u64) -> Self {
+        self.buffer_bytes = bytes;
+        self
+    }
+
+    /// Newest bytes of the log that stay in memory for readers, the buffer included.
+    ///
+    /// Default: 128 MiB. Minimum: the buffer and two chunks.
+    #[must_use]
+    pub fn with_cache_bytes(mut self, bytes: u64) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Size of the pieces that buffer and cache are made of. Default: 1 MiB. Minimum: 4096. A power of two.
+    #[must_use]
+    pub fn with_chunk_bytes(mut self, bytes: u64) -> Self {
+        self.chunk_bytes = bytes;
+        self
+    }
+
+    /// Recycles the oldest segments, below every pin, once the log is longer than this. Default: nothing is recycled.
+    #[must_use]
+    pub fn with_retain_bytes(mut self, bytes: Option<u64>) -> Self {
+        self.retain_bytes = bytes;
+        self
+    }
+
+    /// Zero-filled segments kept ready. Default: 2. Minimum: 0. Maximum: 16.
+    #[must_use]
+    pub fn with_spare_count(mut self, count: usize) -> Self {
+        self.spare_count = count;
+        self
+    }
+
+    /// No threads: the caller drives every machine with `Engine::step`.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn with_manual_drive(mut self) -> Self {
+        self.drivers = Drivers::Manual;
+        self
+    }
+
+    /// Breaks one promise on purpose.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn with_fault(mut self, fault: Fault) -> Self {
+        self.fault = Some(fault);
+        self
+    }
+
+    /// The largest batch, encoded as a frame, that this log takes.
+    #[must_use]
+    pub fn frame_bytes_max(&self) -> u64 {
+        limits::frame_bytes_max(self.segment_bytes)
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), OptionsError> {
+        let check = |ok: bool, option: &'static str, found: u64, want: &'static str| {
+            if ok { Ok(()) } else { Err(OptionsError { option, found, want }) }
+        };
+        let segment_ok = self.segment_bytes.is_multiple_of(4096)
+            && (limits::SEGMENT_BYTES_MIN..=limits::SEGMENT_BYTES_MAX).contains(&self.segment_bytes);
+        check(segment_ok, "segment_bytes", self.segment_bytes, "a multiple of 4096 from 64 KiB to 1 GiB")?;
+        check(
+            (1..=limits::COMMIT_DEPTH_MAX).contains(&self.commit_depth),
+            "commit_depth",
+            self.commit_depth as u64,
+            "1 to 16",
+        )?;
+        check(
+            self.chunk_bytes.is_power_of_two() && self.chunk_bytes >= 4096 && self.chunk_bytes <= 64 << 20,
+            "chunk_bytes",
+            self.chunk_bytes,
+            "a power of two from 4096 to 64 MiB",
+        )?;
+        check(
+            self.buffer_bytes >= self.frame_bytes_max(),
+            "buffer_bytes",
+            self.buffer_bytes,
+            "at least the largest frame (8 MiB, or what fits a segment)",
+        )?;
+        check(
+            self.cache_bytes >= self.buffer_bytes + 2 * self.chunk_bytes,
+            "cache_bytes",
+            self.cache_bytes,
+            "at least buffer_bytes and two chunks",
+        )?;
+        check(
+            self.retain_bytes.is_none_or(|bytes| bytes >= 2 * self.segment_bytes),
+            "retain_bytes",
+            self.retain_bytes.unwrap_or(0),
+            "at least two segments",
+        )?;
+        check(self.spare_count <= limits::SPARE_COUNT_MAX, "spare_count", self.spare_count as u64, "0 to 16")?;
+        if let Flush::Async { interval, bytes } = self.flush {
+            check(!interval.is_zero(), "flush interval", 0, "more than zero")?;
+            check(bytes > 0, "flush bytes", 0, "more than zero")?;
+        }
+        Ok(())
+    }
+}
