@@ -1,1 +1,4 @@
 //! The broker crate.
+
+pub mod limits;
+pub mod wire;
