@@ -10,8 +10,6 @@ pub const BODY_BYTES_MAX: usize = 4 << 20;
 pub const PROPERTIES_BYTES_MAX: usize = 32_767;
 /// Longest topic name that every client family can decode.
 pub const TOPIC_BYTES_MAX: usize = 127;
-/// Longest name of a group's own topics. Beyond 127 bytes it is never sent in a record.
-pub const GROUP_TOPIC_BYTES_MAX: usize = 255;
 /// Longest group name.
 pub const GROUP_BYTES_MAX: usize = 255;
 /// Topics; `anchorlog_engine::limits::QUEUE_COUNT_MAX` bounds their queues.
