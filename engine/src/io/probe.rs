@@ -1,0 +1,1 @@
+//! Facts about a directory, and the choice of a backend.
