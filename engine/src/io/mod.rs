@@ -27,6 +27,7 @@ pub mod uring;
 #[cfg(test)]
 mod tests;
 
+use std::any::Any;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -138,7 +139,7 @@ pub trait IoBackend: Send + Sync + 'static {
 }
 
 /// One open file. All offsets and lengths are multiples of [`IO_ALIGN`].
-pub trait IoFile: Send + Sync {
+pub trait IoFile: Any + Send + Sync {
     /// Length in bytes.
     ///
     /// # Errors

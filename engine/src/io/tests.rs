@@ -1,7 +1,7 @@
 //! One body for every backend: what the seam promises, asked of each implementation.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::buffer::{AlignedBuf, IoSlice};
@@ -158,4 +158,16 @@ fn on_disk(backend: Arc<dyn IoBackend>) {
 #[test]
 fn plain_calls_keep_the_promises() {
     on_disk(Arc::new(ThreadsBackend::new()));
+}
+
+#[cfg(feature = "sim")]
+#[test]
+fn the_simulated_disk_keeps_the_promises() {
+    for seed in 0..20 {
+        for inline in [false, true] {
+            let disk = super::sim::SimDisk::new(seed);
+            disk.set_runs_inline(inline);
+            promises(&disk.backend(), Path::new("/sim"));
+        }
+    }
 }
