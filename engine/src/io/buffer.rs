@@ -422,4 +422,24 @@ mod tests {
         assert_eq!(pool.take()[0], 9);
         assert_eq!(pool.take()[0], 0);
     }
+
+    #[cfg(feature = "sim")]
+    #[test]
+    #[should_panic(expected = "changed while it was in flight")]
+    fn the_simulated_disk_notices_a_buffer_that_changes_in_flight() {
+        use crate::io::{IoBackend, IoOp, IoQueue, OpenMode, Wait, sim::SimDisk};
+        use std::path::Path;
+
+        let backend = SimDisk::new(1).backend();
+        backend.create_dir_all(Path::new("/log")).expect("no faults are planned");
+        let file = backend.open(Path::new("/log/file"), OpenMode::CreateNew).expect("no faults are planned");
+        let mut queue = backend.queue(1).expect("no faults are planned");
+        let chunk = Chunk::new(IO_ALIGN);
+        // SAFETY: the promise is broken below, on purpose, by this same thread while no reference to the bytes lives.
+        let slice = unsafe { chunk.io_slice(0..IO_ALIGN) };
+        queue.submit(IoOp::write_durable(0, file, 0, vec![slice]));
+        // SAFETY: as above.
+        unsafe { chunk.write(100, &[1]) };
+        queue.reap(Wait::One, &mut Vec::new());
+    }
 }
