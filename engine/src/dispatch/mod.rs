@@ -135,9 +135,14 @@ impl Dispatcher {
         reached > from
     }
 
+    /// Whether somebody waits for a queue's next message.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watch_count.load(Ordering::SeqCst) > 0
+    }
+
     fn notify(&mut self) {
         let touched = std::mem::take(&mut self.touched);
-        if self.watch_count.load(Ordering::SeqCst) > 0 {
+        if self.is_watched() {
             for id in &touched {
                 let fired = self.applier.queues.state(*id).notify();
                 self.watch_count.fetch_sub(fired, Ordering::SeqCst);
