@@ -331,9 +331,8 @@ impl Verdict {
     fn load(dir: &Path, probe: &Probe) -> Option<Verdict> {
         let text = fs::read_to_string(dir.join(VERDICT_FILE)).ok()?;
         let value = |key: &str| {
-            let lines = text.lines().filter_map(|line| line.split_once('='));
-            let found = lines.filter(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().trim_matches('"'));
-            found.last()
+            let mut lines = text.lines().filter_map(|line| line.split_once('='));
+            lines.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().trim_matches('"'))
         };
         let same = value("version")? == VERDICT_VERSION.to_string()
             && value("kernel")? == probe.kernel
