@@ -32,7 +32,13 @@ impl Committer {
 const IN_FLIGHT_NAP: Duration = Duration::from_micros(100);
 
 /// The commit thread: everything that has arrived, written; then everything that has arrived meanwhile.
-pub(crate) fn commit_loop(committer: &Mutex<Committer>, signals: &Signals, marks: &Marks, clock: &dyn Clock, stop: &Stop) {
+pub(crate) fn commit_loop(
+    committer: &Mutex<Committer>,
+    signals: &Signals,
+    marks: &Marks,
+    clock: &dyn Clock,
+    stop: &Stop,
+) {
     let mut wait = Wait::No;
     loop {
         let stopping = stop.is_set();

@@ -21,6 +21,8 @@ use crate::dispatch::{Applier, Dispatcher};
 use crate::drivers::{self, Committer, Signals, Stop};
 use crate::error::{AppendError, Fenced, OpenError, ReadError, ReleaseError, WaitError};
 use crate::housekeeping::{Housekeeper, Parts};
+use crate::io::probe::{self, Probe};
+use crate::io::threads::ThreadsBackend;
 use crate::io::{DirLock, IoBackend, Wait};
 use crate::open::{self, Opened};
 use crate::options::{Drivers, EngineOptions, Flush};
@@ -41,8 +43,8 @@ pub struct EngineInfo {
     pub options: EngineOptions,
     /// The backend, why, and what was measured, in one line.
     pub backend: String,
-    /// Facts of host and disk, as `key, value`.
-    pub facts: Vec<(String, String)>,
+    /// What the probe knows of kernel, file system and disk; `None` for a backend that was given.
+    pub probe: Option<Probe>,
     /// What recovery found, in one line.
     pub recovery: String,
     /// Bytes of a torn tail that recovery cut, if any.
@@ -138,8 +140,8 @@ impl Engine {
         options.validate()?;
         let dir = dir.as_ref();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let (backend, facts, line) = choose_backend(dir, &options, &*clock)?;
-        Engine::build(backend, clock, dir, options, facts, line)
+        let (backend, probe, line) = choose_backend(dir, &options, &*clock)?;
+        Engine::build(backend, clock, dir, options, probe, line)
     }
 
     /// [`Engine::open`] on a given backend and clock.
@@ -154,7 +156,7 @@ impl Engine {
     ) -> Result<Engine, OpenError> {
         options.validate()?;
         let line = format!("{} (given)", backend.kind());
-        Engine::build(backend, clock, dir.as_ref(), options, Vec::new(), line)
+        Engine::build(backend, clock, dir.as_ref(), options, None, line)
     }
 
     fn build(
@@ -162,7 +164,7 @@ impl Engine {
         clock: Arc<dyn Clock>,
         dir: &Path,
         mut options: EngineOptions,
-        facts: Vec<(String, String)>,
+        probe: Option<Probe>,
         backend_line: String,
     ) -> Result<Engine, OpenError> {
         let begun = clock.monotonic();
@@ -253,7 +255,7 @@ impl Engine {
             epoch,
             options: options.clone(),
             backend: backend_line,
-            facts,
+            probe,
             recovery,
             recovery_cut_bytes: found.cut_bytes,
         };
@@ -492,7 +494,12 @@ impl Engine {
                     let written = inner.marks.load(Watermark::Written);
                     let target = Lsn((end.0 + batch.frame_bytes()).saturating_sub(inner.buffer_bytes));
                     inner.signals.commit.reached(end);
-                    match inner.marks.wait(Watermark::Written, target.max(written.plus(1)).min(end), &*inner.clock, None) {
+                    match inner.marks.wait(
+                        Watermark::Written,
+                        target.max(written.plus(1)).min(end),
+                        &*inner.clock,
+                        None,
+                    ) {
                         Err(WaitError::Fenced(fenced)) => return Err(fenced.into()),
                         Err(WaitError::Closing) => return Err(AppendError::Closing),
                         Ok(()) | Err(WaitError::TimedOut) => {}
@@ -583,7 +590,8 @@ impl Engine {
         let mut bytes = 0;
         for entry in entries {
             if (fetch.matches)(entry.tag) {
-                let full = outcome.messages.len() >= fetch.messages_max || bytes + entry.size as usize > fetch.bytes_max;
+                let full =
+                    outcome.messages.len() >= fetch.messages_max || bytes + entry.size as usize > fetch.bytes_max;
                 if full && !outcome.messages.is_empty() {
                     break;
                 }
@@ -743,7 +751,10 @@ impl Drop for Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("dir", &self.inner.info.dir).field("marks", &self.inner.marks.all()).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("dir", &self.inner.info.dir)
+            .field("marks", &self.inner.marks.all())
+            .finish_non_exhaustive()
     }
 }
 
@@ -771,7 +782,12 @@ impl Inner {
         while self.marks.load(Watermark::Dispatched) < acked && self.dispatcher.lock().expect(LOCKED).step() {}
     }
 
-    fn message(&self, fetch: &Fetch<'_>, entry: &QueueEntry, offset: QueueOffset) -> Result<Option<Message>, ReadError> {
+    fn message(
+        &self,
+        fetch: &Fetch<'_>,
+        entry: &QueueEntry,
+        offset: QueueOffset,
+    ) -> Result<Option<Message>, ReadError> {
         let Some(bytes) = self.reader.record(entry.lsn, entry.size, fetch.from_disk)? else { return Ok(None) };
         let message = Message::new(fetch.queue, offset, entry, bytes);
         message.map(Some).map_err(|error| self.reader.damage(entry.lsn, error.to_string()))
@@ -790,9 +806,14 @@ fn new_store_id(clock: &dyn Clock) -> u128 {
     u128::from(half()) << 64 | u128::from(half())
 }
 
-type Chosen = (Arc<dyn IoBackend>, Vec<(String, String)>, String);
+type Chosen = (Arc<dyn IoBackend>, Option<Probe>, String);
 
-fn choose_backend(_dir: &Path, _options: &EngineOptions, _clock: &dyn Clock) -> Result<Chosen, OpenError> {
-    let backend: Arc<dyn IoBackend> = Arc::new(crate::io::threads::ThreadsBackend::new());
-    Ok((backend, Vec::new(), "threads".into()))
+fn choose_backend(dir: &Path, options: &EngineOptions, clock: &dyn Clock) -> Result<Chosen, OpenError> {
+    let io_error = |what| move |source| OpenError::Io { what, path: dir.to_path_buf(), source };
+    // The probe writes in the directory, so it must be there.
+    ThreadsBackend::new().create_dir_all(dir).map_err(io_error("creating"))?;
+    let (backend, probe) =
+        probe::choose(dir, options.backend, options.remeasure, clock).map_err(io_error("probing"))?;
+    let line = probe.to_string();
+    Ok((backend, Some(probe), line))
 }

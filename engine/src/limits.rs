@@ -71,7 +71,10 @@ pub const fn frame_bytes_max(segment_bytes: u64) -> u64 {
 /// The largest frame that restates the epoch history.
 pub const EPOCH_FRAME_BYTES_MAX: u64 = 256 + EPOCH_HISTORY_MAX as u64 * 16;
 
-const _: () = assert!(SEGMENT_BYTES_MIN > SEGMENT_HEADER_BYTES + EPOCH_FRAME_BYTES_MAX, "a history must fit the smallest segment");
+const _: () = assert!(
+    SEGMENT_BYTES_MIN > SEGMENT_HEADER_BYTES + EPOCH_FRAME_BYTES_MAX,
+    "a history must fit the smallest segment"
+);
 const _: () = assert!(
     (COUNTERS_PER_BATCH * (QUEUE_NAME_BYTES_MAX + 64 + 16)) as u64 + 64
         < SEGMENT_BYTES_MIN - SEGMENT_HEADER_BYTES - EPOCH_FRAME_BYTES_MAX,

@@ -78,14 +78,8 @@ pub(crate) fn open(
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
 
     let first_file_is_missing = !files.contains_key(&manifest.start);
-    let segments = Segments::new(
-        Arc::clone(backend),
-        dir,
-        manifest.store_id,
-        manifest.geometry,
-        sync_names(options),
-        files,
-    );
+    let segments =
+        Segments::new(Arc::clone(backend), dir, manifest.store_id, manifest.geometry, sync_names(options), files);
     let last = manifest.history.last().map_or(Epoch { term: 1, run: 0 }, |last| last.epoch);
     if last.run == 0 && first_file_is_missing {
         // Identity first, then the first segment, then the first epoch: from there on a missing first segment is an error.
@@ -158,7 +152,11 @@ fn open_segments(
         let file = backend.open(&path, OpenMode::Existing).map_err(io_error("opening", &path))?;
         let len = file.len().map_err(io_error("reading", &path))?;
         if len != manifest.geometry.segment_bytes {
-            return Err(contradiction("length", format!("{} bytes", manifest.geometry.segment_bytes), format!("{len}")));
+            return Err(contradiction(
+                "length",
+                format!("{} bytes", manifest.geometry.segment_bytes),
+                format!("{len}"),
+            ));
         }
         let mut block = AlignedBuf::zeroed(IO_ALIGN);
         file.read_at(&mut block, 0).map_err(io_error("reading", &path))?;
@@ -179,7 +177,10 @@ fn open_segments(
     }
     if !files.contains_key(&manifest.start) && manifest.history.last().is_some() {
         let path = dir.join(file_name(manifest.start));
-        return Err(OpenError::Missing { path, why: format!("the manifest says that the log begins at {}", manifest.start) });
+        return Err(OpenError::Missing {
+            path,
+            why: format!("the manifest says that the log begins at {}", manifest.start),
+        });
     }
     Ok(files)
 }
@@ -235,7 +236,11 @@ mod faults {
     }
 
     pub(crate) fn next_epoch(options: &EngineOptions, last: Epoch) -> Epoch {
-        if options.fault == Some(Fault::NoNewEpoch) && last.run > 0 { last } else { Epoch { run: last.run + 1, ..last } }
+        if options.fault == Some(Fault::NoNewEpoch) && last.run > 0 {
+            last
+        } else {
+            Epoch { run: last.run + 1, ..last }
+        }
     }
 }
 

@@ -226,7 +226,8 @@ impl Sequencer {
     /// The first frame of a run.
     pub(crate) fn begin_run(&mut self) {
         let needed = limits::EPOCH_FRAME_BYTES_MAX;
-        if self.geometry.segment_end(self.next).since(self.next) < needed && self.geometry.base(self.next) != self.next {
+        if self.geometry.segment_end(self.next).since(self.next) < needed && self.geometry.base(self.next) != self.next
+        {
             self.roll();
         } else {
             self.restate_history();

@@ -118,8 +118,11 @@ impl LogReader {
         let file = self.segments.find(at).ok_or(ReadError::NotFound(at))?;
         let written = self.marks.load(Watermark::Written);
         let mut bytes = AlignedBuf::zeroed(to_usize(len));
-        file.read_at(&mut bytes, geometry.file_offset(at))
-            .map_err(|source| ReadError::Io { lsn: at, path: self.segments.path(at), source })?;
+        file.read_at(&mut bytes, geometry.file_offset(at)).map_err(|source| ReadError::Io {
+            lsn: at,
+            path: self.segments.path(at),
+            source,
+        })?;
         self.cold_reads.fetch_add(1, Ordering::Relaxed);
         let loaded = Arc::new(Loaded { bytes, written });
         *slot = Some(Arc::clone(&loaded));

@@ -41,7 +41,7 @@ const TURN: Duration = Duration::from_millis(50);
 const TURN_WRITE_COUNT_MAX: u64 = 20_000;
 
 /// How far io_uring must be ahead, in percent of plain calls' rate at 64 KiB.
-const URING_AHEAD_PERCENT: u64 = 105;
+const URING_AHEAD_PERCENT: u64 = 110;
 
 /// Who chooses the backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -258,7 +258,7 @@ impl Probe {
         if uring.saturating_mul(100) >= threads.saturating_mul(URING_AHEAD_PERCENT) && uring > 0 {
             self.decide(BackendKind::Uring, format!("io_uring is ahead: {rates}"));
         } else {
-            let why = "io_uring is not at least 5 % ahead, and on a busy machine plain calls keep more of their rate";
+            let why = "io_uring is not at least 10 % ahead, and on a busy machine plain calls keep more of their rate";
             self.decide(BackendKind::Threads, format!("{why}: {rates}"));
         }
     }
@@ -471,8 +471,8 @@ mod tests {
         let (dir, _clock) = scene();
         let (mut probe, _backends) = facts(dir.path()).expect("the directory can be written");
         for (uring, threads, kind) in [
-            (1050, 1000, BackendKind::Uring),
-            (1049, 1000, BackendKind::Threads),
+            (1100, 1000, BackendKind::Uring),
+            (1099, 1000, BackendKind::Threads),
             (500, 1000, BackendKind::Threads),
             (0, 0, BackendKind::Threads),
         ] {
