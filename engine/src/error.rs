@@ -77,14 +77,13 @@ pub enum OpenError {
         /// What the file says.
         found: String,
     },
-    /// The log was opened more often than a history can hold.
-    #[error("the epoch history is full at {0} entries; release old segments")]
-    HistoryFull(usize),
 }
 
 /// Why the log takes nothing any more: the first write or flush that failed. It stays so until the directory is opened again.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the log is fenced since LSN {lsn}: {what} failed: {source}; nothing is acknowledged any more, reading goes on; open the directory again to recover")]
+#[error(
+    "the log is fenced since LSN {lsn}: {what} failed: {source}; nothing is acknowledged any more, reading goes on; open the directory again to recover"
+)]
 pub struct Fenced {
     /// The durable end when it happened.
     pub lsn: Lsn,
