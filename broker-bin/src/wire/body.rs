@@ -395,3 +395,75 @@ fn put_list<T>(out: &mut BytesMut, items: &[T], put: impl Fn(&mut BytesMut, &T))
     }
     out.put_u8(b']');
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(put: impl FnOnce(&mut BytesMut)) -> String {
+        let mut out = BytesMut::new();
+        put(&mut out);
+        String::from_utf8(out.to_vec()).expect("text")
+    }
+
+    #[test]
+    fn a_heartbeat_of_any_family_is_read() {
+        // Names or ordinals, numbers or text, present or not: each quirk is of some client.
+        let body = br#"{"clientID":"10.0.0.5@1","consumerDataSet":[
+            {"groupName":"java","consumeType":"CONSUME_ACTIVELY","messageModel":"BROADCASTING","consumeFromWhere":"CONSUME_FROM_LAST_OFFSET",
+             "subscriptionDataSet":[{"topic":"T","subString":"TagA","codeSet":[2598919],"tagsSet":["TagA"],"subVersion":1700000000000}]},
+            {"groupName":"go","consumeFromWhere":"UNKNOWN","subscriptionDataSet":[{"topic":"T","codeSet":["65","x"],"subVersion":"1700000000000000000",
+             "expressionType":"SQL92","subString":"a > 1"}, 5, {"subString":"no topic"}, {"topic":"U","tagsSet":null,"codeSet":null,"subString":null}]},
+            {"groupName":"cpp","consumeType":1,"messageModel":0,"consumeFromWhere":0,"unitMode":"1","subscriptionDataSet":null},
+            {"groupName":""}, "odd"],
+            "producerDataSet":[{"groupName":"CLIENT_INNER_PRODUCER"},{}],"withoutSub":true,"heartbeatFingerprint":5}
+"#;
+        let heartbeat = Heartbeat::decode(body).expect("good");
+        assert_eq!(heartbeat.client_id, "10.0.0.5@1");
+        assert_eq!(heartbeat.producers, ["CLIENT_INNER_PRODUCER"]);
+        assert!(heartbeat.without_subscriptions);
+        let [java, go, cpp] = &heartbeat.consumers[..] else { panic!("three groups: {heartbeat:?}") };
+        assert_eq!((java.consume_type, java.message_model), (ConsumeType::Actively, MessageModel::Broadcasting));
+        assert_eq!(java.subscriptions[0].tag_hashes, [2_598_919]);
+        assert!(java.subscriptions[0].is_by_tag());
+        let [sql, all] = &go.subscriptions[..] else { panic!("two subscriptions: {go:?}") };
+        assert_eq!((sql.version, &sql.tag_hashes[..], sql.is_by_tag()), (1_700_000_000_000_000_000, &[65][..], false));
+        assert_eq!((all.expression.as_str(), all.is_by_tag(), all.version), ("*", true, 0));
+        assert_eq!((cpp.consume_type, cpp.message_model), (ConsumeType::Passively, MessageModel::Broadcasting));
+        assert!(cpp.unit_mode && cpp.subscriptions.is_empty());
+        assert_eq!(cpp.consume_from, "0");
+    }
+
+    #[test]
+    fn a_heartbeat_without_its_sender_is_refused() {
+        for body in ["", "{}", "[]", "{\"clientID\":\"\"}", "{\"clientID\":null}"] {
+            assert!(Heartbeat::decode(body.as_bytes()).is_err(), "{body}");
+        }
+        assert_eq!(Heartbeat::decode(b"{\"clientID\":\"c\"}").expect("good").consumers, []);
+    }
+
+    #[test]
+    fn ids_in_routes_are_quoted_as_the_original_does() {
+        assert_eq!(IdStyle::for_client(401, false), IdStyle::Quoted);
+        assert_eq!(IdStyle::for_client(317, false), IdStyle::Bare);
+        assert_eq!(IdStyle::for_client(317, true), IdStyle::Quoted);
+    }
+
+    #[test]
+    fn lists_are_compact_and_escaped() {
+        let ids = ["10.0.0.5@1", "\"odd\""];
+        assert_eq!(written(|out| put_consumer_ids(out, &ids)), r#"{"consumerIdList":["10.0.0.5@1","\"odd\""]}"#);
+        assert_eq!(written(|out| put_topic_list::<&str>(out, &[])), r#"{"topicList":[]}"#);
+        assert_eq!(written(|out| put_group_list(out, &["g"])), r#"{"groupList":["g"]}"#);
+        assert_eq!(written(|out| put_text_table(out, [("k", "v"), ("l", "")])), r#"{"table":{"k":"v","l":""}}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn any_json_is_a_heartbeat_or_an_error(text in "\\{\"clientID\":\"c\",\"consumerDataSet\":[\\[\\]{}\",:a-z0-9]{0,40}") {
+            let _ = Heartbeat::decode(text.as_bytes()).is_ok();
+        }
+    }
+}

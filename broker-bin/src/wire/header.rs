@@ -733,3 +733,222 @@ impl<'a> FrameEncoder<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn json(text: &str) -> Result<Header<'_>, HeaderError> {
+        Header::decode(Encoding::Json, text.as_bytes())
+    }
+
+    #[test]
+    fn fields_are_text_whatever_they_came_as() {
+        let header = json(
+            r#" { "extFields" : {"a":"x","queueId":3,"e":-1,"unitMode":false,"f":null,"z":{"k":[1,"}"]},"i":"TAGS\u0001A\u0002"},
+            "code":310,"unknown":[{"code":1}],"language":"COBOL","opaque":7,"flag":2,"remark":""} "#,
+        )
+        .expect("good");
+        assert_eq!((header.code, header.opaque, header.version), (310, 7, 0));
+        assert!(header.is_oneway() && !header.is_response() && header.has_fields());
+        assert_eq!((header.language, header.remark()), (Language::Other, Some("")));
+        assert_eq!(header.field("a"), Some("x"));
+        assert_eq!(header.field("queueId"), Some("3"));
+        assert_eq!(header.field("e"), Some("-1"));
+        assert_eq!(header.field("unitMode"), Some("false"));
+        assert_eq!(header.field("f"), None);
+        assert_eq!(header.field("z"), Some(r#"{"k":[1,"}"]}"#));
+        assert_eq!(header.field("i"), Some("TAGS\u{1}A\u{2}"));
+        assert_eq!((header.field("b"), header.field("topic")), (None, None));
+        assert_eq!(header.fields().count(), 6);
+    }
+
+    #[test]
+    fn the_last_of_several_fields_with_one_name_counts() {
+        let header = json(r#"{"code":"10","extFields":{"a":"1","topic":"1","a":"2","topic":"2"}}"#).expect("good");
+        assert_eq!((header.code, header.field("a"), header.field("topic")), (10, Some("2"), Some("2")));
+    }
+
+    #[test]
+    fn missing_null_and_empty_fields_differ_only_where_it_matters() {
+        for (text, has) in [
+            (r#"{"code":34}"#, false),
+            (r#"{"code":34,"extFields":null,"remark":null}"#, false),
+            (r#"{"code":34,"extFields":{}}"#, true),
+        ] {
+            let header = json(text).expect("good");
+            assert_eq!((header.has_fields(), header.fields().count(), header.remark()), (has, 0, None), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_cost_only_themselves() {
+        let bytes = b"{\"code\":1,\"extFields\":{\"a\":\"x\xFFy\\u0001\",\"b\":\"\x01\"}}";
+        let header = Header::decode(Encoding::Json, bytes).expect("good");
+        assert_eq!((header.field("a"), header.field("b")), (Some("x\u{FFFD}y\u{1}"), Some("\u{1}")));
+    }
+
+    #[test]
+    fn headers_that_make_no_sense_are_refused() {
+        for text in [
+            "",
+            "{",
+            "[]",
+            "{}",
+            "{\"code\":}",
+            "{\"code\":1",
+            "{\"code\":1}x",
+            "{\"code\":1,}",
+            "{\"code\":1 \"flag\":0}",
+            "{\"code\":\"x\"}",
+            "{\"code\":1.5}",
+            "{\"code\":99999999999}",
+            "{\"code\":1,\"opaque\":true}",
+            "{\"code\":1,\"extFields\":[]}",
+            "{\"code\":1,\"extFields\":{\"a\"}}",
+            "{\"code\":1,\"extFields\":{\"a\":\"\\q\"}}",
+        ] {
+            assert!(json(text).is_err(), "{text}");
+        }
+        let many: Vec<_> = (0..=FIELD_COUNT_MAX).map(|n| format!("\"n{n}\":1")).collect();
+        let text = format!("{{\"code\":1,\"extFields\":{{{}}}}}", many.join(","));
+        assert_eq!(json(&text).expect_err("too many"), HeaderError::TooManyFields);
+        assert!(json(&format!("{{\"code\":1,\"x\":{}", "[".repeat(100_000))).is_err());
+    }
+
+    #[test]
+    fn more_fields_than_are_kept_inline_are_found_too() {
+        let many: Vec<_> = (0..100).map(|n| format!("\"n{n}\":\"{n}\"")).collect();
+        let text = format!("{{\"code\":1,\"extFields\":{{{},\"q\":\"last\"}}}}", many.join(","));
+        let header = json(&text).expect("good");
+        assert_eq!((header.field("n0"), header.field("n99"), header.field("q")), (Some("0"), Some("99"), Some("last")));
+    }
+
+    #[test]
+    fn languages_have_one_name_and_one_number() {
+        for (language, name) in LANGUAGES {
+            assert_eq!((Language::from_name(name), language.name()), (language, name));
+            assert_eq!(Language::from_code(language.code()), language);
+        }
+        assert_eq!(Language::from_code(99), Language::Other);
+    }
+
+    #[test]
+    fn what_cannot_be_expressed_leaves_the_buffer_as_it_was() {
+        let mut out = BytesMut::from(&b"before"[..]);
+        let pop = Head::request(Encoding::Binary, 200_050, 1).encode(&mut out);
+        assert_eq!(pop.finish(b""), Err(EncodeError::NotBinary { what: "the code" }));
+        let mut long = Head::request(Encoding::Binary, 1, 1).encode(&mut out);
+        long.field(&"n".repeat(40_000), "v");
+        assert_eq!(long.finish(b""), Err(EncodeError::NotBinary { what: "a field" }));
+        let large = Head::response(Encoding::Json, 0, 1).encode(&mut out);
+        assert!(matches!(large.finish_before(FRAME_BYTES_MAX), Err(EncodeError::FrameTooLong { .. })));
+        assert_eq!(&out[..], b"before");
+    }
+
+    prop_compose! {
+        fn any_encoding()(binary in any::<bool>()) -> Encoding {
+            if binary { Encoding::Binary } else { Encoding::Json }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_what_is_read(
+            encoding in any_encoding(), code in any::<i16>(), opaque in any::<i32>(), flag in 0..4i32, language in 0..14u8,
+            version in any::<i16>(), remark in prop::option::of("\\PC{1,20}"), with_fields in any::<bool>(),
+            fields in prop::collection::vec(("[a-z]{1,3}", any::<String>()), 0..30), number in any::<i64>(),
+            body in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let head = Head {
+                encoding, code: code.into(), language: Language::from_code(language), version: version.into(), opaque, flag,
+                remark: remark.as_deref(),
+            };
+            let mut out = BytesMut::from(&b"before"[..]);
+            let mut frame = head.encode(&mut out);
+            if with_fields {
+                frame.fields();
+                for (name, value) in &fields {
+                    frame.field(name, value);
+                }
+                frame.number("Number", number).switch("Switch", true);
+            }
+            frame.finish(&body).expect("it fits");
+            let frame = FrameRef::parse(&out[6..]).expect("a frame").expect("a whole one");
+            prop_assert_eq!((frame.total_bytes(), frame.body), (out.len() - 6, &body[..]));
+            let header = Header::of(&frame).expect("good");
+            prop_assert_eq!((header.code, header.version, header.opaque), (head.code, head.version, opaque));
+            prop_assert_eq!((header.flag, header.language, header.remark()), (flag, head.language, remark.as_deref()));
+            prop_assert_eq!(header.has_fields(), with_fields);
+            if with_fields {
+                let number = number.to_string();
+                let mut all: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                all.extend([("Number", number.as_str()), ("Switch", "true")]);
+                prop_assert_eq!(header.fields().collect::<Vec<_>>(), all.clone());
+                for (name, _) in &all {
+                    let last = all.iter().rev().find(|(other, _)| other == name).map(|(_, value)| *value);
+                    prop_assert_eq!(header.field(name), last);
+                }
+            }
+        }
+
+        #[test]
+        fn written_json_is_what_a_strict_reader_takes(
+            code in any::<i32>(), remark in prop::option::of(any::<String>()),
+            fields in prop::collection::btree_map(any::<String>(), any::<String>(), 0..6),
+        ) {
+            let mut out = BytesMut::new();
+            let mut frame = Head::response(Encoding::Json, code, 9).with_remark(remark.as_deref()).encode(&mut out);
+            frame.fields();
+            for (name, value) in &fields {
+                frame.field(name, value);
+            }
+            frame.finish(b"").expect("it fits");
+            let value: serde_json::Value = serde_json::from_slice(&out[PREFIX_BYTES..]).expect("strict JSON");
+            let mut wanted = serde_json::json!({
+                "code": code, "extFields": fields, "flag": 1, "language": "JAVA", "opaque": 9,
+                "serializeTypeCurrentRPC": "JSON", "version": 479,
+            });
+            if let Some(remark) = remark {
+                wanted["remark"] = remark.into();
+            }
+            prop_assert_eq!(value, wanted);
+        }
+
+        #[test]
+        fn any_bytes_are_a_header_or_an_error(encoding in any_encoding(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Header::decode(encoding, &bytes).map(|header| header.fields().count());
+        }
+
+        #[test]
+        fn damage_to_a_good_header_never_panics(
+            encoding in any_encoding(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
+        ) {
+            let mut out = BytesMut::new();
+            let mut frame = Head::request(encoding, 310, 7).with_remark("why\u{1}").encode(&mut out);
+            frame.field("a", "group").field("i", "TAGS\u{1}A\u{2}").number("e", -1);
+            frame.finish(b"").expect("it fits");
+            let mut header = out[PREFIX_BYTES..].to_vec();
+            let at = at.index(header.len());
+            header[at] = byte;
+            header.truncate(cut.index(header.len()) + 1);
+            let _ = Header::decode(encoding, &header).map(|header| header.fields().map(|(name, _)| name.len()).sum::<usize>());
+        }
+
+        #[test]
+        fn json_that_a_strict_reader_takes_reads_the_same(
+            fields in prop::collection::btree_map("[a-zA-Z]{1,8}", any::<String>(), 0..25), pretty in any::<bool>(),
+        ) {
+            let value = serde_json::json!({"code": 11, "extFields": fields, "opaque": -5});
+            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
+            let text = text.expect("JSON");
+            let header = json(&text).expect("good");
+            prop_assert_eq!(header.fields().count(), fields.len());
+            for (name, value) in &fields {
+                prop_assert_eq!(header.field(name), Some(value.as_str()));
+            }
+        }
+    }
+}

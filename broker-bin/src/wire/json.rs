@@ -363,7 +363,8 @@ mod tests {
 
         #[test]
         fn numbers_are_written_as_the_standard_library_does(value in any::<i64>()) {
-            prop_assert_eq!(Decimal::new(value).bytes(), value.to_string().as_bytes());
+            let (decimal, text) = (Decimal::new(value), value.to_string());
+            prop_assert_eq!(decimal.bytes(), text.as_bytes());
         }
 
         #[test]
