@@ -64,6 +64,7 @@ pub const JOURNAL_RECORD_BYTES: usize = 16 << 10;
 /// Entries that one step of writing the journal anew restates.
 pub const JOURNAL_STEP_ENTRIES: usize = 1024;
 
-const _: () = assert!(BODY_BYTES_MAX + PROPERTIES_BYTES_MAX < FRAME_BYTES_MAX, "every message that is stored fits an answer");
+const _: () =
+    assert!(BODY_BYTES_MAX + PROPERTIES_BYTES_MAX < FRAME_BYTES_MAX, "every message that is stored fits an answer");
 const _: () = assert!(PULL_BYTES_MAX + BODY_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX, "every pull answer fits a frame");
 const _: () = assert!(OUT_PAUSE_BYTES < OUT_BYTES_MAX, "a reader is paused before it is cut off");

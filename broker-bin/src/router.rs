@@ -7,12 +7,7 @@ use crate::shared::Shared;
 use crate::wire::codes::request as ask;
 
 /// Answers a request, or says what must be done first. Sends fill `batch`; heartbeats say in `joined` which groups the connection is in.
-pub fn route(
-    shared: &Shared,
-    request: &Request<'_>,
-    batch: &mut WriteBatch,
-    joined: &mut Vec<Box<str>>,
-) -> Outcome {
+pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joined: &mut Vec<Box<str>>) -> Outcome {
     match request.header.code {
         ask::SEND_MESSAGE | ask::SEND_MESSAGE_V2 | ask::SEND_BATCH_MESSAGE => send::send(shared, request, batch),
         ask::PULL_MESSAGE | ask::LITE_PULL_MESSAGE => pull::pull(shared, request),
@@ -40,7 +35,9 @@ pub fn route(
 /// What whoever asked can do instead.
 fn not_offered(code: i32) -> String {
     let what = match code {
-        ask::CONSUMER_SEND_MSG_BACK => "sending messages back for a retry is not offered yet; the consumer keeps the message and tries again",
+        ask::CONSUMER_SEND_MSG_BACK => {
+            "sending messages back for a retry is not offered yet; the consumer keeps the message and tries again"
+        }
         ask::END_TRANSACTION => "transactions are not offered yet",
         ask::LOCK_BATCH_MQ | ask::UNLOCK_BATCH_MQ => "ordered consumption is not offered yet; consume concurrently",
         ask::QUERY_MESSAGE | ask::VIEW_MESSAGE_BY_ID => "finding messages is not offered yet; pull them",

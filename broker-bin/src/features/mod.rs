@@ -14,6 +14,6 @@ pub mod topics;
 mod outcome;
 mod request;
 
-pub use outcome::{Outcome, Reply};
 pub use crate::wire::codes::response as code;
+pub use outcome::{Outcome, Reply};
 pub use request::{FieldError, Request};

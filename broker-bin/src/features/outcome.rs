@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use bytes::BytesMut;
 
+use crate::features::groups::Change;
 use crate::features::pull::Pull;
 use crate::features::send::Sending;
-use crate::features::groups::Change;
 
 /// An answer, still without its addressee.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -167,10 +167,8 @@ mod tests {
             (name.clone(), any::<(u32, u32, bool)>()).prop_map(|(name, (retry_queues, retry_max, may_consume))| {
                 Entry::Group(name, GroupConfig { retry_queues, retry_max, may_consume })
             }),
-            (name.clone(), name, any::<(u32, u64)>()).prop_map(|(group, topic, (queue, offset))| Entry::Offset(
-                OffsetKey { group, topic, queue },
-                offset
-            )),
+            (name.clone(), name, any::<(u32, u64)>())
+                .prop_map(|(group, topic, (queue, offset))| Entry::Offset(OffsetKey { group, topic, queue }, offset)),
         ]
     }
 

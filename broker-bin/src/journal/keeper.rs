@@ -15,9 +15,15 @@ const REPLAY_BYTES_MIN: u64 = 1 << 20;
 enum Phase {
     Resting,
     /// Restating what is behind this key.
-    Offsets { began: Began, after: Option<OffsetKey> },
+    Offsets {
+        began: Began,
+        after: Option<OffsetKey>,
+    },
     /// All restated; waits until it is acknowledged up to here.
-    Settling { began: Began, end_lsn: Lsn },
+    Settling {
+        began: Began,
+        end_lsn: Lsn,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +64,8 @@ impl Keeper {
                     return Ok(false);
                 }
                 // Positions first: whatever changes from here on stands behind them anyway.
-                let began = Began { lsn: engine.watermarks().assigned, offset: state.end_offset(engine), bytes: replay };
+                let began =
+                    Began { lsn: engine.watermarks().assigned, offset: state.end_offset(engine), bytes: replay };
                 state.restate_names();
                 self.phase = Phase::Offsets { began, after: None };
                 Ok(true)

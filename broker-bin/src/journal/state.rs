@@ -207,7 +207,11 @@ impl State {
                 let max = engine.range(&queue).max.0;
                 if *offset > max {
                     tracing::warn!(
-                        group = &*key.group, topic = &*key.topic, queue = key.queue, committed = *offset, end = max,
+                        group = &*key.group,
+                        topic = &*key.topic,
+                        queue = key.queue,
+                        committed = *offset,
+                        end = max,
                         "a committed offset lies beyond the queue's end, whose tail was lost; moved back to the end"
                     );
                     *offset = max;

@@ -170,13 +170,8 @@ impl<S: Socket> Driver<S> {
         let Some(id) = id else {
             return socket.shut();
         };
-        let io = Rc::new(Io {
-            id,
-            socket,
-            resume: Notify::new(),
-            writing: Cell::new(false),
-            reader: RefCell::new(None),
-        });
+        let io =
+            Rc::new(Io { id, socket, resume: Notify::new(), writing: Cell::new(false), reader: RefCell::new(None) });
         self.connections.borrow_mut().insert(id, io.clone());
         let (driver, reading) = (self.clone(), io.clone());
         let reader = spawn_local(async move {
@@ -188,7 +183,10 @@ impl<S: Socket> Driver<S> {
 }
 
 /// A second descriptor for the same eventfd, for the runtime to watch.
-#[expect(deprecated, reason = "its successor is unsafe, for types that may close their descriptor early; an OwnedFd does not")]
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, for types that may close their descriptor early; an OwnedFd does not"
+)]
 fn watched(fd: BorrowedFd<'_>) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(fd.try_clone_to_owned()?)
 }
@@ -312,6 +310,9 @@ async fn settle<S: Socket>(driver: &Rc<Driver<S>>, wake: &Notify) {
         }
     };
     if tokio::time::timeout(patience, settled).await.is_err() {
-        tracing::warn!(thread = driver.worker.borrow().index(), "stopped with answers that could not be written in time");
+        tracing::warn!(
+            thread = driver.worker.borrow().index(),
+            "stopped with answers that could not be written in time"
+        );
     }
 }

@@ -27,12 +27,6 @@ impl ColdReads {
     pub(super) fn submit(&self, pull: ColdPull) -> Result<(), ColdPull> {
         self.0.send(pull).map_err(|error| error.0)
     }
-
-    /// A way in without readers: for threads that are driven by tests.
-    #[cfg(test)]
-    pub(super) fn nobody() -> ColdReads {
-        ColdReads(channel().0)
-    }
 }
 
 /// Starts the readers. They end when every [`ColdReads`] is gone.

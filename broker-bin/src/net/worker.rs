@@ -580,7 +580,10 @@ impl Worker {
         }
         if self.shared.engine.fenced().is_some() {
             while let Some(ack) = self.acks.pop_front() {
-                self.unconfirmed(&ack, "stored in the log, which failed before it was confirmed; it may or may not be there");
+                self.unconfirmed(
+                    &ack,
+                    "stored in the log, which failed before it was confirmed; it may or may not be there",
+                );
             }
         } else if !self.acked_armed
             && let Some(first) = self.acks.front()
@@ -680,7 +683,10 @@ impl Worker {
         if self.full {
             let busy_timeout = self.shared.settings.busy_timeout;
             while self.parsed.front().is_some_and(|parsed| parsed.since + busy_timeout <= now) {
-                self.refuse(code::SERVICE_NOT_AVAILABLE, "[BUSY] the log buffer is full; nothing was stored".to_owned());
+                self.refuse(
+                    code::SERVICE_NOT_AVAILABLE,
+                    "[BUSY] the log buffer is full; nothing was stored".to_owned(),
+                );
             }
             self.end_of_turn();
         }

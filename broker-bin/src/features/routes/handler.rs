@@ -13,7 +13,8 @@ pub fn route(shared: &Shared, request: &Request<'_>) -> Outcome {
         Err(error) => return Reply::from(error).into(),
     };
     let Some(topic) = shared.state.topics.get(name) else {
-        return Reply::failure(code::TOPIC_NOT_EXIST, format!("there is no route for topic {name}: it does not exist")).into();
+        return Reply::failure(code::TOPIC_NOT_EXIST, format!("there is no route for topic {name}: it does not exist"))
+            .into();
     };
     let config = topic.config;
     let broker = &shared.settings.broker;

@@ -69,7 +69,8 @@ impl MadeKeys {
         for byte in ip {
             write!(prefix, "{byte:02X}").expect("a string takes everything");
         }
-        write!(prefix, "{:04X}{:012X}", process_id & 0xFFFF, start_ms & 0xFFFF_FFFF_FFFF).expect("a string takes everything");
+        write!(prefix, "{:04X}{:012X}", process_id & 0xFFFF, start_ms & 0xFFFF_FFFF_FFFF)
+            .expect("a string takes everything");
         MadeKeys { prefix, next: AtomicU32::new(0) }
     }
 

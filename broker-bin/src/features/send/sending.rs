@@ -55,13 +55,7 @@ impl Sending {
     /// A batch for this queue.
     #[must_use]
     pub fn new(queue: u32, unique_key: Option<&str>) -> Sending {
-        Sending {
-            queue,
-            queue_offset: 0,
-            lsn: Lsn::ZERO,
-            more: Box::default(),
-            unique_key: UniqueKey::new(unique_key),
-        }
+        Sending { queue, queue_offset: 0, lsn: Lsn::ZERO, more: Box::default(), unique_key: UniqueKey::new(unique_key) }
     }
 
     /// Notes where it went.
