@@ -13,6 +13,7 @@ pub mod counters;
 pub mod features;
 pub mod journal;
 pub mod limits;
+mod lock;
 pub mod net;
 pub mod router;
 pub mod shared;
