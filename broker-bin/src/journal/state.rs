@@ -1,8 +1,8 @@
 //! The tables and their way into the log and back.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anchorlog_engine::{
     Append, AppendError, Engine, Fetch, FetchStatus, Lsn, Queue, QueueOffset, ReadError, TooLarge, WriteBatch,
