@@ -774,6 +774,10 @@ impl Inner {
         if self.info.options.flush != Flush::Sync {
             self.signals.dispatch.reached(end);
         }
+        // What is not in the queues stays in memory: an appender that outruns the dispatcher does some of its work.
+        if end.since(self.marks.load(Watermark::Dispatched)) > self.info.options.cache_bytes / 2 {
+            self.catch_up();
+        }
     }
 
     /// Brings the queues up to what was acknowledged when this was called.
