@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod broker;
+pub mod config;
 pub mod counters;
 pub mod features;
 pub mod journal;
@@ -17,6 +18,7 @@ mod lock;
 pub mod net;
 pub mod router;
 pub mod shared;
+pub mod telemetry;
 pub mod wire;
 
 pub use broker::{Broker, BrokerHandle, BrokerOptions, Driver, StartError, StopError};
