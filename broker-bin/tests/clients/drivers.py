@@ -37,6 +37,7 @@ class Client:
     reads_bytes: bool = True  # a body that is not text arrives unharmed
     reads_position: bool = True  # shows queue id and queue offset of a received message
     four_mib: bool = True  # lets bodies up to 4 MiB through unless told otherwise
+    starts_slowly: bool = False
     may_hang_at_exit: bool = False  # its driver kills itself (SIGKILL) once everything is written
     orderly: bool = True  # offers consumption with queue locks
     platforms: tuple = ()  # (system, machine) pairs the package has binaries for; empty: any
@@ -113,9 +114,9 @@ NATIVE_NODE = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64"), 
 
 CLIENTS = [
     Client("java5", "Maven rocketmq-client 5.3.3", "java", ("java", "javac", "mvn"), build_java, java,
-           options={"version": "5.3.3"}),
+           starts_slowly=True, options={"version": "5.3.3"}),
     Client("java4", "Maven rocketmq-client 4.9.8", "java", ("java", "javac", "mvn"), build_java, java,
-           options={"version": "4.9.8"}),
+           starts_slowly=True, options={"version": "4.9.8"}),
     Client("go", "Go rocketmq-client-go/v2 v2.1.2", "go", ("go",), build_go, lambda c, home: [f"{home}/driver"]),
     Client("rust", "crate rocketmq-client-rust 1.0.0", "rust", ("cargo",), build_rust,
            lambda c, home: [f"{home}/target/debug/driver"]),

@@ -4,8 +4,8 @@ import socket
 import struct
 import time
 
-ROUTE, SEND_V2 = 105, 310
-SUCCESS, TOPIC_NOT_EXIST = 0, 17
+ROUTE, SEND_V2, LOCK = 105, 310, 41
+SUCCESS, NOT_SUPPORTED, TOPIC_NOT_EXIST = 0, 3, 17
 TEMPLATE = "TBW102"
 
 
@@ -46,12 +46,22 @@ def route(namesrv, topic):
     return json.loads(body)
 
 
+def broker(namesrv):
+    """The address of the one broker."""
+    return route(namesrv, TEMPLATE)["brokerDatas"][0]["brokerAddrs"]["0"]
+
+
+def offers_locks(namesrv):
+    """Whether queues can be locked for ordered consumption."""
+    body = json.dumps({"consumerGroup": "GID_first", "clientId": "first", "mqSet": []}).encode()
+    return call(broker(namesrv), LOCK, {}, body)[0] != NOT_SUPPORTED
+
+
 def create_topic(namesrv, topic, queues=4):
     """Sends one message (tag and key `first`) to an unknown topic, as a producer that fell back on the template."""
-    address = route(namesrv, TEMPLATE)["brokerDatas"][0]["brokerAddrs"]["0"]
     fields = dict(a="PID_first", b=topic, c=TEMPLATE, d=queues, e=0, f=0, g=int(time.time() * 1000), h=0,
                   i="TAGS\x01first\x02KEYS\x01first\x02WAIT\x01true\x02", j=0, k="false", m="false")
-    code, remark, _, _ = call(address, SEND_V2, fields, b"first")
+    code, remark, _, _ = call(broker(namesrv), SEND_V2, fields, b"first")
     if code != SUCCESS:
         raise Refused(f"first message to {topic}: {code} {remark}")
     until(lambda: route(namesrv, topic), 30, f"a route of {topic}")
