@@ -100,7 +100,8 @@ def numbers(value, path=""):
             yield from numbers(inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list):
         for i, inner in enumerate(value):
-            label = next((str(inner[k]) for k in ("name", "label", "in_flight") if isinstance(inner, dict) and k in inner), i)
+            keys = ("name", "label", "in_flight") if isinstance(inner, dict) else ()
+            label = next((str(inner[k]) for k in keys if k in inner), i)
             yield from numbers(inner, f"{path}[{label}]")
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         yield path, value

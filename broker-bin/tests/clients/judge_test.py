@@ -21,8 +21,8 @@ class Judge(unittest.TestCase):
     def setUp(self):
         self.plan = Plan("/nowhere", "run", JAVA)
         self.plan.add_small(8)
-        self.acks = [dict(index=i, status="acked", started=100 * i, ended=100 * i + 50, queueId=i % 2, queueOffset=i // 2)
-                     for i in range(8)]
+        self.acks = [dict(index=i, status="acked", started=100 * i, ended=100 * i + 50, queueId=i % 2,
+                          queueOffset=i // 2) for i in range(8)]
         self.read = [dict(topic="T", keys=self.plan.keys(i), tag=item["tag"], sha256=self.plan.expected[i][0],
                           length=self.plan.expected[i][1], properties=dict(item["properties"]), queueId=i % 2,
                           queueOffset=i // 2, reconsumeTimes=0) for i, item in self.plan.items.items()]

@@ -15,8 +15,9 @@ class Refused(Exception):
 
 def call(address, code, fields, body=b"", seconds=5):
     """One request on a connection of its own; returns (code, remark, extFields, body)."""
+    fields = {k: str(v) for k, v in fields.items()}
     header = json.dumps({"code": code, "language": "JAVA", "version": 479, "opaque": 1, "flag": 0,
-                         "serializeTypeCurrentRPC": "JSON", "extFields": {k: str(v) for k, v in fields.items()}}).encode()
+                         "serializeTypeCurrentRPC": "JSON", "extFields": fields}).encode()
     host, port = address.rsplit(":", 1)
     with socket.create_connection((host, int(port)), seconds) as s:
         s.sendall(struct.pack(">II", 4 + len(header) + len(body), len(header)) + header + body)

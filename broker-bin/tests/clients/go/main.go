@@ -60,7 +60,8 @@ func main() {
 		must(err)
 		consume(a[1], a[2], a[3], expect, seconds, a[6], len(a) > 7)
 	default:
-		fmt.Fprintln(os.Stderr, "usage: send NAMESRV TOPIC PLAN ACKED | consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly]")
+		fmt.Fprintln(os.Stderr, "usage: send NAMESRV TOPIC PLAN ACKED |",
+			"consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly]")
 		os.Exit(2)
 	}
 }
@@ -168,7 +169,8 @@ func consume(namesrv, group, topics string, expect, seconds int, file string, or
 		must(client.Subscribe(topic, consumer.MessageSelector{Type: consumer.TAG, Expression: "*"}, take))
 	}
 	must(client.Start())
-	for end := time.Now().Add(time.Duration(seconds) * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Duration(seconds) * time.Second); time.Now().Before(end); {
+		time.Sleep(50 * time.Millisecond)
 		mu.Lock()
 		done := len(seen) >= expect && time.Since(last) > 2*time.Second
 		mu.Unlock()

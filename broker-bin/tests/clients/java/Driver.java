@@ -41,9 +41,11 @@ public class Driver {
     public static void main(String[] a) throws Exception {
         switch (a.length == 0 ? "" : a[0]) {
             case "send" -> send(a[1], a[2], Path.of(a[3]), a[4]);
-            case "consume" -> consume(a[1], a[2], a[3], Integer.parseInt(a[4]), Integer.parseInt(a[5]), a[6], a.length > 7);
+            case "consume" ->
+                consume(a[1], a[2], a[3], Integer.parseInt(a[4]), Integer.parseInt(a[5]), a[6], a.length > 7);
             default -> {
-                System.err.println("usage: send NAMESRV TOPIC PLAN ACKED | consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly]");
+                System.err.println("usage: send NAMESRV TOPIC PLAN ACKED"
+                    + " | consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly]");
                 System.exit(2);
             }
         }
@@ -116,7 +118,8 @@ public class Driver {
         line.put("error", String.valueOf(e.getMessage()).lines().findFirst().orElse(""));
     }
 
-    static void consume(String namesrv, String group, String topics, int expect, int seconds, String file, boolean orderly) throws Exception {
+    static void consume(String namesrv, String group, String topics, int expect, int seconds, String file,
+                        boolean orderly) throws Exception {
         Set<String> seen = new HashSet<>();
         long[] last = {System.currentTimeMillis()};
         var out = lines(file);
@@ -136,8 +139,17 @@ public class Driver {
                 }
             }
         };
-        if (orderly) consumer.registerMessageListener((MessageListenerOrderly) (ms, x) -> { take.accept(ms); return ConsumeOrderlyStatus.SUCCESS; });
-        else consumer.registerMessageListener((MessageListenerConcurrently) (ms, x) -> { take.accept(ms); return ConsumeConcurrentlyStatus.CONSUME_SUCCESS; });
+        if (orderly) {
+            consumer.registerMessageListener((MessageListenerOrderly) (ms, x) -> {
+                take.accept(ms);
+                return ConsumeOrderlyStatus.SUCCESS;
+            });
+        } else {
+            consumer.registerMessageListener((MessageListenerConcurrently) (ms, x) -> {
+                take.accept(ms);
+                return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
+            });
+        }
         consumer.start();
         for (long end = last[0] + seconds * 1000L; System.currentTimeMillis() < end; Thread.sleep(50))
             synchronized (seen) {

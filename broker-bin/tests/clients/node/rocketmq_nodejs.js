@@ -7,8 +7,8 @@ const { Producer, PushConsumer } = require('rocketmq-nodejs');
 const { main } = require('./shared');
 
 /**
- * Its shutdown() may block for good, of a producer as of a consumer, and so may an ordinary exit afterwards, which waits
- * for the native threads. All lines are written by now: three seconds, then the process ends itself.
+ * Its shutdown() may block for good, of a producer as of a consumer, and so may an ordinary exit afterwards, which
+ * waits for the native threads. All lines are written by now: three seconds, then the process ends itself.
  */
 function leaveSoon() {
   spawn('sh', ['-c', `sleep 3; kill -9 ${process.pid}`], { stdio: 'ignore', detached: true }).unref();

@@ -60,7 +60,8 @@ def attempt(producer, topic, item, body, line):
         result = producer.send_sync(message)
     except Exception as e:  # every refusal of the client is an exception of its own kind
         code = re.search(r"CODE: ?(\d+)", str(e), re.IGNORECASE)
-        line.update(status="refused", by="broker" if code else "client", code=int(code[1]) if code else -1, error=str(e))
+        line.update(status="refused", by="broker" if code else "client", code=int(code[1]) if code else -1,
+                    error=str(e))
         return False
     stored = result.status == SendStatus.OK
     line.update(status="acked" if stored else result.status.name, msgId=result.msg_id, queueOffset=result.offset)

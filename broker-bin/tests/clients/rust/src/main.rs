@@ -51,7 +51,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             consume(&runtime, namesrv, group, topics, expect.parse()?, limit, out, mode == ["orderly"]).await?;
         }
         _ => {
-            eprintln!("usage: send NAMESRV TOPIC PLAN ACKED | consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly]");
+            let consume = "consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly]";
+            eprintln!("usage: send NAMESRV TOPIC PLAN ACKED | {consume}");
             std::process::exit(2);
         }
     }
