@@ -7,6 +7,7 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anchorlog::config::{Config, ConfigError};
 use anchorlog::{Broker, telemetry};
@@ -43,7 +44,7 @@ fn run() -> Result<(), Failure> {
     };
     telemetry::start(&config.options.log_level, config.options.log_format)
         .map_err(|error| Failure { code: 2, text: error.to_string() })?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "configuration{}", config.summary());
+    tracing::info!("anchorlog {} with{}", env!("CARGO_PKG_VERSION"), config.summary());
     for remark in config.remarks() {
         tracing::warn!("{remark}");
     }
@@ -55,14 +56,14 @@ fn run() -> Result<(), Failure> {
         Signals::new().map_err(failure)?
     };
     let name = runtime.block_on(signals.next());
-    tracing::info!(signal = name, "stopping; a second signal ends the process at once");
+    tracing::info!(signal = name, "stopping; another signal, a second from now or later, ends the process at once");
     let (stopped, outcome) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("stop".to_owned());
     thread.spawn(move || stopped.send(broker.stop()).is_ok()).map_err(failure)?;
     runtime.block_on(async {
         tokio::select! {
             outcome = outcome => outcome.map_err(|_| failure("stopping ended in a panic"))?.map(drop).map_err(failure),
-            _ = signals.next() => {
+            () = insisted() => {
                 Err(Failure { code: 130, text: "ended before everything was written; the log recovers".to_owned() })
             }
         }
@@ -86,6 +87,17 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+/// Waits until somebody asks again. Some supervisors send each signal twice, so what comes within a second is the same one.
+async fn insisted() {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    match Signals::new() {
+        Ok(mut later) => {
+            later.next().await;
+        }
+        Err(_) => std::future::pending().await,
     }
 }
 

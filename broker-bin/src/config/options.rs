@@ -84,7 +84,7 @@ pub struct BrokerArgs {
     pub advertise: Option<HostPort>,
 
     /// Listen beyond loopback although anyone who can connect can read, write and delete: there is no TLS and no login yet
-    #[arg(long, default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub insecure: bool,
 
     /// Name of this broker
@@ -112,7 +112,7 @@ pub struct BrokerArgs {
     pub backend: Backend,
 
     /// Measure the backends again, even if there is a verdict from an earlier start
-    #[arg(long, default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub remeasure: bool,
 
     /// Size of one file of the log, 64KiB to 1GiB; fixed when the log is created
@@ -381,6 +381,7 @@ impl BrokerArgs {
             auto_create_topics: self.auto_create_topics,
             template_queues: self.default_topic_queues,
             auto_create_groups: self.auto_create_groups,
+            message_bytes_max: usize::try_from(self.max_message_bytes.0).unwrap_or(limits::BODY_BYTES_MAX),
             ack_timeout: self.ack_timeout.0,
             ..BrokerOptions::new(&self.store)
         })

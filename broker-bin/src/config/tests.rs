@@ -127,8 +127,10 @@ fn what_has_no_effect_is_said() {
 
 #[test]
 fn options_reach_the_broker() {
-    let config = load(&["--store", "/tmp/x", "--listen", "localhost:0", "--flush", "async", "--net-threads", "2"]);
-    let options = config.expect("good").options.to_options().expect("good");
+    let words =
+        ["--store=/tmp/x", "--listen=localhost:0", "--flush=async", "--net-threads=2", "--max-message-bytes=1KiB"];
+    let options = load(&words).expect("good").options.to_options().expect("good");
+    assert_eq!(options.message_bytes_max, 1024);
     assert_eq!((options.store.to_str(), options.network_threads), (Some("/tmp/x"), Some(2)));
     assert!(options.listen.ip().is_loopback());
     assert_eq!(options.cluster, "DefaultCluster");

@@ -763,6 +763,11 @@ impl Worker {
         self.connection(id).map_or(&[], |connection| &connection.output)
     }
 
+    /// Bytes of this connection that are no whole request yet, or that wait.
+    pub fn input_bytes(&mut self, id: ConnectionId) -> usize {
+        self.connection(id).map_or(0, |connection| connection.input.len())
+    }
+
     /// So many of [`Worker::output`]'s bytes are written.
     pub fn wrote(&mut self, id: ConnectionId, bytes: usize) {
         let now = self.now;
