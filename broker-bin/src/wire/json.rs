@@ -146,6 +146,11 @@ impl<'a> Reader<'a> {
         Reader { text, at: 0 }
     }
 
+    /// All of the text.
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.text.as_bytes()
+    }
+
     /// An error here.
     pub(super) fn unreadable(&self, want: &'static str) -> Unreadable {
         Unreadable { at: self.at, want }
@@ -154,14 +159,19 @@ impl<'a> Reader<'a> {
     /// The next byte that is no blank.
     #[inline]
     pub(super) fn peek(&mut self) -> Option<u8> {
-        let bytes = self.text.as_bytes();
-        while let Some(&byte) = bytes.get(self.at) {
-            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
-                return Some(byte);
-            }
-            self.at += 1;
+        match self.text.as_bytes().get(self.at) {
+            // Most clients write no blanks.
+            Some(&byte) if byte > b' ' => Some(byte),
+            _ => self.peek_behind_blanks(),
         }
-        None
+    }
+
+    #[cold]
+    fn peek_behind_blanks(&mut self) -> Option<u8> {
+        let rest = self.text.as_bytes().get(self.at..)?;
+        let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).count();
+        self.at += blanks;
+        rest.get(blanks).copied()
     }
 
     /// Takes `byte` when it is next.
@@ -203,6 +213,26 @@ impl<'a> Reader<'a> {
         let raw = self.text.get(start..self.at).ok_or(Unreadable { at: start, want: "a string" })?;
         self.at += 1;
         Ok(RawString { start, raw, escaped })
+    }
+
+    /// Takes `"name":"value"` as nearly every field is written, without blanks and escapes: where name and value begin and end.
+    ///
+    /// Anything else is left to the other readers, and so is saying what is wrong with it: `None`, and nothing taken.
+    #[inline]
+    pub(super) fn plain_pair(&mut self) -> Option<[usize; 4]> {
+        let bytes = self.text.as_bytes();
+        let name = self.at + 1;
+        let behind_name = name + plain_bytes(bytes.get(name..)?);
+        let value = behind_name + 3;
+        if bytes[self.at] != b'"' || bytes.get(behind_name..value)? != b"\":\"" {
+            return None;
+        }
+        let behind_value = value + plain_bytes(&bytes[value..]);
+        if bytes.get(behind_value) != Some(&b'"') {
+            return None;
+        }
+        self.at = behind_value + 1;
+        Some([name, behind_name, value, behind_value])
     }
 
     /// Takes a number or one of the words `true`, `false` and `null`.
