@@ -453,7 +453,15 @@ fn scalar<'a>(reader: &mut Reader<'a>) -> Result<Option<RawString<'a>>, Unreadab
     }
 }
 
+#[inline]
 fn number(reader: &mut Reader<'_>, name: &'static str) -> Result<Option<i32>, HeaderError> {
+    match reader.plain_number() {
+        Some(number) => Ok(Some(number)),
+        None => any_number(reader, name),
+    }
+}
+
+fn any_number(reader: &mut Reader<'_>, name: &'static str) -> Result<Option<i32>, HeaderError> {
     let Some(value) = scalar(reader)? else { return Ok(None) };
     match value.raw.trim().parse() {
         Ok(number) => Ok(Some(number)),

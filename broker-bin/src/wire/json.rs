@@ -235,6 +235,23 @@ impl<'a> Reader<'a> {
         Some([name, behind_name, value, behind_value])
     }
 
+    /// Takes a number of at most nine digits with the comma or brace behind it still to come; otherwise `None`, and nothing taken.
+    #[inline]
+    pub(super) fn plain_number(&mut self) -> Option<i32> {
+        let rest = self.text.as_bytes().get(self.at..)?;
+        let (sign, digits) = match rest.split_first()? {
+            (b'-', digits) => (-1, digits),
+            _ => (1, rest),
+        };
+        let length = digits.iter().take(10).take_while(|byte| byte.is_ascii_digit()).count();
+        if !(1..=9).contains(&length) || !matches!(digits.get(length), Some(b',' | b'}')) {
+            return None;
+        }
+        let number = digits[..length].iter().fold(0, |number, digit| number * 10 + i32::from(digit - b'0'));
+        self.at += rest.len() - digits.len() + length;
+        Some(sign * number)
+    }
+
     /// Takes a number or one of the words `true`, `false` and `null`.
     pub(super) fn bare(&mut self) -> Result<RawString<'a>, Unreadable> {
         self.peek();
@@ -397,6 +414,16 @@ mod tests {
         fn numbers_are_written_as_the_standard_library_does(value in any::<i64>()) {
             let (decimal, text) = (Decimal::new(value), value.to_string());
             prop_assert_eq!(decimal.bytes(), text.as_bytes());
+        }
+
+        #[test]
+        fn a_plain_number_is_what_the_standard_library_reads(text in "-?[0-9]{0,11}[,} ]") {
+            let mut reader = Reader::new(&text);
+            if let Some(number) = reader.plain_number() {
+                let (digits, behind) = text.split_at(text.len() - 1);
+                prop_assert_eq!(digits.parse(), Ok(number));
+                prop_assert!(reader.take(behind.as_bytes()[0]));
+            }
         }
 
         #[test]
