@@ -35,13 +35,15 @@ impl Running {
         let common = ["broker", "--store", store, "--listen", "127.0.0.1:0", "--backend", "threads"];
         let mut child = program(&[&common, words].concat()).spawn().expect("it runs");
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        let mut said = String::new();
+        // From here on whatever fails ends the process, too.
+        let address = SocketAddr::from(([0; 4], 0));
+        let mut running = Running { child, log, address, said: String::new() };
         loop {
-            let at = said.len();
-            assert!(log.read_line(&mut said).expect("text") > 0, "it ended: {said}");
-            if let Some((_, rest)) = said[at..].split_once(" serving listen=") {
-                let address = rest.split_whitespace().next().expect("an address").parse().expect("an address");
-                return Running { child, log, address, said };
+            let at = running.said.len();
+            assert!(running.log.read_line(&mut running.said).expect("text") > 0, "it ended: {}", running.said);
+            if let Some((_, rest)) = running.said[at..].split_once(" serving listen=") {
+                running.address = rest.split_whitespace().next().expect("an address").parse().expect("an address");
+                return running;
             }
         }
     }
