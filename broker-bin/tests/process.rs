@@ -34,7 +34,7 @@ impl Running {
     fn start(store: &str, words: &[&str]) -> Running {
         let common = ["broker", "--store", store, "--listen", "127.0.0.1:0", "--backend", "threads"];
         let mut child = program(&[&common, words].concat()).spawn().expect("it runs");
-        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        let log = BufReader::new(child.stderr.take().expect("piped"));
         // From here on whatever fails ends the process, too.
         let address = SocketAddr::from(([0; 4], 0));
         let mut running = Running { child, log, address, said: String::new() };
