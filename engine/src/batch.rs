@@ -57,6 +57,8 @@ pub struct Append<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchRecord {
     pub(crate) queue_id: Option<u32>,
+    /// Whether it takes an offset of its queue.
+    pub(crate) counts: bool,
     pub(crate) len: u32,
     pub(crate) crc: u32,
 }
@@ -113,9 +115,22 @@ impl WriteBatch {
         }
         let len = record::encode(&mut self.bytes, parts);
         let len = u32::try_from(len).expect("bounded by FRAME_BYTES_MAX");
-        self.records.push(BatchRecord { queue_id, len, crc: 0 });
+        self.records.push(BatchRecord { queue_id, counts: parts.kind == RecordKind::Append, len, crc: 0 });
         self.sealed = false;
         Ok(())
+    }
+
+    /// Restates the next offset of a queue.
+    pub(crate) fn push_counter(&mut self, queue: &Queue, next: QueueOffset) {
+        let parts = RecordParts {
+            kind: RecordKind::QueueCounter,
+            queue_name: &queue.name,
+            tag: 0,
+            keys: &[],
+            attributes: &[],
+            payload: &[&next.0.to_le_bytes()],
+        };
+        self.push(Some(queue.id), &parts).expect("bounded by COUNTERS_PER_BATCH");
     }
 
     /// Sets frame offsets and checksums. Idempotent.

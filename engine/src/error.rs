@@ -77,9 +77,6 @@ pub enum OpenError {
         /// What the file says.
         found: String,
     },
-    /// The log was opened more often than a history can hold.
-    #[error("the epoch history is full at {0} entries; release old segments")]
-    HistoryFull(usize),
 }
 
 /// Why the log takes nothing any more: the first write or flush that failed. It stays so until the directory is opened again.

@@ -22,11 +22,13 @@ pub const KEYS_BYTES_MAX: usize = u16::MAX as usize;
 pub const ATTRIBUTES_BYTES_MAX: usize = u16::MAX as usize;
 /// Queues of one engine.
 pub const QUEUE_COUNT_MAX: usize = 1 << 20;
+/// Queue counters restated by one batch: with names of the largest size they fit the smallest segment.
+pub const COUNTERS_PER_BATCH: usize = 24;
 /// Durable writes in flight.
 pub const COMMIT_DEPTH_MAX: usize = 16;
 /// Spare segments kept ready.
 pub const SPARE_COUNT_MAX: usize = 16;
-/// Epochs that a history may hold: one for each open whose log is still retained.
+/// Epochs that a history holds; older ones are forgotten.
 pub const EPOCH_HISTORY_MAX: usize = 2000;
 /// Longest time that an acknowledged byte of an asynchronous log stays in the process only.
 pub const HAND_OVER_DELAY: Duration = Duration::from_millis(10);
@@ -48,8 +50,12 @@ pub const COLD_READ_BYTES: u64 = 64 << 10;
 pub const COLD_BLOCK_COUNT: usize = 256;
 /// Bytes of one paced step of the filler.
 pub const FILL_STEP_BYTES: u64 = 256 << 10;
-/// Rate of the filler while the log is busy but does not consume segments faster.
-pub const FILL_RATE_MIN: u64 = 50 << 20;
+/// Bytes a second of the filler while the log is busy: measured to cost live appends at most a tenth of their rate.
+pub const FILL_RATE: u64 = 100 << 20;
+/// How long after the last commit the log counts as busy.
+pub const BUSY_FOR: Duration = Duration::from_millis(20);
+/// Longest time between two looks at what housekeeping has to do, while it has nothing in hand.
+pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The largest frame that fits a segment of this size beside the epoch history at its head.
 #[must_use]
@@ -62,6 +68,11 @@ pub const fn frame_bytes_max(segment_bytes: u64) -> u64 {
 pub const EPOCH_FRAME_BYTES_MAX: u64 = 256 + EPOCH_HISTORY_MAX as u64 * 16;
 
 const _: () = assert!(SEGMENT_BYTES_MIN > SEGMENT_HEADER_BYTES + EPOCH_FRAME_BYTES_MAX, "a history must fit the smallest segment");
+const _: () = assert!(
+    (COUNTERS_PER_BATCH * (QUEUE_NAME_BYTES_MAX + 64 + 16)) as u64 + 64
+        < SEGMENT_BYTES_MIN - SEGMENT_HEADER_BYTES - EPOCH_FRAME_BYTES_MAX,
+    "restated counters fit a frame of the smallest segment"
+);
 const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(IO_ALIGN as u64), "frames start on an I/O boundary");
 const _: () = assert!(COLD_READ_BYTES.is_multiple_of(IO_ALIGN as u64) && SCAN_READ_BYTES.is_multiple_of(IO_ALIGN));
 const _: () = assert!(HAND_OVER_BYTES <= ASYNC_WRITE_BYTES_MAX, "a block that is due fits one write");

@@ -1,1 +1,220 @@
-//! stub
+//! The segment files of one log: which there are, which come next, which may go.
+//!
+//! Invariants:
+//! 1. A segment is used only after its header is durable, its size is durable and its name is durable (directory synced).
+//! 2. Names ending in `.tmp` are half-made; nothing of value is in them, and opening removes them.
+//! 3. A file is recycled only after the manifest says, durably, that the log begins behind it.
+//!
+//! ```text
+//!  retained ........ | current | prepared | prepared |      (live: found by LSN)
+//!     | retire                      ^ header, rename, directory sync, ahead of need
+//!     v                             |
+//!  retired -- rename to .tmp -------'--- new file: fallocate, zeros (the filler)
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use crate::commitlog::segment::{Geometry, SegmentHeader, file_name};
+use crate::io::{AlignedBuf, IoBackend, IoFile, OpenMode};
+use crate::units::Lsn;
+
+/// Suffix of files that are not in use yet.
+pub(crate) const HALF_MADE_SUFFIX: &str = ".tmp";
+
+/// A segment in the making: its name is temporary, its bytes are zeros or old frames.
+pub(crate) struct HalfMade {
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn IoFile>,
+}
+
+/// The files of a log.
+pub(crate) struct Segments {
+    backend: Arc<dyn IoBackend>,
+    dir: PathBuf,
+    store_id: u128,
+    geometry: Geometry,
+    sync_names: bool,
+    live: RwLock<BTreeMap<Lsn, Arc<dyn IoFile>>>,
+    retired: Mutex<VecDeque<Lsn>>,
+    /// Held while a segment gets its final name, so that writer and filler do not make the same one.
+    making: Mutex<()>,
+    next_half_made: AtomicU64,
+    unwritten: AtomicU64,
+    recycled: AtomicU64,
+}
+
+impl Segments {
+    /// `live`: the files found at open, by base LSN.
+    pub(crate) fn new(
+        backend: Arc<dyn IoBackend>,
+        dir: &Path,
+        store_id: u128,
+        geometry: Geometry,
+        sync_names: bool,
+        live: BTreeMap<Lsn, Arc<dyn IoFile>>,
+    ) -> Segments {
+        Segments {
+            backend,
+            dir: dir.to_path_buf(),
+            store_id,
+            geometry,
+            sync_names,
+            live: RwLock::new(live),
+            retired: Mutex::new(VecDeque::new()),
+            making: Mutex::new(()),
+            next_half_made: AtomicU64::new(0),
+            unwritten: AtomicU64::new(0),
+            recycled: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// Path of the segment that holds `lsn`.
+    pub(crate) fn path(&self, lsn: Lsn) -> PathBuf {
+        self.dir.join(file_name(self.geometry.base(lsn)))
+    }
+
+    /// The file that holds `lsn`, if there is one.
+    pub(crate) fn find(&self, lsn: Lsn) -> Option<Arc<dyn IoFile>> {
+        self.live.read().expect("the segment list is intact").get(&self.geometry.base(lsn)).cloned()
+    }
+
+    /// The file that holds `lsn`; made on the spot, with unwritten extents, when it was not ready in time.
+    pub(crate) fn find_for_write(&self, lsn: Lsn) -> io::Result<Arc<dyn IoFile>> {
+        if let Some(file) = self.find(lsn) {
+            return Ok(file);
+        }
+        let _making = self.making.lock().expect("segment making is intact");
+        if let Some(file) = self.find(lsn) {
+            return Ok(file);
+        }
+        let half_made = self.begin()?;
+        self.unwritten.fetch_add(1, Ordering::Relaxed);
+        self.finish_locked(half_made, self.geometry.base(lsn))
+    }
+
+    /// A new file of full size, under a temporary name, with unwritten extents.
+    pub(crate) fn begin(&self) -> io::Result<HalfMade> {
+        let number = self.next_half_made.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(format!("segment-{number}{HALF_MADE_SUFFIX}"));
+        let file = self.backend.open(&path, OpenMode::CreateNew)?;
+        file.allocate(self.geometry.segment_bytes)?;
+        Ok(HalfMade { path, file })
+    }
+
+    /// A retired file under a temporary name, if there is one.
+    pub(crate) fn begin_recycled(&self) -> io::Result<Option<HalfMade>> {
+        let Some(base) = self.retired.lock().expect("the retired list is intact").pop_front() else { return Ok(None) };
+        let number = self.next_half_made.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(format!("segment-{number}{HALF_MADE_SUFFIX}"));
+        self.backend.rename(&self.dir.join(file_name(base)), &path)?;
+        let file = self.backend.open(&path, OpenMode::Existing)?;
+        self.recycled.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(HalfMade { path, file }))
+    }
+
+    /// Makes a half-made file the next segment behind those that are ready.
+    pub(crate) fn finish(&self, half_made: HalfMade, current: Lsn) -> io::Result<()> {
+        let _making = self.making.lock().expect("segment making is intact");
+        let base = self.prepared_end(current);
+        self.finish_locked(half_made, base).map(drop)
+    }
+
+    fn finish_locked(&self, half_made: HalfMade, base: Lsn) -> io::Result<Arc<dyn IoFile>> {
+        let HalfMade { path, file } = half_made;
+        let header = SegmentHeader { store_id: self.store_id, geometry: self.geometry, base };
+        file.write_at(&header.encode(), 0, true)?;
+        file.sync()?;
+        self.backend.rename(&path, &self.dir.join(file_name(base)))?;
+        if self.sync_names {
+            self.backend.sync_dir(&self.dir)?;
+        }
+        self.live.write().expect("the segment list is intact").insert(base, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// First LSN at or behind the segment of `current` for which no file is ready.
+    pub(crate) fn prepared_end(&self, current: Lsn) -> Lsn {
+        let live = self.live.read().expect("the segment list is intact");
+        let mut base = self.geometry.base(current);
+        while live.contains_key(&base) {
+            base = self.geometry.segment_end(base);
+        }
+        base
+    }
+
+    /// Segments ready behind the one that holds `current`.
+    pub(crate) fn prepared_count(&self, current: Lsn) -> u64 {
+        self.prepared_end(current).since(self.geometry.segment_end(current)) / self.geometry.data_bytes()
+    }
+
+    /// Takes the files below `start` out of the log; they wait to be recycled.
+    pub(crate) fn retire(&self, start: Lsn) -> usize {
+        let mut live = self.live.write().expect("the segment list is intact");
+        let kept = live.split_off(&start);
+        let gone = std::mem::replace(&mut *live, kept);
+        let count = gone.len();
+        self.retired.lock().expect("the retired list is intact").extend(gone.into_keys());
+        count
+    }
+
+    /// Removes one retired file when more wait than `keep`; true when one went.
+    pub(crate) fn drop_surplus(&self, keep: usize) -> io::Result<bool> {
+        let base = {
+            let mut retired = self.retired.lock().expect("the retired list is intact");
+            if retired.len() <= keep {
+                return Ok(false);
+            }
+            retired.pop_front()
+        };
+        if let Some(base) = base {
+            self.backend.remove(&self.dir.join(file_name(base)))?;
+        }
+        Ok(true)
+    }
+
+    /// Fills a new file with zeros at full speed and makes it the segment that holds `current`: before anything is served.
+    pub(crate) fn prepare_now(&self, current: Lsn) -> io::Result<()> {
+        let half_made = self.begin()?;
+        let step = AlignedBuf::zeroed(1 << 20);
+        let mut at = 0;
+        while at < self.geometry.segment_bytes {
+            let left = self.geometry.segment_bytes - at;
+            if left >= step.len() as u64 {
+                half_made.file.write_at(&step, at, false)?;
+                at += step.len() as u64;
+            } else {
+                let rest = usize::try_from(left).expect("smaller than a step");
+                half_made.file.write_at(&AlignedBuf::zeroed(rest), at, false)?;
+                at += left;
+            }
+        }
+        self.finish(half_made, current)
+    }
+
+    /// Segments that were used without having been zero-filled.
+    pub(crate) fn unwritten(&self) -> u64 {
+        self.unwritten.load(Ordering::Relaxed)
+    }
+
+    /// Segments recycled.
+    pub(crate) fn recycled(&self) -> u64 {
+        self.recycled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn retired_count(&self) -> usize {
+        self.retired.lock().expect("the retired list is intact").len()
+    }
+
+    pub(crate) fn free_bytes(&self) -> io::Result<u64> {
+        self.backend.free_bytes(&self.dir)
+    }
+}
+

@@ -14,6 +14,7 @@
 
 #[expect(unsafe_code, reason = "raw aligned memory is allocated, shared with the kernel and freed here")]
 pub mod buffer;
+mod file;
 pub mod probe;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -23,7 +24,12 @@ pub mod threads;
 #[expect(unsafe_code, reason = "submission entries point at memory that the ring owns until their completion")]
 pub mod uring;
 
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -133,7 +139,7 @@ pub trait IoBackend: Send + Sync + 'static {
 }
 
 /// One open file. All offsets and lengths are multiples of [`IO_ALIGN`].
-pub trait IoFile: Send + Sync {
+pub trait IoFile: Any + Send + Sync {
     /// Length in bytes.
     ///
     /// # Errors
@@ -164,8 +170,11 @@ pub trait IoFile: Send + Sync {
     /// The kernel's. It is never retried: the kernel may have dropped the dirty state.
     fn sync(&self) -> io::Result<()>;
 
+    /// True when writes bypass the page cache; false where the file system refused `O_DIRECT`.
+    fn is_direct(&self) -> bool;
+
     /// The descriptor, where there is one.
-    fn raw_fd(&self) -> Option<i32>;
+    fn fd(&self) -> Option<BorrowedFd<'_>>;
 }
 
 /// What an [`IoOp`] does.

@@ -1,1 +1,1 @@
-//! stub
+//! Facts about a directory, and the choice of a backend.

@@ -1,1 +1,1 @@
-//! stub
+//! The `io_uring` backend.

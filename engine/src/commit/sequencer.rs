@@ -1,0 +1,251 @@
+//! The one log order: LSNs, queue offsets and header checksums are given out here, under the append lock.
+//!
+//! Invariants:
+//! 1. Frames follow each other without a gap; each header holds the checksum of the one before it.
+//! 2. No frame crosses a segment; a segment's first frame restates the epoch history.
+//! 3. Queue offsets are dense in log order.
+//! 4. A batch is refused before anything of it is copied.
+//! 5. No call here does I/O.
+
+use std::sync::Arc;
+
+use crate::batch::{AppendOutcome, BatchRecord, Queue, RecordPosition, WriteBatch};
+use crate::commit::ring::{LogBuffer, Tail};
+use crate::commit::watermark::{Marks, Watermark};
+use crate::commitlog::frame::{self, FRAME_ENTRY_BYTES, FRAME_HEADER_BYTES, FrameKind, FrameStamp, RecordEntry};
+use crate::commitlog::record::{RecordKind, RecordParts};
+use crate::commitlog::segment::Geometry;
+use crate::epoch::EpochHistory;
+use crate::error::{AppendError, TooLarge};
+use crate::io::IO_ALIGN;
+use crate::limits;
+use crate::units::{Epoch, Lsn, QueueOffset, align_down, align_up, to_u64};
+
+/// A queue as the head of the log sees it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct QueueHead {
+    /// The offset that the next message gets.
+    pub(crate) next: QueueOffset,
+    /// Where the newest record stands that tells this number; `None` before the first.
+    pub(crate) latest: Option<Lsn>,
+}
+
+/// What the append lock protects.
+pub(crate) struct Sequencer {
+    pub(crate) tail: Tail,
+    pub(crate) next: Lsn,
+    pub(crate) prev_crc: u32,
+    pub(crate) epoch: Epoch,
+    pub(crate) history: EpochHistory,
+    pub(crate) store_time_ms: u64,
+    /// By queue id.
+    pub(crate) queues: Vec<QueueHead>,
+    pub(crate) geometry: Geometry,
+    pub(crate) buffer_bytes: u64,
+    pub(crate) buffer: Arc<LogBuffer>,
+    pub(crate) marks: Arc<Marks>,
+    pub(crate) batches: u64,
+    pub(crate) records: u64,
+    pub(crate) frame_bytes: u64,
+    pub(crate) full: u64,
+}
+
+impl Sequencer {
+    /// Checks what can be checked before the batch is given a place.
+    pub(crate) fn check(&self, batch: &WriteBatch) -> Result<(), AppendError> {
+        if batch.is_empty() {
+            return Err(AppendError::Empty);
+        }
+        let len = batch.frame_bytes();
+        let max = limits::frame_bytes_max(self.geometry.segment_bytes);
+        if len > max {
+            return Err(TooLarge { what: "batch (as a frame of this log's segments)", found: len, max }.into());
+        }
+        if let Some(fenced) = self.marks.fenced() {
+            return Err(fenced.clone().into());
+        }
+        if self.marks.is_closing() {
+            return Err(AppendError::Closing);
+        }
+        Ok(())
+    }
+
+    /// Refuses what the buffer cannot take now.
+    fn admit(&mut self, len: u64) -> Result<(), AppendError> {
+        let waiting = self.next.since(self.marks.load(Watermark::Written));
+        // An empty buffer takes everything that fits a segment: what is beyond the bound is then the filler and the history.
+        if waiting > 0 && waiting + len > self.buffer_bytes {
+            self.full += 1;
+            return Err(AppendError::Full { waiting, max: self.buffer_bytes });
+        }
+        Ok(())
+    }
+
+    /// Gives a sealed batch its place. Not yet readable: see [`Sequencer::publish`].
+    pub(crate) fn append(&mut self, batch: &WriteBatch, wall_ms: u64) -> Result<AppendOutcome, AppendError> {
+        self.check(batch)?;
+        let len = batch.frame_bytes();
+        self.admit(len)?;
+        Ok(self.place(batch, wall_ms))
+    }
+
+    fn place(&mut self, batch: &WriteBatch, wall_ms: u64) -> AppendOutcome {
+        self.store_time_ms = self.store_time_ms.max(wall_ms);
+        let len = batch.frame_bytes();
+        if len > self.geometry.segment_end(self.next).since(self.next) {
+            self.roll();
+        }
+        let lsn = self.next;
+        let mut at = lsn.plus(to_u64(frame::header_bytes(batch.len())));
+        let first = self.position(&batch.records[0], at);
+        let mut rest = Vec::new();
+        if batch.len() == 1 {
+            self.put_frame(FrameKind::Records, len, &[batch.entry(0, first.queue_offset)], &batch.bytes);
+        } else {
+            let mut entries = Vec::with_capacity(batch.len());
+            entries.push(batch.entry(0, first.queue_offset));
+            for (index, record) in batch.records.iter().enumerate().skip(1) {
+                at = at.plus(u64::from(batch.records[index - 1].len));
+                let position = self.position(record, at);
+                entries.push(batch.entry(index, position.queue_offset));
+                rest.push(position);
+            }
+            self.put_frame(FrameKind::Records, len, &entries, &batch.bytes);
+        }
+        self.batches += 1;
+        self.records += to_u64(batch.len());
+        AppendOutcome { lsn, end_lsn: self.next, store_time_ms: self.store_time_ms, first, rest }
+    }
+
+    fn position(&mut self, record: &BatchRecord, lsn: Lsn) -> RecordPosition {
+        let queue_offset = match record.queue_id {
+            None => QueueOffset(0),
+            Some(id) => {
+                let head = &mut self.queues[id as usize];
+                let offset = head.next;
+                head.latest = Some(lsn);
+                if record.counts {
+                    head.next = QueueOffset(offset.0 + 1);
+                }
+                offset
+            }
+        };
+        RecordPosition { lsn, queue_offset }
+    }
+
+    /// Makes everything given out so far readable, and writable to the device.
+    pub(crate) fn publish(&mut self) {
+        self.buffer.publish(self.next);
+        self.marks.set_assigned(self.next);
+    }
+
+    /// Bytes below this may leave the buffer: written (but for the block that the next write begins with) and dispatched.
+    fn keep_from(&self) -> Lsn {
+        let written = self.marks.load(Watermark::Written);
+        Lsn(align_down(written.0, to_u64(IO_ALIGN))).min(self.marks.load(Watermark::Dispatched))
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        let keep_from = self.keep_from();
+        self.buffer.write(&mut self.tail, self.next, bytes, keep_from);
+        self.next = self.next.plus(to_u64(bytes.len()));
+    }
+
+    fn put_frame(&mut self, kind: FrameKind, frame_len: u64, entries: &[RecordEntry], body: &[u8]) {
+        let stamp = FrameStamp {
+            lsn: self.next,
+            prev_crc: self.prev_crc,
+            epoch: self.epoch,
+            store_time_ms: self.store_time_ms,
+            durable_lsn: self.marks.load(Watermark::Durable),
+            acked_lsn: self.marks.acked().min(self.next),
+        };
+        let frame_len = u32::try_from(frame_len).expect("bounded by the segment size");
+        let header_len = frame::header_bytes(entries.len());
+        let mut small = [0; FRAME_HEADER_BYTES + FRAME_ENTRY_BYTES];
+        let mut large = Vec::new();
+        let header = if header_len <= small.len() {
+            &mut small[..header_len]
+        } else {
+            large.resize(header_len, 0);
+            &mut large[..]
+        };
+        self.prev_crc = frame::encode_header(header, kind, frame_len, &stamp, entries.iter().copied());
+        self.put(header);
+        self.put(body);
+        self.frame_bytes += u64::from(frame_len);
+    }
+
+    /// Fills the rest of the segment and begins the next one.
+    fn roll(&mut self) {
+        self.pad_to(self.geometry.segment_end(self.next));
+        self.restate_history();
+    }
+
+    /// A filler up to `end`: a frame where one fits, zeros where not (only at a segment's end).
+    fn pad_to(&mut self, end: Lsn) {
+        let len = end.since(self.next);
+        if len >= to_u64(FRAME_HEADER_BYTES) {
+            self.put_frame(FrameKind::Pad, len, &[], &[]);
+        }
+        let keep_from = self.keep_from();
+        self.buffer.write_zeros(&mut self.tail, self.next, end, keep_from);
+        self.next = end;
+    }
+
+    /// Fills the last block (`Tail::Pad`), publishes, and says where the log ends now.
+    pub(crate) fn pad_to_block(&mut self) -> Lsn {
+        let align = to_u64(IO_ALIGN);
+        let mut end = Lsn(align_up(self.next.0, align));
+        let fits = |end: Lsn| end == self.next || end.since(self.next) >= to_u64(FRAME_HEADER_BYTES);
+        if !fits(end) && end != self.geometry.segment_end(self.next) {
+            end = end.plus(align);
+        }
+        self.pad_to(end);
+        self.publish();
+        end
+    }
+
+    /// The epoch history as a frame: the first of a segment, and of a run.
+    pub(crate) fn restate_history(&mut self) {
+        let mut batch = WriteBatch::new();
+        let history = self.history.encode();
+        let parts = RecordParts {
+            kind: RecordKind::EpochHistory,
+            queue_name: &[],
+            tag: 0,
+            keys: &[],
+            attributes: &[],
+            payload: &[&history],
+        };
+        batch.push(None, &parts).expect("a history is bounded by EPOCH_HISTORY_MAX");
+        batch.seal();
+        self.put_frame(FrameKind::Records, batch.frame_bytes(), &[batch.entry(0, QueueOffset(0))], &batch.bytes);
+    }
+
+    /// A frame that carries nothing but the marks, so that the group before it is covered by one.
+    pub(crate) fn put_mark(&mut self) {
+        if self.geometry.segment_end(self.next).since(self.next) < to_u64(FRAME_HEADER_BYTES) {
+            self.roll();
+        }
+        self.put_frame(FrameKind::Mark, to_u64(FRAME_HEADER_BYTES), &[], &[]);
+        self.publish();
+    }
+
+    /// Restates the next offset of each given queue, in one batch, for queues whose newest record stands below `start`.
+    pub(crate) fn restate_counters(&mut self, queues: &[Queue], start: Lsn, wall_ms: u64) -> Result<(), AppendError> {
+        let stale = |queue: &&Queue| self.queues[queue.id as usize].latest.is_some_and(|latest| latest < start);
+        let stale: Vec<&Queue> = queues.iter().filter(stale).collect();
+        // Bounded pieces: a frame must fit the smallest segment.
+        for some in stale.chunks(limits::COUNTERS_PER_BATCH) {
+            let mut batch = WriteBatch::new();
+            for queue in some {
+                batch.push_counter(queue, self.queues[queue.id as usize].next);
+            }
+            batch.seal();
+            self.append(&batch, wall_ms)?;
+        }
+        self.publish();
+        Ok(())
+    }
+}

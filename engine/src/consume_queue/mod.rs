@@ -1,0 +1,14 @@
+//! Consume queues: which message is the n-th of its queue.
+//!
+//! Invariants:
+//! 1. Entry n is n: an entry that does not follow its predecessor stops the dispatcher, it is never shifted or dropped.
+//! 2. Readers see entries of visible messages only.
+//! 3. Everything here is a function of the retained log; nothing here is durable by itself.
+
+mod entry;
+mod queue;
+mod queues;
+
+pub use entry::{ENTRY_BYTES, QueueEntry};
+pub(crate) use queue::QueueState;
+pub(crate) use queues::Queues;

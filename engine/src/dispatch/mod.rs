@@ -1,0 +1,216 @@
+//! From the log to the queues: what is acknowledged becomes readable, in log order.
+//!
+//! Invariants:
+//! 1. Nothing above the acked watermark is looked at.
+//! 2. What a frame does to the queues is a function of the frame: a run, a replay after a crash and a replica get the same.
+//! 3. An entry out of turn fences the log; it is never skipped.
+//!
+//! It is a state machine: a thread drives it for watched queues, readers drive it for themselves.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+
+use crate::commit::ring::LogBuffer;
+use crate::commit::watermark::{Marks, Watermark};
+use crate::commitlog::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind};
+use crate::commitlog::record::{self, RecordKind};
+use crate::commitlog::segment::Geometry;
+use crate::consume_queue::{QueueEntry, QueueState, Queues};
+use crate::error::{Fenced, NotDense};
+use crate::units::{Lsn, QueueOffset, to_u64, to_usize};
+
+/// Most bytes looked at in one piece.
+const WINDOW_BYTES: u64 = 1 << 20;
+
+/// Applies frames to queues.
+pub(crate) struct Applier {
+    queues: Arc<Queues>,
+    known: HashMap<Vec<u8>, (u32, Arc<QueueState>)>,
+}
+
+impl Applier {
+    pub(crate) fn new(queues: Arc<Queues>) -> Applier {
+        Applier { queues, known: HashMap::new() }
+    }
+
+    /// Applies the records of a frame; calls `touched` with the queue of each and the record's LSN.
+    ///
+    /// # Errors
+    /// When an entry is out of turn. Damaged records are the caller's to find.
+    pub(crate) fn apply(
+        &mut self,
+        header: &FrameHeader,
+        bytes: &[u8],
+        mut touched: impl FnMut(u32, Lsn),
+    ) -> Result<(), NotDense> {
+        if header.kind != FrameKind::Records {
+            return Ok(());
+        }
+        let mut at = frame::header_bytes(usize::from(header.record_count));
+        for entry in frame::entries(bytes, header.record_count) {
+            let lsn = header.lsn.plus(to_u64(at));
+            let end = at + entry.len as usize;
+            // Verified when it was read or written by this process: a record that does not parse is one of a later version.
+            if let Some(Ok(record)) = bytes.get(at..end).map(record::parse) {
+                let id = match record.kind {
+                    RecordKind::EpochHistory => None,
+                    RecordKind::Append => {
+                        let (id, queue) = self.queue(record.queue_name);
+                        let to = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
+                        queue.push(entry.queue_offset, to).map_err(|due| not_dense(record.queue_name, due, entry.queue_offset, header, lsn))?;
+                        Some(id)
+                    }
+                    RecordKind::QueueCounter => {
+                        let (id, queue) = self.queue(record.queue_name);
+                        let next = record.payload.first_chunk().map_or(0, |next| u64::from_le_bytes(*next));
+                        queue.set_next(QueueOffset(next)).map_err(|due| not_dense(record.queue_name, due, QueueOffset(next), header, lsn))?;
+                        Some(id)
+                    }
+                };
+                if let Some(id) = id {
+                    touched(id, lsn);
+                }
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self, name: &[u8]) -> (u32, &QueueState) {
+        if !self.known.contains_key(name) {
+            let queue = self.queues.intern(name, |_| {}).expect("names in the log were checked before they got there");
+            let state = self.queues.state(queue.id());
+            self.known.insert(name.to_vec(), (queue.id(), state));
+        }
+        let (id, state) = &self.known[name];
+        (*id, state)
+    }
+}
+
+fn not_dense(name: &[u8], expected: QueueOffset, found: QueueOffset, header: &FrameHeader, lsn: Lsn) -> NotDense {
+    NotDense { queue: String::from_utf8_lossy(name).into_owned(), expected, found, lsn, epoch: header.epoch }
+}
+
+/// Follows the acked watermark.
+pub(crate) struct Dispatcher {
+    applier: Applier,
+    buffer: Arc<LogBuffer>,
+    marks: Arc<Marks>,
+    geometry: Geometry,
+    touched: Vec<u32>,
+    copied: Vec<u8>,
+    pub(crate) watch_count: Arc<AtomicUsize>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(
+        applier: Applier,
+        buffer: Arc<LogBuffer>,
+        marks: Arc<Marks>,
+        geometry: Geometry,
+        watch_count: Arc<AtomicUsize>,
+    ) -> Dispatcher {
+        Dispatcher { applier, buffer, marks, geometry, touched: Vec::new(), copied: Vec::new(), watch_count }
+    }
+
+    /// Applies what was acknowledged since the last step; true when there was anything.
+    pub(crate) fn step(&mut self) -> bool {
+        let from = self.marks.load(Watermark::Dispatched);
+        let end = self.marks.acked();
+        if from >= end {
+            return false;
+        }
+        let reached = match self.follow(from, end) {
+            Ok(reached) => reached,
+            Err(error) => {
+                let source = Arc::new(io::Error::other(error.to_string()));
+                self.marks.set_fenced(Fenced { lsn: from, what: "dispatch".to_owned(), source });
+                return false;
+            }
+        };
+        self.marks.set_dispatched(reached);
+        self.notify();
+        reached > from
+    }
+
+    fn notify(&mut self) {
+        let touched = std::mem::take(&mut self.touched);
+        if self.watch_count.load(Ordering::SeqCst) > 0 {
+            for id in &touched {
+                let fired = self.applier.queues.state(*id).notify();
+                self.watch_count.fetch_sub(fired, Ordering::SeqCst);
+            }
+        }
+        self.touched = touched;
+        self.touched.clear();
+    }
+
+    fn follow(&mut self, from: Lsn, end: Lsn) -> Result<Lsn, String> {
+        let mut at = from;
+        while at < end {
+            let rest = self.geometry.segment_end(at).since(at);
+            if rest < to_u64(FRAME_HEADER_BYTES) {
+                at = at.plus(rest).min(end);
+                continue;
+            }
+            let len = end.since(at).min(WINDOW_BYTES);
+            let pieces = self.buffer.pieces(at, len).ok_or_else(|| format!("LSN {at} left memory before it was dispatched"))?;
+            let bytes = pieces[0].bytes();
+            let reached = self.apply_whole(at, bytes)?;
+            if reached > at {
+                at = reached;
+                continue;
+            }
+            // The frame lies in two chunks, or is longer than a window.
+            let mut copied = std::mem::take(&mut self.copied);
+            copied.clear();
+            let header_len = to_u64(FRAME_HEADER_BYTES).min(end.since(at));
+            self.buffer.copy(at, header_len, &mut copied);
+            let frame_len = copied.get(8..12).map_or(0, |len| u32::from_le_bytes([len[0], len[1], len[2], len[3]]));
+            copied.clear();
+            let frame_len = u64::from(frame_len);
+            if at.plus(frame_len) > end || !self.buffer.copy(at, frame_len, &mut copied) {
+                self.copied = copied;
+                return Ok(at);
+            }
+            let reached = self.apply_whole(at, &copied)?;
+            self.copied = copied;
+            if reached == at {
+                return Err(format!("no frame at LSN {at}"));
+            }
+            at = reached;
+        }
+        Ok(at)
+    }
+
+    /// Applies the frames that lie wholly in `bytes`, which begin at `at`; returns where the rest begins.
+    fn apply_whole(&mut self, mut at: Lsn, mut bytes: &[u8]) -> Result<Lsn, String> {
+        while bytes.len() >= FRAME_HEADER_BYTES {
+            let need = frame::header_bytes_needed(bytes).map_err(|error| format!("LSN {at}: {error}"))?;
+            if bytes.len() < need {
+                break;
+            }
+            let header = frame::decode_header(bytes, at).map_err(|error| format!("LSN {at}: {error}"))?;
+            let len = to_usize(u64::from(header.frame_len));
+            if bytes.len() < len {
+                break;
+            }
+            let touched = &mut self.touched;
+            let outcome = self.applier.apply(&header, &bytes[..len], |id, _| {
+                if touched.last() != Some(&id) {
+                    touched.push(id);
+                }
+            });
+            outcome.map_err(|error| error.to_string())?;
+            at = at.plus(u64::from(header.frame_len));
+            bytes = &bytes[len..];
+            let rest = self.geometry.segment_end(at).since(at);
+            if rest < to_u64(FRAME_HEADER_BYTES) {
+                break;
+            }
+        }
+        Ok(at)
+    }
+}

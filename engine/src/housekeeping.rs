@@ -1,0 +1,240 @@
+//! Work beside the append path: segments ahead of need, segments that may go, the mark behind the last group.
+//!
+//! One state machine, stepped by one thread; every step is short. What is deliberately not here: deciding what may go (`retention`).
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::batch::Queue;
+use crate::clock::Clock;
+use crate::commit::sequencer::Sequencer;
+use crate::commit::watermark::{Marks, Watermark};
+use crate::commitlog::manifest::Manifest;
+use crate::commitlog::segments::{HalfMade, Segments};
+use crate::consume_queue::Queues;
+use crate::error::Fenced;
+use crate::io::{AlignedBuf, IoBackend};
+use crate::limits;
+use crate::retention::Retention;
+use crate::units::{Lsn, to_u64, to_usize};
+
+/// A segment that is being filled with zeros.
+struct Filling {
+    half_made: HalfMade,
+    at: u64,
+}
+
+/// A release under way: the counters are appended, the rest waits for their ack.
+struct Releasing {
+    start: Lsn,
+    acked_at: Lsn,
+}
+
+/// The state machine.
+pub(crate) struct Housekeeper {
+    parts: Parts,
+    state: State,
+}
+
+#[derive(Default)]
+struct State {
+    filling: Option<Filling>,
+    releasing: Option<Releasing>,
+    /// When the next paced step of the filler is due.
+    fill_due: Duration,
+    /// The assigned end when it last changed, and when that was.
+    seen: Lsn,
+    seen_at: Duration,
+    marked: Lsn,
+    /// No segment could be made ahead; tried again when this time is reached.
+    retry_at: Duration,
+}
+
+/// What it works with.
+pub(crate) struct Parts {
+    pub(crate) backend: Arc<dyn IoBackend>,
+    pub(crate) dir: std::path::PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) marks: Arc<Marks>,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) sequencer: Arc<Mutex<Sequencer>>,
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) retention: Arc<Mutex<Retention>>,
+    pub(crate) manifest: Manifest,
+    pub(crate) retain_bytes: Option<u64>,
+    pub(crate) spare_count: u64,
+    pub(crate) sync_names: bool,
+    /// Told where the log ends after something was appended here.
+    pub(crate) appended: Box<dyn Fn(Lsn) + Send>,
+}
+
+impl Housekeeper {
+    pub(crate) fn new(parts: Parts) -> Housekeeper {
+        Housekeeper { parts, state: State::default() }
+    }
+
+    /// Does one short piece of work; says when the next is due, at the latest.
+    pub(crate) fn step(&mut self) -> Duration {
+        if self.parts.marks.fenced().is_some() {
+            return limits::HOUSEKEEPING_INTERVAL;
+        }
+        let now = self.parts.clock.monotonic();
+        let assigned = self.parts.marks.assigned();
+        if assigned != self.state.seen {
+            (self.state.seen, self.state.seen_at) = (assigned, now);
+        }
+        let idle = now.saturating_sub(self.state.seen_at);
+        let mark_in = self.mark(idle);
+        let release_in = self.release().unwrap_or_else(|error| self.fence("releasing segments", error));
+        let fill_in = match self.fill(now, idle < limits::BUSY_FOR) {
+            Ok(due) => due,
+            Err(error) => {
+                // No spare now is no failure: the writer makes what it needs, and says when it cannot.
+                tracing::warn!(%error, "no segment could be prepared ahead");
+                self.state.filling = None;
+                self.state.retry_at = now + Duration::from_secs(1);
+                limits::HOUSEKEEPING_INTERVAL
+            }
+        };
+        mark_in.min(release_in).min(fill_in)
+    }
+
+    fn fence(&self, what: &str, error: io::Error) -> Duration {
+        let lsn = self.parts.marks.load(Watermark::Durable);
+        self.parts.marks.set_fenced(Fenced { lsn, what: what.to_owned(), source: Arc::new(error) });
+        limits::HOUSEKEEPING_INTERVAL
+    }
+
+    /// Appends a mark when the log has been idle and its last group is not covered by one.
+    fn mark(&mut self, idle: Duration) -> Duration {
+        let assigned = self.state.seen;
+        let durable = self.parts.marks.load(Watermark::Durable);
+        if self.state.marked == assigned || self.parts.marks.is_closing() {
+            return limits::HOUSEKEEPING_INTERVAL;
+        }
+        if idle < limits::MARK_DELAY || durable < assigned {
+            return limits::MARK_DELAY;
+        }
+        let end = {
+            let mut sequencer = self.parts.sequencer.lock().expect("the append lock is intact");
+            if sequencer.next != assigned {
+                return limits::MARK_DELAY;
+            }
+            sequencer.put_mark();
+            sequencer.next
+        };
+        self.state.marked = end;
+        (self.state.seen, self.state.seen_at) = (end, self.parts.clock.monotonic());
+        (self.parts.appended)(end);
+        limits::HOUSEKEEPING_INTERVAL
+    }
+
+    fn release(&mut self) -> io::Result<Duration> {
+        if let Some(releasing) = &self.state.releasing {
+            if self.parts.marks.acked() < releasing.acked_at {
+                return Ok(Duration::from_millis(1));
+            }
+            let start = releasing.start;
+            self.state.releasing = None;
+            self.finish_release(start)?;
+            return Ok(Duration::ZERO);
+        }
+        let start = self.parts.marks.start();
+        let target = self.parts.retention.lock().expect("the retention rules are intact").target(
+            self.parts.segments.geometry(),
+            start,
+            self.parts.marks.load(Watermark::Dispatched),
+            self.parts.marks.assigned(),
+            self.parts.retain_bytes,
+        );
+        if target > start && !self.parts.marks.is_closing() {
+            let queues: Vec<Queue> = self.parts.queues.all();
+            let wall_ms = self.parts.clock.wall_ms();
+            let mut sequencer = self.parts.sequencer.lock().expect("the append lock is intact");
+            // A full buffer puts it off.
+            if sequencer.restate_counters(&queues, target, wall_ms).is_err() {
+                return Ok(Duration::from_millis(1));
+            }
+            let acked_at = sequencer.next;
+            drop(sequencer);
+            (self.parts.appended)(acked_at);
+            self.state.releasing = Some(Releasing { start: target, acked_at });
+            return Ok(Duration::ZERO);
+        }
+        let keep = to_usize(self.parts.spare_count + 1);
+        let more = self.parts.segments.drop_surplus(keep)?;
+        Ok(if more { Duration::from_millis(5) } else { limits::HOUSEKEEPING_INTERVAL })
+    }
+
+    fn finish_release(&mut self, start: Lsn) -> io::Result<()> {
+        self.parts.manifest.start = start;
+        self.parts.manifest.history.trim(start);
+        self.parts.manifest
+            .store(&*self.parts.backend, &self.parts.dir, self.parts.sync_names)
+            .map_err(|(path, source)| io::Error::new(source.kind(), format!("{}: {source}", path.display())))?;
+        self.parts.marks.set_start(start);
+        for queue in self.parts.queues.states() {
+            queue.release(start);
+        }
+        self.parts.segments.retire(start);
+        Ok(())
+    }
+
+    /// Keeps segments ready behind the current one: recycled ones first, new ones filled with zeros, paced.
+    fn fill(&mut self, now: Duration, busy: bool) -> io::Result<Duration> {
+        let current = self.parts.marks.assigned();
+        if let Some(filling) = &mut self.state.filling {
+            if busy && now < self.state.fill_due {
+                return Ok(self.state.fill_due - now);
+            }
+            let total = self.parts.segments.geometry().segment_bytes;
+            let len = limits::FILL_STEP_BYTES.min(total - filling.at);
+            filling.half_made.file.write_at(&AlignedBuf::zeroed(to_usize(len)), filling.at, true)?;
+            filling.at += len;
+            self.state.fill_due = now + Duration::from_micros(len * 1_000_000 / limits::FILL_RATE);
+            if filling.at == total
+                && let Some(filling) = self.state.filling.take()
+            {
+                self.parts.segments.finish(filling.half_made, current)?;
+            }
+            return Ok(Duration::ZERO);
+        }
+        if self.parts.segments.prepared_count(current) > self.parts.spare_count || now < self.state.retry_at {
+            return Ok(limits::HOUSEKEEPING_INTERVAL);
+        }
+        if let Some(recycled) = self.parts.segments.begin_recycled()? {
+            self.parts.segments.finish(recycled, current)?;
+            return Ok(Duration::ZERO);
+        }
+        let length = current.since(self.parts.marks.start());
+        let recycling_soon = self.parts.retain_bytes.is_some_and(|bytes| length + self.parts.segments.geometry().data_bytes() > bytes);
+        let room = self.parts.segments.free_bytes()? > 3 * self.parts.segments.geometry().segment_bytes;
+        if recycling_soon || !room || self.parts.marks.is_closing() {
+            return Ok(Duration::from_millis(5));
+        }
+        self.state.filling = Some(Filling { half_made: self.parts.segments.begin()?, at: 0 });
+        Ok(Duration::ZERO)
+    }
+
+    /// A half-made segment is of no use to anybody.
+    pub(crate) fn abandon(&mut self) {
+        if let Some(filling) = self.state.filling.take()
+            && let Err(error) = self.parts.backend.remove(&filling.half_made.path)
+        {
+            tracing::debug!(%error, "a half-made segment stays until the next open");
+        }
+    }
+
+    /// Covers the last group with a mark if it is not; for the orderly end. Returns where the log ends.
+    pub(crate) fn last_mark(&mut self) -> Lsn {
+        let mut sequencer = self.parts.sequencer.lock().expect("the append lock is intact");
+        if self.state.marked != sequencer.next && self.parts.marks.fenced().is_none() {
+            sequencer.put_mark();
+            self.state.marked = sequencer.next;
+        }
+        sequencer.next
+    }
+}
+
+const _: () = assert!(limits::FILL_STEP_BYTES.is_multiple_of(to_u64(crate::io::IO_ALIGN)));

@@ -1,0 +1,107 @@
+//! Reading one segment from front to back at the disk's speed: a few large reads in flight, bytes handed out in order.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use crate::commitlog::segment::Geometry;
+use crate::error::OpenError;
+use crate::io::{AlignedBuf, IoAction, IoBackend, IoFile, IoOp, IoQueue, Wait};
+use crate::limits::{SCAN_DEPTH, SCAN_READ_BYTES, SEGMENT_HEADER_BYTES};
+use crate::units::{Lsn, align_down, to_u64, to_usize};
+
+/// A cursor over the data bytes of a segment.
+pub(crate) struct SegmentScan<'a> {
+    io: Box<dyn IoQueue>,
+    file: Arc<dyn IoFile>,
+    geometry: Geometry,
+    base: Lsn,
+    error: Box<dyn Fn(io::Error) -> OpenError + 'a>,
+    /// File offset of the next read.
+    next_read: u64,
+    /// File offset of the next read to be taken over, and reads that completed ahead of it.
+    next_taken: u64,
+    early: BTreeMap<u64, AlignedBuf>,
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl<'a> SegmentScan<'a> {
+    pub(crate) fn new(
+        backend: &dyn IoBackend,
+        file: &Arc<dyn IoFile>,
+        geometry: Geometry,
+        base: Lsn,
+        error: impl Fn(io::Error) -> OpenError + 'a,
+    ) -> Result<SegmentScan<'a>, OpenError> {
+        let io = backend.queue(SCAN_DEPTH).map_err(&error)?;
+        Ok(SegmentScan {
+            io,
+            file: Arc::clone(file),
+            geometry,
+            base,
+            error: Box::new(error),
+            next_read: SEGMENT_HEADER_BYTES,
+            next_taken: SEGMENT_HEADER_BYTES,
+            early: BTreeMap::new(),
+            bytes: Vec::new(),
+            at: 0,
+        })
+    }
+
+    /// Goes on at `lsn`. Before the first [`SegmentScan::need`] only.
+    pub(crate) fn skip_to(&mut self, lsn: Lsn) -> Result<(), OpenError> {
+        let offset = self.geometry.file_offset(lsn);
+        let aligned = align_down(offset, to_u64(crate::io::IO_ALIGN));
+        debug_assert!(self.bytes.is_empty() && lsn >= self.base);
+        (self.next_read, self.next_taken) = (aligned, aligned);
+        let skip = to_usize(offset - aligned);
+        self.need(skip)?;
+        self.consume(skip);
+        Ok(())
+    }
+
+    /// At least the next `count` bytes, as far as the segment has them (zeros are returned behind its end).
+    pub(crate) fn need(&mut self, count: usize) -> Result<&[u8], OpenError> {
+        while self.bytes.len() - self.at < count {
+            if self.at > 4 * SCAN_READ_BYTES || self.at == self.bytes.len() {
+                self.bytes.drain(..self.at);
+                self.at = 0;
+            }
+            if self.next_taken >= self.geometry.segment_bytes {
+                self.bytes.resize(self.at + count, 0);
+                break;
+            }
+            self.read_more()?;
+        }
+        Ok(&self.bytes[self.at..])
+    }
+
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.at = (self.at + count).min(self.bytes.len());
+    }
+
+    fn read_more(&mut self) -> Result<(), OpenError> {
+        while self.io.in_flight() + self.early.len() < SCAN_DEPTH && self.next_read < self.geometry.segment_bytes {
+            let len = to_u64(SCAN_READ_BYTES).min(self.geometry.segment_bytes - self.next_read);
+            let buf = AlignedBuf::zeroed(to_usize(len));
+            self.io.submit(IoOp::read(self.next_read, Arc::clone(&self.file), self.next_read, buf));
+            self.next_read += len;
+        }
+        let mut done = Vec::new();
+        if !self.early.contains_key(&self.next_taken) {
+            self.io.reap(Wait::One, &mut done);
+        }
+        for completion in done {
+            completion.result.map_err(&self.error)?;
+            if let IoAction::Read { offset, buf } = completion.op.action {
+                self.early.insert(offset, buf);
+            }
+        }
+        while let Some(buf) = self.early.remove(&self.next_taken) {
+            self.next_taken += to_u64(buf.len());
+            self.bytes.extend_from_slice(&buf);
+        }
+        Ok(())
+    }
+}
