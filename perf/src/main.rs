@@ -1,5 +1,6 @@
 //! The load generator.
 mod checks;
+mod client;
 mod clock;
 mod disk;
 mod engine_rows;

@@ -81,11 +81,11 @@ fn tiles(page: &mut String, run: &Run) {
 
 fn facts(page: &mut String, run: &Run) {
     let mut facts: Vec<(&str, String)> = run.host.facts();
-    for row in &run.rows {
-        for fact in [("an ack means", row.durability.clone()), ("backend", row.backend.clone())] {
-            if !facts.contains(&fact) {
-                facts.push(fact);
-            }
+    let acks = run.rows.iter().map(|row| ("an ack means", row.durability.clone()));
+    let backends = run.rows.iter().map(|row| ("backend", row.backend.clone()));
+    for fact in acks.chain(backends) {
+        if !facts.contains(&fact) {
+            facts.push(fact);
         }
     }
     page.push_str("<section>\n<h2>Where and how</h2>\n<dl>\n");

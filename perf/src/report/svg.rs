@@ -107,7 +107,7 @@ pub(crate) fn dumbbells(title: &str, pairs: &[Pair], show: fn(f64) -> String) ->
     let x = |value: f64| LEFT + (RIGHT - LEFT) * scale.place(value);
     for tick in scale.ticks() {
         canvas.line("grid", (x(tick), TOP - 8.0), (x(tick), height - 14.0));
-        canvas.text("tick mid", x(tick), TOP - 16.0, &show(tick));
+        canvas.text("tick mid", x(tick), TOP - 16.0, &tick_rate(tick));
     }
     for (at, pair) in pairs.iter().enumerate() {
         let y = TOP + STEP * (at as f64 + 0.5);
@@ -207,7 +207,8 @@ pub(crate) fn percentiles(title: &str, curves: &[Curve], show: fn(f64) -> String
     }
     for (quantile, name) in [(0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99 %")] {
         canvas.line("grid", (x(quantile), TOP), (x(quantile), BOTTOM));
-        canvas.text("tick mid", x(quantile), BOTTOM + 18.0, name);
+        let class = if quantile > 0.999 { "tick end" } else { "tick mid" };
+        canvas.text(class, x(quantile), BOTTOM + 18.0, name);
     }
     for (at, curve) in curves.iter().enumerate() {
         let points: Vec<(f64, f64)> = curve.points.iter().map(|(quantile, us)| (x(*quantile), y(*us))).collect();
@@ -226,6 +227,14 @@ pub(crate) fn percentiles(title: &str, curves: &[Curve], show: fn(f64) -> String
         canvas.text("tick", place + 17.0, 30.0, &curve.label);
     }
     canvas.finish(&format!("Latency percentiles: {title}"))
+}
+
+fn tick_rate(per_s: f64) -> String {
+    match per_s {
+        per_s if per_s >= 1e6 => format!("{:.0}M/s", per_s / 1e6),
+        per_s if per_s >= 1e3 => format!("{:.0}k/s", per_s / 1e3),
+        per_s => format!("{per_s:.0}/s"),
+    }
 }
 
 fn tick_time(us: f64) -> String {
