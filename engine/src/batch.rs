@@ -191,7 +191,6 @@ pub struct RecordPosition {
 }
 
 /// Where a batch went. It is acknowledged once the acked watermark reaches `end_lsn`.
-#[must_use]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppendOutcome {
     /// First byte of its frame.

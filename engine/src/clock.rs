@@ -3,9 +3,9 @@
 //! Two times, never mixed: *monotonic* measures waits and never goes back; *wall* is what people read, may jump, and is clamped by
 //! whoever stores it. What is deliberately not here: sleeping. Only thread drivers sleep, on their own condition.
 
-use std::time::Duration;
 #[cfg(feature = "sim")]
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Time as a value that can be replaced.
 pub trait Clock: Send + Sync + 'static {

@@ -1,14 +1,34 @@
-//! stub
+//! The engine: opening, appending, reading, closing. Wiring only; each promise is kept in the module that it names.
+
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::batch::{AppendOutcome, Queue, WriteBatch};
+use crate::clock::{Clock, SystemClock};
+use crate::commit::ring::LogBuffer;
+use crate::commit::sequencer::{QueueHead, Sequencer};
+use crate::commit::watermark::Marks;
+use crate::commit::writer::{LogWriter, Step, WriterShared};
 use crate::commit::{Subscription, Ticket, Watcher, Watermark, Watermarks};
+use crate::commitlog::reader::LogReader;
+use crate::commitlog::record;
+use crate::commitlog::segments::Segments;
+use crate::consume_queue::{QueueEntry, Queues};
+use crate::dispatch::{Applier, Dispatcher};
+use crate::drivers::{self, Committer, Signals, Stop};
 use crate::error::{AppendError, Fenced, OpenError, ReadError, ReleaseError, WaitError};
-use crate::options::EngineOptions;
-use crate::read::{Fetch, FetchOutcome, Message, QueueRange};
-use crate::units::{Epoch, Lsn, QueueOffset};
+use crate::housekeeping::{Housekeeper, Parts};
+use crate::io::probe::{self, Probe};
+use crate::io::threads::ThreadsBackend;
+use crate::io::{DirLock, IoBackend, Wait};
+use crate::open::{self, Opened};
+use crate::options::{Drivers, EngineOptions, Flush};
+use crate::read::{Fetch, FetchOutcome, FetchStatus, Message, QueueRange};
+use crate::retention::Retention;
+use crate::units::{Epoch, Lsn, QueueOffset, to_u64};
 
 /// What was found and chosen at open.
 #[derive(Clone, Debug)]
@@ -23,8 +43,8 @@ pub struct EngineInfo {
     pub options: EngineOptions,
     /// The backend, why, and what was measured, in one line.
     pub backend: String,
-    /// Facts of host and disk, as `key, value`.
-    pub facts: Vec<(String, String)>,
+    /// What the probe knows of kernel, file system and disk; `None` for a backend that was given.
+    pub probe: Option<Probe>,
     /// What recovery found, in one line.
     pub recovery: String,
     /// Bytes of a torn tail that recovery cut, if any.
@@ -32,13 +52,13 @@ pub struct EngineInfo {
 }
 
 /// Counters since open.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineStats {
     /// Batches appended.
     pub batches: u64,
     /// Records appended.
     pub records: u64,
-    /// Frame bytes appended.
+    /// Frame bytes appended, fillers and marks included.
     pub frame_bytes: u64,
     /// Groups written.
     pub commits: u64,
@@ -62,162 +82,10 @@ pub struct EngineStats {
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReleaseOutcome {
-    /// First byte retained from now on; recycling follows in the background.
+    /// First byte retained once the release is through; pins and what is not yet in the queues hold it back.
     pub start: Lsn,
-    /// Segments that became free.
-    pub segments: usize,
-}
-
-/// An open log. Shared between threads behind an `Arc`; dropping the last handle closes it.
-pub struct Engine {}
-
-impl Engine {
-    /// Opens the log in `dir`, or creates it there.
-    ///
-    /// # Errors
-    /// Says which file, what was expected and what to do.
-    pub fn open(dir: impl AsRef<Path>, options: EngineOptions) -> Result<Engine, OpenError> {
-        let _ = (dir.as_ref(), options);
-        unimplemented!()
-    }
-    /// What was found and chosen at open.
-    pub fn info(&self) -> &EngineInfo {
-        unimplemented!()
-    }
-    /// Counters since open.
-    pub fn stats(&self) -> EngineStats {
-        unimplemented!()
-    }
-    /// The queue of this name; it exists for readers once something was appended to it.
-    ///
-    /// # Errors
-    /// When the name is too long or there are too many queues.
-    pub fn queue(&self, name: &[u8]) -> Result<Queue, AppendError> {
-        let _ = name;
-        unimplemented!()
-    }
-    /// Every queue known, in the order of their names.
-    pub fn queues(&self) -> Vec<Queue> {
-        unimplemented!()
-    }
-    /// Appends a batch; sleeps while the buffer is full.
-    ///
-    /// # Errors
-    /// Nothing of the batch is stored.
-    pub fn append(&self, batch: WriteBatch) -> Result<Ticket, AppendError> {
-        let _ = batch;
-        unimplemented!()
-    }
-    /// Appends a batch and sleeps until it is acknowledged. A lone caller may run the commit itself.
-    ///
-    /// # Errors
-    /// [`WaitError`] wrapped as the append's error, or the append's own.
-    pub fn append_and_wait(&self, batch: WriteBatch) -> Result<AppendOutcome, AppendOrWaitError> {
-        let _ = batch;
-        unimplemented!()
-    }
-    /// Appends batches, in order, under one lock; returns how many: fewer than given when the buffer is full
-    /// (try the rest when [`Watermark::Written`] has moved).
-    ///
-    /// # Errors
-    /// When the first batch not appended can never be (too large, empty), or the log takes nothing any more.
-    /// Outcomes of those before it stand in `out`.
-    pub fn append_all(&self, batches: &mut [WriteBatch], out: &mut Vec<AppendOutcome>) -> Result<usize, AppendError> {
-        let _ = (batches, out);
-        unimplemented!()
-    }
-    /// Sleeps until the watermark is at least `target`.
-    ///
-    /// # Errors
-    /// When that will not happen in this run, or not in time.
-    pub fn wait(&self, mark: Watermark, target: Lsn, timeout: Option<Duration>) -> Result<(), WaitError> {
-        let _ = (mark, target, timeout);
-        unimplemented!()
-    }
-    /// Makes everything appended so far durable, also under [`crate::Flush::Async`], and sleeps until it is.
-    ///
-    /// # Errors
-    /// When the log is fenced.
-    pub fn flush(&self) -> Result<Lsn, WaitError> {
-        unimplemented!()
-    }
-    /// The watermarks now.
-    pub fn watermarks(&self) -> Watermarks {
-        unimplemented!()
-    }
-    /// Why the log is fenced, if it is.
-    pub fn fenced(&self) -> Option<Fenced> {
-        unimplemented!()
-    }
-    /// A descriptor that tells of a watermark's progress.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn subscribe(&self, mark: Watermark) -> std::io::Result<Subscription> {
-        let _ = mark;
-        unimplemented!()
-    }
-    /// Puts `token` into `watcher` once the queue has a readable message at `from` or later; at once when it has one. One shot.
-    pub fn watch(&self, queue: &Queue, from: QueueOffset, watcher: &Arc<Watcher>, token: u64) {
-        let _ = (queue, from, watcher, token);
-        unimplemented!()
-    }
-    /// Takes back a [`Engine::watch`] that has not fired.
-    pub fn unwatch(&self, queue: &Queue, watcher: &Arc<Watcher>, token: u64) {
-        let _ = (queue, watcher, token);
-        unimplemented!()
-    }
-    /// Readable offsets of a queue.
-    pub fn range(&self, queue: &Queue) -> QueueRange {
-        let _ = queue;
-        unimplemented!()
-    }
-    /// Reads consecutive messages of a queue.
-    ///
-    /// # Errors
-    /// When the first message wanted cannot be read; later ones end the fetch before them.
-    pub fn fetch(&self, fetch: &Fetch<'_>) -> Result<FetchOutcome, ReadError> {
-        let _ = fetch;
-        unimplemented!()
-    }
-    /// Reads the message whose own LSN is `lsn`. May read from the disk.
-    ///
-    /// # Errors
-    /// [`ReadError::NotFound`] when no visible, retained message begins there.
-    pub fn read(&self, lsn: Lsn) -> Result<Message, ReadError> {
-        let _ = lsn;
-        unimplemented!()
-    }
-    /// The smallest readable offset whose store time is at least `store_time_ms`; the queue's end when there is none.
-    pub fn offset_by_time(&self, queue: &Queue, store_time_ms: u64) -> QueueOffset {
-        let _ = (queue, store_time_ms);
-        unimplemented!()
-    }
-    /// The store time of one readable message.
-    pub fn store_time(&self, queue: &Queue, offset: QueueOffset) -> Option<u64> {
-        let _ = (queue, offset);
-        unimplemented!()
-    }
-    /// Frees whole segments below `lsn`, as far as no pin holds them.
-    ///
-    /// # Errors
-    /// When `lsn` is beyond what is acknowledged, or the log is fenced.
-    pub fn release(&self, lsn: Lsn) -> Result<ReleaseOutcome, ReleaseError> {
-        let _ = lsn;
-        unimplemented!()
-    }
-    /// Keeps everything from `lsn` on until the pin of this name is moved or removed (`None`).
-    pub fn pin(&self, name: &str, lsn: Option<Lsn>) {
-        let _ = (name, lsn);
-        unimplemented!()
-    }
-    /// Acknowledges what is durable, stops the threads and releases the directory.
-    ///
-    /// # Errors
-    /// When the last flush failed.
-    pub fn close(self) -> Result<(), WaitError> {
-        unimplemented!()
-    }
+    /// Segments that become free with it.
+    pub segments: u64,
 }
 
 /// Either half of [`Engine::append_and_wait`].
@@ -229,4 +97,723 @@ pub enum AppendOrWaitError {
     /// Stored, perhaps; not acknowledged.
     #[error(transparent)]
     Wait(#[from] WaitError),
+}
+
+/// An open log. Shared between threads behind an `Arc`; dropping it closes it.
+pub struct Engine {
+    inner: Arc<Inner>,
+    threads: Vec<JoinHandle<()>>,
+    closed: bool,
+}
+
+struct Inner {
+    info: EngineInfo,
+    clock: Arc<dyn Clock>,
+    marks: Arc<Marks>,
+    sequencer: Arc<Mutex<Sequencer>>,
+    committer: Arc<Mutex<Committer>>,
+    writer_shared: Arc<WriterShared>,
+    dispatcher: Arc<Mutex<Dispatcher>>,
+    housekeeper: Arc<Mutex<Housekeeper>>,
+    segments: Arc<Segments>,
+    queues: Arc<Queues>,
+    reader: LogReader,
+    retention: Arc<Mutex<Retention>>,
+    watch_count: Arc<AtomicUsize>,
+    signals: Arc<Signals>,
+    stop: Arc<Stop>,
+    buffer_bytes: u64,
+    /// Whether a blocked caller may run the commit on its own thread.
+    runs_inline: bool,
+    /// Held as long as the engine is open.
+    _lock: Box<dyn DirLock>,
+}
+
+const LOCKED: &str = "no holder of this lock panics";
+
+impl Engine {
+    /// Opens the log in `dir`, or creates it there, on the machine's own clock and the backend that the options choose.
+    ///
+    /// # Errors
+    /// Says which file, what was expected and what to do.
+    pub fn open(dir: impl AsRef<Path>, options: EngineOptions) -> Result<Engine, OpenError> {
+        options.validate()?;
+        let dir = dir.as_ref();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let (backend, probe, line) = choose_backend(dir, &options, &*clock)?;
+        Engine::build(backend, clock, dir, options, probe, line)
+    }
+
+    /// [`Engine::open`] on a given backend and clock.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_with(
+        backend: Arc<dyn IoBackend>,
+        clock: Arc<dyn Clock>,
+        dir: impl AsRef<Path>,
+        options: EngineOptions,
+    ) -> Result<Engine, OpenError> {
+        options.validate()?;
+        let line = format!("{} (given)", backend.kind());
+        Engine::build(backend, clock, dir.as_ref(), options, None, line)
+    }
+
+    fn build(
+        backend: Arc<dyn IoBackend>,
+        clock: Arc<dyn Clock>,
+        dir: &Path,
+        mut options: EngineOptions,
+        probe: Option<Probe>,
+        backend_line: String,
+    ) -> Result<Engine, OpenError> {
+        let begun = clock.monotonic();
+        let opened = open::open(&backend, dir, &options, new_store_id(&*clock))?;
+        let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, queues } = opened;
+        options.segment_bytes = manifest.geometry.segment_bytes;
+        options.tail = manifest.geometry.tail;
+        options.validate()?;
+
+        let marks = Arc::new(Marks::new(options.flush != Flush::Sync, manifest.start, found.end));
+        let (buffer, tail) = LogBuffer::new(options.chunk_bytes, options.cache_bytes, found.end, &tail_block);
+        let known = queues.all();
+        let heads = known.iter().map(|queue| QueueHead {
+            next: queues.state(queue.id()).range().max,
+            latest: found.latest.get(queue.id() as usize).copied().flatten(),
+        });
+        let sequencer = Arc::new(Mutex::new(Sequencer {
+            tail,
+            next: found.end,
+            prev_crc: found.prev_crc,
+            epoch,
+            history: manifest.history.clone(),
+            store_time_ms: found.store_time_ms,
+            queues: heads.collect(),
+            geometry: manifest.geometry,
+            buffer_bytes: options.buffer_bytes,
+            buffer: Arc::clone(&buffer),
+            marks: Arc::clone(&marks),
+            batches: 0,
+            records: 0,
+            frame_bytes: 0,
+            full: 0,
+        }));
+        let writer = LogWriter::new(
+            &options,
+            manifest.geometry.tail,
+            Arc::clone(&buffer),
+            Arc::clone(&marks),
+            Arc::clone(&segments),
+            Arc::clone(&sequencer),
+            found.end,
+            clock.monotonic(),
+        );
+        let writer_shared = Arc::clone(&writer.shared);
+        let depth = writer.queue_depth();
+        let runs_inline = backend.runs_inline() && depth == 1;
+        let io_error = |what| move |source| OpenError::Io { what, path: dir.to_path_buf(), source };
+        let io = backend.queue(depth).map_err(io_error("setting up the commit queue for"))?;
+        let watch_count = Arc::new(AtomicUsize::new(0));
+        let applier = Applier::new(Arc::clone(&queues));
+        let dispatcher = Dispatcher::new(
+            applier,
+            Arc::clone(&buffer),
+            Arc::clone(&marks),
+            manifest.geometry,
+            Arc::clone(&watch_count),
+        );
+        let signals = Signals::new();
+        let retention = Arc::new(Mutex::new(Retention::default()));
+        let woken = Arc::clone(&signals);
+        let housekeeper = Housekeeper::new(Parts {
+            backend: Arc::clone(&backend),
+            dir: dir.to_path_buf(),
+            clock: Arc::clone(&clock),
+            marks: Arc::clone(&marks),
+            segments: Arc::clone(&segments),
+            sequencer: Arc::clone(&sequencer),
+            queues: Arc::clone(&queues),
+            retention: Arc::clone(&retention),
+            retain_bytes: options.retain_bytes,
+            spare_count: to_u64(options.spare_count),
+            sync_names: open::sync_names(&options),
+            appended: Box::new(move |end| woken.commit.reached(end)),
+            manifest: manifest.clone(),
+        });
+        let recovery = format!(
+            "{} frames, {} records, LSN {} to {}, {} bytes cut, {:.3} s",
+            found.frames,
+            found.records,
+            manifest.start,
+            found.end,
+            found.cut_bytes,
+            clock.monotonic().saturating_sub(begun).as_secs_f64()
+        );
+        let info = EngineInfo {
+            dir: dir.to_path_buf(),
+            store_id: manifest.store_id,
+            epoch,
+            options: options.clone(),
+            backend: backend_line,
+            probe,
+            recovery,
+            recovery_cut_bytes: found.cut_bytes,
+        };
+        tracing::info!(dir = %dir.display(), %epoch, backend = %info.backend, recovery = %info.recovery, "log open");
+        let inner = Arc::new(Inner {
+            reader: LogReader::new(Arc::clone(&buffer), Arc::clone(&segments), Arc::clone(&marks)),
+            info,
+            clock,
+            marks,
+            sequencer,
+            committer: Arc::new(Mutex::new(Committer { writer, io })),
+            writer_shared,
+            dispatcher: Arc::new(Mutex::new(dispatcher)),
+            housekeeper: Arc::new(Mutex::new(housekeeper)),
+            segments,
+            queues,
+            retention,
+            watch_count,
+            signals,
+            stop: Arc::new(Stop::default()),
+            buffer_bytes: options.buffer_bytes,
+            runs_inline: runs_inline && options.flush == Flush::Sync,
+            _lock: lock,
+        });
+        let mut engine = Engine { inner, threads: Vec::new(), closed: false };
+        if options.drivers == Drivers::Threads {
+            engine.start_threads().map_err(io_error("starting threads for"))?;
+        }
+        if new_epoch {
+            engine.begin_run().map_err(|fenced| OpenError::Io {
+                what: "writing the first frame of this run in",
+                path: dir.to_path_buf(),
+                source: std::io::Error::new(fenced.source.kind(), fenced.to_string()),
+            })?;
+        }
+        Ok(engine)
+    }
+
+    fn start_threads(&mut self) -> std::io::Result<()> {
+        let inner = Arc::clone(&self.inner);
+        self.threads.push(drivers::spawn("commit", move || {
+            drivers::commit_loop(&inner.committer, &inner.signals, &inner.marks, &*inner.clock, &inner.stop);
+        })?);
+        let inner = Arc::clone(&self.inner);
+        self.threads.push(drivers::spawn("dispatch", move || {
+            drivers::dispatch_loop(&inner.dispatcher, &inner.signals.dispatch, &inner.marks, &inner.stop);
+        })?);
+        let inner = Arc::clone(&self.inner);
+        self.threads.push(drivers::spawn("housekeeping", move || {
+            drivers::housekeeping_loop(&inner.housekeeper, &inner.signals.housekeeping, &inner.marks, &inner.stop);
+        })?);
+        Ok(())
+    }
+
+    /// The first frame of a run names its epoch; nothing is taken before it is durable.
+    fn begin_run(&self) -> Result<(), Fenced> {
+        let end = {
+            let mut sequencer = self.inner.sequencer.lock().expect(LOCKED);
+            sequencer.begin_run();
+            sequencer.next
+        };
+        self.make_durable(end).map(drop)
+    }
+
+    fn make_durable(&self, end: Lsn) -> Result<Lsn, Fenced> {
+        let inner = &*self.inner;
+        inner.writer_shared.flush_to.fetch_max(end.0, Ordering::SeqCst);
+        if self.threads.is_empty() {
+            let mut committer = inner.committer.lock().expect(LOCKED);
+            while inner.marks.load(Watermark::Durable) < end && inner.marks.fenced().is_none() {
+                committer.step(inner.clock.monotonic(), Wait::One);
+            }
+        } else {
+            inner.signals.commit.wake();
+            while matches!(inner.marks.poll(Watermark::Durable, end), Ok(false)) {
+                // Ends with the fence at the latest; what was assigned before closing is still committed.
+                if inner.marks.wait(Watermark::Durable, end, &*inner.clock, None).is_err() {
+                    break;
+                }
+            }
+        }
+        match inner.marks.fenced() {
+            Some(fenced) if inner.marks.load(Watermark::Durable) < end => Err(fenced.clone()),
+            _ => Ok(inner.marks.load(Watermark::Durable)),
+        }
+    }
+
+    /// What was found and chosen at open.
+    #[must_use]
+    pub fn info(&self) -> &EngineInfo {
+        &self.inner.info
+    }
+
+    /// Counters since open.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        let inner = &*self.inner;
+        let shared = &inner.writer_shared;
+        let sequencer = inner.sequencer.lock().expect(LOCKED);
+        EngineStats {
+            batches: sequencer.batches,
+            records: sequencer.records,
+            frame_bytes: sequencer.frame_bytes,
+            full: sequencer.full,
+            commits: shared.commits.load(Ordering::Relaxed),
+            commit_bytes: shared.commit_bytes.load(Ordering::Relaxed),
+            flushes: shared.flushes.load(Ordering::Relaxed),
+            unwritten_segments: inner.segments.unwritten(),
+            recycled_segments: inner.segments.recycled(),
+            damaged_records: inner.reader.damaged(),
+            cold_reads: inner.reader.cold_reads(),
+        }
+    }
+
+    /// The queue of this name; it exists for readers once something was appended to it.
+    ///
+    /// # Errors
+    /// When the name is too long or there are too many queues.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    pub fn queue(&self, name: &[u8]) -> Result<Queue, AppendError> {
+        let inner = &*self.inner;
+        let queue = inner.queues.intern(name, |queue| {
+            let mut sequencer = inner.sequencer.lock().expect(LOCKED);
+            debug_assert_eq!(sequencer.queues.len(), queue.id() as usize);
+            sequencer.queues.push(QueueHead::default());
+        })?;
+        Ok(queue)
+    }
+
+    /// Every queue known, in the order of their names.
+    #[must_use]
+    pub fn queues(&self) -> Vec<Queue> {
+        let mut all = self.inner.queues.all();
+        all.sort_by(|one, other| one.name().cmp(other.name()));
+        all
+    }
+
+    /// Appends a batch; sleeps while the buffer is full.
+    ///
+    /// # Errors
+    /// Nothing of the batch is stored.
+    pub fn append(&self, mut batch: WriteBatch) -> Result<Ticket, AppendError> {
+        let outcome = self.append_waiting(&mut batch)?;
+        self.inner.appended(outcome.end_lsn);
+        Ok(Ticket::new(outcome, Arc::clone(&self.inner.marks), Arc::clone(&self.inner.clock)))
+    }
+
+    /// Appends a batch unless the buffer is full.
+    ///
+    /// # Errors
+    /// Nothing of the batch is stored. After [`AppendError::Full`] the same batch may be tried again.
+    pub fn try_append(&self, batch: &mut WriteBatch) -> Result<Ticket, AppendError> {
+        batch.seal();
+        let outcome = self.inner.append_now(batch)?;
+        self.inner.appended(outcome.end_lsn);
+        Ok(Ticket::new(outcome, Arc::clone(&self.inner.marks), Arc::clone(&self.inner.clock)))
+    }
+
+    /// Appends a batch and sleeps until it is acknowledged. A caller that finds the writer at rest runs the commit itself, which saves two
+    /// changes of thread.
+    ///
+    /// # Errors
+    /// The append's own, or the wait's.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    pub fn append_and_wait(&self, mut batch: WriteBatch) -> Result<AppendOutcome, AppendOrWaitError> {
+        let outcome = self.append_waiting(&mut batch)?;
+        let inner = &*self.inner;
+        let end = outcome.end_lsn;
+        match inner.committer.try_lock() {
+            Ok(mut committer) if inner.runs_inline => {
+                inner.signals.housekeeping.reached(end);
+                while inner.marks.load(Watermark::Durable) < end {
+                    if matches!(committer.step(inner.clock.monotonic(), Wait::No), Step::Fenced) {
+                        break;
+                    }
+                }
+                drop(committer);
+                inner.signals.dispatch.reached(inner.marks.acked());
+            }
+            other => {
+                drop(other);
+                inner.appended(end);
+            }
+        }
+        inner.marks.wait(Watermark::Acked, end, &*inner.clock, None)?;
+        Ok(outcome)
+    }
+
+    /// Appends batches, in order, under one lock; returns how many: fewer than given when the buffer is full (try the rest when
+    /// [`Watermark::Written`] has moved). Outcomes of those that were appended are added to `out`.
+    ///
+    /// # Errors
+    /// When the first batch not appended never can be (too large, empty), or the log takes nothing any more.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    pub fn append_all(&self, batches: &mut [WriteBatch], out: &mut Vec<AppendOutcome>) -> Result<usize, AppendError> {
+        batches.iter_mut().for_each(WriteBatch::seal);
+        let wall_ms = self.inner.clock.wall_ms();
+        let mut refused = None;
+        let (count, end) = {
+            let mut sequencer = self.inner.sequencer.lock().expect(LOCKED);
+            let mut count = 0;
+            for batch in &*batches {
+                match sequencer.append(batch, wall_ms) {
+                    Ok(outcome) => out.push(outcome),
+                    Err(AppendError::Full { .. }) => break,
+                    Err(error) => {
+                        refused = Some(error);
+                        break;
+                    }
+                }
+                count += 1;
+            }
+            sequencer.publish();
+            (count, sequencer.next)
+        };
+        self.inner.appended(end);
+        refused.map_or(Ok(count), Err)
+    }
+
+    fn append_waiting(&self, batch: &mut WriteBatch) -> Result<AppendOutcome, AppendError> {
+        batch.seal();
+        let inner = &*self.inner;
+        loop {
+            match inner.append_now(batch) {
+                Err(AppendError::Full { .. }) => {
+                    let end = inner.marks.assigned();
+                    let written = inner.marks.load(Watermark::Written);
+                    let target = Lsn((end.0 + batch.frame_bytes()).saturating_sub(inner.buffer_bytes));
+                    inner.signals.commit.reached(end);
+                    match inner.marks.wait(
+                        Watermark::Written,
+                        target.max(written.plus(1)).min(end),
+                        &*inner.clock,
+                        None,
+                    ) {
+                        Err(WaitError::Fenced(fenced)) => return Err(fenced.into()),
+                        Err(WaitError::Closing) => return Err(AppendError::Closing),
+                        Ok(()) | Err(WaitError::TimedOut) => {}
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Sleeps until the watermark is at least `target`.
+    ///
+    /// # Errors
+    /// When that will not happen in this run, or not in time.
+    pub fn wait(&self, mark: Watermark, target: Lsn, timeout: Option<Duration>) -> Result<(), WaitError> {
+        self.inner.marks.wait(mark, target, &*self.inner.clock, timeout)
+    }
+
+    /// Makes everything appended so far durable, also under [`crate::Flush::Async`], and sleeps until it is. Returns the durable end.
+    ///
+    /// # Errors
+    /// When the log is fenced.
+    pub fn flush(&self) -> Result<Lsn, WaitError> {
+        self.make_durable(self.inner.marks.assigned()).map_err(WaitError::Fenced)
+    }
+
+    /// The watermarks now.
+    #[must_use]
+    pub fn watermarks(&self) -> Watermarks {
+        self.inner.marks.all()
+    }
+
+    /// Why the log is fenced, if it is.
+    #[must_use]
+    pub fn fenced(&self) -> Option<Fenced> {
+        self.inner.marks.fenced().cloned()
+    }
+
+    /// A descriptor that tells of a watermark's progress.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn subscribe(&self, mark: Watermark) -> std::io::Result<Subscription> {
+        self.inner.marks.subscribe(mark)
+    }
+
+    /// Puts `token` into `watcher` once the queue has a readable message at `from` or later; at once when it has one. One shot.
+    pub fn watch(&self, queue: &Queue, from: QueueOffset, watcher: &Arc<Watcher>, token: u64) {
+        let inner = &*self.inner;
+        inner.watch_count.fetch_add(1, Ordering::SeqCst);
+        let fired = inner.queues.state(queue.id()).watch(from, watcher, token);
+        inner.watch_count.fetch_sub(fired, Ordering::SeqCst);
+        // From now on the dispatcher is to look at every message, and at those that it has let lie.
+        inner.signals.dispatch.wake();
+    }
+
+    /// Takes back a [`Engine::watch`] that has not fired.
+    pub fn unwatch(&self, queue: &Queue, watcher: &Arc<Watcher>, token: u64) {
+        let gone = self.inner.queues.state(queue.id()).unwatch(watcher, token);
+        self.inner.watch_count.fetch_sub(gone, Ordering::SeqCst);
+    }
+
+    /// Readable offsets of a queue.
+    #[must_use]
+    pub fn range(&self, queue: &Queue) -> QueueRange {
+        self.inner.catch_up();
+        self.inner.queues.state(queue.id()).range()
+    }
+
+    /// Reads consecutive messages of a queue.
+    ///
+    /// # Errors
+    /// When the first message wanted cannot be read; a later one that cannot ends the fetch before it.
+    pub fn fetch(&self, fetch: &Fetch<'_>) -> Result<FetchOutcome, ReadError> {
+        let inner = &*self.inner;
+        inner.catch_up();
+        let mut entries: Vec<QueueEntry> = Vec::new();
+        let range = inner.queues.state(fetch.queue.id()).copy(fetch.from, fetch.scan_max, &mut entries);
+        let mut outcome = FetchOutcome { status: FetchStatus::NoMatch, messages: Vec::new(), next: fetch.from, range };
+        if fetch.from < range.min || fetch.from >= range.max {
+            outcome.status = match fetch.from {
+                from if from < range.min => FetchStatus::BelowMin,
+                from if from == range.max => FetchStatus::AtEnd,
+                _ => FetchStatus::BeyondMax,
+            };
+            return Ok(outcome);
+        }
+        let mut bytes = 0;
+        for entry in entries {
+            if (fetch.matches)(entry.tag) {
+                let full =
+                    outcome.messages.len() >= fetch.messages_max || bytes + entry.size as usize > fetch.bytes_max;
+                if full && !outcome.messages.is_empty() {
+                    break;
+                }
+                match inner.message(fetch, &entry, outcome.next) {
+                    Ok(Some(message)) => outcome.messages.push(message),
+                    Ok(None) if outcome.messages.is_empty() => {
+                        outcome.status = FetchStatus::NeedsDisk;
+                        outcome.next = fetch.from;
+                        return Ok(outcome);
+                    }
+                    Err(error) if outcome.messages.is_empty() => return Err(error),
+                    Ok(None) | Err(_) => break,
+                }
+                bytes += entry.size as usize;
+            }
+            outcome.next = QueueOffset(outcome.next.0 + 1);
+        }
+        if !outcome.messages.is_empty() {
+            outcome.status = FetchStatus::Found;
+        }
+        Ok(outcome)
+    }
+
+    /// Reads the message whose own LSN is `lsn`. May read from the disk.
+    ///
+    /// # Errors
+    /// [`ReadError::NotFound`] when no visible, retained message begins there.
+    pub fn read(&self, lsn: Lsn) -> Result<Message, ReadError> {
+        let inner = &*self.inner;
+        inner.catch_up();
+        if lsn >= inner.marks.load(Watermark::Dispatched) {
+            return Err(ReadError::NotFound(lsn));
+        }
+        let (header, entry) = inner.reader.locate(lsn)?;
+        let bytes = inner.reader.record(lsn, entry.len, true)?.ok_or(ReadError::NotFound(lsn))?;
+        let record = record::parse(&bytes).map_err(|error| inner.reader.damage(lsn, error.to_string()))?;
+        let queue = match record.kind {
+            record::RecordKind::Append => inner.queues.find(record.queue_name),
+            _ => None,
+        };
+        let queue = queue.ok_or(ReadError::NotFound(lsn))?;
+        let found = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
+        Message::new(&queue, entry.queue_offset, &found, bytes)
+            .map_err(|error| inner.reader.damage(lsn, error.to_string()))
+    }
+
+    /// The smallest readable offset whose store time is at least `store_time_ms`; the queue's end when there is none.
+    #[must_use]
+    pub fn offset_by_time(&self, queue: &Queue, store_time_ms: u64) -> QueueOffset {
+        self.inner.catch_up();
+        self.inner.queues.state(queue.id()).offset_by_time(store_time_ms)
+    }
+
+    /// The store time of one readable message, in milliseconds since 1970.
+    #[must_use]
+    pub fn store_time(&self, queue: &Queue, offset: QueueOffset) -> Option<u64> {
+        self.inner.catch_up();
+        Some(self.inner.queues.state(queue.id()).get(offset)?.store_time_ms)
+    }
+
+    /// Frees whole segments below `lsn`, as far as no pin holds them. The files are recycled in the background.
+    ///
+    /// # Errors
+    /// When `lsn` is beyond what is acknowledged, or the log is fenced.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    pub fn release(&self, lsn: Lsn) -> Result<ReleaseOutcome, ReleaseError> {
+        let inner = &*self.inner;
+        if let Some(fenced) = inner.marks.fenced() {
+            return Err(fenced.clone().into());
+        }
+        inner.catch_up();
+        let acked = inner.marks.acked();
+        if lsn > acked {
+            return Err(ReleaseError::BeyondEnd { asked: lsn, acked });
+        }
+        let (geometry, from) = (inner.segments.geometry(), inner.marks.start());
+        let start = {
+            let mut retention = inner.retention.lock().expect(LOCKED);
+            retention.released = retention.released.max(lsn);
+            retention.target(geometry, from, inner.marks.load(Watermark::Dispatched), inner.marks.assigned(), None)
+        };
+        inner.signals.housekeeping.wake();
+        Ok(ReleaseOutcome { start, segments: start.since(from) / geometry.data_bytes() })
+    }
+
+    /// Keeps everything from `lsn` on until the pin of this name is moved, or removed with `None`.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    pub fn pin(&self, name: &str, lsn: Option<Lsn>) {
+        let mut retention = self.inner.retention.lock().expect(LOCKED);
+        match lsn {
+            Some(lsn) => drop(retention.pins.insert(name.to_owned(), lsn)),
+            None => drop(retention.pins.remove(name)),
+        }
+    }
+
+    /// Refuses further appends, makes everything durable, stops the threads and releases the directory.
+    ///
+    /// # Errors
+    /// When the log is fenced: what was not acknowledged may be lost.
+    pub fn close(mut self) -> Result<(), WaitError> {
+        self.shut_down().map_err(WaitError::Fenced)
+    }
+
+    fn shut_down(&mut self) -> Result<(), Fenced> {
+        if std::mem::replace(&mut self.closed, true) {
+            return Ok(());
+        }
+        let inner = &*self.inner;
+        inner.marks.set_closing();
+        let outcome = self.make_durable(inner.marks.assigned()).and_then(|_| {
+            let end = inner.housekeeper.lock().expect(LOCKED).last_mark();
+            self.make_durable(end)
+        });
+        inner.stop.set();
+        inner.signals.commit.wake();
+        inner.signals.dispatch.wake();
+        inner.signals.housekeeping.wake();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a driver thread panicked");
+            }
+        }
+        self.inner.housekeeper.lock().expect(LOCKED).abandon();
+        outcome.map(drop)
+    }
+
+    /// Runs every machine once; true when nothing is left to do but wait for appends or time. For engines driven by hand.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    #[cfg(feature = "sim")]
+    pub fn step(&self) -> bool {
+        let inner = &*self.inner;
+        let now = inner.clock.monotonic();
+        let committed = inner.committer.lock().expect(LOCKED).step(now, Wait::No);
+        let dispatched = inner.dispatcher.lock().expect(LOCKED).step();
+        let due = inner.housekeeper.lock().expect(LOCKED).step();
+        matches!(committed, Step::Idle { .. } | Step::Fenced) && !dispatched && !due.is_zero()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Driven by hand, dropping is the death of the process: nothing more happens to the disk.
+        if self.threads.is_empty() {
+            return;
+        }
+        if let Err(fenced) = self.shut_down() {
+            tracing::warn!(%fenced, "closed without making the last appends durable");
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("dir", &self.inner.info.dir)
+            .field("marks", &self.inner.marks.all())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn append_now(&self, batch: &WriteBatch) -> Result<AppendOutcome, AppendError> {
+        let wall_ms = self.clock.wall_ms();
+        let mut sequencer = self.sequencer.lock().expect(LOCKED);
+        let outcome = sequencer.append(batch, wall_ms)?;
+        sequencer.publish();
+        Ok(outcome)
+    }
+
+    /// Wakes those who wait for the log to reach `end`.
+    fn appended(&self, end: Lsn) {
+        self.signals.commit.reached(end);
+        self.signals.housekeeping.reached(end);
+        if self.info.options.flush != Flush::Sync {
+            self.signals.dispatch.reached(end);
+        }
+    }
+
+    /// Brings the queues up to what was acknowledged when this was called.
+    fn catch_up(&self) {
+        let acked = self.marks.acked();
+        while self.marks.load(Watermark::Dispatched) < acked && self.dispatcher.lock().expect(LOCKED).step() {}
+    }
+
+    fn message(
+        &self,
+        fetch: &Fetch<'_>,
+        entry: &QueueEntry,
+        offset: QueueOffset,
+    ) -> Result<Option<Message>, ReadError> {
+        let Some(bytes) = self.reader.record(entry.lsn, entry.size, fetch.from_disk)? else { return Ok(None) };
+        let message = Message::new(fetch.queue, offset, entry, bytes);
+        message.map(Some).map_err(|error| self.reader.damage(entry.lsn, error.to_string()))
+    }
+}
+
+/// An identity that no other log has: time, process and the hasher's own random keys.
+fn new_store_id(clock: &dyn Clock) -> u128 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let half = || {
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_u64(clock.wall_ms());
+        hasher.write_u32(std::process::id());
+        hasher.finish()
+    };
+    u128::from(half()) << 64 | u128::from(half())
+}
+
+type Chosen = (Arc<dyn IoBackend>, Option<Probe>, String);
+
+fn choose_backend(dir: &Path, options: &EngineOptions, clock: &dyn Clock) -> Result<Chosen, OpenError> {
+    let io_error = |what| move |source| OpenError::Io { what, path: dir.to_path_buf(), source };
+    // The probe writes in the directory, so it must be there.
+    ThreadsBackend::new().create_dir_all(dir).map_err(io_error("creating"))?;
+    let (backend, probe) =
+        probe::choose(dir, options.backend, options.remeasure, clock).map_err(io_error("probing"))?;
+    let line = probe.to_string();
+    Ok((backend, Some(probe), line))
 }

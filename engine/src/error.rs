@@ -81,7 +81,9 @@ pub enum OpenError {
 
 /// Why the log takes nothing any more: the first write or flush that failed. It stays so until the directory is opened again.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the log is fenced since LSN {lsn}: {what} failed: {source}; nothing is acknowledged any more, reading goes on; open the directory again to recover")]
+#[error(
+    "the log is fenced since LSN {lsn}: {what} failed: {source}; nothing is acknowledged any more, reading goes on; open the directory again to recover"
+)]
 pub struct Fenced {
     /// The durable end when it happened.
     pub lsn: Lsn,

@@ -170,7 +170,8 @@ impl Housekeeper {
     fn finish_release(&mut self, start: Lsn) -> io::Result<()> {
         self.parts.manifest.start = start;
         self.parts.manifest.history.trim(start);
-        self.parts.manifest
+        self.parts
+            .manifest
             .store(&*self.parts.backend, &self.parts.dir, self.parts.sync_names)
             .map_err(|(path, source)| io::Error::new(source.kind(), format!("{}: {source}", path.display())))?;
         self.parts.marks.set_start(start);
@@ -208,7 +209,8 @@ impl Housekeeper {
             return Ok(Duration::ZERO);
         }
         let length = current.since(self.parts.marks.start());
-        let recycling_soon = self.parts.retain_bytes.is_some_and(|bytes| length + self.parts.segments.geometry().data_bytes() > bytes);
+        let recycling_soon =
+            self.parts.retain_bytes.is_some_and(|bytes| length + self.parts.segments.geometry().data_bytes() > bytes);
         let room = self.parts.segments.free_bytes()? > 3 * self.parts.segments.geometry().segment_bytes;
         if recycling_soon || !room || self.parts.marks.is_closing() {
             return Ok(Duration::from_millis(5));

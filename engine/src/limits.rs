@@ -54,6 +54,10 @@ pub const FILL_STEP_BYTES: u64 = 256 << 10;
 pub const FILL_RATE: u64 = 100 << 20;
 /// How long after the last commit the log counts as busy.
 pub const BUSY_FOR: Duration = Duration::from_millis(20);
+/// Acknowledged bytes that wait for a reader before the dispatcher wakes by itself, while no queue is watched.
+pub const DISPATCH_BYTES: u64 = 1 << 20;
+/// How long housekeeping sleeps while the log does not grow.
+pub const HOUSEKEEPING_NAP: Duration = Duration::from_secs(1);
 /// Longest time between two looks at what housekeeping has to do, while it has nothing in hand.
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -67,7 +71,10 @@ pub const fn frame_bytes_max(segment_bytes: u64) -> u64 {
 /// The largest frame that restates the epoch history.
 pub const EPOCH_FRAME_BYTES_MAX: u64 = 256 + EPOCH_HISTORY_MAX as u64 * 16;
 
-const _: () = assert!(SEGMENT_BYTES_MIN > SEGMENT_HEADER_BYTES + EPOCH_FRAME_BYTES_MAX, "a history must fit the smallest segment");
+const _: () = assert!(
+    SEGMENT_BYTES_MIN > SEGMENT_HEADER_BYTES + EPOCH_FRAME_BYTES_MAX,
+    "a history must fit the smallest segment"
+);
 const _: () = assert!(
     (COUNTERS_PER_BATCH * (QUEUE_NAME_BYTES_MAX + 64 + 16)) as u64 + 64
         < SEGMENT_BYTES_MIN - SEGMENT_HEADER_BYTES - EPOCH_FRAME_BYTES_MAX,

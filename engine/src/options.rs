@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::OptionsError;
+pub use crate::io::probe::BackendChoice;
 use crate::limits;
 
 /// When an append is acknowledged.
@@ -36,17 +37,6 @@ pub enum Tail {
     Rewrite,
     /// It is padded, so that no acknowledged byte is ever written twice: for media that can lose a whole block when torn.
     Pad,
-}
-
-/// Which I/O backend to use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BackendChoice {
-    /// Measured once per directory, kept beside the log.
-    Auto,
-    /// `io_uring`; opening fails where the kernel refuses it.
-    Uring,
-    /// Plain system calls.
-    Threads,
 }
 
 /// Who calls the machines' `step()`.

@@ -1,8 +1,11 @@
 //! What readers ask for and get.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::batch::Queue;
+use crate::commitlog::record::{self, RECORD_HEADER_BYTES, RecordError};
+use crate::consume_queue::QueueEntry;
 use crate::units::{Lsn, QueueOffset};
 
 /// A message as it was appended, with its place.
@@ -18,28 +21,51 @@ pub struct Message {
     pub store_time_ms: u64,
     /// The tag hash.
     pub tag: u32,
-    pub(crate) record: Vec<u8>,
-    pub(crate) keys: (u32, u32),
-    pub(crate) attributes: (u32, u32),
-    pub(crate) payload: (u32, u32),
+    record: Vec<u8>,
+    keys: Range<usize>,
+    attributes: Range<usize>,
+    payload: Range<usize>,
 }
 
 impl Message {
+    pub(crate) fn new(
+        queue: &Queue,
+        queue_offset: QueueOffset,
+        entry: &QueueEntry,
+        bytes: Vec<u8>,
+    ) -> Result<Message, RecordError> {
+        let record = record::parse(&bytes)?;
+        let keys = (RECORD_HEADER_BYTES + record.queue_name.len(), record.keys.len());
+        let attributes = (keys.0 + keys.1, record.attributes.len());
+        let payload = (attributes.0 + attributes.1, record.payload.len());
+        Ok(Message {
+            lsn: entry.lsn,
+            queue_name: Arc::clone(&queue.name),
+            queue_offset,
+            store_time_ms: entry.store_time_ms,
+            tag: entry.tag,
+            keys: keys.0..keys.0 + keys.1,
+            attributes: attributes.0..attributes.0 + attributes.1,
+            payload: payload.0..payload.0 + payload.1,
+            record: bytes,
+        })
+    }
+
     /// The keys.
     pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        crate::commitlog::record::keys(&self.record[self.keys.0 as usize..self.keys.1 as usize])
+        record::keys(&self.record[self.keys.clone()])
     }
 
     /// The caller's small fields.
     #[must_use]
     pub fn attributes(&self) -> &[u8] {
-        &self.record[self.attributes.0 as usize..self.attributes.1 as usize]
+        &self.record[self.attributes.clone()]
     }
 
     /// The caller's bytes.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        &self.record[self.payload.0 as usize..self.payload.1 as usize]
+        &self.record[self.payload.clone()]
     }
 }
 

@@ -74,7 +74,11 @@ impl LogBuffer {
             chunk_count_max: to_usize(cache_bytes / chunk_bytes).max(2),
             floor: AtomicU64::new(start),
             published: AtomicU64::new(next.0),
-            window: RwLock::new(Window { first: index, chunks: VecDeque::from([Arc::clone(&chunk)]), free: Vec::new() }),
+            window: RwLock::new(Window {
+                first: index,
+                chunks: VecDeque::from([Arc::clone(&chunk)]),
+                free: Vec::new(),
+            }),
         };
         (Arc::new(buffer), Tail { chunk, index })
     }

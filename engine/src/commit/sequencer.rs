@@ -223,6 +223,18 @@ impl Sequencer {
         self.put_frame(FrameKind::Records, batch.frame_bytes(), &[batch.entry(0, QueueOffset(0))], &batch.bytes);
     }
 
+    /// The first frame of a run.
+    pub(crate) fn begin_run(&mut self) {
+        let needed = limits::EPOCH_FRAME_BYTES_MAX;
+        if self.geometry.segment_end(self.next).since(self.next) < needed && self.geometry.base(self.next) != self.next
+        {
+            self.roll();
+        } else {
+            self.restate_history();
+        }
+        self.publish();
+    }
+
     /// A frame that carries nothing but the marks, so that the group before it is covered by one.
     pub(crate) fn put_mark(&mut self) {
         if self.geometry.segment_end(self.next).since(self.next) < to_u64(FRAME_HEADER_BYTES) {

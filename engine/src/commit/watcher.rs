@@ -32,7 +32,7 @@ impl Watcher {
     /// # Panics
     /// When another thread panicked while it fired.
     pub fn drain(&self, tokens: &mut Vec<u64>) {
-        self.event.drain();
+        let _was_readable = self.event.drain();
         tokens.append(&mut self.fired.lock().expect("the watcher is intact"));
     }
 

@@ -393,7 +393,7 @@ impl Subscription {
     /// The watermark now; makes the descriptor unreadable again.
     #[must_use]
     pub fn drain(&self) -> Lsn {
-        self.armed.event.drain();
+        let _was_readable = self.armed.event.drain();
         self.current()
     }
 

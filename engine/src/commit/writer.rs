@@ -170,7 +170,8 @@ impl LogWriter {
     fn next_step(&self, in_flight: usize, now: Duration, progress: bool) -> Step {
         let assigned = self.buffer.published();
         if in_flight > 0 {
-            let room = self.depth > 1 && self.groups.len() < self.depth && self.submitted.0.is_multiple_of(to_u64(IO_ALIGN));
+            let room =
+                self.depth > 1 && self.groups.len() < self.depth && self.submitted.0.is_multiple_of(to_u64(IO_ALIGN));
             let enough = if self.flush == Flush::Sync { to_u64(IO_ALIGN) } else { limits::HAND_OVER_BYTES };
             return Step::InFlight { wake_at: room.then(|| self.submitted.plus(enough)) };
         }
@@ -263,7 +264,8 @@ impl LogWriter {
         let (written, durable) = (self.marks.load(Watermark::Written), self.marks.load(Watermark::Durable));
         let unflushed = written.since(durable);
         let urgent = self.urgent_to() > durable && written >= self.urgent_to().min(self.submitted);
-        unflushed > 0 && (unflushed >= bytes || urgent || now.saturating_sub(self.last_flush) >= interval || self.dirty.len() > 4)
+        unflushed > 0
+            && (unflushed >= bytes || urgent || now.saturating_sub(self.last_flush) >= interval || self.dirty.len() > 4)
     }
 
     fn begin_flush(&mut self, io: &mut dyn IoQueue, now: Duration) {

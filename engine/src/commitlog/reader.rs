@@ -118,8 +118,11 @@ impl LogReader {
         let file = self.segments.find(at).ok_or(ReadError::NotFound(at))?;
         let written = self.marks.load(Watermark::Written);
         let mut bytes = AlignedBuf::zeroed(to_usize(len));
-        file.read_at(&mut bytes, geometry.file_offset(at))
-            .map_err(|source| ReadError::Io { lsn: at, path: self.segments.path(at), source })?;
+        file.read_at(&mut bytes, geometry.file_offset(at)).map_err(|source| ReadError::Io {
+            lsn: at,
+            path: self.segments.path(at),
+            source,
+        })?;
         self.cold_reads.fetch_add(1, Ordering::Relaxed);
         let loaded = Arc::new(Loaded { bytes, written });
         *slot = Some(Arc::clone(&loaded));
@@ -159,7 +162,6 @@ impl LogReader {
 
     /// The frame header and the record's size for a record known by its LSN alone. Reads the disk if it must.
     pub(crate) fn locate(&self, lsn: Lsn) -> Result<(FrameHeader, frame::RecordEntry), ReadError> {
-        let not_found = |_| ReadError::NotFound(lsn);
         let geometry = self.segments.geometry();
         let room = geometry.segment_end(lsn).since(lsn);
         if room < to_u64(RECORD_HEADER_BYTES) || lsn < self.marks.start() {
@@ -167,7 +169,7 @@ impl LogReader {
         }
         let mut bytes = Vec::new();
         self.bytes(lsn, to_u64(RECORD_HEADER_BYTES), true, &mut bytes)?;
-        record::len_of(&bytes).map_err(not_found)?;
+        record::len_of(&bytes).map_err(|_| ReadError::NotFound(lsn))?;
         let frame_offset = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
         let frame_lsn = lsn.0.checked_sub(u64::from(frame_offset)).map(Lsn).ok_or(ReadError::NotFound(lsn))?;
         if frame_offset < 64 || frame_lsn < geometry.base(lsn) {
@@ -175,13 +177,13 @@ impl LogReader {
         }
         let mut header = Vec::new();
         self.bytes(frame_lsn, to_u64(FRAME_HEADER_BYTES), true, &mut header)?;
-        let need = frame::header_bytes_needed(&header).map_err(not_found)?;
+        let need = frame::header_bytes_needed(&header).map_err(|_| ReadError::NotFound(lsn))?;
         if to_u64(need) > u64::from(frame_offset) {
             return Err(ReadError::NotFound(lsn));
         }
         header.clear();
         self.bytes(frame_lsn, to_u64(need), true, &mut header)?;
-        let decoded = frame::decode_header(&header, frame_lsn).map_err(not_found)?;
+        let decoded = frame::decode_header(&header, frame_lsn).map_err(|_| ReadError::NotFound(lsn))?;
         let mut at = frame_lsn.plus(to_u64(need));
         for entry in frame::entries(&header, decoded.record_count) {
             if at == lsn {

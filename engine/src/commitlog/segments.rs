@@ -209,12 +209,7 @@ impl Segments {
         self.recycled.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn retired_count(&self) -> usize {
-        self.retired.lock().expect("the retired list is intact").len()
-    }
-
     pub(crate) fn free_bytes(&self) -> io::Result<u64> {
         self.backend.free_bytes(&self.dir)
     }
 }
-

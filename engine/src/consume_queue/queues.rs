@@ -57,7 +57,13 @@ impl Queues {
 
     /// All queues, in the order of their numbers.
     pub(crate) fn all(&self) -> Vec<Queue> {
-        self.registry.read().expect("the queue registry is intact").list.iter().map(|(queue, _)| queue.clone()).collect()
+        self.registry
+            .read()
+            .expect("the queue registry is intact")
+            .list
+            .iter()
+            .map(|(queue, _)| queue.clone())
+            .collect()
     }
 
     pub(crate) fn states(&self) -> Vec<Arc<QueueState>> {

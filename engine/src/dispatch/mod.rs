@@ -9,8 +9,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::commit::ring::LogBuffer;
 use crate::commit::watermark::{Marks, Watermark};
@@ -58,14 +58,19 @@ impl Applier {
                     RecordKind::EpochHistory => None,
                     RecordKind::Append => {
                         let (id, queue) = self.queue(record.queue_name);
-                        let to = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
-                        queue.push(entry.queue_offset, to).map_err(|due| not_dense(record.queue_name, due, entry.queue_offset, header, lsn))?;
+                        let to =
+                            QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
+                        queue
+                            .push(entry.queue_offset, to)
+                            .map_err(|due| not_dense(record.queue_name, due, entry.queue_offset, header, lsn))?;
                         Some(id)
                     }
                     RecordKind::QueueCounter => {
                         let (id, queue) = self.queue(record.queue_name);
                         let next = record.payload.first_chunk().map_or(0, |next| u64::from_le_bytes(*next));
-                        queue.set_next(QueueOffset(next)).map_err(|due| not_dense(record.queue_name, due, QueueOffset(next), header, lsn))?;
+                        queue
+                            .set_next(QueueOffset(next))
+                            .map_err(|due| not_dense(record.queue_name, due, QueueOffset(next), header, lsn))?;
                         Some(id)
                     }
                 };
@@ -135,9 +140,14 @@ impl Dispatcher {
         reached > from
     }
 
+    /// Whether somebody waits for a queue's next message.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watch_count.load(Ordering::SeqCst) > 0
+    }
+
     fn notify(&mut self) {
         let touched = std::mem::take(&mut self.touched);
-        if self.watch_count.load(Ordering::SeqCst) > 0 {
+        if self.is_watched() {
             for id in &touched {
                 let fired = self.applier.queues.state(*id).notify();
                 self.watch_count.fetch_sub(fired, Ordering::SeqCst);
@@ -156,7 +166,8 @@ impl Dispatcher {
                 continue;
             }
             let len = end.since(at).min(WINDOW_BYTES);
-            let pieces = self.buffer.pieces(at, len).ok_or_else(|| format!("LSN {at} left memory before it was dispatched"))?;
+            let pieces =
+                self.buffer.pieces(at, len).ok_or_else(|| format!("LSN {at} left memory before it was dispatched"))?;
             let bytes = pieces[0].bytes();
             let reached = self.apply_whole(at, bytes)?;
             if reached > at {

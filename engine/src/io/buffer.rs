@@ -427,7 +427,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "changed while it was in flight")]
     fn the_simulated_disk_notices_a_buffer_that_changes_in_flight() {
-        use crate::io::{IoBackend, IoOp, IoQueue, OpenMode, Wait, sim::SimDisk};
+        use crate::io::{IoOp, OpenMode, Wait, sim::SimDisk};
         use std::path::Path;
 
         let backend = SimDisk::new(1).backend();

@@ -93,8 +93,12 @@ pub(super) fn descriptor(file: &dyn IoFile) -> io::Result<BorrowedFd<'_>> {
     file.fd().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the file belongs to another backend"))
 }
 
-/// See [`super::IoBackend::open`].
-pub(super) fn open(path: &Path, mode: OpenMode) -> io::Result<Arc<dyn IoFile>> {
+/// See [`super::IoBackend::open`]. Without `direct`, `O_DIRECT` is not even tried.
+pub(super) fn open(path: &Path, mode: OpenMode, direct: bool) -> io::Result<Arc<dyn IoFile>> {
+    if !direct {
+        let file = open_with(path, mode == OpenMode::CreateNew, mode == OpenMode::CreateNew, 0)?;
+        return Ok(Arc::new(RealFile { file, direct: false }));
+    }
     match open_with(path, mode == OpenMode::CreateNew, mode == OpenMode::CreateNew, libc::O_DIRECT) {
         Ok(file) => Ok(Arc::new(RealFile { file, direct: true })),
         // The kernel checks the flag after it made the name, so the second try finds the file of the first.

@@ -1,7 +1,7 @@
 //! Every bare system call of the engine, each wrapped so that safe code cannot misuse it.
 //!
 //! 1. **Whole or error.** [`write_all_at`] and [`read_exact_at`] continue short and interrupted calls themselves, always
-//!    from a multiple of [`IO_ALIGN`](super::IO_ALIGN).
+//!    from a multiple of [`IO_ALIGN`].
 //! 2. **Facts never fail.** What only describes the machine answers `None` or `"unknown"` where the kernel, a container or
 //!    a hidden `/sys` says nothing.
 //!
@@ -359,7 +359,7 @@ fn mounted_type(path: &Path) -> Option<String> {
 
 fn magic_type(path: &Path) -> String {
     let Ok(stat) = nix::sys::statfs::statfs(path) else { return UNKNOWN.to_owned() };
-    let magic = i64::from(stat.filesystem_type().0) & 0xffff_ffff;
+    let magic = stat.filesystem_type().0 & 0xffff_ffff;
     match magic {
         0xef53 => "ext".to_owned(),
         0x5846_5342 => "xfs".to_owned(),

@@ -171,3 +171,20 @@ fn the_simulated_disk_keeps_the_promises() {
         }
     }
 }
+
+#[test]
+fn the_ring_keeps_the_promises() {
+    match super::uring::UringBackend::new() {
+        Ok(backend) => on_disk(Arc::new(backend)),
+        Err(why) => eprintln!("SKIPPED the_ring_keeps_the_promises: {why}"),
+    }
+}
+
+#[test]
+fn files_without_direct_io_keep_the_promises() {
+    on_disk(Arc::new(ThreadsBackend::new().without_direct_io()));
+    match super::uring::UringBackend::new() {
+        Ok(backend) => on_disk(Arc::new(backend.without_direct_io())),
+        Err(why) => eprintln!("SKIPPED files_without_direct_io_keep_the_promises (ring): {why}"),
+    }
+}

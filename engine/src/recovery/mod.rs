@@ -154,7 +154,11 @@ impl Recovery<'_> {
         Ok(None)
     }
 
-    fn header_at(&self, scan: &mut SegmentScan<'_>, at: Lsn) -> Result<Result<frame::FrameHeader, FrameError>, OpenError> {
+    fn header_at(
+        &self,
+        scan: &mut SegmentScan<'_>,
+        at: Lsn,
+    ) -> Result<Result<frame::FrameHeader, FrameError>, OpenError> {
         let bytes = scan.need(frame::FRAME_HEADER_BYTES)?;
         let need = match frame::header_bytes_needed(bytes) {
             Ok(need) => need,
@@ -206,7 +210,10 @@ impl Recovery<'_> {
                             } else {
                                 OpenError::Missing {
                                     path: self.dir.join(file_name(self.geometry.base(stop.at))),
-                                    why: format!("the frame at LSN {at} says that the log was durable to {}", header.durable_lsn),
+                                    why: format!(
+                                        "the frame at LSN {at} says that the log was durable to {}",
+                                        header.durable_lsn
+                                    ),
                                 }
                             });
                         }

@@ -18,14 +18,28 @@ use std::sync::Arc;
 use super::{BackendKind, DirLock, IoBackend, IoFile, IoQueue, OpenMode, file, sys};
 
 /// Plain system calls.
-#[derive(Debug, Default)]
-pub struct ThreadsBackend;
+#[derive(Debug)]
+pub struct ThreadsBackend {
+    direct: bool,
+}
 
 impl ThreadsBackend {
     /// Needs nothing but a Linux kernel.
     #[must_use]
     pub fn new() -> ThreadsBackend {
-        ThreadsBackend
+        ThreadsBackend { direct: true }
+    }
+
+    /// Opens all files buffered, for file systems that take `O_DIRECT` at open and refuse it later.
+    #[must_use]
+    pub fn without_direct_io(self) -> ThreadsBackend {
+        ThreadsBackend { direct: false }
+    }
+}
+
+impl Default for ThreadsBackend {
+    fn default() -> Self {
+        ThreadsBackend::new()
     }
 }
 
@@ -51,7 +65,7 @@ impl IoBackend for ThreadsBackend {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn IoFile>> {
-        file::open(path, mode)
+        file::open(path, mode, self.direct)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

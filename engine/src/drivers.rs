@@ -1,0 +1,127 @@
+//! The threads that drive the machines. They hold no state of their own: what they do is call `step()` and sleep.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::commit::signal::Signal;
+use crate::commit::watermark::{Marks, Watermark};
+use crate::commit::writer::{LogWriter, Step};
+use crate::dispatch::Dispatcher;
+use crate::housekeeping::Housekeeper;
+use crate::io::{IoQueue, Wait};
+use crate::limits;
+use crate::units::Lsn;
+
+/// A writer with the queue that it submits to.
+pub(crate) struct Committer {
+    pub(crate) writer: LogWriter,
+    pub(crate) io: Box<dyn IoQueue>,
+}
+
+impl Committer {
+    /// One step; may sleep for a completion.
+    pub(crate) fn step(&mut self, now: Duration, wait: Wait) -> Step {
+        self.writer.step(&mut *self.io, now, wait)
+    }
+}
+
+/// How long a driver looks for more to submit before it looks for completions again.
+const IN_FLIGHT_NAP: Duration = Duration::from_micros(100);
+
+/// The commit thread: everything that has arrived, written; then everything that has arrived meanwhile.
+pub(crate) fn commit_loop(
+    committer: &Mutex<Committer>,
+    signals: &Signals,
+    marks: &Marks,
+    clock: &dyn Clock,
+    stop: &Stop,
+) {
+    let mut wait = Wait::No;
+    loop {
+        let stopping = stop.is_set();
+        let (step, at_rest) = {
+            let mut committer = committer.lock().expect("the writer is intact");
+            let step = committer.step(clock.monotonic(), wait);
+            (step, committer.writer.is_at_rest())
+        };
+        signals.dispatch.reached(marks.acked());
+        wait = Wait::No;
+        match step {
+            Step::Fenced => return,
+            _ if stopping && at_rest => return,
+            Step::Again => {}
+            Step::InFlight { wake_at: None } => wait = Wait::One,
+            Step::InFlight { wake_at: Some(wake_at) } => {
+                signals.commit.sleep(wake_at, || marks.assigned(), Some(IN_FLIGHT_NAP));
+            }
+            Step::Idle { wake_at, after } => signals.commit.sleep(wake_at, || marks.assigned(), after),
+        }
+    }
+}
+
+/// The dispatch thread: at once while a queue is watched, else in larger pieces; a reader does not wait for it.
+pub(crate) fn dispatch_loop(dispatcher: &Mutex<Dispatcher>, signal: &Signal, marks: &Marks, stop: &Stop) {
+    while !stop.is_set() {
+        let (more, watched) = {
+            let mut dispatcher = dispatcher.lock().expect("the dispatcher is intact");
+            let more = dispatcher.step();
+            (more, dispatcher.is_watched())
+        };
+        if more {
+            continue;
+        }
+        let dispatched = marks.load(Watermark::Dispatched);
+        let ahead = if watched { 1 } else { limits::DISPATCH_BYTES };
+        signal.sleep(dispatched.plus(ahead), || marks.acked(), None);
+    }
+}
+
+/// The housekeeping thread.
+pub(crate) fn housekeeping_loop(housekeeper: &Mutex<Housekeeper>, signal: &Signal, marks: &Marks, stop: &Stop) {
+    while !stop.is_set() {
+        let due = housekeeper.lock().expect("the housekeeper is intact").step();
+        if due.is_zero() {
+            continue;
+        }
+        // With nothing in hand it sleeps until the log grows, but looks now and then whether space has become free.
+        let rest = due >= limits::HOUSEKEEPING_INTERVAL;
+        let (wake_at, nap) = if rest { (marks.assigned().plus(1), limits::HOUSEKEEPING_NAP) } else { (Lsn::MAX, due) };
+        signal.sleep(wake_at, || marks.assigned(), Some(nap));
+    }
+}
+
+/// Tells a driver to end.
+#[derive(Debug, Default)]
+pub(crate) struct Stop(std::sync::atomic::AtomicBool);
+
+impl Stop {
+    pub(crate) fn set(&self) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+/// Starts a named thread.
+pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(format!("anchorlog-{name}")).spawn(body)
+}
+
+/// What the drivers of one engine are woken by.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    pub(crate) commit: Signal,
+    pub(crate) dispatch: Signal,
+    pub(crate) housekeeping: Signal,
+}
+
+impl Signals {
+    pub(crate) fn new() -> Arc<Signals> {
+        Arc::new(Signals { commit: Signal::new(), dispatch: Signal::new(), housekeeping: Signal::new() })
+    }
+}

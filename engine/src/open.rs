@@ -1,0 +1,266 @@
+//! The steps of opening, in the order that keeps them safe.
+//!
+//! 1. The directory is locked. 2. The manifest says what must be there. 3. The log is read and its end found; nothing is written so far.
+//! 4. The new run's epoch becomes durable in the manifest. 5. Only then does anything get appended: first the history that names it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::commitlog::manifest::{MANIFEST_NAME, Manifest};
+use crate::commitlog::segment::{Geometry, SegmentHeader, base_of, file_name};
+use crate::commitlog::segments::{HALF_MADE_SUFFIX, Segments};
+use crate::consume_queue::Queues;
+use crate::epoch::{EpochHistory, EpochStart};
+use crate::error::OpenError;
+use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
+use crate::limits;
+use crate::options::EngineOptions;
+use crate::recovery::{Found, Recovery};
+use crate::units::{Epoch, Lsn, align_down, to_u64, to_usize};
+
+const LOCK_NAME: &str = "LOCK";
+
+/// What opening found and made.
+pub(crate) struct Opened {
+    pub(crate) lock: Box<dyn DirLock>,
+    pub(crate) manifest: Manifest,
+    pub(crate) epoch: Epoch,
+    /// Whether this open begins an epoch (a faulty variant does not).
+    pub(crate) new_epoch: bool,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) found: Found,
+    /// Bytes of the last block that are on disk already.
+    pub(crate) tail_block: Vec<u8>,
+    pub(crate) queues: Arc<Queues>,
+}
+
+fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
+    move |source| OpenError::Io { what, path: path.to_path_buf(), source }
+}
+
+/// Opens or creates the log in `dir`. `store_id` is used when it is created.
+pub(crate) fn open(
+    backend: &Arc<dyn IoBackend>,
+    dir: &Path,
+    options: &EngineOptions,
+    store_id: u128,
+) -> Result<Opened, OpenError> {
+    let io: &dyn IoBackend = &**backend;
+    io.create_dir_all(dir).map_err(io_error("creating", dir))?;
+    let lock_path = dir.join(LOCK_NAME);
+    let lock = io.lock(&lock_path).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_path_buf(), holder: source.to_string() },
+        _ => OpenError::Io { what: "locking", path: lock_path.clone(), source },
+    })?;
+    let names = io.list(dir).map_err(io_error("listing", dir))?;
+    let mut manifest = load_manifest(io, dir, &names, options, store_id)?;
+    remove_half_made(io, dir, &names)?;
+    let mut files = open_segments(io, dir, &names, &manifest)?;
+    let store = |manifest: &Manifest| {
+        let stored = manifest.store(io, dir, sync_names(options));
+        stored.map_err(|(path, source)| OpenError::Io { what: "writing", path, source })
+    };
+
+    let queues = Arc::new(Queues::new());
+    let recovery = Recovery {
+        backend: io,
+        dir,
+        geometry: manifest.geometry,
+        history: &manifest.history,
+        files: &files,
+        queues: &queues,
+        position_unchecked: position_unchecked(options),
+    };
+    let found = recovery.run(manifest.start)?;
+    drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
+    let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
+
+    let first_file_is_missing = !files.contains_key(&manifest.start);
+    let segments =
+        Segments::new(Arc::clone(backend), dir, manifest.store_id, manifest.geometry, sync_names(options), files);
+    let last = manifest.history.last().map_or(Epoch { term: 1, run: 0 }, |last| last.epoch);
+    if last.run == 0 && first_file_is_missing {
+        // Identity first, then the first segment, then the first epoch: from there on a missing first segment is an error.
+        store(&manifest)?;
+        segments.prepare_now(Lsn::ZERO).map_err(io_error("making the first segment in", dir))?;
+    }
+    let epoch = next_epoch(options, last);
+    let new_epoch = epoch > last;
+    if new_epoch {
+        manifest.history.push(EpochStart { epoch, first_lsn: found.end });
+        manifest.history.cap(limits::EPOCH_HISTORY_MAX);
+        store(&manifest)?;
+    }
+    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), found, tail_block, queues })
+}
+
+fn load_manifest(
+    backend: &dyn IoBackend,
+    dir: &Path,
+    names: &[String],
+    options: &EngineOptions,
+    store_id: u128,
+) -> Result<Manifest, OpenError> {
+    let path = dir.join(MANIFEST_NAME);
+    let Some(bytes) = Manifest::load(backend, dir).map_err(io_error("reading", &path))? else {
+        // Segments without a manifest are somebody's log: never a silent fresh start.
+        if let Some(segment) = names.iter().find(|name| base_of(name).is_some()) {
+            return Err(OpenError::Missing { path, why: format!("{segment} lies beside it") });
+        }
+        let geometry = Geometry { segment_bytes: options.segment_bytes, tail: options.tail };
+        let manifest = Manifest { store_id, geometry, start: Lsn::ZERO, history: EpochHistory::default() };
+        return Ok(manifest);
+    };
+    Manifest::decode(&bytes).map_err(|found| OpenError::Contradiction {
+        path,
+        what: "manifest",
+        expected: "a whole manifest".into(),
+        found,
+    })
+}
+
+fn remove_half_made(backend: &dyn IoBackend, dir: &Path, names: &[String]) -> Result<(), OpenError> {
+    for name in names.iter().filter(|name| name.ends_with(HALF_MADE_SUFFIX)) {
+        let path = dir.join(name);
+        backend.remove(&path).map_err(io_error("removing", &path))?;
+    }
+    Ok(())
+}
+
+fn open_segments(
+    backend: &dyn IoBackend,
+    dir: &Path,
+    names: &[String],
+    manifest: &Manifest,
+) -> Result<BTreeMap<Lsn, Arc<dyn IoFile>>, OpenError> {
+    let mut files = BTreeMap::new();
+    for (name, base) in names.iter().filter_map(|name| base_of(name).map(|base| (name, base))) {
+        let path = dir.join(name);
+        if base < manifest.start {
+            // Released before the power failed; it would have been recycled next.
+            backend.remove(&path).map_err(io_error("removing", &path))?;
+            continue;
+        }
+        let contradiction = |what: &'static str, expected: String, found: String| OpenError::Contradiction {
+            path: path.clone(),
+            what,
+            expected,
+            found,
+        };
+        let file = backend.open(&path, OpenMode::Existing).map_err(io_error("opening", &path))?;
+        let len = file.len().map_err(io_error("reading", &path))?;
+        if len != manifest.geometry.segment_bytes {
+            return Err(contradiction(
+                "length",
+                format!("{} bytes", manifest.geometry.segment_bytes),
+                format!("{len}"),
+            ));
+        }
+        let mut block = AlignedBuf::zeroed(IO_ALIGN);
+        file.read_at(&mut block, 0).map_err(io_error("reading", &path))?;
+        let header = SegmentHeader::decode_buf(&block)
+            .map_err(|error| contradiction("segment header", "a whole header".into(), error.to_string()))?;
+        if header.store_id != manifest.store_id {
+            let hex = |id: u128| format!("{id:032x}");
+            return Err(contradiction("store id", hex(manifest.store_id), hex(header.store_id)));
+        }
+        if header.geometry != manifest.geometry {
+            let (expected, found) = (format!("{:?}", manifest.geometry), format!("{:?}", header.geometry));
+            return Err(contradiction("geometry", expected, found));
+        }
+        if header.base != base || manifest.geometry.base(base) != base {
+            return Err(contradiction("base LSN", file_name(base), file_name(header.base)));
+        }
+        files.insert(base, file);
+    }
+    if !files.contains_key(&manifest.start) && manifest.history.last().is_some() {
+        let path = dir.join(file_name(manifest.start));
+        return Err(OpenError::Missing {
+            path,
+            why: format!("the manifest says that the log begins at {}", manifest.start),
+        });
+    }
+    Ok(files)
+}
+
+/// Files behind a gap hold nothing (recovery looked): they were prepared, and would be in the way.
+fn drop_unreachable(
+    backend: &dyn IoBackend,
+    dir: &Path,
+    geometry: Geometry,
+    end: Lsn,
+    files: &mut BTreeMap<Lsn, Arc<dyn IoFile>>,
+) -> Result<(), OpenError> {
+    let mut base = geometry.base(end);
+    while files.contains_key(&base) {
+        base = geometry.segment_end(base);
+    }
+    for (gone, _) in files.split_off(&base) {
+        let path = dir.join(file_name(gone));
+        backend.remove(&path).map_err(io_error("removing", &path))?;
+    }
+    Ok(())
+}
+
+fn read_tail_block(
+    dir: &Path,
+    files: &BTreeMap<Lsn, Arc<dyn IoFile>>,
+    geometry: Geometry,
+    end: Lsn,
+) -> Result<Vec<u8>, OpenError> {
+    let start = Lsn(align_down(end.0, to_u64(IO_ALIGN)));
+    if start == end {
+        return Ok(Vec::new());
+    }
+    let path = dir.join(file_name(geometry.base(start)));
+    let file = files.get(&geometry.base(start)).expect("the log ends inside a segment that was read");
+    let mut block = AlignedBuf::zeroed(IO_ALIGN);
+    file.read_at(&mut block, geometry.file_offset(start)).map_err(io_error("reading", &path))?;
+    Ok(block[..to_usize(end.since(start))].to_vec())
+}
+
+/// The switches of the faulty variants, off in every build without the feature `sim`.
+#[cfg(feature = "sim")]
+mod faults {
+    use crate::options::{EngineOptions, Fault};
+    use crate::units::Epoch;
+
+    pub(crate) fn position_unchecked(options: &EngineOptions) -> bool {
+        options.fault == Some(Fault::PositionUnchecked)
+    }
+
+    pub(crate) fn sync_names(options: &EngineOptions) -> bool {
+        options.fault != Some(Fault::NoDirectorySync)
+    }
+
+    pub(crate) fn next_epoch(options: &EngineOptions, last: Epoch) -> Epoch {
+        if options.fault == Some(Fault::NoNewEpoch) && last.run > 0 {
+            last
+        } else {
+            Epoch { run: last.run + 1, ..last }
+        }
+    }
+}
+
+#[cfg(not(feature = "sim"))]
+mod faults {
+    use crate::options::EngineOptions;
+    use crate::units::Epoch;
+
+    pub(crate) fn position_unchecked(_options: &EngineOptions) -> bool {
+        false
+    }
+
+    pub(crate) fn sync_names(_options: &EngineOptions) -> bool {
+        true
+    }
+
+    pub(crate) fn next_epoch(_options: &EngineOptions, last: Epoch) -> Epoch {
+        Epoch { run: last.run + 1, ..last }
+    }
+}
+
+pub(crate) use faults::sync_names;
+use faults::{next_epoch, position_unchecked};
