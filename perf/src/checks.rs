@@ -34,7 +34,11 @@ impl Check {
 
 /// All ratios for which this run has the rows. They are promised for 1 KiB messages in a closed loop.
 pub(crate) fn of(rows: &[RowResult], disk: &DiskLimits) -> Vec<Check> {
-    let row = |name: &str| rows.iter().find(|row| row.spec.name == name);
+    // Where a backend was forced, its rows stand for the plain ones.
+    let row = |name: &str| {
+        let forced = |row: &&RowResult| row.spec.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('@'));
+        rows.iter().find(|row| row.spec.name == name).or_else(|| rows.iter().find(forced))
+    };
     let rate = |name: &str| row(name).map(RowResult::acks_per_s);
     let bandwidth = |name: &str| row(name).map(RowResult::mb_per_s);
     let over = |value: Option<f64>, divisor: f64| value.filter(|_| divisor > 0.0).map(|value| value / divisor);

@@ -26,7 +26,7 @@ use crate::clock::{self, SECOND_NS};
 use crate::error::PerfError;
 use crate::meter::{Meter, Recorder};
 use crate::open_loop::{Load, Schedule};
-use crate::payload::{HEAD_BYTES, Payloads};
+use crate::payload::Payloads;
 use crate::verify::{StreamLedger, Verifier};
 
 /// The group that sends and the group that reads back.
@@ -147,10 +147,9 @@ struct Answer {
 
 impl Answer {
     fn number(&self, field: &str) -> Result<u64, PerfError> {
-        self.fields
-            .get(field)
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| PerfError::Broker(format!("an answer without {field} (code {}, {})", self.code, self.remark)))
+        self.fields.get(field).and_then(|text| text.parse().ok()).ok_or_else(|| {
+            PerfError::Broker(format!("an answer without {field} (code {}, {})", self.code, self.remark))
+        })
     }
 
     fn ok(self, what: &str) -> Result<Answer, PerfError> {
@@ -195,7 +194,8 @@ impl Caller {
                 if header.is_response() {
                     let fields = header.fields().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
                     let remark = header.remark().unwrap_or_default().to_owned();
-                    answers.push((header.opaque, Answer { code: header.code, remark, fields, body: frame.body.to_vec() }));
+                    answers
+                        .push((header.opaque, Answer { code: header.code, remark, fields, body: frame.body.to_vec() }));
                 }
                 Ok(())
             })?;
@@ -255,7 +255,9 @@ impl Topic {
             Some(queues) => queues,
             None => {
                 let template = route(&mut caller, TEMPLATE_TOPIC)?.ok_or_else(|| {
-                    PerfError::Broker(format!("topic {name} does not exist, and {TEMPLATE_TOPIC} to make it after neither"))
+                    PerfError::Broker(format!(
+                        "topic {name} does not exist, and {TEMPLATE_TOPIC} to make it after neither"
+                    ))
                 })?;
                 let mut brokers: Vec<String> = template.into_iter().map(|queue| queue.broker).collect();
                 brokers.dedup();
@@ -303,7 +305,9 @@ fn ends(topic: &Topic) -> Result<Vec<u64>, PerfError> {
         }
         let Some(caller) = callers.get_mut(queue.broker.as_str()) else { continue };
         let fields = [("topic", topic.name.as_str()), ("queueId", &queue.id.to_string())];
-        ends.push(caller.call(request::GET_MAX_OFFSET, &fields, b"")?.ok("asking for a queue's end")?.number("offset")?);
+        ends.push(
+            caller.call(request::GET_MAX_OFFSET, &fields, b"")?.ok("asking for a queue's end")?.number("offset")?,
+        );
     }
     Ok(ends)
 }
@@ -340,8 +344,8 @@ fn parse_route(body: &[u8]) -> Result<Vec<TopicQueue>, PerfError> {
         queue_datas: Vec<Queues>,
     }
     const WRITABLE: u32 = 2;
-    let route: Route =
-        serde_json::from_slice(body).map_err(|error| PerfError::Broker(format!("a route that is not JSON: {error}")))?;
+    let route: Route = serde_json::from_slice(body)
+        .map_err(|error| PerfError::Broker(format!("a route that is not JSON: {error}")))?;
     let mut queues = Vec::new();
     for of_broker in route.queue_datas.iter().filter(|queues| queues.perm & WRITABLE != 0) {
         let broker = route.broker_datas.iter().find(|broker| broker.broker_name == of_broker.broker_name);
@@ -367,7 +371,12 @@ fn properties(key: &str) -> String {
     format!("UNIQ_KEY\u{1}{key:0>32}\u{2}WAIT\u{1}true\u{2}")
 }
 
-fn send_fields<'a>(topic: &'a str, queue: &'a str, born: &'a str, properties: &'a str) -> [(&'static str, &'a str); 12] {
+fn send_fields<'a>(
+    topic: &'a str,
+    queue: &'a str,
+    born: &'a str,
+    properties: &'a str,
+) -> [(&'static str, &'a str); 12] {
     [
         ("a", GROUP),
         ("b", topic),
@@ -502,7 +511,8 @@ impl<'a> Sender<'a> {
     ) -> Result<Sender<'a>, PerfError> {
         let os = |error: nix::Error| PerfError::Broker(format!("setting up the client: {error}"));
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os)?;
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC).map_err(os)?;
+        let timer =
+            TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC).map_err(os)?;
         epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER)).map_err(os)?;
         let mut brokers: Vec<&str> = topic.queues.iter().map(|queue| queue.broker.as_str()).collect();
         brokers.dedup();
@@ -512,7 +522,8 @@ impl<'a> Sender<'a> {
             let stream = connect(peer)?;
             stream.set_nonblocking(true).map_err(failed(peer, "switching waiting off"))?;
             epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, at as u64)).map_err(os)?;
-            let queues: Vec<u32> = topic.queues.iter().filter(|queue| queue.broker == peer).map(|queue| queue.id).collect();
+            let queues: Vec<u32> =
+                topic.queues.iter().filter(|queue| queue.broker == peer).map(|queue| queue.id).collect();
             for slot in 0..each {
                 let queue = queues[(at / brokers.len() * each + slot) % queues.len()];
                 let template = Template::new(encoding, &topic.name, queue, payloads.size())?;
@@ -543,7 +554,11 @@ impl<'a> Sender<'a> {
             };
             for event in &events[..ready] {
                 if event.data() == TIMER {
-                    drop(self.timer.wait());
+                    // Reading it makes it unreadable; that it had already been read is no error.
+                    self.timer
+                        .wait()
+                        .or_else(|error| if error == nix::Error::EAGAIN { Ok(()) } else { Err(error) })
+                        .map_err(clock_failed)?;
                     continue;
                 }
                 let at = usize::try_from(event.data()).expect("it is the number of a connection");
@@ -615,7 +630,8 @@ impl<'a> Sender<'a> {
             let at = index / self.each;
             let slot = &mut self.slots[index];
             let sequence = slot.ledger.sent;
-            let round = i32::try_from(sequence % ROUNDS * SLOTS_MAX as u64).expect("rounds are bounded so that it fits");
+            let round =
+                i32::try_from(sequence % ROUNDS * SLOTS_MAX as u64).expect("rounds are bounded so that it fits");
             slot.opaque = FIRST_OPAQUE + round + i32::try_from(index % self.each).expect("slots are few");
             slot.ledger.sent += 1;
             slot.from_ns = schedule.take(now);
@@ -631,9 +647,7 @@ impl<'a> Sender<'a> {
         if let Some(due) = schedule.due_ns().filter(|due| *due > now && !self.free.is_empty()) {
             let wait = i64::try_from(due - now).unwrap_or(i64::MAX);
             let expiration = Expiration::OneShot(TimeSpec::nanoseconds(wait.max(1)));
-            self.timer
-                .set(expiration, TimerSetTimeFlags::empty())
-                .map_err(|error| PerfError::Broker(format!("setting a timer: {error}")))?;
+            self.timer.set(expiration, TimerSetTimeFlags::empty()).map_err(clock_failed)?;
         }
         Ok(())
     }
@@ -665,11 +679,20 @@ impl<'a> Sender<'a> {
     }
 }
 
+fn clock_failed(error: nix::Error) -> PerfError {
+    PerfError::Broker(format!("the client's timer: {error}"))
+}
+
 /// Pulls everything that was sent, one request in flight for each queue.
 ///
 /// # Errors
 /// When a broker does not answer or refuses.
-pub(crate) fn read_back(topic: &Topic, payloads: &Payloads, acked: u64, verifier: &mut Verifier) -> Result<(), PerfError> {
+pub(crate) fn read_back(
+    topic: &Topic,
+    payloads: &Payloads,
+    acked: u64,
+    verifier: &mut Verifier,
+) -> Result<(), PerfError> {
     let from: u64 = topic.queues.iter().map(|queue| queue.from).sum();
     let deadline = clock::now_ns() + 3 * SECOND_NS;
     let ends = loop {
@@ -695,7 +718,9 @@ pub(crate) fn read_back(topic: &Topic, payloads: &Payloads, acked: u64, verifier
                 let Some((queue, at, end)) = asked.remove(&opaque) else { continue };
                 let next = match answer.code {
                     response::PULL_NOT_FOUND => end,
-                    response::PULL_RETRY_IMMEDIATELY | response::PULL_OFFSET_MOVED => answer.number("nextBeginOffset")?,
+                    response::PULL_RETRY_IMMEDIATELY | response::PULL_OFFSET_MOVED => {
+                        answer.number("nextBeginOffset")?
+                    }
                     _ => {
                         let answer = answer.ok("a pull")?;
                         for record in message::records(&answer.body) {

@@ -50,7 +50,11 @@ pub(crate) fn measure(spec: &RowSpec, dir: &Path, seed: u64) -> Result<RowResult
     result
 }
 
-fn remove_store(store: &Path) -> Result<(), PerfError> {
+/// Deletes a store, if it is there.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn remove_store(store: &Path) -> Result<(), PerfError> {
     match std::fs::remove_dir_all(store) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(PerfError::Io { what: "removing", path: store.to_owned(), source: error })
@@ -67,8 +71,9 @@ fn options(spec: &RowSpec) -> EngineOptions {
         .with_flush(if spec.durable { Flush::Sync } else { Flush::async_default() })
 }
 
-fn durability(spec: &RowSpec) -> String {
-    if spec.durable {
+/// What an ack means.
+pub(crate) fn durability(durable: bool) -> String {
+    if durable {
         "sync: acknowledged once durable (O_DIRECT, RWF_DSYNC)".to_owned()
     } else {
         "async: acknowledged once copied; flushed every 500 ms or 64 MiB".to_owned()
@@ -113,7 +118,7 @@ fn measure_in(spec: &RowSpec, store: &Path, seed: u64) -> Result<RowResult, Perf
             .collect();
         let reader = spec.follow.then(|| scope.spawn(|| row.read_behind(&queues[0])));
         warm_up(spec, &engine, &meter);
-        let window = meter.watch(spec.seconds, device.as_ref(), std::process::id());
+        let window = meter.watch(spec.seconds, device.as_ref(), Some(std::process::id()));
         let drivers: Vec<Driver> = handles.into_iter().map(join).collect();
         follower.produced.store(drivers.iter().map(|driver| driver.ledger.sent).sum(), Ordering::Release);
         let followed = reader.map(join).transpose();
@@ -156,7 +161,7 @@ fn measure_in(spec: &RowSpec, store: &Path, seed: u64) -> Result<RowResult, Perf
     Ok(RowResult {
         spec: spec.clone(),
         backend,
-        durability: durability(spec),
+        durability: durability(spec.durable),
         seconds,
         acks,
         latencies: latencies.unwrap_or_else(crate::meter::latencies),
@@ -169,7 +174,8 @@ fn measure_in(spec: &RowSpec, store: &Path, seed: u64) -> Result<RowResult, Perf
     })
 }
 
-fn join<T>(handle: std::thread::ScopedJoinHandle<'_, T>) -> T {
+/// Waits for a thread; its panic is ours.
+pub(crate) fn join<T>(handle: std::thread::ScopedJoinHandle<'_, T>) -> T {
     match handle.join() {
         Ok(value) => value,
         Err(panic) => std::panic::resume_unwind(panic),
@@ -181,7 +187,7 @@ fn queue_name(stream: usize) -> Vec<u8> {
 }
 
 /// Waits until the fill of the first segments, which would otherwise be charged to the row, is over.
-fn wait_until_quiet(device: Option<&BlockDevice>) {
+pub(crate) fn wait_until_quiet(device: Option<&BlockDevice>) {
     const STEP: Duration = Duration::from_millis(25);
     const QUIET_SECTORS: u64 = 256;
     let Some(device) = device else { return };
@@ -243,7 +249,13 @@ impl Row<'_> {
             .map_err(|error| PerfError::Append(error.into()))
     }
 
-    fn one_at_a_time(&self, queue: &Queue, stream: usize, mut schedule: Schedule, mut recorder: Recorder<'_>) -> Driver {
+    fn one_at_a_time(
+        &self,
+        queue: &Queue,
+        stream: usize,
+        mut schedule: Schedule,
+        mut recorder: Recorder<'_>,
+    ) -> Driver {
         let stream = u32::try_from(stream).expect("there are few streams");
         let (mut ledger, mut error) = (StreamLedger::default(), None);
         while !self.meter.stopped() {
@@ -339,7 +351,8 @@ impl Row<'_> {
 
     fn reader_lags(&self, sent: u64) -> bool {
         self.spec.follow
-            && (sent - self.follower.consumed.load(Ordering::Relaxed).min(sent)) * self.spec.size as u64 > FOLLOW_LAG_BYTES
+            && (sent - self.follower.consumed.load(Ordering::Relaxed).min(sent)) * self.spec.size as u64
+                > FOLLOW_LAG_BYTES
     }
 
     /// Reads behind the producer until it has read all that was produced.
@@ -414,7 +427,12 @@ fn fetch(engine: &Engine, queue: &Queue, from: QueueOffset) -> Result<anchorlog_
 }
 
 /// Opens the store again and compares all that is retained with what was sent.
-fn read_back(spec: &RowSpec, store: &Path, payloads: &Payloads, ledgers: &mut [StreamLedger]) -> Result<Verified, PerfError> {
+fn read_back(
+    spec: &RowSpec,
+    store: &Path,
+    payloads: &Payloads,
+    ledgers: &mut [StreamLedger],
+) -> Result<Verified, PerfError> {
     let engine = Engine::open(store, options(spec))?;
     let mut verifier = Verifier::new(ledgers.len());
     for (stream, ledger) in ledgers.iter_mut().enumerate() {

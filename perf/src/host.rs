@@ -53,7 +53,9 @@ impl Host {
             disk: of_device(|device| device.name.clone()),
             disk_model: of_device(model),
             write_cache: of_device(|device| device.write_cache.clone()),
-            fua: of_device(|device| device.fua.map_or_else(|| UNKNOWN.to_owned(), |fua| if fua { "yes" } else { "no" }.to_owned())),
+            fua: of_device(|device| {
+                device.fua.map_or_else(|| UNKNOWN.to_owned(), |fua| if fua { "yes" } else { "no" }.to_owned())
+            }),
             scheduler: of_device(|device| device.scheduler.clone()),
             file_system: sys::filesystem_type(dir),
             dir: dir.to_owned(),
@@ -66,6 +68,11 @@ impl Host {
                 .and_then(|text| text.split(' ').next().map(str::to_owned))
                 .unwrap_or_else(|| UNKNOWN.to_owned()),
         }
+    }
+
+    /// Whether the kernel lets this process use io_uring.
+    pub(crate) fn has_uring(&self) -> bool {
+        self.io_uring == "yes"
     }
 
     /// The facts that every output states, as `(name, fact)`.

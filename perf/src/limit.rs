@@ -92,7 +92,13 @@ pub(crate) mod tests {
     use super::*;
 
     fn setting(per_s: f64, bytes: f64) -> Setting {
-        Setting { per_s, mb_per_s: per_s * bytes / 1e6, p50_us: 1e6 / per_s, runs_per_s: vec![per_s; 3], ..Setting::default() }
+        Setting {
+            per_s,
+            mb_per_s: per_s * bytes / 1e6,
+            p50_us: 1e6 / per_s,
+            runs_per_s: vec![per_s; 3],
+            ..Setting::default()
+        }
     }
 
     /// A disk that is easy to calculate with: 100 µs, 200 µs and 500 µs at depth 1.

@@ -62,9 +62,9 @@ impl Meter {
     }
 
     /// Opens the window, samples until `seconds` are over or a driver gave up, closes it, and tells the drivers to end.
-    pub(crate) fn watch(&self, seconds: f64, device: Option<&BlockDevice>, cpu_of: u32) -> Window {
+    pub(crate) fn watch(&self, seconds: f64, device: Option<&BlockDevice>, cpu_of: Option<u32>) -> Window {
         let start_ns = clock::now_ns();
-        let (device_before, cpu_before) = (device.and_then(BlockDevice::stats), cpu_time(cpu_of));
+        let (device_before, cpu_before) = (device.and_then(BlockDevice::stats), cpu_of.and_then(cpu_time));
         let mut before = self.acks();
         let first = before;
         self.from_ns.store(start_ns, Ordering::Relaxed);
@@ -82,7 +82,7 @@ impl Meter {
         }
         self.until_ns.store(at_ns, Ordering::Relaxed);
         let device_after = device.and_then(BlockDevice::stats);
-        let cpu_after = cpu_time(cpu_of);
+        let cpu_after = cpu_of.and_then(cpu_time);
         self.stop();
         Window {
             seconds: (at_ns - start_ns) as f64 / SECOND_NS as f64,
@@ -112,7 +112,8 @@ impl Recorder<'_> {
     pub(crate) fn acked(&mut self, count: u64, sent_ns: u64, now_ns: u64) {
         self.acked += count;
         self.counter.store(self.acked, Ordering::Relaxed);
-        if now_ns >= self.meter.from_ns.load(Ordering::Relaxed) && now_ns < self.meter.until_ns.load(Ordering::Relaxed) {
+        if now_ns >= self.meter.from_ns.load(Ordering::Relaxed) && now_ns < self.meter.until_ns.load(Ordering::Relaxed)
+        {
             self.latencies.saturating_record_n(now_ns.saturating_sub(sent_ns).max(1), count);
         }
     }

@@ -53,10 +53,13 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// When the next message is due; `None` in a closed loop: whenever it can be sent.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "times of a run fit 53 bits and are positive")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "times of a run fit 53 bits and are positive"
+    )]
     pub(crate) fn due_ns(&self) -> Option<u64> {
-        (self.interval_ns > 0.0)
-            .then(|| self.start_ns + (self.phase_ns + self.interval_ns * self.taken as f64) as u64)
+        (self.interval_ns > 0.0).then(|| self.start_ns + (self.phase_ns + self.interval_ns * self.taken as f64) as u64)
     }
 
     /// The next message is sent: the time from which its latency counts.

@@ -87,7 +87,11 @@ impl Payloads {
         let stream = u32::try_from(first & u64::from(u32::MAX)).map_err(|_| Damage::Foreign)?;
         let (_, folded) = self.slices[slice_of(stream, sequence)];
         let same = message[HEAD_BYTES..] == *self.body(stream, sequence);
-        if same && check == self.check_of(stream, sequence, folded) { Ok((stream, sequence)) } else { Err(Damage::Changed) }
+        if same && check == self.check_of(stream, sequence, folded) {
+            Ok((stream, sequence))
+        } else {
+            Err(Damage::Changed)
+        }
     }
 
     fn check_of(&self, stream: u32, sequence: u64, folded: u64) -> u64 {

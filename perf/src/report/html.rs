@@ -15,7 +15,10 @@ pub(crate) fn page(run: &Run) -> String {
     page.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
     page.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
     page.push_str("<meta name=\"color-scheme\" content=\"light dark\">\n");
-    put(&mut page, format_args!("<title>Anchorlog: {subject}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"));
+    put(
+        &mut page,
+        format_args!("<title>Anchorlog: {subject}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"),
+    );
     put(&mut page, format_args!("<h1>Anchorlog <span>{subject}</span></h1>\n"));
     put(
         &mut page,
@@ -130,7 +133,12 @@ fn of_limit(page: &mut String, run: &Run) {
         .filter_map(|row| {
             let value = run.limit_ratio(row)?;
             let tip = format!("{} of {} acks/s", short(row.acks_per_s()), short(row.limit_per_s(&run.disk)));
-            Some(Bar { label: row.spec.name.clone(), value, class: if row.spec.durable { "sync" } else { "async" }, tip })
+            Some(Bar {
+                label: row.spec.name.clone(),
+                value,
+                class: if row.spec.durable { "sync" } else { "async" },
+                tip,
+            })
         })
         .collect();
     if bars.is_empty() {
@@ -181,7 +189,14 @@ fn table(page: &mut String, run: &Run) {
     page.push_str("<section>\n<h2>Rows</h2>\n<div class=\"wide\"><table>\n<thead><tr><th>row</th><th>acks/s</th><th>MB/s</th><th>mean</th><th>p50</th><th>p95</th><th>p99</th><th>p99.9</th><th>max</th><th>of limit</th><th>flushes</th><th>acks per flush</th><th>device ÷ payload</th><th>CPU per ack</th></tr></thead>\n<tbody>\n");
     for row in &run.rows {
         let flushes = row.device.and_then(|device| device.flushes);
-        put(page, format_args!("<tr><th title=\"{}\">{}</th>", escape(&row.spec.producers.describe()), escape(&row.spec.name)));
+        put(
+            page,
+            format_args!(
+                "<tr><th title=\"{}\">{}</th>",
+                escape(&row.spec.producers.describe()),
+                escape(&row.spec.name)
+            ),
+        );
         let cells = [
             short(row.acks_per_s()),
             format!("{:.1}", row.mb_per_s()),

@@ -64,6 +64,7 @@ struct Row<'a> {
     limit_ratio: Option<f64>,
     flushes: Option<u64>,
     acks_per_flush: Option<f64>,
+    device_writes: Option<u64>,
     device_bytes: Option<u64>,
     device_bytes_per_payload_byte: Option<f64>,
     cpu_us_per_ack: Option<f64>,
@@ -119,6 +120,7 @@ fn of_row<'a>(run: &Run, row: &'a RowResult) -> Result<Row<'a>, PerfError> {
         limit_ratio: run.limit_ratio(row),
         flushes: row.device.and_then(|device| device.flushes),
         acks_per_flush: row.acks_per_flush(),
+        device_writes: row.device.map(|device| device.writes),
         device_bytes: row.device.map(|device| device.bytes),
         device_bytes_per_payload_byte: row.device_bytes_per_payload_byte(),
         cpu_us_per_ack: row.cpu_us_per_ack(),
@@ -145,18 +147,25 @@ mod tests {
     #[test]
     fn the_documented_keys_are_there() {
         let document = parsed();
-        for key in ["schema", "tool", "subject", "started", "size_bytes", "load", "host", "disk", "rows", "checks", "verify"] {
+        for key in
+            ["schema", "tool", "subject", "started", "size_bytes", "load", "host", "disk", "rows", "checks", "verify"]
+        {
             assert!(!document[key].is_null(), "{key}");
         }
         for key in ["kernel", "disk", "disk_model", "write_cache", "file_system", "io_uring"] {
             assert!(document["host"][key].is_string(), "{key}");
         }
         for (setting, _) in crate::limit::tests::disk().settings() {
-            assert!(document["disk"][setting]["per_s"].is_f64() && document["disk"][setting]["p50_us"].is_f64(), "{setting}");
+            assert!(
+                document["disk"][setting]["per_s"].is_f64() && document["disk"][setting]["p50_us"].is_f64(),
+                "{setting}"
+            );
         }
         let row = &document["rows"][0];
         assert_eq!(row["name"], "engine/sync/1");
-        for key in ["acks_per_s", "p50_us", "p99_us", "p999_us", "limit_ratio", "device_bytes_per_payload_byte", "mb_per_s"] {
+        for key in
+            ["acks_per_s", "p50_us", "p99_us", "p999_us", "limit_ratio", "device_bytes_per_payload_byte", "mb_per_s"]
+        {
             assert!(row[key].is_f64(), "{key}");
         }
         assert!(row["flushes"].is_u64());
@@ -178,7 +187,8 @@ mod tests {
     #[test]
     fn a_run_without_disk_probe_says_null() {
         let document: Value =
-            serde_json::from_str(&document(&Run { probe: None, ..run() }).expect("it can be written")).expect("it is JSON");
+            serde_json::from_str(&document(&Run { probe: None, ..run() }).expect("it can be written"))
+                .expect("it is JSON");
         assert!(document["disk"].is_null() && document["rows"][0]["limit_ratio"].is_null());
     }
 }

@@ -135,12 +135,16 @@ pub(crate) mod tests {
                 follow: false,
             },
             backend: "threads".to_owned(),
-            durability: if durable { "sync: acknowledged once durable" } else { "async: acknowledged once copied" }.to_owned(),
+            durability: if durable { "sync: acknowledged once durable" } else { "async: acknowledged once copied" }
+                .to_owned(),
             seconds: 2.0,
             acks,
             latencies,
             series: (1..=20)
-                .map(|at| Sample { at_s: f64::from(at) / 10.0, per_s: per_s as f64 * (1.0 + f64::from(at % 5 - 2) / 20.0) })
+                .map(|at| Sample {
+                    at_s: f64::from(at) / 10.0,
+                    per_s: per_s as f64 * (1.0 + f64::from(at % 5 - 2) / 20.0),
+                })
                 .collect(),
             device: Some(DeviceUse { writes: acks / 4, bytes: acks * 1100, flushes: Some(acks / 8) }),
             cpu_s: Some(1.0),

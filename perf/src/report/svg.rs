@@ -34,7 +34,9 @@ impl Canvas {
 
     fn dot(&mut self, class: &str, x: f64, y: f64, tip: &str) {
         let tip = escape(tip);
-        self.put(format_args!(r#"<circle class="{class}" cx="{x:.1}" cy="{y:.1}" r="5"><title>{tip}</title></circle>"#));
+        self.put(format_args!(
+            r#"<circle class="{class}" cx="{x:.1}" cy="{y:.1}" r="5"><title>{tip}</title></circle>"#
+        ));
     }
 
     fn path(&mut self, class: &str, points: &[(f64, f64)], tip: &str) {
@@ -121,10 +123,9 @@ pub(crate) fn dumbbells(title: &str, pairs: &[Pair], show: fn(f64) -> String) ->
             }
         }
         let sync_first = pair.sync.unwrap_or(0.0) <= pair.asynchronous.unwrap_or(f64::INFINITY);
-        for (class, name, value, first) in [
-            ("sync", "sync", pair.sync, sync_first),
-            ("async", "async", pair.asynchronous, !sync_first),
-        ] {
+        for (class, name, value, first) in
+            [("sync", "sync", pair.sync, sync_first), ("async", "async", pair.asynchronous, !sync_first)]
+        {
             let Some(value) = value else { continue };
             canvas.dot(&format!("dot {class}"), x(value), y, &format!("{} {name}: {}", pair.label, show(value)));
             let (anchor, shift) = if first { ("value end", -11.0) } else { ("value", 11.0) };
@@ -159,7 +160,12 @@ pub(crate) fn bars(title: &str, bars: &[Bar]) -> String {
     for tick in [0.0, 0.25, 0.5, 0.75, 1.0] {
         let class = if tick == 1.0 { "one" } else { "grid" };
         canvas.line(class, (x(tick), TOP - 6.0), (x(tick), height - 6.0));
-        canvas.text("tick mid", x(tick), TOP - 13.0, &if tick == 1.0 { "the disk’s limit".to_owned() } else { format!("{tick}") });
+        canvas.text(
+            "tick mid",
+            x(tick),
+            TOP - 13.0,
+            &if tick == 1.0 { "the disk’s limit".to_owned() } else { format!("{tick}") },
+        );
     }
     for (at, bar) in bars.iter().enumerate() {
         let y = TOP + STEP * at as f64;

@@ -30,7 +30,8 @@ pub(crate) fn verdict(verified: &Verified) -> String {
         String::new()
     };
     let rare = [(verified.damaged, "damaged"), (verified.unexpected, "unexpected")];
-    let rare: String = rare.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {what} {count}")).collect();
+    let rare: String =
+        rare.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {what} {count}")).collect();
     format!(
         "acked {}{recycled}, read {}, lost {}, duplicated {}, out of order {}{rare}",
         grouped(verified.acked),
@@ -89,12 +90,12 @@ pub(crate) fn closing(run: &Run) -> Vec<String> {
             row.cpu_us_per_ack().map_or_else(|| "–".to_owned(), time),
         ));
     }
-    lines.push("of limit: acks/s ÷ what this disk allows with as many messages outstanding; dev bytes: device ÷ payload".to_owned());
-    let noted: Vec<String> = run
-        .rows
-        .iter()
-        .flat_map(|row| row.notes.iter().map(|note| format!("  {}: {note}", row.spec.name)))
-        .collect();
+    lines.push(
+        "of limit: acks/s ÷ what this disk allows with as many messages outstanding; dev bytes: device ÷ payload"
+            .to_owned(),
+    );
+    let noted: Vec<String> =
+        run.rows.iter().flat_map(|row| row.notes.iter().map(|note| format!("  {}: {note}", row.spec.name))).collect();
     if !noted.is_empty() {
         lines.push("Notes".to_owned());
         lines.extend(noted);
@@ -148,7 +149,14 @@ mod tests {
     #[test]
     fn the_closing_lines_say_disk_rows_promises_and_accounts() {
         let text = closing(&run()).join("\n");
-        for word in ["dsync_4k_qd1", "engine/async/inflight-1024", "Promised ratios", "lost 0", "sync: acknowledged", "closed loop"] {
+        for word in [
+            "dsync_4k_qd1",
+            "engine/async/inflight-1024",
+            "Promised ratios",
+            "lost 0",
+            "sync: acknowledged",
+            "closed loop",
+        ] {
             assert!(text.contains(word), "{word} is missing:\n{text}");
         }
     }
