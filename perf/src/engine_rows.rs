@@ -139,7 +139,8 @@ fn measure_in(spec: &RowSpec, store: &Path, seed: u64) -> Result<RowResult, Perf
         }
     }
     let stats = engine.stats();
-    let backend = engine.info().backend.clone();
+    let backend = backend_line(&engine);
+    let marks = engine.watermarks();
     engine.close()?;
 
     let mut notes = Vec::new();
@@ -148,6 +149,10 @@ fn measure_in(spec: &RowSpec, store: &Path, seed: u64) -> Result<RowResult, Perf
     }
     if stats.recycled_segments > 0 {
         notes.push(format!("{} segments recycled", stats.recycled_segments));
+    }
+    let retained = marks.assigned.since(marks.start);
+    if retained > RETAIN_BYTES + 4 * SEGMENT_BYTES {
+        notes.push(format!("recycling fell behind: the log was {} MiB long, {} were asked for", retained >> 20, RETAIN_BYTES >> 20));
     }
     if let Some(verifier) = &followed {
         notes.push(format!("a reader followed and compared {} messages", verifier.read()));
@@ -217,6 +222,12 @@ fn warm_up(spec: &RowSpec, engine: &Engine, meter: &Meter) {
     {
         clock::sleep(Duration::from_millis(10));
     }
+}
+
+/// The backend in force, and why.
+fn backend_line(engine: &Engine) -> String {
+    let info = engine.info();
+    info.probe.as_ref().map_or_else(|| info.backend.clone(), |probe| format!("{}: {}", probe.kind, probe.reason))
 }
 
 /// What a driver leaves behind.
@@ -433,7 +444,8 @@ fn read_back(
     payloads: &Payloads,
     ledgers: &mut [StreamLedger],
 ) -> Result<Verified, PerfError> {
-    let engine = Engine::open(store, options(spec))?;
+    // Without retention, which would go on recycling what is being read.
+    let engine = Engine::open(store, options(spec).with_retain_bytes(None))?;
     let mut verifier = Verifier::new(ledgers.len());
     for (stream, ledger) in ledgers.iter_mut().enumerate() {
         let queue = engine.queue(&queue_name(stream))?;
