@@ -185,6 +185,14 @@ impl Housekeeper {
     /// Keeps segments ready behind the current one: recycled ones first, new ones filled with zeros, paced.
     fn fill(&mut self, now: Duration, busy: bool) -> io::Result<Duration> {
         let current = self.parts.marks.assigned();
+        let enough = self.parts.segments.prepared_count(current) > self.parts.spare_count;
+        if enough || now < self.state.retry_at {
+            return Ok(limits::HOUSEKEEPING_INTERVAL);
+        }
+        if let Some(recycled) = self.parts.segments.begin_recycled()? {
+            self.parts.segments.finish(recycled, current)?;
+            return Ok(Duration::ZERO);
+        }
         if let Some(filling) = &mut self.state.filling {
             if busy && now < self.state.fill_due {
                 return Ok(self.state.fill_due - now);
@@ -201,17 +209,10 @@ impl Housekeeper {
             }
             return Ok(Duration::ZERO);
         }
-        if self.parts.segments.prepared_count(current) > self.parts.spare_count || now < self.state.retry_at {
-            return Ok(limits::HOUSEKEEPING_INTERVAL);
-        }
-        if let Some(recycled) = self.parts.segments.begin_recycled()? {
-            self.parts.segments.finish(recycled, current)?;
-            return Ok(Duration::ZERO);
-        }
         let length = current.since(self.parts.marks.start());
-        let recycling_soon =
-            self.parts.retain_bytes.is_some_and(|bytes| length + self.parts.segments.geometry().data_bytes() > bytes);
-        let room = self.parts.segments.free_bytes()? > 3 * self.parts.segments.geometry().segment_bytes;
+        let segment = self.parts.segments.geometry().data_bytes();
+        let recycling_soon = self.parts.retain_bytes.is_some_and(|bytes| length + segment > bytes);
+        let room = self.parts.segments.free_bytes()? > 3 * segment;
         if recycling_soon || !room || self.parts.marks.is_closing() {
             return Ok(Duration::from_millis(5));
         }

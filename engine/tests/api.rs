@@ -17,6 +17,7 @@ fn directory() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("anchorlog-test-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
+#[expect(clippy::print_stderr, reason = "a skipped check says so")]
 fn backends(test: &str) -> Vec<Arc<dyn IoBackend>> {
     let mut all: Vec<Arc<dyn IoBackend>> = vec![Arc::new(ThreadsBackend::new())];
     match UringBackend::new() {

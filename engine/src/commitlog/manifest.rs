@@ -36,6 +36,9 @@ pub struct Manifest {
 
 impl Manifest {
     /// The file's bytes.
+    ///
+    /// # Panics
+    /// When the history is longer than `EPOCH_HISTORY_MAX`.
     #[must_use]
     pub fn encode(&self) -> AlignedBuf {
         let history = self.history.encode();

@@ -1,0 +1,95 @@
+//! Are the bytes on disk still the bytes? Each fixture was written once by version 1 of its format (`engine/docs/format.md`).
+#![expect(clippy::unwrap_used, reason = "a failing step ends the test")]
+
+use anchorlog_engine::commitlog::frame::{self, FrameKind, FrameStamp, RecordEntry};
+use anchorlog_engine::commitlog::manifest::Manifest;
+use anchorlog_engine::commitlog::record::{self, RecordKind, RecordParts};
+use anchorlog_engine::commitlog::segment::{Geometry, SegmentHeader};
+use anchorlog_engine::consume_queue::QueueEntry;
+use anchorlog_engine::epoch::{EpochHistory, EpochStart};
+use anchorlog_engine::{Epoch, Lsn, QueueOffset, Tail};
+
+/// Hex digits, blanks and line ends left out; `#` begins a comment.
+fn fixture(text: &str) -> Vec<u8> {
+    let digits: String =
+        text.lines().map(|line| line.split('#').next().unwrap()).flat_map(str::chars).filter(char::is_ascii_hexdigit).collect();
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+}
+
+fn check(name: &str, written: &[u8], text: &str) {
+    let lines: Vec<String> =
+        written.chunks(16).map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
+    assert_eq!(written, fixture(text), "{name} would now be written as\n{}", lines.join("\n"));
+}
+
+fn frame() -> Vec<u8> {
+    let mut body = Vec::new();
+    record::encode(
+        &mut body,
+        &RecordParts {
+            kind: RecordKind::Append,
+            queue_name: b"orders/0",
+            tag: 2_598_919,
+            keys: &[b"order-17"],
+            attributes: b"\x01\x02",
+            payload: &[b"three ", b"anchors"],
+        },
+    );
+    let crc = record::seal(&mut body, u32::try_from(frame::header_bytes(1)).unwrap());
+    let mut out = vec![0; frame::header_bytes(1)];
+    let len = u32::try_from(body.len()).unwrap();
+    let stamp = FrameStamp {
+        lsn: Lsn(4096),
+        prev_crc: 0x1234_5678,
+        epoch: Epoch { term: 1, run: 2 },
+        store_time_ms: 1_700_000_000_005,
+        durable_lsn: Lsn(4000),
+        acked_lsn: Lsn(3992),
+    };
+    let entries = [RecordEntry { len, crc, queue_offset: QueueOffset(9) }];
+    let frame_len = u32::try_from(out.len()).unwrap() + len;
+    frame::encode_header(&mut out, FrameKind::Records, frame_len, &stamp, entries.into_iter());
+    out.extend_from_slice(&body);
+    out
+}
+
+fn geometry() -> Geometry {
+    Geometry { segment_bytes: 64 << 20, tail: Tail::Rewrite }
+}
+
+#[test]
+fn a_frame_is_written_and_read_as_ever() {
+    let text = include_str!("../../fixtures/log/frame-v1.hex");
+    check("a frame", &frame(), text);
+    let bytes = fixture(text);
+    let header = frame::decode_header(&bytes, Lsn(4096)).unwrap();
+    assert_eq!((header.epoch, header.durable_lsn), (Epoch { term: 1, run: 2 }, Lsn(4000)));
+    let record = record::decode(&bytes[frame::header_bytes(1)..]).unwrap();
+    assert_eq!((record.queue_name, record.payload), (&b"orders/0"[..], &b"three anchors"[..]));
+}
+
+#[test]
+fn a_segment_header_is_written_and_read_as_ever() {
+    let text = include_str!("../../fixtures/log/segment-header-v1.hex");
+    let header = SegmentHeader { store_id: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff, geometry: geometry(), base: Lsn(67_104_768) };
+    check("a segment header", &header.encode()[..64], text);
+}
+
+#[test]
+fn a_manifest_is_written_and_read_as_ever() {
+    let text = include_str!("../../fixtures/log/manifest-v1.hex");
+    let mut history = EpochHistory::default();
+    history.push(EpochStart { epoch: Epoch { term: 1, run: 1 }, first_lsn: Lsn(0) });
+    history.push(EpochStart { epoch: Epoch { term: 1, run: 2 }, first_lsn: Lsn(4096) });
+    let store_id = 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff;
+    let manifest = Manifest { store_id, geometry: geometry(), start: Lsn(0), history };
+    check("a manifest", &manifest.encode()[..96], text);
+    assert_eq!(Manifest::decode(&fixture(text)), Ok(manifest));
+}
+
+#[test]
+fn a_queue_entry_is_written_and_read_as_ever() {
+    let text = include_str!("../../fixtures/log/queue-entry-v1.hex");
+    let entry = QueueEntry { lsn: Lsn(4176), size: 72, tag: 2_598_919, store_time_ms: 1_700_000_000_005 };
+    check("a queue entry", &entry.encode(), text);
+}
