@@ -1,1 +1,21 @@
-//! The broker crate.
+//! The broker: speaks Apache RocketMQ's remoting protocol to unmodified clients, over the Anchorlog engine.
+//!
+//! ```text
+//!  client --> net (bytes) --> wire (types) --> router --> features --> Engine::append_all
+//!  client <-- net <-- answers, released behind the acked watermark <-- engine
+//! ```
+//! A library, so that tests can drive it without a process.
+
+#![forbid(unsafe_code)]
+
+pub mod broker;
+pub mod counters;
+pub mod features;
+pub mod journal;
+pub mod limits;
+pub mod net;
+pub mod router;
+pub mod shared;
+pub mod wire;
+
+pub use broker::{Broker, BrokerHandle, BrokerOptions, Driver, StartError, StopError};

@@ -1,0 +1,71 @@
+//! What happened since the start, as numbers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Counters that every network thread adds to.
+        #[derive(Debug, Default)]
+        pub struct Counters { $($(#[$doc])* pub $name: Counter,)* }
+
+        /// The counters at one moment.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counts { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Counters {
+            /// Reads them all.
+            #[must_use]
+            pub fn read(&self) -> Counts {
+                Counts { $($name: self.$name.get(),)* }
+            }
+        }
+    };
+}
+
+/// One number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it.
+    pub fn add(&self, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Its value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+counters! {
+    /// Connections accepted.
+    connections,
+    /// Requests taken, oneway ones included.
+    requests,
+    /// Messages answered as committed.
+    messages_acked,
+    /// Messages answered as stored and not confirmed in time.
+    messages_unconfirmed,
+    /// Messages refused; nothing of them is stored.
+    sends_refused,
+    /// Sends that waited because the log buffer was full.
+    sends_blocked,
+    /// Messages given to consumers.
+    messages_pulled,
+    /// Pulls that were held.
+    pulls_held,
+    /// Pulls that read from the disk.
+    pulls_cold,
+    /// Connections closed because of bytes that are no frame.
+    bad_frames,
+    /// Connections closed because they did not read their answers.
+    slow_readers,
+    /// Connections closed because they were silent.
+    idle_closed,
+    /// Connections turned away because there were too many.
+    connections_refused,
+    /// Requests with a code that is not offered.
+    unknown_codes,
+}

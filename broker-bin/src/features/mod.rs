@@ -1,0 +1,19 @@
+//! What clients can ask for, one room per subject.
+//!
+//! In each room: `mod.rs` states the promise, `handler.rs` turns a request into an [`Outcome`], a noun holds its rules and state.
+//! Rooms share nouns ([`topics::Topics`], [`groups::Groups`], [`offsets::Offsets`]), never each other's handlers.
+
+pub mod groups;
+pub mod heartbeat;
+pub mod offsets;
+pub mod pull;
+pub mod routes;
+pub mod send;
+pub mod topics;
+
+mod outcome;
+mod request;
+
+pub use crate::wire::codes::response as code;
+pub use outcome::{Outcome, Reply};
+pub use request::{FieldError, Request};

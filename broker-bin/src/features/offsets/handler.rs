@@ -1,0 +1,126 @@
+//! 14, 15, 29, 30, 31, 32.
+
+use anchorlog_engine::{Queue, QueueOffset};
+
+use super::{Commit, OffsetKey};
+use crate::features::{Outcome, Reply, Request, code, groups};
+use crate::shared::Shared;
+
+/// 14: what a group committed.
+pub fn query(shared: &Shared, request: &Request<'_>) -> Outcome {
+    answered(|| {
+        let key = key(request)?;
+        if let Some(offset) = shared.state.offsets.get(&key) {
+            return Ok(Reply::success().with("offset", offset));
+        }
+        let unknown = || Reply::failure(code::QUERY_NOT_FOUND, "this group has not committed an offset of this queue");
+        if request.field("setZeroIfNotFound").is_some_and(|text| text.eq_ignore_ascii_case("false")) {
+            return Ok(unknown());
+        }
+        let Some(queue) = known_queue(shared, &key.topic, key.queue)? else {
+            return Ok(unknown());
+        };
+        // Message 0 is there, or is still to come.
+        Ok(if shared.engine.range(&queue).min.0 == 0 { Reply::success().with("offset", 0) } else { unknown() })
+    })
+}
+
+/// 15: commits an offset.
+pub fn commit(shared: &Shared, request: &Request<'_>) -> Outcome {
+    match try_commit(shared, request) {
+        Ok(true) => Outcome::Journaled(Reply::success()),
+        Ok(false) => Reply::success().into(),
+        Err(reply) => reply.into(),
+    }
+}
+
+/// True when the answer waits for the journal.
+fn try_commit(shared: &Shared, request: &Request<'_>) -> Result<bool, Reply> {
+    let key = key(request)?;
+    let Ok(offset) = u64::try_from(request.required_number::<i64>("commitOffset")?) else {
+        return Ok(false);
+    };
+    let Some(topic) = shared.state.topics.get(&key.topic) else {
+        return Err(Reply::failure(code::TOPIC_NOT_EXIST, format!("topic {} does not exist", key.topic)));
+    };
+    if key.queue >= topic.config.queues() {
+        return Err(request.invalid_parameter(format!("topic {} has no queue {}", key.topic, key.queue)));
+    }
+    if !groups::ensure(shared, &key.group) {
+        let remark = format!("there is no consumer group {}", key.group);
+        return Err(Reply::failure(code::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
+    }
+    match shared.state.commit_offset(&key, offset, !request.header.is_oneway()) {
+        Commit::Full => Err(Reply::failure(code::SYSTEM_ERROR, "too many offsets are remembered already")),
+        Commit::Changed | Commit::Unchanged => Ok(!request.header.is_oneway()),
+    }
+}
+
+/// 29: the offset at a time.
+pub fn search_by_time(shared: &Shared, request: &Request<'_>) -> Outcome {
+    answered(|| {
+        let wanted = request.required_number::<i64>("timestamp")?;
+        let upper = request.field("boundaryType").is_some_and(|text| text.eq_ignore_ascii_case("UPPER"));
+        let Some(queue) = asked_queue(shared, request)? else {
+            return Ok(Reply::success().with("offset", 0));
+        };
+        let time = u64::try_from(wanted).unwrap_or(0);
+        let offset = if upper {
+            let behind = shared.engine.offset_by_time(&queue, time.saturating_add(1));
+            QueueOffset(behind.0.saturating_sub(1)).max(shared.engine.range(&queue).min)
+        } else {
+            shared.engine.offset_by_time(&queue, time)
+        };
+        Ok(Reply::success().with("offset", offset))
+    })
+}
+
+/// 30: the offset that the next message gets.
+pub fn max(shared: &Shared, request: &Request<'_>) -> Outcome {
+    answered(|| {
+        let queue = asked_queue(shared, request)?;
+        Ok(Reply::success().with("offset", queue.map_or(0, |queue| shared.engine.range(&queue).max.0)))
+    })
+}
+
+/// 31: the first readable offset.
+pub fn min(shared: &Shared, request: &Request<'_>) -> Outcome {
+    answered(|| {
+        let queue = asked_queue(shared, request)?;
+        Ok(Reply::success().with("offset", queue.map_or(0, |queue| shared.engine.range(&queue).min.0)))
+    })
+}
+
+/// 32: when the first readable message was stored.
+pub fn earliest_time(shared: &Shared, request: &Request<'_>) -> Outcome {
+    answered(|| {
+        let queue = asked_queue(shared, request)?;
+        let time = queue.and_then(|queue| shared.engine.store_time(&queue, shared.engine.range(&queue).min));
+        let time = time.and_then(|time| i64::try_from(time).ok()).unwrap_or(-1);
+        Ok(Reply::success().with("timestamp", time))
+    })
+}
+
+fn answered(reply: impl FnOnce() -> Result<Reply, Reply>) -> Outcome {
+    reply().unwrap_or_else(|reply| reply).into()
+}
+
+fn key(request: &Request<'_>) -> Result<OffsetKey, Reply> {
+    Ok(OffsetKey {
+        group: request.required("consumerGroup")?.into(),
+        topic: request.required("topic")?.into(),
+        queue: request.required_number("queueId")?,
+    })
+}
+
+fn asked_queue(shared: &Shared, request: &Request<'_>) -> Result<Option<Queue>, Reply> {
+    known_queue(shared, request.required("topic")?, request.required_number("queueId")?)
+}
+
+fn known_queue(shared: &Shared, topic: &str, number: u32) -> Result<Option<Queue>, Reply> {
+    let Some(topic) = shared.state.topics.get(topic) else {
+        return Ok(None);
+    };
+    let refused = |error| Reply::failure(code::SYSTEM_ERROR, format!("queue {number}: {error}"));
+    Ok(topic.queue(&shared.engine, number).map_err(refused)?.cloned())
+}

@@ -1,0 +1,78 @@
+//! How far each group has consumed each queue.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use crate::limits;
+
+/// Names one committed offset.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OffsetKey {
+    /// The consumer group.
+    pub group: Box<str>,
+    /// The topic.
+    pub topic: Box<str>,
+    /// The queue's number.
+    pub queue: u32,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// The value was already there.
+    Unchanged,
+    /// The journal must hear of it.
+    Changed,
+    /// There are too many offsets to remember one more.
+    Full,
+}
+
+/// All committed offsets. Shared by every network thread.
+#[derive(Debug, Default)]
+pub struct Offsets {
+    by_key: Mutex<BTreeMap<OffsetKey, u64>>,
+}
+
+impl Offsets {
+    /// The committed offset.
+    #[must_use]
+    pub fn get(&self, key: &OffsetKey) -> Option<u64> {
+        self.by_key.lock().expect("no holder panics").get(key).copied()
+    }
+
+    /// Sets it. A lower value than before is taken: a user may rewind.
+    pub fn commit(&self, key: &OffsetKey, offset: u64) -> Commit {
+        let mut by_key = self.by_key.lock().expect("no holder panics");
+        if let Some(found) = by_key.get_mut(key) {
+            let before = std::mem::replace(found, offset);
+            return if before == offset { Commit::Unchanged } else { Commit::Changed };
+        }
+        if by_key.len() >= limits::OFFSET_COUNT_MAX {
+            return Commit::Full;
+        }
+        by_key.insert(key.clone(), offset);
+        Commit::Changed
+    }
+
+    /// Up to `count` keys behind `after`, in order.
+    #[must_use]
+    pub fn keys_after(&self, after: Option<&OffsetKey>, count: usize) -> Vec<OffsetKey> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let by_key = self.by_key.lock().expect("no holder panics");
+        let from = after.map_or(Unbounded, Excluded);
+        by_key.range::<OffsetKey, _>((from, Unbounded)).take(count).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Lets `fix` change every offset; used once, when the broker starts.
+    pub fn for_each_mut(&self, mut fix: impl FnMut(&OffsetKey, &mut u64)) {
+        for (key, offset) in self.by_key.lock().expect("no holder panics").iter_mut() {
+            fix(key, offset);
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.by_key.lock().expect("no holder panics").len()
+    }
+}

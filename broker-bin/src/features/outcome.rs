@@ -1,0 +1,75 @@
+//! What a handler wants done.
+
+use std::borrow::Cow;
+
+use bytes::BytesMut;
+
+use crate::features::groups::Change;
+use crate::features::pull::Pull;
+use crate::features::send::Sending;
+
+/// An answer, still without its addressee.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The response code.
+    pub code: i32,
+    /// Text for people.
+    pub remark: Option<Cow<'static, str>>,
+    /// Named fields; `None` leaves them out.
+    pub fields: Option<Vec<(&'static str, String)>>,
+    /// The body.
+    pub body: BytesMut,
+}
+
+impl Reply {
+    /// Success, with empty fields.
+    #[must_use]
+    pub fn success() -> Reply {
+        Reply { fields: Some(Vec::new()), ..Reply::default() }
+    }
+
+    /// Success with a body and no fields.
+    #[must_use]
+    pub fn body(body: BytesMut) -> Reply {
+        Reply { body, ..Reply::default() }
+    }
+
+    /// A failure.
+    #[must_use]
+    pub fn failure(code: i32, remark: impl Into<Cow<'static, str>>) -> Reply {
+        Reply { code, remark: Some(remark.into()), ..Reply::default() }
+    }
+
+    /// Adds a field.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
+        self.fields.get_or_insert_default().push((name, value.to_string()));
+        self
+    }
+}
+
+/// What a handler wants done. The network thread does it, and gives the answer to whoever asked.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Answer now.
+    Reply(Reply),
+    /// Answer when the journal's records up to now are durable.
+    Journaled(Reply),
+    /// Append the batch that was filled; answer when it is acknowledged.
+    Append(Sending),
+    /// Read, or hold until there is something to read.
+    Pull(Box<Pull>),
+    /// Answer now, then tell the members of a group that it changed.
+    Tell {
+        /// The answer.
+        reply: Reply,
+        /// Groups and whom to tell.
+        changes: Vec<(Box<str>, Change)>,
+    },
+}
+
+impl From<Reply> for Outcome {
+    fn from(reply: Reply) -> Outcome {
+        Outcome::Reply(reply)
+    }
+}

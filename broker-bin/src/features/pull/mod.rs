@@ -1,0 +1,14 @@
+//! Pulling, and waiting for what is not there yet.
+//!
+//! 1. A pull that finds nothing and may wait is answered when its queue has a matching message, or when its time is up.
+//! 2. The next offset never lies before the one asked for, but where the one asked for does not exist (21).
+//! 3. A held pull delays nothing else on its connection, and dies with it.
+//! 4. Filtering may let too much through, never too little: clients look at the tags again.
+
+mod encode;
+mod handler;
+mod read;
+
+pub use encode::encode_message;
+pub use handler::pull;
+pub use read::{Evaluation, Pull, Wanted, evaluate};

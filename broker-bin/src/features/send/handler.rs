@@ -1,0 +1,307 @@
+//! 10, 310, 320: checks a send, and fills the batch that it becomes.
+
+use anchorlog_engine::{Append, AppendError, Queue, WriteBatch};
+
+use super::properties::Known;
+use super::sending::Sending;
+use super::stored::Stored;
+use crate::features::topics::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig};
+use crate::features::{FieldError, Outcome, Reply, Request, code};
+use crate::limits;
+use crate::shared::Shared;
+use crate::wire::batch;
+use crate::wire::message::{NAME_END, VALUE_END, sys_flag, tag_hash};
+
+/// Names of a send's fields: code 10 spells them out, 310 and 320 use letters.
+struct Names {
+    topic: &'static str,
+    default_topic: &'static str,
+    default_topic_queues: &'static str,
+    queue: &'static str,
+    sys_flag: &'static str,
+    born_timestamp: &'static str,
+    flag: &'static str,
+    properties: &'static str,
+    reconsume_times: &'static str,
+    batch: &'static str,
+}
+
+const LONG: Names = Names {
+    topic: "topic",
+    default_topic: "defaultTopic",
+    default_topic_queues: "defaultTopicQueueNums",
+    queue: "queueId",
+    sys_flag: "sysFlag",
+    born_timestamp: "bornTimestamp",
+    flag: "flag",
+    properties: "properties",
+    reconsume_times: "reconsumeTimes",
+    batch: "batch",
+};
+
+const LETTERS: Names = Names {
+    topic: "b",
+    default_topic: "c",
+    default_topic_queues: "d",
+    queue: "e",
+    sys_flag: "f",
+    born_timestamp: "g",
+    flag: "h",
+    properties: "i",
+    reconsume_times: "j",
+    batch: "m",
+};
+
+/// A send's fields, read.
+struct Send<'a> {
+    topic: &'a str,
+    default_topic: &'a str,
+    default_topic_queues: u32,
+    queue: i32,
+    sys_flag: i32,
+    born_timestamp: i64,
+    flag: i32,
+    properties: &'a str,
+    reconsume_times: i32,
+    is_batch: bool,
+}
+
+impl<'a> Send<'a> {
+    fn read(request: &Request<'a>) -> Result<Send<'a>, FieldError> {
+        // A binary header cannot be told apart by names: only the code says which it uses.
+        let names = if request.header.code == 10 { &LONG } else { &LETTERS };
+        Ok(Send {
+            topic: request.required(names.topic)?,
+            default_topic: request.field(names.default_topic).unwrap_or_default(),
+            default_topic_queues: request.number(names.default_topic_queues)?.unwrap_or(4),
+            queue: request.required_number(names.queue)?,
+            sys_flag: request.number(names.sys_flag)?.unwrap_or(0),
+            born_timestamp: request.number(names.born_timestamp)?.unwrap_or(0),
+            flag: request.number(names.flag)?.unwrap_or(0),
+            properties: request.field(names.properties).unwrap_or_default(),
+            reconsume_times: request.number(names.reconsume_times)?.unwrap_or(0),
+            is_batch: request.header.code == 320 || request.switch(names.batch),
+        })
+    }
+}
+
+/// Fills `out` with the messages of a send, or says why not.
+pub fn send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Outcome {
+    match try_send(shared, request, out) {
+        Ok(sending) => Outcome::Append(sending),
+        Err(reply) => {
+            out.clear();
+            shared.counters.sends_refused.add(1);
+            // Clients of some families read these two on failures also.
+            Outcome::Reply(reply.with("MSG_REGION", "DefaultRegion").with("TRACE_ON", true))
+        }
+    }
+}
+
+fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Result<Sending, Reply> {
+    if shared.is_closing() {
+        return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, "the broker is stopping; nothing was stored"));
+    }
+    let send = Send::read(request)?;
+    let topic = find_topic(shared, request, &send)?;
+    let config = topic.config;
+    let number = match u32::try_from(send.queue) {
+        Ok(number) if number < config.queues() => number,
+        Ok(number) => {
+            let remark = format!("topic {} has no queue {number}; it has {}", send.topic, config.queues());
+            return Err(request.invalid_parameter(remark));
+        }
+        Err(_) => shared.any_queue(config.write_queues),
+    };
+    let engine_refused = |error: AppendError| Reply::failure(code::SYSTEM_ERROR, format!("queue {number}: {error}"));
+    let Some(queue) = topic.queue(&shared.engine, number).map_err(engine_refused)? else {
+        return Err(request.invalid_parameter(format!("topic {} has no queue {number}", send.topic)));
+    };
+    if request.body.is_empty() {
+        return Err(Reply::failure(code::MESSAGE_ILLEGAL, "the message has no body"));
+    }
+    if request.body.len() > limits::BODY_BYTES_MAX {
+        let remark = format!("the body has {} bytes; at most {} are taken", request.body.len(), limits::BODY_BYTES_MAX);
+        return Err(Reply::failure(code::MESSAGE_ILLEGAL, remark));
+    }
+    let writer = Writer { shared, request, send: &send, queue };
+    if !send.is_batch {
+        let mut known = Known::default();
+        known.read(send.properties);
+        return match known.unique_key {
+            Some(key) => {
+                writer.append(out, send.flag, request.body, &[send.properties], &known, &[])?;
+                Ok(Sending::new(number, Some(key)))
+            }
+            None => {
+                let made = shared.made_keys.next();
+                let ending = if known.state.lacks_separator { "\u{2}" } else { "" };
+                let added = format!("{ending}UNIQ_KEY{NAME_END}{made}{VALUE_END}");
+                known.state.lacks_separator = false;
+                writer.append(out, send.flag, request.body, &[send.properties, &added], &known, &[&made])?;
+                Ok(Sending::new(number, Some(&made)))
+            }
+        };
+    }
+    if send.topic.starts_with(RETRY_PREFIX) {
+        return Err(Reply::failure(code::MESSAGE_ILLEGAL, "a retry topic takes no batches"));
+    }
+    for inner in batch::entries(request.body) {
+        let illegal = |error| Reply::failure(code::MESSAGE_ILLEGAL, format!("the batch cannot be read: {error}"));
+        let inner = inner.map_err(illegal)?;
+        let own = &*inner.properties;
+        if inner.body.is_empty() {
+            return Err(Reply::failure(code::MESSAGE_ILLEGAL, "a message of the batch has no body"));
+        }
+        let mut known = Known::default();
+        known.read(own);
+        let between = if known.state.lacks_separator && !send.properties.is_empty() { "\u{2}" } else { "" };
+        known.read(send.properties);
+        writer.append(out, inner.flag, inner.body, &[own, between, send.properties], &known, &[])?;
+    }
+    if out.is_empty() {
+        return Err(Reply::failure(code::MESSAGE_ILLEGAL, "the batch holds no message"));
+    }
+    Ok(Sending::new(number, None))
+}
+
+fn find_topic(shared: &Shared, request: &Request<'_>, send: &Send<'_>) -> Result<std::sync::Arc<Topic>, Reply> {
+    // A topic that exists has a good name, and most exist.
+    let found = shared.state.topics.get(send.topic);
+    if found.is_none()
+        && let Some(fault) = topics::name_fault(send.topic)
+    {
+        return Err(request.invalid_parameter(fault));
+    }
+    if topics::is_forbidden(send.topic) {
+        return Err(Reply::failure(code::NO_PERMISSION, format!("topic {} belongs to the broker", send.topic)));
+    }
+    if let Some(group) = send.topic.strip_prefix(RETRY_PREFIX)
+        && shared.state.groups.config(group).is_none()
+    {
+        return Err(Reply::failure(code::SUBSCRIPTION_GROUP_NOT_EXIST, format!("there is no consumer group {group}")));
+    }
+    let topic = match found {
+        Some(topic) => Some(topic),
+        None => make_topic(shared, send),
+    };
+    let topic = topic.ok_or_else(|| {
+        Reply::failure(code::TOPIC_NOT_EXIST, format!("topic {} does not exist; create it first", send.topic))
+    })?;
+    if topic.config.perm & topics::PERM_WRITE == 0 || topic.config.write_queues == 0 {
+        return Err(Reply::failure(code::NO_PERMISSION, format!("topic {} may not be written", send.topic)));
+    }
+    Ok(topic)
+}
+
+fn make_topic(shared: &Shared, send: &Send<'_>) -> Option<std::sync::Arc<Topic>> {
+    let own = send.topic.starts_with(RETRY_PREFIX) || send.topic.starts_with(DEAD_LETTER_PREFIX);
+    let config = if own {
+        TopicConfig::open(1)
+    } else {
+        let template = shared.state.topics.get(send.default_topic)?;
+        template.config.inherited(send.default_topic_queues)?
+    };
+    let topic = shared.state.get_or_make_topic(send.topic, config)?;
+    tracing::info!(topic = send.topic, queues = config.write_queues, "made a topic on demand");
+    Some(topic)
+}
+
+struct Writer<'a> {
+    shared: &'a Shared,
+    request: &'a Request<'a>,
+    send: &'a Send<'a>,
+    queue: &'a Queue,
+}
+
+impl Writer<'_> {
+    /// Adds one message, or says what of it cannot be stored.
+    fn append(
+        &self,
+        out: &mut WriteBatch,
+        flag: i32,
+        body: &[u8],
+        properties: &[&str],
+        known: &Known<'_>,
+        more_keys: &[&str],
+    ) -> Result<(), Reply> {
+        let illegal = |remark: String| Reply::failure(code::MESSAGE_ILLEGAL, remark);
+        self.offered_yet(known)?;
+        let added = known.state.added_bytes(&self.shared.settings.cluster);
+        let properties_bytes = properties.iter().map(|part| part.len()).sum::<usize>() + added;
+        if properties_bytes > limits::PROPERTIES_BYTES_MAX {
+            return Err(illegal(format!(
+                "the properties have {properties_bytes} bytes with the broker's own; at most {} are taken",
+                limits::PROPERTIES_BYTES_MAX
+            )));
+        }
+        let stored = Stored {
+            sys_flag: self.send.sys_flag & !(sys_flag::BORN_HOST_V6 | sys_flag::STORE_HOST_V6),
+            born_timestamp: self.send.born_timestamp,
+            born_host: self.request.peer,
+            body_bytes: u32::try_from(body.len()).map_err(|_| illegal("the body is too large".to_owned()))?,
+            flag,
+            reconsume_times: self.send.reconsume_times,
+            prepared_offset: 0,
+            properties: known.state,
+        };
+        let mut few = [&b""[..]; 8];
+        let mut many = Vec::new();
+        let words = known.keys.into_iter().flat_map(|keys| keys.split(' ').filter(|key| !key.is_empty()));
+        let all = known.unique_key.into_iter().chain(more_keys.iter().copied()).chain(words).map(str::as_bytes);
+        let mut count = 0;
+        for key in all {
+            if count < few.len() {
+                few[count] = key;
+            } else {
+                if many.is_empty() {
+                    many.extend_from_slice(&few);
+                }
+                many.push(key);
+            }
+            count += 1;
+        }
+        let mut payload = [&b""[..]; 4];
+        payload[0] = body;
+        for (piece, part) in payload[1..].iter_mut().zip(properties) {
+            *piece = part.as_bytes();
+        }
+        out.append(&Append {
+            queue: self.queue,
+            tag: known.tags.map_or(0, tag_hash),
+            keys: if many.is_empty() { &few[..count] } else { &many },
+            attributes: stored.encode().as_slice(),
+            payload: &payload[..=properties.len()],
+        })
+        .map_err(|error| illegal(error.to_string()))
+    }
+
+    /// Refuses what would otherwise be stored as something that it is not.
+    fn offered_yet(&self, known: &Known<'_>) -> Result<(), Reply> {
+        let refuse = |remark: String| Err(Reply::failure(code::MESSAGE_ILLEGAL, remark));
+        if known.half || self.send.sys_flag & sys_flag::TRANSACTION_MASK != 0 {
+            return refuse("this broker does not offer transactions yet; the message was not stored".to_owned());
+        }
+        if let Some(level) = known.delay {
+            match level.trim().parse::<i64>() {
+                Ok(..=0) => {}
+                Ok(level) => {
+                    return refuse(format!(
+                        "this broker does not offer delayed messages yet (DELAY={level}); the message was not stored"
+                    ));
+                }
+                Err(_) => return refuse(format!("the property DELAY is {:?}; a number is wanted", head(level))),
+            }
+        }
+        if let Some(name) = known.timer {
+            return refuse(format!(
+                "this broker does not offer timed messages yet ({name}); the message was not stored"
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn head(text: &str) -> String {
+    text.chars().take(40).collect()
+}

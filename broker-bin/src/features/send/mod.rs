@@ -1,0 +1,16 @@
+//! Sending: a message, or several as one.
+//!
+//! 1. An answer 0 says that the message is in the log as the flush mode promises; 10 that it is stored and not confirmed in time;
+//!    every other code that nothing of it is stored.
+//! 2. A batch is one frame of the log: all of its messages or none, at consecutive offsets.
+//! 3. `WAIT=false` is ignored: a producer cannot lower what the operator chose.
+//! 4. What is not offered yet (transactions, delays, timers) is refused, never stored as something else.
+
+mod handler;
+mod properties;
+mod sending;
+pub mod stored;
+
+pub use handler::send;
+pub use properties::MadeKeys;
+pub use sending::{Sending, UniqueKey};

@@ -1,0 +1,94 @@
+//! A message on its way: what its answer needs to know.
+
+use std::net::SocketAddr;
+
+use anchorlog_engine::{AppendOutcome, Lsn};
+
+use crate::wire::FrameEncoder;
+use crate::wire::message::MessageId;
+
+/// Longest unique key that is given back in the answer's `transactionId`.
+const UNIQUE_KEY_BYTES_MAX: usize = 56;
+
+/// A unique key, kept without allocating; longer ones than clients make are left out of the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct UniqueKey {
+    bytes: [u8; UNIQUE_KEY_BYTES_MAX],
+    len: u8,
+}
+
+impl UniqueKey {
+    /// Keeps `key`, or nothing.
+    #[must_use]
+    pub fn new(key: Option<&str>) -> UniqueKey {
+        let mut kept = UniqueKey { bytes: [0; UNIQUE_KEY_BYTES_MAX], len: 0 };
+        if let Some(key) = key.filter(|key| key.len() <= UNIQUE_KEY_BYTES_MAX) {
+            kept.bytes[..key.len()].copy_from_slice(key.as_bytes());
+            kept.len = u8::try_from(key.len()).unwrap_or(0);
+        }
+        kept
+    }
+
+    /// The key, when there is one.
+    #[must_use]
+    pub fn get(&self) -> Option<&str> {
+        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).ok().filter(|key| !key.is_empty())
+    }
+}
+
+/// A batch that was handed to the network thread, and then its place in the log.
+#[derive(Clone, Debug)]
+pub struct Sending {
+    /// The topic's queue.
+    pub queue: u32,
+    /// Offset in the queue of its first message; known once it is appended.
+    pub queue_offset: u64,
+    /// LSN of its first message; known once it is appended.
+    pub lsn: Lsn,
+    /// LSNs of the others.
+    pub more: Box<[Lsn]>,
+    /// Its id as the producer knows it; none for a batch.
+    pub unique_key: UniqueKey,
+}
+
+impl Sending {
+    /// A batch for this queue.
+    #[must_use]
+    pub fn new(queue: u32, unique_key: Option<&str>) -> Sending {
+        Sending { queue, queue_offset: 0, lsn: Lsn::ZERO, more: Box::default(), unique_key: UniqueKey::new(unique_key) }
+    }
+
+    /// Notes where it went.
+    pub fn appended(&mut self, outcome: &AppendOutcome) {
+        self.queue_offset = outcome.first.queue_offset.0;
+        self.lsn = outcome.first.lsn;
+        if !outcome.rest.is_empty() {
+            self.more = outcome.rest.iter().map(|position| position.lsn).collect();
+        }
+    }
+
+    /// Messages in it.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        1 + self.more.len() as u64
+    }
+
+    /// Writes its answer's fields, and ends the frame.
+    pub fn write(&self, mut frame: FrameEncoder<'_>, store_host: SocketAddr) {
+        let mut id = String::with_capacity((1 + self.more.len()) * 33);
+        let id_of = |lsn: Lsn| MessageId { host: store_host, offset: lsn.0.cast_signed() };
+        id_of(self.lsn).push_to(&mut id);
+        for lsn in &self.more {
+            id.push(',');
+            id_of(*lsn).push_to(&mut id);
+        }
+        frame.field("MSG_REGION", "DefaultRegion").field("TRACE_ON", "true").field("msgId", &id);
+        frame.number("queueId", i64::from(self.queue));
+        frame.number("queueOffset", i64::try_from(self.queue_offset).unwrap_or(i64::MAX));
+        if let Some(key) = self.unique_key.get() {
+            frame.field("transactionId", key);
+        }
+        let finished = frame.finish(&[]);
+        debug_assert!(finished.is_ok(), "the ids of the largest batch fit a frame");
+    }
+}

@@ -1,0 +1,227 @@
+//! What is stored of a message beside its body and properties: the attributes of its log record.
+//!
+//! ```text
+//! version 1 | bits 1 | sysFlag 4 | bornTimestamp 8 | born host 4 or 16 + port 2 | body bytes 4
+//!           | flag 4, if bit 1 | reconsumeTimes 4, if bit 2 | preparedTransactionOffset 8, if bit 3        all big-endian
+//! ```
+//! A link restates all of them. The payload is the body, then the properties exactly as the client sent them. What the broker adds for
+//! readers (`MSG_REGION`, `TRACE_ON`, `CLUSTER`, a separator) is added when the message is read; the bits remember what is there already.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+const VERSION: u8 = 1;
+const BORN_HOST_V6: u8 = 1;
+const HAS_FLAG: u8 = 1 << 1;
+const HAS_RECONSUME: u8 = 1 << 2;
+const HAS_PREPARED: u8 = 1 << 3;
+const LACKS_SEPARATOR: u8 = 1 << 4;
+const HAS_CLUSTER: u8 = 1 << 5;
+const HAS_REGION: u8 = 1 << 6;
+const HAS_TRACE: u8 = 1 << 7;
+
+/// Most bytes that [`Stored::encode`] writes.
+pub const STORED_BYTES_MAX: usize = 2 + 4 + 8 + 18 + 4 + 4 + 4 + 8;
+
+/// The stored fields of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The producer's flags; the two host bits are set anew when it is read.
+    pub sys_flag: i32,
+    /// When the producer made it, in milliseconds since 1970.
+    pub born_timestamp: i64,
+    /// Where the producer is.
+    pub born_host: SocketAddr,
+    /// Length of the body within the payload.
+    pub body_bytes: u32,
+    /// The user's flag.
+    pub flag: i32,
+    /// Deliveries that failed.
+    pub reconsume_times: i32,
+    /// LSN of the half message that this one commits.
+    pub prepared_offset: i64,
+    /// What stands in the properties.
+    pub properties: PropertiesState,
+}
+
+/// What stands in the properties, as far as it decides what readers get in addition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PropertiesState {
+    /// They do not end in a separator.
+    pub lacks_separator: bool,
+    /// The cluster's name.
+    pub has_cluster: bool,
+    /// The region's name.
+    pub has_region: bool,
+    /// The trace switch.
+    pub has_trace: bool,
+}
+
+/// The region that every message is said to come from.
+const REGION: &str = "MSG_REGION\u{1}DefaultRegion\u{2}";
+const TRACE: &str = "TRACE_ON\u{1}true\u{2}";
+
+impl PropertiesState {
+    /// What readers get behind the properties as stored, in pieces.
+    #[must_use]
+    pub fn added<'a>(&self, cluster: &'a str) -> [&'a str; 6] {
+        let when = |wanted: bool, piece: &'a str| if wanted { piece } else { "" };
+        [
+            when(self.lacks_separator, "\u{2}"),
+            when(!self.has_region, REGION),
+            when(!self.has_trace, TRACE),
+            when(!self.has_cluster, "CLUSTER\u{1}"),
+            when(!self.has_cluster, cluster),
+            when(!self.has_cluster, "\u{2}"),
+        ]
+    }
+
+    /// How long that is.
+    #[must_use]
+    pub fn added_bytes(&self, cluster: &str) -> usize {
+        self.added(cluster).into_iter().map(str::len).sum()
+    }
+}
+
+/// [`Stored::encode`]'s result, on the stack.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredBytes {
+    bytes: [u8; STORED_BYTES_MAX],
+    len: usize,
+}
+
+impl StoredBytes {
+    fn push<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.bytes[self.len..self.len + N].copy_from_slice(&bytes);
+        self.len += N;
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Stored {
+    /// The attributes of a log record.
+    #[must_use]
+    pub fn encode(&self) -> StoredBytes {
+        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        let bits = bit(self.born_host.is_ipv6(), BORN_HOST_V6)
+            | bit(self.flag != 0, HAS_FLAG)
+            | bit(self.reconsume_times != 0, HAS_RECONSUME)
+            | bit(self.prepared_offset != 0, HAS_PREPARED)
+            | bit(self.properties.lacks_separator, LACKS_SEPARATOR)
+            | bit(self.properties.has_cluster, HAS_CLUSTER)
+            | bit(self.properties.has_region, HAS_REGION)
+            | bit(self.properties.has_trace, HAS_TRACE);
+        let mut out = StoredBytes { bytes: [0; STORED_BYTES_MAX], len: 0 };
+        out.push([VERSION, bits]);
+        out.push(self.sys_flag.to_be_bytes());
+        out.push(self.born_timestamp.to_be_bytes());
+        match self.born_host.ip() {
+            IpAddr::V4(ip) => out.push(ip.octets()),
+            IpAddr::V6(ip) => out.push(ip.octets()),
+        }
+        out.push(self.born_host.port().to_be_bytes());
+        out.push(self.body_bytes.to_be_bytes());
+        if self.flag != 0 {
+            out.push(self.flag.to_be_bytes());
+        }
+        if self.reconsume_times != 0 {
+            out.push(self.reconsume_times.to_be_bytes());
+        }
+        if self.prepared_offset != 0 {
+            out.push(self.prepared_offset.to_be_bytes());
+        }
+        out
+    }
+
+    /// Reads [`Stored::encode`]'s bytes; `None` when they are not of this version.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Stored> {
+        let mut rest = bytes;
+        let [version, bits] = take(&mut rest)?;
+        if version != VERSION {
+            return None;
+        }
+        let is = |bit: u8| bits & bit != 0;
+        let sys_flag = i32::from_be_bytes(take(&mut rest)?);
+        let born_timestamp = i64::from_be_bytes(take(&mut rest)?);
+        let ip = if is(BORN_HOST_V6) {
+            IpAddr::V6(Ipv6Addr::from(take::<16>(&mut rest)?))
+        } else {
+            IpAddr::V4(Ipv4Addr::from(take::<4>(&mut rest)?))
+        };
+        let born_host = SocketAddr::new(ip, u16::from_be_bytes(take(&mut rest)?));
+        let body_bytes = u32::from_be_bytes(take(&mut rest)?);
+        let flag = if is(HAS_FLAG) { i32::from_be_bytes(take(&mut rest)?) } else { 0 };
+        let reconsume_times = if is(HAS_RECONSUME) { i32::from_be_bytes(take(&mut rest)?) } else { 0 };
+        let prepared_offset = if is(HAS_PREPARED) { i64::from_be_bytes(take(&mut rest)?) } else { 0 };
+        let properties = PropertiesState {
+            lacks_separator: is(LACKS_SEPARATOR),
+            has_cluster: is(HAS_CLUSTER),
+            has_region: is(HAS_REGION),
+            has_trace: is(HAS_TRACE),
+        };
+        rest.is_empty().then_some(Stored {
+            sys_flag,
+            born_timestamp,
+            born_host,
+            body_bytes,
+            flag,
+            reconsume_times,
+            prepared_offset,
+            properties,
+        })
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk::<N>()?;
+    *rest = tail;
+    Some(*head)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    prop_compose! {
+        fn any_stored()(
+            sys_flag in any::<i32>(), born_timestamp in any::<i64>(), v6 in any::<bool>(), ip in any::<u128>(),
+            port in any::<u16>(), body_bytes in any::<u32>(), flag in prop::option::of(any::<i32>()),
+            reconsume_times in 0..3i32, prepared_offset in 0..3i64, bits in any::<u8>(),
+        ) -> Stored {
+            let v4 = Ipv4Addr::from_bits(u32::try_from(ip & 0xFFFF_FFFF).expect("masked"));
+            let ip = if v6 { IpAddr::V6(Ipv6Addr::from_bits(ip)) } else { IpAddr::V4(v4) };
+            Stored {
+                sys_flag, born_timestamp, born_host: SocketAddr::new(ip, port), body_bytes, flag: flag.unwrap_or(0),
+                reconsume_times, prepared_offset,
+                properties: PropertiesState {
+                    lacks_separator: bits & 1 != 0, has_cluster: bits & 2 != 0,
+                    has_region: bits & 4 != 0, has_trace: bits & 8 != 0,
+                },
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_stored_is_what_is_read(stored in any_stored()) {
+            let bytes = stored.encode();
+            prop_assert_eq!(Stored::decode(bytes.as_slice()), Some(stored));
+            prop_assert_eq!(Stored::decode(&bytes.as_slice()[..bytes.as_slice().len() - 1]), None);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            // What decodes is what would have been written.
+            if let Some(stored) = Stored::decode(&bytes) {
+                prop_assert!(stored.encode().as_slice().len() <= bytes.len());
+            }
+        }
+    }
+}

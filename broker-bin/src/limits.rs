@@ -1,0 +1,70 @@
+//! Every bound of the broker, named, and what holds between them.
+
+use std::time::Duration;
+
+/// Largest frame taken, its length word included.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Largest message body, or body of a batch.
+pub const BODY_BYTES_MAX: usize = 4 << 20;
+/// Largest property string of a stored message, with what the broker adds when it is read.
+pub const PROPERTIES_BYTES_MAX: usize = 32_767;
+/// Longest topic name that every client family can decode.
+pub const TOPIC_BYTES_MAX: usize = 127;
+/// Longest group name.
+pub const GROUP_BYTES_MAX: usize = 255;
+/// Topics; `anchorlog_engine::limits::QUEUE_COUNT_MAX` bounds their queues.
+pub const TOPIC_COUNT_MAX: usize = 100_000;
+/// Queues of one topic.
+pub const TOPIC_QUEUES_MAX: u32 = 1024;
+/// Groups that are remembered.
+pub const GROUP_COUNT_MAX: usize = 100_000;
+/// Committed offsets that are remembered.
+pub const OFFSET_COUNT_MAX: usize = 4_000_000;
+/// Consumer groups that one connection may be a member of.
+pub const GROUPS_PER_CONNECTION_MAX: usize = 1024;
+/// Subscribed topics of one group.
+pub const SUBSCRIPTIONS_PER_GROUP_MAX: usize = 4096;
+
+/// Messages of one pull answer.
+pub const PULL_MESSAGES_MAX: usize = 32;
+/// Bytes of one pull answer, but for its first message.
+pub const PULL_BYTES_MAX: usize = 256 << 10;
+/// Queue entries that one pull looks at when its filter passes few.
+pub const PULL_SCAN_MAX: usize = 4096;
+/// Longest time that a pull is held: below every client's own 30 s.
+pub const HOLD_MAX: Duration = Duration::from_secs(25);
+/// Held pulls of one connection; further ones are answered at once.
+pub const HELD_PER_CONNECTION_MAX: usize = 16 << 10;
+
+/// Bytes that a driver reads at once.
+pub const READ_BYTES: usize = 64 << 10;
+/// Bytes waiting for a slow reader before its requests wait too.
+pub const OUT_PAUSE_BYTES: usize = 1 << 20;
+/// Bytes waiting for a slow reader before its connection is closed.
+pub const OUT_BYTES_MAX: usize = 64 << 20;
+/// Requests of one connection that wait for the log buffer before reading from it pauses.
+pub const BLOCKED_PER_CONNECTION_MAX: usize = 1;
+/// Reads from the disk in flight for one connection.
+pub const COLD_PER_CONNECTION_MAX: usize = 16;
+/// Threads that read for consumers behind the cache.
+pub const COLD_READERS: usize = 4;
+/// Connections of one network thread.
+pub const CONNECTIONS_PER_WORKER_MAX: usize = 64 << 10;
+
+/// A connection without traffic, or a client without a heartbeat, is forgotten after this.
+pub const IDLE_MAX: Duration = Duration::from_secs(120);
+/// How often timers are looked at.
+pub const TICK: Duration = Duration::from_millis(50);
+/// How often offsets that nobody waits for are written.
+pub const OFFSETS_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of log behind the journal's oldest needed record before the journal is written anew.
+pub const JOURNAL_LAG_BYTES: u64 = 256 << 20;
+/// Bytes of one journal record.
+pub const JOURNAL_RECORD_BYTES: usize = 16 << 10;
+/// Entries that one step of writing the journal anew restates.
+pub const JOURNAL_STEP_ENTRIES: usize = 1024;
+
+const _: () =
+    assert!(BODY_BYTES_MAX + PROPERTIES_BYTES_MAX < FRAME_BYTES_MAX, "every message that is stored fits an answer");
+const _: () = assert!(PULL_BYTES_MAX + BODY_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX, "every pull answer fits a frame");
+const _: () = assert!(OUT_PAUSE_BYTES < OUT_BYTES_MAX, "a reader is paused before it is cut off");

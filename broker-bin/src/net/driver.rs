@@ -1,0 +1,318 @@
+//! What the drivers have in common: one network thread's tasks around a [`Worker`].
+//!
+//! ```text
+//!   reader tasks ──bytes_in──┐
+//!                            ├─> turn task: end_of_turn ──┐
+//!   acked / written / watched eventfds, mailbox, ticks ───┴─> flush: one write per connection that has something
+//! ```
+//! 1. The turn task runs behind every reader that was ready together with the one that woke it, so that they share one append.
+//! 2. Only `flush` and what it starts write, so answers never interleave within a connection.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anchorlog_engine::Clock;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::task::{AbortHandle, spawn_local};
+
+use super::mailbox::{Mailbox, Wake};
+use super::readers::ColdReads;
+use super::{ConnectionId, Worker};
+use crate::limits;
+use crate::shared::Shared;
+
+/// A connection that was accepted and belongs to nobody yet.
+pub(crate) type Accepted = (std::net::TcpStream, SocketAddr);
+
+/// Everything that a network thread is given.
+pub(crate) struct Post {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) index: u16,
+    pub(crate) mailboxes: Arc<[Mailbox]>,
+    pub(crate) cold_reads: ColdReads,
+    /// Notified for the mailbox, and when the broker stops.
+    pub(crate) wake: Arc<Notify>,
+    /// The first thread accepts for all.
+    pub(crate) listener: Option<std::net::TcpListener>,
+    pub(crate) incoming: UnboundedReceiver<Accepted>,
+    /// The way to every thread's `incoming`.
+    pub(crate) threads: Vec<UnboundedSender<Accepted>>,
+}
+
+/// Wakes a driver's mail task.
+pub(crate) struct NotifyWake(pub(crate) Arc<Notify>);
+
+impl Wake for NotifyWake {
+    fn wake(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// How a driver moves the bytes of one connection.
+pub(super) trait Socket: Sized + 'static {
+    /// Takes over an accepted connection.
+    fn adopt(stream: std::net::TcpStream) -> std::io::Result<Self>;
+    /// Reads until the connection ends; gives every piece to [`Driver::received`].
+    fn read(driver: Rc<Driver<Self>>, io: Rc<Io<Self>>) -> impl Future<Output = ()> + 'static;
+    /// Writes what the worker has for the connection, now or soon.
+    fn write(driver: &Rc<Driver<Self>>, io: &Rc<Io<Self>>);
+    /// Ends the connection, also for operations in flight.
+    fn shut(&self);
+}
+
+/// One connection, as its driver sees it.
+pub(super) struct Io<S> {
+    pub(super) id: ConnectionId,
+    pub(super) socket: S,
+    /// Notified when reading may go on.
+    pub(super) resume: Notify,
+    /// A task writes already.
+    pub(super) writing: Cell<bool>,
+    reader: RefCell<Option<AbortHandle>>,
+}
+
+/// One network thread.
+pub(super) struct Driver<S> {
+    pub(super) worker: RefCell<Worker>,
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    turn: Notify,
+    connections: RefCell<HashMap<ConnectionId, Rc<Io<S>>>>,
+}
+
+impl<S: Socket> Driver<S> {
+    /// Gives bytes to the worker.
+    pub(super) fn received(&self, id: ConnectionId, bytes: &[u8]) {
+        let mut worker = self.worker.borrow_mut();
+        worker.set_time(self.clock.monotonic());
+        worker.bytes_in(id, bytes);
+        self.turn.notify_one();
+    }
+
+    /// Waits until the connection may be read.
+    pub(super) async fn may_read(&self, io: &Io<S>) {
+        while !self.worker.borrow_mut().wants_input(io.id) {
+            io.resume.notified().await;
+        }
+    }
+
+    /// The other side is gone, or reading failed.
+    pub(super) fn ended(&self, id: ConnectionId) {
+        let io = self.connections.borrow_mut().remove(&id);
+        {
+            let mut worker = self.worker.borrow_mut();
+            worker.set_time(self.clock.monotonic());
+            worker.closed(id);
+        }
+        // Others may have been told.
+        self.turn.notify_one();
+        if let Some(io) = io {
+            io.socket.shut();
+            if let Some(reader) = io.reader.take() {
+                reader.abort();
+            }
+        }
+    }
+
+    /// Some output was written: what waited for that may go on.
+    pub(super) fn written(&self, io: &Io<S>) {
+        let mut worker = self.worker.borrow_mut();
+        if worker.resume(io.id) {
+            self.turn.notify_one();
+        }
+        if worker.wants_input(io.id) {
+            io.resume.notify_one();
+        }
+    }
+
+    /// Writes, resumes and closes whatever the worker has touched.
+    fn flush(self: &Rc<Self>) {
+        loop {
+            let Some(id) = self.worker.borrow_mut().next_dirty() else { return };
+            let Some(io) = self.connections.borrow().get(&id).cloned() else { continue };
+            S::write(self, &io);
+            let closes = self.worker.borrow_mut().wants_close(id);
+            if closes {
+                self.ended(id);
+            } else {
+                self.written(&io);
+            }
+        }
+    }
+
+    fn event(self: &Rc<Self>, tell: impl FnOnce(&mut Worker)) {
+        {
+            let mut worker = self.worker.borrow_mut();
+            worker.set_time(self.clock.monotonic());
+            tell(&mut worker);
+        }
+        self.flush();
+    }
+
+    fn open(self: &Rc<Self>, (stream, peer): Accepted) {
+        let socket = match stream.set_nodelay(true).and_then(|()| S::adopt(stream)) {
+            Ok(socket) => socket,
+            Err(error) => return tracing::warn!(%peer, %error, "an accepted connection cannot be used"),
+        };
+        let id = {
+            let mut worker = self.worker.borrow_mut();
+            worker.set_time(self.clock.monotonic());
+            worker.accept(peer)
+        };
+        let Some(id) = id else {
+            return socket.shut();
+        };
+        let io =
+            Rc::new(Io { id, socket, resume: Notify::new(), writing: Cell::new(false), reader: RefCell::new(None) });
+        self.connections.borrow_mut().insert(id, io.clone());
+        let (driver, reading) = (self.clone(), io.clone());
+        let reader = spawn_local(async move {
+            S::read(driver.clone(), reading).await;
+            driver.ended(id);
+        });
+        *io.reader.borrow_mut() = Some(reader.abort_handle());
+    }
+}
+
+/// A second descriptor for the same eventfd, for the runtime to watch.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, for types that may close their descriptor early; an OwnedFd does not"
+)]
+fn watched(fd: BorrowedFd<'_>) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(fd.try_clone_to_owned()?)
+}
+
+fn on_event<S: Socket>(driver: &Rc<Driver<S>>, fd: AsyncFd<OwnedFd>, tell: fn(&mut Worker)) -> AbortHandle {
+    let driver = driver.clone();
+    let task = spawn_local(async move {
+        while let Ok(mut ready) = fd.readable().await {
+            // Cleared before the worker reads the eventfd: what comes in between is seen again.
+            ready.clear_ready();
+            driver.event(tell);
+        }
+    });
+    task.abort_handle()
+}
+
+/// Runs one network thread until the broker stops. `ready` hears whether it came up.
+pub(super) async fn serve<S: Socket>(mut post: Post, ready: impl FnOnce(std::io::Result<()>)) {
+    let prepared = (|| {
+        let worker = Worker::new(post.shared.clone(), post.index, post.mailboxes.clone(), post.cold_reads.clone())?;
+        let fds = (watched(worker.acked_fd())?, watched(worker.written_fd())?, watched(worker.watched_fd())?);
+        let listener = post.listener.take().map(tokio::net::TcpListener::from_std).transpose()?;
+        Ok((worker, fds, listener))
+    })();
+    let (worker, (acked, written, watched), listener) = match prepared {
+        Ok(prepared) => {
+            ready(Ok(()));
+            prepared
+        }
+        Err(error) => return ready(Err(error)),
+    };
+    let driver = Rc::new(Driver {
+        worker: RefCell::new(worker),
+        shared: post.shared.clone(),
+        clock: post.clock.clone(),
+        turn: Notify::new(),
+        connections: RefCell::new(HashMap::new()),
+    });
+    let mut tasks = vec![
+        on_event::<S>(&driver, acked, Worker::acked),
+        on_event::<S>(&driver, written, Worker::written),
+        on_event::<S>(&driver, watched, Worker::watched),
+    ];
+    let turning = driver.clone();
+    let turn = spawn_local(async move {
+        loop {
+            turning.turn.notified().await;
+            turning.event(Worker::end_of_turn);
+        }
+    });
+    tasks.push(turn.abort_handle());
+    let ticking = driver.clone();
+    let tick = spawn_local(async move {
+        let mut interval = tokio::time::interval(limits::TICK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            ticking.event(Worker::tick);
+        }
+    });
+    tasks.push(tick.abort_handle());
+    let opening = driver.clone();
+    let mut incoming = post.incoming;
+    let arrivals = spawn_local(async move {
+        while let Some(accepted) = incoming.recv().await {
+            opening.open(accepted);
+        }
+    });
+    let mut accepting = vec![arrivals.abort_handle()];
+    if let Some(listener) = listener {
+        accepting.push(spawn_local(accept(listener, post.threads)).abort_handle());
+    }
+    while !driver.shared.is_closing() {
+        post.wake.notified().await;
+        driver.event(Worker::mail);
+    }
+    accepting.iter().for_each(AbortHandle::abort);
+    settle(&driver, &post.wake).await;
+    tasks.iter().for_each(AbortHandle::abort);
+    let left: Vec<ConnectionId> = driver.connections.borrow().keys().copied().collect();
+    for id in left {
+        driver.ended(id);
+    }
+}
+
+/// Gives every connection that is accepted to the next thread.
+async fn accept(listener: tokio::net::TcpListener, threads: Vec<UnboundedSender<Accepted>>) {
+    for thread in threads.iter().cycle() {
+        let (stream, peer) = loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => match stream.into_std() {
+                    Ok(stream) => break (stream, peer),
+                    Err(error) => tracing::warn!(%peer, %error, "an accepted connection cannot be used"),
+                },
+                Err(error) => {
+                    // Out of descriptors, most likely: some will be free again.
+                    tracing::warn!(%error, "cannot accept connections");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        };
+        // A thread that is gone has stopped, and so does the broker.
+        drop(thread.send((stream, peer)));
+    }
+}
+
+/// Reads no more, and waits until everything taken is answered, as long as a client would wait for it.
+async fn settle<S: Socket>(driver: &Rc<Driver<S>>, wake: &Notify) {
+    for io in driver.connections.borrow().values() {
+        if let Some(reader) = io.reader.take() {
+            reader.abort();
+        }
+    }
+    driver.event(Worker::stop);
+    let patience = driver.shared.settings.ack_timeout + Duration::from_millis(500);
+    let settled = async {
+        while !driver.worker.borrow().is_settled() {
+            // Bounded, because not everything that settles a worker comes with a wake-up.
+            drop(tokio::time::timeout(Duration::from_millis(5), wake.notified()).await);
+            driver.event(Worker::mail);
+        }
+    };
+    if tokio::time::timeout(patience, settled).await.is_err() {
+        tracing::warn!(
+            thread = driver.worker.borrow().index(),
+            "stopped with answers that could not be written in time"
+        );
+    }
+}

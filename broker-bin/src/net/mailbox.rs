@@ -1,0 +1,71 @@
+//! What network threads and readers tell each other.
+
+use std::sync::Mutex;
+
+use super::{ConnectionId, ReplyTo};
+use crate::features::Reply;
+
+/// Something for a connection of another thread.
+#[derive(Debug)]
+pub enum Mail {
+    /// The members of a group changed.
+    Notice {
+        /// Whom to tell.
+        connection: ConnectionId,
+        /// Which group.
+        group: Box<str>,
+    },
+    /// A read from the disk is done.
+    Read {
+        /// Who asked.
+        to: ReplyTo,
+        /// The answer.
+        reply: Reply,
+        /// Messages in it.
+        messages: usize,
+    },
+}
+
+/// Wakes the thread that a mailbox belongs to.
+pub trait Wake: Send + Sync {
+    /// Makes it look into its mailbox soon. Callable from any thread.
+    fn wake(&self);
+}
+
+/// One thread's mailbox.
+pub struct Mailbox {
+    mail: Mutex<Vec<Mail>>,
+    wake: Box<dyn Wake>,
+}
+
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailbox").finish_non_exhaustive()
+    }
+}
+
+impl Mailbox {
+    /// An empty mailbox.
+    #[must_use]
+    pub fn new(wake: Box<dyn Wake>) -> Mailbox {
+        Mailbox { mail: Mutex::default(), wake }
+    }
+
+    /// Puts something in, and wakes the owner when it was empty.
+    pub fn post(&self, mail: Mail) {
+        let was_empty = {
+            let mut all = self.mail.lock().expect("no holder panics");
+            all.push(mail);
+            all.len() == 1
+        };
+        if was_empty {
+            self.wake.wake();
+        }
+    }
+
+    /// Takes everything out.
+    #[must_use]
+    pub fn take(&self) -> Vec<Mail> {
+        std::mem::take(&mut *self.mail.lock().expect("no holder panics"))
+    }
+}

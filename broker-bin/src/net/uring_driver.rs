@@ -1,0 +1,75 @@
+//! The other driver: tokio-uring, behind the feature `net-uring`. The same [`super::Worker`], the same tasks; reads and writes
+//! are completions with buffers of their own.
+//!
+//! It exists to be compared: the crate has had no release since 2024, and nothing else depends on it.
+
+use std::net::Shutdown;
+use std::rc::Rc;
+
+use tokio::task::spawn_local;
+use tokio_uring::net::TcpStream;
+
+use super::driver::{Driver, Io, Post, Socket, serve};
+use crate::limits;
+
+/// Operations that can be handed to the kernel at once.
+const RING_ENTRIES: u32 = 1024;
+
+/// Runs one network thread on `io_uring` until the broker stops. `ready` hears whether it came up: not where the kernel refuses it.
+pub(crate) fn run(post: Post, ready: impl FnOnce(std::io::Result<()>)) {
+    let mut builder = tokio_uring::builder();
+    builder.entries(RING_ENTRIES);
+    match tokio_uring::Runtime::new(&builder) {
+        Ok(runtime) => runtime.block_on(serve::<TcpStream>(post, ready)),
+        Err(error) => ready(Err(error)),
+    }
+}
+
+impl Socket for TcpStream {
+    fn adopt(stream: std::net::TcpStream) -> std::io::Result<Self> {
+        // On a non-blocking socket the kernel would answer "not now" instead of waiting.
+        stream.set_nonblocking(false)?;
+        Ok(TcpStream::from_std(stream))
+    }
+
+    async fn read(driver: Rc<Driver<Self>>, io: Rc<Io<Self>>) {
+        let mut buffer = vec![0; limits::READ_BYTES / 4];
+        loop {
+            driver.may_read(&io).await;
+            let (outcome, returned) = io.socket.read(buffer).await;
+            buffer = returned;
+            match outcome {
+                Ok(0) | Err(_) => return,
+                Ok(count) => driver.received(io.id, &buffer[..count]),
+            }
+        }
+    }
+
+    fn write(driver: &Rc<Driver<Self>>, io: &Rc<Io<Self>>) {
+        if io.writing.get() || driver.worker.borrow_mut().output(io.id).is_empty() {
+            return;
+        }
+        io.writing.set(true);
+        let (driver, io) = (driver.clone(), io.clone());
+        spawn_local(async move {
+            loop {
+                let output = driver.worker.borrow_mut().take_output(io.id);
+                if output.is_empty() {
+                    break;
+                }
+                let (outcome, _) = io.socket.write_all(Vec::from(output)).await;
+                driver.worker.borrow_mut().wrote_taken(io.id);
+                if outcome.is_err() {
+                    break;
+                }
+                driver.written(&io);
+            }
+            io.writing.set(false);
+        });
+    }
+
+    fn shut(&self) {
+        // A read in flight holds the socket open: this ends it.
+        drop(self.shutdown(Shutdown::Both));
+    }
+}

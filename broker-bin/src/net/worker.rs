@@ -1,0 +1,860 @@
+//! What one network thread does, without its thread: connections, the batches parsed in this turn, and the answers that wait.
+//!
+//! 1. Everything parsed in one turn is appended by one call; its answers leave when the acked watermark has passed them, all that it
+//!    passed at one notification.
+//! 2. Acks wait in the order of the log, so the first one decides when to wake up.
+//! 3. No answer is given twice, and none to a oneway request.
+//! 4. What does not fit the log buffer waits here, and the connections that it came by are not read meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anchorlog_engine::{AppendError, AppendOutcome, Lsn, Subscription, Watcher, Watermark, WriteBatch};
+
+use super::connection::{CloseReason, Connection};
+use super::held::{HeldPull, HeldPulls};
+use super::mailbox::{Mail, Mailbox};
+use super::readers::{ColdPull, ColdReads};
+use super::{ConnectionId, ReplyTo};
+use crate::features::groups::Change;
+use crate::features::pull::{Evaluation, Pull, evaluate};
+use crate::features::send::Sending;
+use crate::features::{Outcome, Reply, Request, code};
+use crate::journal::FlushError;
+use crate::limits;
+use crate::router;
+use crate::shared::Shared;
+use crate::wire::codes::request as ask;
+use crate::wire::header::Head;
+use crate::wire::{Encoding, FrameRef, Header};
+
+/// A send that is parsed and not appended.
+#[derive(Debug)]
+struct Parsed {
+    to: ReplyTo,
+    sending: Sending,
+    since: Duration,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Sent(Sending),
+    Journaled(Reply),
+}
+
+/// An answer that waits for the acked watermark.
+#[derive(Debug)]
+struct Ack {
+    end_lsn: Lsn,
+    deadline: Duration,
+    to: ReplyTo,
+    answer: Answer,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    /// Absent while its requests are handled.
+    connection: Option<Box<Connection>>,
+    taken: bool,
+}
+
+/// One network thread's state.
+pub struct Worker {
+    shared: Arc<Shared>,
+    index: u16,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    now: Duration,
+    /// Parsed and not appended, in order; the same length as `parsed`.
+    batches: Vec<WriteBatch>,
+    parsed: VecDeque<Parsed>,
+    spare: Vec<WriteBatch>,
+    outcomes: Vec<AppendOutcome>,
+    /// Answers that wait for the journal to be flushed.
+    journaling: Vec<(ReplyTo, Reply)>,
+    acks: VecDeque<Ack>,
+    acked_mark: Subscription,
+    acked_armed: bool,
+    written_mark: Subscription,
+    /// Connections that wait for space in the log buffer; while there are any, `written_mark` is armed.
+    blocked: Vec<ConnectionId>,
+    full: bool,
+    held: HeldPulls,
+    watcher: Arc<Watcher>,
+    woken: Vec<u64>,
+    mailboxes: Arc<[Mailbox]>,
+    cold_reads: ColdReads,
+    dirty: Vec<ConnectionId>,
+    next_opaque: i32,
+    swept: Duration,
+    complained: Option<Duration>,
+    complaints: u64,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// A worker without connections; its mailbox is the one at `index`.
+    ///
+    /// # Errors
+    /// When the kernel has no more descriptors.
+    pub fn new(
+        shared: Arc<Shared>,
+        index: u16,
+        mailboxes: Arc<[Mailbox]>,
+        cold_reads: ColdReads,
+    ) -> std::io::Result<Worker> {
+        let acked_mark = shared.engine.subscribe(Watermark::Acked)?;
+        let written_mark = shared.engine.subscribe(Watermark::Written)?;
+        Ok(Worker {
+            shared,
+            index,
+            slots: Vec::new(),
+            free: Vec::new(),
+            now: Duration::ZERO,
+            batches: Vec::new(),
+            parsed: VecDeque::new(),
+            spare: Vec::new(),
+            outcomes: Vec::new(),
+            journaling: Vec::new(),
+            acks: VecDeque::new(),
+            acked_mark,
+            acked_armed: false,
+            written_mark,
+            blocked: Vec::new(),
+            full: false,
+            held: HeldPulls::default(),
+            watcher: Watcher::new()?,
+            woken: Vec::new(),
+            mailboxes,
+            cold_reads,
+            dirty: Vec::new(),
+            next_opaque: 0,
+            swept: Duration::ZERO,
+            complained: None,
+            complaints: 0,
+        })
+    }
+
+    /// Becomes readable when [`Worker::acked`] has something to do.
+    #[must_use]
+    pub fn acked_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.acked_mark.fd()
+    }
+
+    /// Becomes readable when [`Worker::written`] has something to do.
+    #[must_use]
+    pub fn written_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.written_mark.fd()
+    }
+
+    /// Becomes readable when [`Worker::watched`] has something to do.
+    #[must_use]
+    pub fn watched_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.watcher.fd()
+    }
+
+    /// Tells the time, before anything else is told.
+    pub fn set_time(&mut self, monotonic: Duration) {
+        self.now = monotonic;
+    }
+
+    /// Takes a new connection; `None` when there are too many.
+    pub fn accept(&mut self, peer: std::net::SocketAddr) -> Option<ConnectionId> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if self.slots.len() >= limits::CONNECTIONS_PER_WORKER_MAX => {
+                self.shared.counters.connections_refused.add(1);
+                return None;
+            }
+            None => {
+                self.slots.push(Slot::default());
+                u32::try_from(self.slots.len() - 1).ok()?
+            }
+        };
+        let place = &mut self.slots[slot as usize];
+        let id = ConnectionId { worker: self.index, slot, generation: place.generation };
+        place.connection = Some(Box::new(Connection::new(id, peer, self.now)));
+        place.taken = true;
+        self.shared.counters.connections.add(1);
+        Some(id)
+    }
+
+    /// Which network thread this is.
+    #[must_use]
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    fn connection(&mut self, id: ConnectionId) -> Option<&mut Box<Connection>> {
+        let place = self.slots.get_mut(id.slot as usize)?;
+        if place.generation != id.generation { None } else { place.connection.as_mut() }
+    }
+
+    /// Bytes arrived. Call [`Worker::end_of_turn`] when all that is readable has been given.
+    pub fn bytes_in(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(mut connection) = self.lend(id) else { return };
+        connection.last_traffic = self.now;
+        if connection.input.is_empty() {
+            let used = self.requests(&mut connection, bytes);
+            connection.input.extend_from_slice(&bytes[used..]);
+        } else {
+            connection.input.extend_from_slice(bytes);
+            self.go_on(&mut connection);
+        }
+        self.give_back(connection);
+    }
+
+    /// Takes a connection out while its requests are handled.
+    fn lend(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
+        let place = self.slots.get_mut(id.slot as usize)?;
+        if place.generation != id.generation { None } else { place.connection.take() }
+    }
+
+    fn give_back(&mut self, connection: Box<Connection>) {
+        let slot = connection.id.slot as usize;
+        self.slots[slot].connection = Some(connection);
+    }
+
+    /// Handles what lies in the input.
+    fn go_on(&mut self, connection: &mut Connection) {
+        let mut input = std::mem::take(&mut connection.input);
+        let used = self.requests(connection, &input);
+        if used == input.len() && input.capacity() > limits::OUT_PAUSE_BYTES {
+            input = Vec::new();
+        }
+        input.drain(..used.min(input.len()));
+        connection.input = input;
+    }
+
+    /// Handles every whole request at the start of `bytes`; says how many bytes that were.
+    fn requests(&mut self, connection: &mut Connection, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        while !connection.is_paused() {
+            let frame = match FrameRef::parse(&bytes[used..]) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(error) => {
+                    self.bad_frame(connection, error.to_string());
+                    return bytes.len();
+                }
+            };
+            used += frame.total_bytes();
+            match Header::of(&frame) {
+                // An answer to something that was asked of the client: nothing is awaited.
+                Ok(header) if header.is_response() => {}
+                Ok(header) => self.request(connection, &header, frame.body),
+                Err(error) => {
+                    self.bad_frame(connection, error.to_string());
+                    return bytes.len();
+                }
+            }
+        }
+        used
+    }
+
+    fn bad_frame(&mut self, connection: &mut Connection, what: String) {
+        self.shared.counters.bad_frames.add(1);
+        self.close_because(connection, CloseReason::BadFrame(what));
+    }
+
+    fn request(&mut self, connection: &mut Connection, header: &Header<'_>, body: &[u8]) {
+        self.shared.counters.requests.add(1);
+        let to = ReplyTo {
+            connection: connection.id,
+            opaque: header.opaque,
+            encoding: header.encoding,
+            oneway: header.is_oneway(),
+        };
+        let request = Request { header, body, connection: connection.id, peer: connection.peer };
+        let mut batch = self.spare.pop().unwrap_or_default();
+        let mut joined = Vec::new();
+        let outcome = router::route(&self.shared, &request, &mut batch, &mut joined);
+        if let Outcome::Append(sending) = outcome {
+            self.batches.push(batch);
+            self.parsed.push_back(Parsed { to, sending, since: self.now });
+            return;
+        }
+        batch.clear();
+        self.spare.push(batch);
+        match outcome {
+            Outcome::Append(_) => {}
+            Outcome::Reply(reply) => self.answer(connection, to, &reply),
+            Outcome::Journaled(reply) => self.journaling.push((to, reply)),
+            Outcome::Pull(pull) => self.pull(connection, to, pull),
+            Outcome::Tell { reply, changes } => {
+                if header.code == ask::HEART_BEAT {
+                    connection.last_heartbeat = self.now;
+                    connection.groups.extend(joined);
+                }
+                if header.code == ask::UNREGISTER_CLIENT {
+                    for (group, _) in &changes {
+                        connection.groups.remove(group);
+                    }
+                }
+                self.answer(connection, to, &reply);
+                for (group, change) in changes {
+                    self.tell(Some(connection), &group, &change);
+                }
+            }
+        }
+    }
+
+    fn pull(&mut self, connection: &mut Connection, to: ReplyTo, pull: Box<Pull>) {
+        match evaluate(&self.shared, &pull, false, false) {
+            Evaluation::Answer(reply, messages) => self.pulled(connection, to, &reply, messages),
+            Evaluation::NeedsDisk => self.read_cold(connection, to, pull),
+            Evaluation::Nothing(from) => {
+                let held_too_many = connection.held.len() >= limits::HELD_PER_CONNECTION_MAX;
+                let hold = pull.hold.filter(|_| !held_too_many && !to.oneway && !self.shared.is_closing());
+                let Some(hold) = hold else {
+                    let reply = pull.nothing(&self.shared);
+                    return self.answer(connection, to, &reply);
+                };
+                self.shared.counters.pulls_held.add(1);
+                let deadline = self.now + hold;
+                self.hold(connection, HeldPull { pull: Box::new(Pull { from, ..*pull }), to, deadline });
+            }
+        }
+    }
+
+    fn hold(&mut self, connection: &mut Connection, held: HeldPull) {
+        let token = self.held.hold(&self.shared.engine, &self.watcher, held);
+        connection.held.insert(token);
+    }
+
+    fn pulled(&mut self, connection: &mut Connection, to: ReplyTo, reply: &Reply, messages: usize) {
+        self.shared.counters.messages_pulled.add(messages as u64);
+        self.answer(connection, to, reply);
+    }
+
+    fn read_cold(&mut self, connection: &mut Connection, to: ReplyTo, pull: Box<Pull>) {
+        self.shared.counters.pulls_cold.add(1);
+        match self.cold_reads.submit(ColdPull { pull, to }) {
+            Ok(()) => connection.cold += 1,
+            Err(ColdPull { pull, .. }) => {
+                let reply = pull.nothing(&self.shared);
+                self.answer(connection, to, &reply);
+            }
+        }
+    }
+
+    fn answer(&mut self, connection: &mut Connection, to: ReplyTo, reply: &Reply) {
+        if to.oneway {
+            return;
+        }
+        write_reply(connection, to, reply);
+        self.touched(connection);
+    }
+
+    /// The driver must look at this connection.
+    fn touched(&mut self, connection: &mut Connection) {
+        if connection.unread() > limits::OUT_BYTES_MAX && connection.close.is_none() {
+            self.shared.counters.slow_readers.add(1);
+            self.close_because(connection, CloseReason::SlowReader);
+        }
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(connection.id);
+        }
+    }
+
+    fn close_because(&mut self, connection: &mut Connection, reason: CloseReason) {
+        // At most one line a second: a peer must not be able to fill a disk with our log.
+        if self.complained.is_none_or(|last| self.now >= last + Duration::from_secs(1)) {
+            tracing::warn!(peer = %connection.peer, suppressed = self.complaints, ?reason, "closed a connection");
+            self.complained = Some(self.now);
+            self.complaints = 0;
+        } else {
+            self.complaints += 1;
+        }
+        connection.close = Some(reason);
+        connection.input = Vec::new();
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(connection.id);
+        }
+    }
+
+    /// Tells the members of a group that it changed. `lent`: a connection that is out of its slot.
+    fn tell(&mut self, mut lent: Option<&mut Connection>, group: &str, change: &Change) {
+        for &member in &change.notify {
+            if member.worker != self.index {
+                if let Some(mailbox) = self.mailboxes.get(usize::from(member.worker)) {
+                    mailbox.post(Mail::Notice { connection: member, group: group.into() });
+                }
+                continue;
+            }
+            match lent.as_deref_mut() {
+                Some(connection) if connection.id == member => self.notice(connection, group),
+                _ => {
+                    if let Some(mut connection) = self.lend(member) {
+                        self.notice(&mut connection, group);
+                        self.give_back(connection);
+                    }
+                }
+            }
+        }
+    }
+
+    fn notice(&mut self, connection: &mut Connection, group: &str) {
+        self.next_opaque = self.next_opaque.wrapping_add(1) & i32::MAX;
+        let head = Head::request(Encoding::Json, ask::NOTIFY_CONSUMER_IDS_CHANGED, self.next_opaque).oneway();
+        let mut frame = head.encode(&mut connection.output);
+        frame.field("consumerGroup", group);
+        let finished = frame.finish(&[]);
+        debug_assert!(finished.is_ok(), "a group's name fits a frame");
+        self.touched(connection);
+    }
+
+    /// Appends everything that was parsed, in one call, and releases what is acknowledged already.
+    pub fn end_of_turn(&mut self) {
+        if !self.flush_journal() {
+            return;
+        }
+        while !self.batches.is_empty() {
+            self.outcomes.clear();
+            let outcome = self.shared.engine.append_all(&mut self.batches, &mut self.outcomes);
+            self.appended();
+            match outcome {
+                Ok(_) if self.batches.is_empty() => {}
+                Ok(_) => {
+                    self.block();
+                    break;
+                }
+                Err(AppendError::Full { .. }) => {
+                    self.block();
+                    break;
+                }
+                Err(error) => self.refuse_first(&error),
+            }
+        }
+        if self.batches.is_empty() {
+            self.unblock();
+        }
+        self.release();
+    }
+
+    /// Appends the journal's changes, which stand before the messages of this turn. False when there is no room for them.
+    fn flush_journal(&mut self) -> bool {
+        if self.journaling.is_empty() && !self.shared.state.is_urgent() {
+            return true;
+        }
+        match self.shared.state.flush(&self.shared.engine) {
+            Ok(end_lsn) => {
+                // Another thread may have appended them, before or behind what waits here.
+                let end_lsn = self.acks.back().map_or(end_lsn, |last| last.end_lsn.max(end_lsn));
+                let deadline = self.now + self.shared.settings.ack_timeout;
+                for (to, reply) in self.journaling.drain(..) {
+                    self.acks.push_back(Ack { end_lsn, deadline, to, answer: Answer::Journaled(reply) });
+                }
+                true
+            }
+            Err(FlushError::Full) => {
+                self.block();
+                false
+            }
+            Err(error) => {
+                let reply = Reply::failure(code::SERVICE_NOT_AVAILABLE, format!("nothing was stored: {error}"));
+                for (to, _) in std::mem::take(&mut self.journaling) {
+                    self.answer_to(to, &reply);
+                }
+                true
+            }
+        }
+    }
+
+    /// Moves what was appended from the batches to the acks.
+    fn appended(&mut self) {
+        let count = self.outcomes.len();
+        for mut batch in self.batches.drain(..count) {
+            // A buffer that grew for one large message is not kept.
+            if batch.frame_bytes() <= limits::READ_BYTES as u64 {
+                batch.clear();
+                self.spare.push(batch);
+            }
+        }
+        for outcome in &self.outcomes {
+            let Some(Parsed { to, mut sending, since }) = self.parsed.pop_front() else { break };
+            sending.appended(outcome);
+            let deadline = since + self.shared.settings.ack_timeout;
+            self.acks.push_back(Ack { end_lsn: outcome.end_lsn, deadline, to, answer: Answer::Sent(sending) });
+        }
+    }
+
+    /// The first batch can never be appended.
+    fn refuse_first(&mut self, error: &AppendError) {
+        let code = match error {
+            AppendError::TooLarge(_) | AppendError::Empty => code::MESSAGE_ILLEGAL,
+            _ => code::SERVICE_NOT_AVAILABLE,
+        };
+        self.refuse(code, format!("nothing was stored: {error}"));
+    }
+
+    fn refuse(&mut self, code: i32, remark: String) {
+        self.batches.remove(0);
+        if let Some(Parsed { to, .. }) = self.parsed.pop_front() {
+            self.shared.counters.sends_refused.add(1);
+            self.answer_to(to, &Reply::failure(code, remark));
+        }
+    }
+
+    fn answer_to(&mut self, to: ReplyTo, reply: &Reply) {
+        if to.oneway {
+            return;
+        }
+        if let Some(mut connection) = self.lend(to.connection) {
+            self.answer(&mut connection, to, reply);
+            self.give_back(connection);
+        }
+    }
+
+    /// What is left waits for the written watermark, and its connections wait too.
+    fn block(&mut self) {
+        if !self.full {
+            self.full = true;
+            self.shared.counters.sends_blocked.add(self.batches.len() as u64);
+        }
+        let waiting: Vec<ConnectionId> = self.parsed.iter().map(|parsed| parsed.to.connection).collect();
+        let journaling: Vec<ConnectionId> = self.journaling.iter().map(|(to, _)| to.connection).collect();
+        for id in waiting.into_iter().chain(journaling) {
+            let Some(connection) = self.connection(id) else { continue };
+            if !connection.blocked {
+                connection.blocked = true;
+                self.blocked.push(id);
+            }
+        }
+        // Any progress frees some of the buffer.
+        let written = self.written_mark.current();
+        self.written_mark.arm(written.plus(1));
+    }
+
+    fn unblock(&mut self) {
+        self.full = false;
+        for id in std::mem::take(&mut self.blocked) {
+            if let Some(mut connection) = self.lend(id) {
+                connection.blocked = false;
+                self.touched(&mut connection);
+                self.give_back(connection);
+            }
+        }
+    }
+
+    /// The written watermark has moved, or time has passed: tries again what did not fit.
+    pub fn written(&mut self) {
+        let _ = self.written_mark.drain();
+        if self.full {
+            self.end_of_turn();
+        }
+    }
+
+    /// The acked watermark has moved, or the log is fenced.
+    pub fn acked(&mut self) {
+        let _ = self.acked_mark.drain();
+        self.acked_armed = false;
+        self.release();
+    }
+
+    fn release(&mut self) {
+        let acked = self.acked_mark.current();
+        while let Some(ack) = self.acks.pop_front_if(|ack| ack.end_lsn <= acked) {
+            if let Answer::Sent(sending) = &ack.answer {
+                self.shared.counters.messages_acked.add(sending.count());
+            }
+            self.give(&ack, code::SUCCESS, None);
+        }
+        if self.acks.is_empty() {
+            return;
+        }
+        if self.shared.engine.fenced().is_some() {
+            while let Some(ack) = self.acks.pop_front() {
+                self.unconfirmed(
+                    &ack,
+                    "stored in the log, which failed before it was confirmed; it may or may not be there",
+                );
+            }
+        } else if !self.acked_armed
+            && let Some(first) = self.acks.front()
+        {
+            self.acked_armed = true;
+            self.acked_mark.arm(first.end_lsn);
+        }
+    }
+
+    fn unconfirmed(&mut self, ack: &Ack, remark: &'static str) {
+        match &ack.answer {
+            Answer::Sent(sending) => {
+                self.shared.counters.messages_unconfirmed.add(sending.count());
+                self.give(ack, code::FLUSH_DISK_TIMEOUT, Some(remark));
+            }
+            Answer::Journaled(_) => self.answer_to(ack.to, &Reply::failure(code::SYSTEM_ERROR, remark)),
+        }
+    }
+
+    /// Gives an answer to whoever waits for it, when the connection is still there.
+    fn give(&mut self, ack: &Ack, code: i32, remark: Option<&'static str>) {
+        if ack.to.oneway {
+            return;
+        }
+        let Some(mut connection) = self.lend(ack.to.connection) else { return };
+        match &ack.answer {
+            Answer::Sent(sending) => {
+                let head = Head::response(ack.to.encoding, code, ack.to.opaque).with_remark(remark);
+                sending.write(head.encode(&mut connection.output), self.shared.settings.advertise);
+            }
+            Answer::Journaled(reply) => write_reply(&mut connection, ack.to, reply),
+        }
+        self.touched(&mut connection);
+        self.give_back(connection);
+    }
+
+    /// Watched queues got messages.
+    pub fn watched(&mut self) {
+        let mut woken = std::mem::take(&mut self.woken);
+        self.watcher.drain(&mut woken);
+        for token in woken.drain(..) {
+            let Some(held) = self.held.take(token) else { continue };
+            let Some(mut connection) = self.lend(held.to.connection) else { continue };
+            connection.held.remove(&token);
+            self.wake(&mut connection, held);
+            self.give_back(connection);
+        }
+        self.woken = woken;
+    }
+
+    fn wake(&mut self, connection: &mut Connection, mut held: HeldPull) {
+        if connection.is_full() || connection.cold >= limits::COLD_PER_CONNECTION_MAX {
+            connection.deferred.push(held);
+            return;
+        }
+        match evaluate(&self.shared, &held.pull, true, false) {
+            Evaluation::Answer(reply, messages) => self.pulled(connection, held.to, &reply, messages),
+            Evaluation::NeedsDisk => self.read_cold(connection, held.to, held.pull),
+            Evaluation::Nothing(from) => {
+                held.pull.from = from;
+                self.hold(connection, held);
+            }
+        }
+    }
+
+    /// Looks into the mailbox.
+    pub fn mail(&mut self) {
+        let Some(mailbox) = self.mailboxes.get(usize::from(self.index)) else { return };
+        for mail in mailbox.take() {
+            match mail {
+                Mail::Notice { connection, group } => {
+                    if let Some(mut connection) = self.lend(connection) {
+                        self.notice(&mut connection, &group);
+                        self.give_back(connection);
+                    }
+                }
+                Mail::Read { to, reply, messages } => {
+                    if let Some(mut connection) = self.lend(to.connection) {
+                        connection.cold = connection.cold.saturating_sub(1);
+                        self.pulled(&mut connection, to, &reply, messages);
+                        self.give_back(connection);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Time has passed; see [`Worker::set_time`].
+    pub fn tick(&mut self) {
+        while let Some(token) = self.held.due(self.now) {
+            self.end_hold(token);
+        }
+        let now = self.now;
+        while let Some(ack) = self.acks.pop_front_if(|ack| ack.deadline <= now) {
+            self.unconfirmed(&ack, "stored; the disk has not confirmed it in time");
+        }
+        if self.full {
+            let busy_timeout = self.shared.settings.busy_timeout;
+            while self.parsed.front().is_some_and(|parsed| parsed.since + busy_timeout <= now) {
+                self.refuse(
+                    code::SERVICE_NOT_AVAILABLE,
+                    "[BUSY] the log buffer is full; nothing was stored".to_owned(),
+                );
+            }
+            self.end_of_turn();
+        }
+        // An urgent change of another thread's request may wait for nobody.
+        if self.shared.state.is_urgent() {
+            self.end_of_turn();
+        }
+        if now >= self.swept + Duration::from_secs(1) {
+            self.swept = now;
+            self.sweep();
+        }
+    }
+
+    fn end_hold(&mut self, token: u64) {
+        let Some(held) = self.held.cancel(&self.shared.engine, &self.watcher, token) else { return };
+        if let Some(mut connection) = self.lend(held.to.connection) {
+            connection.held.remove(&token);
+            let reply = held.pull.nothing(&self.shared);
+            self.answer(&mut connection, held.to, &reply);
+            self.give_back(connection);
+        }
+    }
+
+    /// Looks for connections and clients that went silent.
+    fn sweep(&mut self) {
+        for slot in 0..self.slots.len() {
+            let Some(mut connection) = self.slots[slot].connection.take() else { continue };
+            if self.now >= connection.last_heartbeat + limits::IDLE_MAX && !connection.groups.is_empty() {
+                self.leave_all(&mut connection);
+            }
+            if self.now >= connection.last_traffic + limits::IDLE_MAX && connection.close.is_none() {
+                self.shared.counters.idle_closed.add(1);
+                self.close_because(&mut connection, CloseReason::Idle);
+            }
+            self.give_back(connection);
+        }
+    }
+
+    fn leave_all(&mut self, connection: &mut Connection) {
+        for group in std::mem::take(&mut connection.groups) {
+            let change = self.shared.state.groups.leave(connection.id, &group);
+            self.tell(None, &group, &change);
+        }
+    }
+
+    /// The socket is gone, or the driver is about to close it.
+    pub fn closed(&mut self, id: ConnectionId) {
+        let Some(mut connection) = self.lend(id) else { return };
+        for token in std::mem::take(&mut connection.held) {
+            self.held.cancel(&self.shared.engine, &self.watcher, token);
+        }
+        self.leave_all(&mut connection);
+        let place = &mut self.slots[id.slot as usize];
+        place.generation = place.generation.wrapping_add(1);
+        place.taken = false;
+        self.free.push(id.slot);
+    }
+
+    /// The next connection that the driver must look at: to write, to read again, or to close.
+    pub fn next_dirty(&mut self) -> Option<ConnectionId> {
+        loop {
+            let id = self.dirty.pop()?;
+            if let Some(connection) = self.connection(id) {
+                connection.dirty = false;
+                return Some(id);
+            }
+        }
+    }
+
+    /// Bytes to write to this connection.
+    pub fn output(&mut self, id: ConnectionId) -> &[u8] {
+        self.connection(id).map_or(&[], |connection| &connection.output)
+    }
+
+    /// So many of [`Worker::output`]'s bytes are written.
+    pub fn wrote(&mut self, id: ConnectionId, bytes: usize) {
+        let now = self.now;
+        let Some(mut connection) = self.lend(id) else { return };
+        connection.wrote(bytes, now);
+        self.read_more(&mut connection);
+        self.give_back(connection);
+    }
+
+    /// Takes out all bytes to write, for a driver that must own them until it calls [`Worker::wrote_taken`].
+    pub fn take_output(&mut self, id: ConnectionId) -> bytes::BytesMut {
+        self.connection(id).map_or_else(bytes::BytesMut::new, |connection| {
+            connection.writing = connection.output.len();
+            std::mem::take(&mut connection.output)
+        })
+    }
+
+    /// What [`Worker::take_output`] gave is written.
+    pub fn wrote_taken(&mut self, id: ConnectionId) {
+        let now = self.now;
+        let Some(mut connection) = self.lend(id) else { return };
+        connection.writing = 0;
+        connection.last_traffic = now;
+        self.read_more(&mut connection);
+        self.give_back(connection);
+    }
+
+    /// Answers were read: what waited for that goes on.
+    fn read_more(&mut self, connection: &mut Connection) {
+        while !connection.deferred.is_empty() && !connection.is_full() {
+            let held = connection.deferred.remove(0);
+            self.wake(connection, held);
+        }
+    }
+
+    /// Handles requests that lie in a connection's input since it was paused. True when there were any: end the turn.
+    pub fn resume(&mut self, id: ConnectionId) -> bool {
+        let Some(mut connection) = self.lend(id) else { return false };
+        let before = connection.input.len();
+        if before > 0 && !connection.is_paused() {
+            self.go_on(&mut connection);
+        }
+        let after = connection.input.len();
+        self.give_back(connection);
+        after != before
+    }
+
+    /// Whether the driver should read from this connection now.
+    #[must_use]
+    pub fn wants_input(&mut self, id: ConnectionId) -> bool {
+        self.connection(id).is_some_and(|connection| !connection.is_paused())
+    }
+
+    /// Whether the driver should close this connection, after trying once to write what is left.
+    #[must_use]
+    pub fn wants_close(&mut self, id: ConnectionId) -> bool {
+        self.connection(id).is_none_or(|connection| connection.close.is_some())
+    }
+
+    /// The broker stops: answers every held pull. The driver reads no more and waits for [`Worker::is_settled`].
+    pub fn stop(&mut self) {
+        while let Some(token) = self.held.any() {
+            self.end_hold(token);
+        }
+        self.end_of_turn();
+    }
+
+    /// Whether every request taken is answered, and every answer written.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let written = |slot: &Slot| slot.connection.as_ref().is_none_or(|connection| connection.unread() == 0);
+        self.acks.is_empty() && self.batches.is_empty() && self.journaling.is_empty() && self.slots.iter().all(written)
+    }
+
+    /// Pulls that are held now.
+    #[must_use]
+    pub fn held_count(&self) -> usize {
+        self.held.count()
+    }
+}
+
+fn write_reply(connection: &mut Connection, to: ReplyTo, reply: &Reply) {
+    let head = Head::response(to.encoding, reply.code, to.opaque).with_remark(reply.remark.as_deref());
+    let mut frame = head.encode(&mut connection.output);
+    if let Some(fields) = &reply.fields {
+        frame.fields();
+        for (name, value) in fields {
+            frame.field(name, value);
+        }
+    }
+    if let Err(error) = frame.finish(&reply.body) {
+        let remark = format!("the answer cannot be sent: {error}");
+        let head = Head::response(to.encoding, code::SYSTEM_ERROR, to.opaque).with_remark(remark.as_str());
+        let finished = head.encode(&mut connection.output).finish(&[]);
+        debug_assert!(finished.is_ok(), "a remark fits a frame");
+    }
+}

@@ -1,0 +1,84 @@
+//! What all network threads share.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use anchorlog_engine::Engine;
+
+use crate::counters::Counters;
+use crate::features::send::MadeKeys;
+use crate::journal::State;
+
+/// What an operator chose, as far as handlers care.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The address that clients are told to dial; stands in routes and in every message's store host.
+    pub advertise: SocketAddr,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The broker's name.
+    pub broker: String,
+    /// Whether unknown topics are made on demand.
+    pub auto_create_topics: bool,
+    /// Queues of the template for such topics.
+    pub template_queues: u32,
+    /// Whether unknown groups are made on demand.
+    pub auto_create_groups: bool,
+    /// How long a send waits for its ack before it is answered as unconfirmed. Below every client's own 3 s.
+    pub ack_timeout: Duration,
+    /// How long a send waits for space in the log buffer before it is refused.
+    pub busy_timeout: Duration,
+}
+
+/// One broker: log, state, settings and counters.
+pub struct Shared {
+    /// The log.
+    pub engine: Engine,
+    /// Topics, groups, offsets.
+    pub state: State,
+    /// What the operator chose.
+    pub settings: Settings,
+    /// What happened so far.
+    pub counters: Counters,
+    /// Ids for messages that come without one.
+    pub made_keys: MadeKeys,
+    /// Set once, when the broker stops: what is not appended yet is refused.
+    pub closing: AtomicBool,
+    /// Spreads messages without a queue of their choice.
+    next_queue: AtomicU32,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Wires the parts.
+    #[must_use]
+    pub fn new(engine: Engine, state: State, settings: Settings, made_keys: MadeKeys) -> Shared {
+        Shared {
+            engine,
+            state,
+            settings,
+            counters: Counters::default(),
+            made_keys,
+            closing: AtomicBool::new(false),
+            next_queue: AtomicU32::new(0),
+        }
+    }
+
+    /// True once the broker stops.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Any of `count` queues, each as often as the others.
+    #[must_use]
+    pub fn any_queue(&self, count: u32) -> u32 {
+        self.next_queue.fetch_add(1, Ordering::Relaxed) % count.max(1)
+    }
+}

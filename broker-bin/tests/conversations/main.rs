@@ -1,0 +1,36 @@
+//! Scripted client sessions over a real socket and a real log on a real disk: does each get the protocol's answer?
+//!
+//! Every conversation runs over each driver. The numbers are those of the wire notes' section 8.6.
+
+mod damage;
+mod groups;
+mod naming;
+mod offsets;
+mod peer;
+mod pressure;
+mod pulling;
+mod restart;
+mod sending;
+mod stage;
+
+/// Runs conversations over every driver that this build has.
+macro_rules! over_every_driver {
+    ($($name:ident),* $(,)?) => {
+        mod over_epoll {
+            $(#[test]
+            fn $name() {
+                super::$name(anchorlog::Driver::Epoll);
+            })*
+        }
+        #[cfg(feature = "net-uring")]
+        mod over_uring {
+            $(#[test]
+            fn $name() {
+                if crate::stage::kernel_offers_uring(stringify!($name)) {
+                    super::$name(anchorlog::Driver::Uring);
+                }
+            })*
+        }
+    };
+}
+pub(crate) use over_every_driver;
