@@ -25,6 +25,8 @@ use crate::verify::{Verified, Verifier};
 const WARM_UP: Duration = Duration::from_millis(300);
 /// What a message takes in the log besides its body: frame, record, topic, key and properties. For the limit only.
 const OVERHEAD_BYTES: f64 = 280.0;
+/// What a row's store keeps.
+const RETAIN_BYTES: u64 = 1 << 30;
 const TOPIC: &str = "PerfTest";
 
 /// The hidden subcommand that serves.
@@ -38,7 +40,7 @@ struct Served {
 }
 
 impl Served {
-    fn start(store: &Path, durable: bool, backend: BackendChoice) -> Result<Served, PerfError> {
+    fn start(store: &Path, durable: bool, backend: BackendChoice, retain: Option<u64>) -> Result<Served, PerfError> {
         let program = std::env::current_exe().map_err(|source| PerfError::Io {
             what: "finding this program",
             path: "/proc/self/exe".into(),
@@ -49,6 +51,7 @@ impl Served {
             .arg("--dir")
             .arg(store)
             .args(["--flush", if durable { "sync" } else { "async" }, "--backend", backend_name(backend)])
+            .args(retain.map(|bytes| format!("--retain-bytes={bytes}")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -119,11 +122,11 @@ pub(crate) fn measure(spec: &RowSpec, dir: &Path, seed: u64, encoding: Encoding)
 
 fn measure_own(spec: &RowSpec, store: &Path, seed: u64, encoding: Encoding) -> Result<RowResult, PerfError> {
     let payloads = Payloads::new(spec.size, seed);
-    let broker = Served::start(store, spec.durable, spec.backend)?;
+    let broker = Served::start(store, spec.durable, spec.backend, Some(RETAIN_BYTES))?;
     let device = BlockDevice::below(store);
-    engine_rows::wait_until_quiet(device.as_ref());
+    engine_rows::wait_until_quiet(store);
     let topic = Topic::find_or_make(&broker.address, TOPIC)?;
-    let (window, sent) = send(spec, &topic, &payloads, encoding, device.as_ref(), Some(broker.child.id()))?;
+    let (window, mut sent) = send(spec, &topic, &payloads, encoding, device.as_ref(), Some(broker.child.id()))?;
     let backend = broker.backend.clone();
     let ending = if spec.durable {
         broker.kill()?;
@@ -132,8 +135,9 @@ fn measure_own(spec: &RowSpec, store: &Path, seed: u64, encoding: Encoding) -> R
         broker.stop()?;
         "the broker was stopped and started again before reading back"
     };
-    let broker = Served::start(store, spec.durable, spec.backend)?;
-    let verified = read_back(&topic.moved_to(&broker.address), &payloads, &sent)?;
+    // Without retention, which would go on recycling what is being read.
+    let broker = Served::start(store, spec.durable, spec.backend, None)?;
+    let verified = read_back(&topic.moved_to(&broker.address), &payloads, &mut sent)?;
     broker.stop()?;
     let mut notes = vec![ending.to_owned()];
     notes.extend(refusals(&sent));
@@ -154,8 +158,8 @@ pub(crate) fn measure_foreign(
 ) -> Result<RowResult, PerfError> {
     let payloads = Payloads::new(spec.size, seed);
     let topic = Topic::find_or_make(namesrv, topic)?;
-    let (window, sent) = send(spec, &topic, &payloads, encoding, device, None)?;
-    let verified = read_back(&topic, &payloads, &sent)?;
+    let (window, mut sent) = send(spec, &topic, &payloads, encoding, device, None)?;
+    let verified = read_back(&topic, &payloads, &mut sent)?;
     let notes = refusals(&sent);
     let durability = "as the broker is configured; an ack is its answer 0".to_owned();
     Ok(result(spec, "the broker's".to_owned(), durability, window, sent, verified, notes))
@@ -186,10 +190,16 @@ fn send(
     })
 }
 
-fn read_back(topic: &Topic, payloads: &Payloads, sent: &Sent) -> Result<Verified, PerfError> {
+fn read_back(topic: &Topic, payloads: &Payloads, sent: &mut Sent) -> Result<Verified, PerfError> {
     let acked = sent.ledgers.iter().map(|ledger| ledger.sent - ledger.unacked.len() as u64).sum();
     let mut verifier = Verifier::new(sent.ledgers.len());
-    client::read_back(topic, payloads, acked, &mut verifier)?;
+    let recycled = client::read_back(topic, payloads, acked, &mut verifier)?;
+    for (stream, ledger) in sent.ledgers.iter_mut().enumerate() {
+        if recycled[sent.queues[stream]] {
+            // Retention took the queue's beginning; where each of its streams goes on is where the first message was found.
+            ledger.recycled = verifier.first_found(stream).unwrap_or(ledger.sent);
+        }
+    }
     Ok(verifier.finish(&sent.ledgers))
 }
 

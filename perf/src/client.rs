@@ -281,7 +281,7 @@ impl Topic {
 
     /// Begins all queues at their ends.
     fn look_at_ends(&mut self) -> Result<(), PerfError> {
-        let ends = ends(self)?;
+        let ends = bounds(self, request::GET_MAX_OFFSET)?;
         for (queue, end) in self.queues.iter_mut().zip(ends) {
             queue.from = end;
         }
@@ -296,20 +296,19 @@ impl Topic {
     }
 }
 
-fn ends(topic: &Topic) -> Result<Vec<u64>, PerfError> {
+/// The first or the next offset of every queue, as `code` asks.
+fn bounds(topic: &Topic, code: i32) -> Result<Vec<u64>, PerfError> {
     let mut callers: BTreeMap<&str, Caller> = BTreeMap::new();
-    let mut ends = Vec::new();
+    let mut bounds = Vec::new();
     for queue in &topic.queues {
         if !callers.contains_key(queue.broker.as_str()) {
             callers.insert(&queue.broker, Caller::connect(&queue.broker)?);
         }
         let Some(caller) = callers.get_mut(queue.broker.as_str()) else { continue };
         let fields = [("topic", topic.name.as_str()), ("queueId", &queue.id.to_string())];
-        ends.push(
-            caller.call(request::GET_MAX_OFFSET, &fields, b"")?.ok("asking for a queue's end")?.number("offset")?,
-        );
+        bounds.push(caller.call(code, &fields, b"")?.ok("asking for a bound of a queue")?.number("offset")?);
     }
-    Ok(ends)
+    Ok(bounds)
 }
 
 /// The queues of a topic; `None` when the name server does not know it.
@@ -460,6 +459,8 @@ fn put_hex(out: &mut [u8], bytes: &[u8]) {
 
 struct Slot {
     template: Template,
+    /// Index of its queue in the topic.
+    queue: usize,
     ledger: StreamLedger,
     from_ns: u64,
     opaque: i32,
@@ -478,6 +479,8 @@ struct Connection {
 pub(crate) struct Sent {
     /// One a slot.
     pub(crate) ledgers: Vec<StreamLedger>,
+    /// The queue of each slot, by its place in the topic.
+    pub(crate) queues: Vec<usize>,
     /// Inside the window.
     pub(crate) latencies: Histogram<u64>,
     /// Answers other than success, by code.
@@ -522,12 +525,12 @@ impl<'a> Sender<'a> {
             let stream = connect(peer)?;
             stream.set_nonblocking(true).map_err(failed(peer, "switching waiting off"))?;
             epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, at as u64)).map_err(os)?;
-            let queues: Vec<u32> =
-                topic.queues.iter().filter(|queue| queue.broker == peer).map(|queue| queue.id).collect();
+            let of_peer = |index: &usize| topic.queues[*index].broker == peer;
+            let queues: Vec<usize> = (0..topic.queues.len()).filter(of_peer).collect();
             for slot in 0..each {
                 let queue = queues[(at / brokers.len() * each + slot) % queues.len()];
-                let template = Template::new(encoding, &topic.name, queue, payloads.size())?;
-                slots.push(Slot { template, ledger: StreamLedger::default(), from_ns: 0, opaque: 0 });
+                let template = Template::new(encoding, &topic.name, topic.queues[queue].id, payloads.size())?;
+                slots.push(Slot { template, queue, ledger: StreamLedger::default(), from_ns: 0, opaque: 0 });
             }
             let (peer, out) = (peer.to_owned(), Vec::with_capacity(1 << 16));
             connections.push(Connection { peer, stream, inbox: Inbox::new(), out, out_at: 0, waits_to_write: false });
@@ -582,6 +585,7 @@ impl<'a> Sender<'a> {
             }
         }
         Ok(Sent {
+            queues: self.slots.iter().map(|slot| slot.queue).collect(),
             ledgers: self.slots.into_iter().map(|slot| slot.ledger).collect(),
             latencies: recorder.into_latencies(),
             refused: self.refused,
@@ -683,7 +687,7 @@ fn clock_failed(error: nix::Error) -> PerfError {
     PerfError::Broker(format!("the client's timer: {error}"))
 }
 
-/// Pulls everything that was sent, one request in flight for each queue.
+/// Pulls everything that was sent, one request in flight for each queue; says of which queues retention took the beginning.
 ///
 /// # Errors
 /// When a broker does not answer or refuses.
@@ -692,25 +696,29 @@ pub(crate) fn read_back(
     payloads: &Payloads,
     acked: u64,
     verifier: &mut Verifier,
-) -> Result<(), PerfError> {
+) -> Result<Vec<bool>, PerfError> {
     let from: u64 = topic.queues.iter().map(|queue| queue.from).sum();
     let deadline = clock::now_ns() + 3 * SECOND_NS;
     let ends = loop {
         // A broker may index what it acknowledged a moment later.
-        let ends = ends(topic)?;
+        let ends = bounds(topic, request::GET_MAX_OFFSET)?;
         if ends.iter().sum::<u64>().saturating_sub(from) >= acked || clock::now_ns() > deadline {
             break ends;
         }
         clock::sleep(Duration::from_millis(20));
     };
+    let firsts = bounds(topic, request::GET_MIN_OFFSET)?;
+    let recycled = topic.queues.iter().zip(&firsts).map(|(queue, first)| *first > queue.from).collect();
     let mut brokers: Vec<&str> = topic.queues.iter().map(|queue| queue.broker.as_str()).collect();
     brokers.dedup();
     for broker in brokers {
         let mut caller = Caller::connect(broker)?;
         let mut asked: BTreeMap<i32, (&TopicQueue, u64, u64)> = BTreeMap::new();
-        for (queue, end) in topic.queues.iter().zip(&ends).filter(|(queue, _)| queue.broker == broker) {
-            if queue.from < *end {
-                asked.insert(pull(&mut caller, topic, queue, queue.from)?, (queue, queue.from, *end));
+        let bounds = firsts.iter().zip(&ends);
+        for (queue, (first, end)) in topic.queues.iter().zip(bounds).filter(|(queue, _)| queue.broker == broker) {
+            let from = queue.from.max(*first);
+            if from < *end {
+                asked.insert(pull(&mut caller, topic, queue, from)?, (queue, from, *end));
             }
         }
         while !asked.is_empty() {
@@ -736,7 +744,7 @@ pub(crate) fn read_back(
             }
         }
     }
-    Ok(())
+    Ok(recycled)
 }
 
 fn pull(caller: &mut Caller, topic: &Topic, queue: &TopicQueue, offset: u64) -> Result<i32, PerfError> {

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use anchorlog_engine::io::sys::BlockDevice;
 use anchorlog_engine::{
-    Append, AppendOutcome, Engine, EngineOptions, Fetch, FetchStatus, Flush, Lsn, Queue, QueueOffset, Watermark,
-    WriteBatch,
+    Append, AppendOutcome, Engine, EngineInfo, EngineOptions, Fetch, FetchStatus, Flush, Lsn, Queue, QueueOffset,
+    Watermark, WriteBatch,
 };
 use hdrhistogram::Histogram;
 
@@ -29,9 +29,11 @@ use crate::verify::{StreamLedger, Verified, Verifier};
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// What a row's store keeps: older segments are recycled, so that a fast row stays bounded.
 pub(crate) const RETAIN_BYTES: u64 = 512 << 20;
+/// Segments filled before a row begins: enough for the rows that do not fill their store.
+pub(crate) const SPARE_COUNT: usize = 8;
 const WARM_UP: Duration = Duration::from_millis(300);
 const WARM_UP_MAX: Duration = Duration::from_secs(4);
-const QUIET_MAX: Duration = Duration::from_secs(2);
+const QUIET_MAX: Duration = Duration::from_secs(5);
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How far the reader of a following row may fall behind before the producer waits for it.
 const FOLLOW_LAG_BYTES: u64 = 64 << 20;
@@ -67,6 +69,7 @@ fn options(spec: &RowSpec) -> EngineOptions {
     EngineOptions::default()
         .with_segment_bytes(SEGMENT_BYTES)
         .with_retain_bytes(Some(RETAIN_BYTES))
+        .with_spare_count(SPARE_COUNT)
         .with_backend(spec.backend)
         .with_flush(if spec.durable { Flush::Sync } else { Flush::async_default() })
 }
@@ -84,7 +87,7 @@ fn measure_in(spec: &RowSpec, store: &Path, seed: u64) -> Result<RowResult, Perf
     let payloads = Payloads::new(spec.size, seed);
     let engine = Engine::open(store, options(spec))?;
     let device = BlockDevice::below(store);
-    wait_until_quiet(device.as_ref());
+    wait_until_quiet(store);
 
     let streams = match spec.producers {
         Producers::Blocking(count) => count,
@@ -139,7 +142,7 @@ fn measure_in(spec: &RowSpec, store: &Path, seed: u64) -> Result<RowResult, Perf
         }
     }
     let stats = engine.stats();
-    let backend = backend_line(&engine);
+    let backend = backend_line(engine.info());
     let marks = engine.watermarks();
     engine.close()?;
 
@@ -152,7 +155,11 @@ fn measure_in(spec: &RowSpec, store: &Path, seed: u64) -> Result<RowResult, Perf
     }
     let retained = marks.assigned.since(marks.start);
     if retained > RETAIN_BYTES + 4 * SEGMENT_BYTES {
-        notes.push(format!("recycling fell behind: the log was {} MiB long, {} were asked for", retained >> 20, RETAIN_BYTES >> 20));
+        notes.push(format!(
+            "recycling fell behind: the log was {} MiB long, {} were asked for",
+            retained >> 20,
+            RETAIN_BYTES >> 20
+        ));
     }
     if let Some(verifier) = &followed {
         notes.push(format!("a reader followed and compared {} messages", verifier.read()));
@@ -191,17 +198,19 @@ fn queue_name(stream: usize) -> Vec<u8> {
     format!("perf/{stream}").into_bytes()
 }
 
-/// Waits until the fill of the first segments, which would otherwise be charged to the row, is over.
-pub(crate) fn wait_until_quiet(device: Option<&BlockDevice>) {
+/// Waits until nothing in the store has been written for a while: the fill of the first segments would otherwise be charged to the row.
+pub(crate) fn wait_until_quiet(store: &Path) {
     const STEP: Duration = Duration::from_millis(25);
-    const QUIET_SECTORS: u64 = 256;
-    let Some(device) = device else { return };
-    let written = || device.stats().map_or(0, |stats| stats.sectors_written);
-    let (start, mut before, mut quiet) = (clock::now_ns(), written(), 0);
-    while quiet < 3 && u128::from(clock::now_ns() - start) < QUIET_MAX.as_nanos() {
+    const QUIET_STEPS: u32 = 4;
+    let newest = || {
+        let files = std::fs::read_dir(store).into_iter().flatten().flatten();
+        files.filter_map(|file| file.metadata().ok()?.modified().ok()).max()
+    };
+    let (start, mut before, mut quiet) = (clock::now_ns(), newest(), 0);
+    while quiet < QUIET_STEPS && u128::from(clock::now_ns() - start) < QUIET_MAX.as_nanos() {
         clock::sleep(STEP);
-        let now = written();
-        quiet = if now - before < QUIET_SECTORS { quiet + 1 } else { 0 };
+        let now = newest();
+        quiet = if now == before { quiet + 1 } else { 0 };
         before = now;
     }
 }
@@ -225,8 +234,7 @@ fn warm_up(spec: &RowSpec, engine: &Engine, meter: &Meter) {
 }
 
 /// The backend in force, and why.
-fn backend_line(engine: &Engine) -> String {
-    let info = engine.info();
+pub(crate) fn backend_line(info: &EngineInfo) -> String {
     info.probe.as_ref().map_or_else(|| info.backend.clone(), |probe| format!("{}: {}", probe.kind, probe.reason))
 }
 

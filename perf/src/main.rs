@@ -30,8 +30,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anchorlog::wire::Encoding;
-use anchorlog_engine::BackendChoice;
+use anchorlog_engine::io::BackendKind;
 use anchorlog_engine::io::sys::BlockDevice;
+use anchorlog_engine::{BackendChoice, SystemClock};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::disk::DiskProbe;
@@ -145,6 +146,8 @@ struct Serve {
     flush: FlushMode,
     #[arg(long, value_enum)]
     backend: Backend,
+    #[arg(long)]
+    retain_bytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -224,7 +227,8 @@ fn main() -> ExitCode {
         None => compare(&cli.comparison),
         Some(Command::Broker(foreign)) => measure_foreign(&foreign),
         Some(Command::Serve(serve)) => {
-            serve::serve(&serve.dir, matches!(serve.flush, FlushMode::Sync), serve.backend.into()).map(|()| true)
+            let durable = matches!(serve.flush, FlushMode::Sync);
+            serve::serve(&serve.dir, durable, serve.backend.into(), serve.retain_bytes).map(|()| true)
         }
     };
     match outcome {
@@ -256,6 +260,8 @@ fn compare(wished: &Comparison) -> Result<bool, PerfError> {
     let progress = Progress::new(steps.len() as u64);
     progress.say("disk probe: writing its file".to_owned());
     let mut probe = DiskProbe::create(place.dir()).map_err(PerfError::Disk)?;
+    progress.say("which backend is the better one here".to_owned());
+    let verdict = Verdict::reach(place.dir(), wished.backend.into())?;
     let mut rows: Vec<RowResult> = Vec::new();
     for (at, step) in steps.iter().enumerate() {
         let seed = started_ms.wrapping_mul(1000) + at as u64;
@@ -266,11 +272,12 @@ fn compare(wished: &Comparison) -> Result<bool, PerfError> {
             }
             Step::Engine(spec) => {
                 say(&progress, spec);
-                rows.push(engine_rows::measure(spec, place.dir(), seed)?);
+                rows.push(verdict.measure(spec, |spec| engine_rows::measure(spec, place.dir(), seed))?);
             }
             Step::Broker(spec) => {
                 say(&progress, spec);
-                rows.push(broker_rows::measure(spec, place.dir(), seed, wished.load.header.into())?);
+                let header = wished.load.header.into();
+                rows.push(verdict.measure(spec, |spec| broker_rows::measure(spec, place.dir(), seed, header))?);
             }
         }
         if !matches!(step, Step::Probe) {
@@ -292,6 +299,36 @@ fn compare(wished: &Comparison) -> Result<bool, PerfError> {
     };
     drop(probe);
     finish(&run, &wished.load, Some(place.dir().join("report.html")))
+}
+
+/// The backend of rows that do not name one: measured once, as the engine does at the first open of a directory, so that all rows of
+/// a run are comparable.
+struct Verdict {
+    kind: BackendChoice,
+    reason: String,
+}
+
+impl Verdict {
+    fn reach(dir: &Path, choice: BackendChoice) -> Result<Verdict, PerfError> {
+        if choice != BackendChoice::Auto {
+            return Ok(Verdict { kind: choice, reason: String::new() });
+        }
+        let probe = anchorlog_engine::io::probe::probe(dir, &SystemClock::new()).map_err(PerfError::Disk)?;
+        let kind = if probe.kind == BackendKind::Uring { BackendChoice::Uring } else { BackendChoice::Threads };
+        Ok(Verdict { kind, reason: format!("{}, chosen once for this run: {}", probe.kind, probe.reason) })
+    }
+
+    fn measure(
+        &self,
+        spec: &RowSpec,
+        measure: impl FnOnce(&RowSpec) -> Result<RowResult, PerfError>,
+    ) -> Result<RowResult, PerfError> {
+        if spec.backend != BackendChoice::Auto {
+            return measure(spec);
+        }
+        let row = measure(&RowSpec { backend: self.kind, ..spec.clone() })?;
+        Ok(RowResult { backend: self.reason.clone(), ..row })
+    }
 }
 
 /// Any broker; whether all promises about messages were kept.

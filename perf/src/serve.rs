@@ -1,16 +1,38 @@
-//! Our own broker, as the child process that the broker rows measure: it says its address and backend, serves until its standard input
-//! ends, and stops.
+//! Our own broker, as the child process that the broker rows measure: it says its address and its backend, a line each, serves until
+//! its standard input ends, and stops.
 
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use anchorlog_engine::BackendChoice;
+use anchorlog::{Broker, BrokerOptions};
+use anchorlog_engine::{BackendChoice, EngineOptions, Flush};
 
+use crate::engine_rows;
 use crate::error::PerfError;
+use crate::out;
 
-/// Serves until standard input ends.
+/// Serves until standard input ends. Nothing is recycled when `retain_bytes` is `None`.
 ///
 /// # Errors
 /// When the broker cannot start or stop.
-pub(crate) fn serve(_store: &Path, _durable: bool, _backend: BackendChoice) -> Result<(), PerfError> {
-    Err(PerfError::Usage("the broker is not built yet".to_owned()))
+pub(crate) fn serve(
+    store: &Path,
+    durable: bool,
+    backend: BackendChoice,
+    retain_bytes: Option<u64>,
+) -> Result<(), PerfError> {
+    let mut options = BrokerOptions::new(store);
+    options.listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    options.engine = EngineOptions::default()
+        .with_backend(backend)
+        .with_retain_bytes(retain_bytes)
+        .with_spare_count(engine_rows::SPARE_COUNT)
+        .with_flush(if durable { Flush::Sync } else { Flush::async_default() });
+    let broker = Broker::start(options).map_err(|error| PerfError::Broker(error.to_string()))?;
+    out::line(format_args!("{}", broker.address()));
+    out::line(format_args!("{}", engine_rows::backend_line(&broker.engine_info())));
+    let mut nothing = Vec::new();
+    drop(std::io::stdin().read_to_end(&mut nothing));
+    broker.stop().map(drop).map_err(|error| PerfError::Broker(error.to_string()))
 }

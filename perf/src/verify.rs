@@ -145,6 +145,13 @@ impl Verifier {
         self.counted.read
     }
 
+    /// The lowest sequence of a stream that was found.
+    pub(crate) fn first_found(&self, stream: usize) -> Option<u64> {
+        let bits = &self.seen.get(stream)?.bits;
+        let word = bits.iter().position(|word| *word != 0)?;
+        Some(word as u64 * 64 + u64::from(bits[word].trailing_zeros()))
+    }
+
     /// Compares with what was sent.
     pub(crate) fn finish(self, ledgers: &[StreamLedger]) -> Verified {
         let mut verified = self.counted;
@@ -230,7 +237,9 @@ mod tests {
     #[test]
     fn recycled_messages_are_not_lost_and_are_said() {
         let mut verifier = Verifier::new(1);
+        assert_eq!(verifier.first_found(0), None);
         (6..10).for_each(|sequence| verifier.found(0, sequence));
+        assert_eq!(verifier.first_found(0), Some(6));
         let ledger = StreamLedger { sent: 10, unacked: BTreeSet::from([2]), recycled: 6 };
         let verified = verifier.finish(&[ledger]);
         assert_eq!(verified, Verified { acked: 9, recycled: 5, read: 4, ..Verified::default() });
