@@ -13,13 +13,14 @@ use anchorlog::wire::Encoding;
 use anchorlog_engine::BackendChoice;
 use anchorlog_engine::io::sys::BlockDevice;
 
-use crate::client::{self, Sender, Sent, Topic};
 use crate::clock;
 use crate::engine_rows;
 use crate::error::PerfError;
 use crate::meter::{Meter, Window};
 use crate::payload::Payloads;
 use crate::row::{Producers, RowResult, RowSpec};
+use crate::sender::{Sender, Sent};
+use crate::topic::Topic;
 use crate::verify::{Verified, Verifier};
 
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -193,7 +194,7 @@ fn send(
 fn read_back(topic: &Topic, payloads: &Payloads, sent: &mut Sent) -> Result<Verified, PerfError> {
     let acked = sent.ledgers.iter().map(|ledger| ledger.sent - ledger.unacked.len() as u64).sum();
     let mut verifier = Verifier::new(sent.ledgers.len());
-    let recycled = client::read_back(topic, payloads, acked, &mut verifier)?;
+    let recycled = topic.read_back(payloads, acked, &mut verifier)?;
     for (stream, ledger) in sent.ledgers.iter_mut().enumerate() {
         if recycled[sent.queues[stream]] {
             // Retention took the queue's beginning; where each of its streams goes on is where the first message was found.

@@ -8,7 +8,6 @@
 
 mod broker_rows;
 mod checks;
-mod client;
 mod clock;
 mod disk;
 mod engine_rows;
@@ -21,9 +20,12 @@ mod out;
 mod payload;
 mod place;
 mod plan;
+mod remoting;
 mod report;
 mod row;
+mod sender;
 mod serve;
+mod topic;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -217,8 +219,8 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 fn parse_in_flight(text: &str) -> Result<(usize, usize), String> {
     let parsed = text.split_once(['x', '*']).and_then(|(count, each)| Some((count.parse().ok()?, each.parse().ok()?)));
     parsed
-        .filter(|(count, each)| (1..=4096).contains(count) && (1..=client::SLOTS_MAX).contains(each))
-        .ok_or(format!("connections x sends in flight, such as 8x64; at most 4096x{}", client::SLOTS_MAX))
+        .filter(|(count, each)| (1..=4096).contains(count) && (1..=sender::SLOTS_MAX).contains(each))
+        .ok_or(format!("connections x sends in flight, such as 8x64; at most 4096x{}", sender::SLOTS_MAX))
 }
 
 fn main() -> ExitCode {
