@@ -7,6 +7,9 @@ use serde::Serialize;
 use crate::limit::DiskLimits;
 use crate::row::RowResult;
 
+/// Bytes of the messages that the promises are about.
+pub(crate) const SIZE: usize = 1024;
+
 /// A promised ratio.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Check {
@@ -32,7 +35,7 @@ impl Check {
     }
 }
 
-/// All ratios for which this run has the rows. They are promised for 1 KiB messages in a closed loop.
+/// All ratios for which this run has the rows. They are promised for messages of [`SIZE`] in a closed loop.
 pub(crate) fn of(rows: &[RowResult], disk: &DiskLimits) -> Vec<Check> {
     // Where a backend was forced, its rows stand for the plain ones.
     let row = |name: &str| {

@@ -37,6 +37,8 @@ const QUIET_MAX: Duration = Duration::from_secs(5);
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How far the reader of a following row may fall behind before the producer waits for it.
 const FOLLOW_LAG_BYTES: u64 = 64 << 20;
+/// What one commit takes at most.
+const COMMIT_BYTES: usize = 4 << 20;
 const FETCH_MESSAGES: usize = 4096;
 const FETCH_BYTES: usize = 2 << 20;
 
@@ -320,30 +322,39 @@ impl Row<'_> {
         ledger: &mut StreamLedger,
         flight: &mut Flight,
     ) -> Result<(), PerfError> {
-        let mut batches: Vec<WriteBatch> = (0..most).map(|_| WriteBatch::new()).collect();
-        let mut outcomes: Vec<AppendOutcome> = Vec::with_capacity(most);
+        // Built at once and appended at once: all that may be sent, as long as it is not more than one commit takes.
+        let together = (COMMIT_BYTES / self.spec.size).clamp(1, most);
+        let mut batches: Vec<WriteBatch> = (0..together).map(|_| WriteBatch::new()).collect();
+        let mut ready = 0..0;
+        let mut outcomes: Vec<AppendOutcome> = Vec::with_capacity(together);
         loop {
             let stopping = self.meter.stopped();
-            let now = clock::now_ns();
-            let free = most - flight.in_flight;
-            let wanted = if stopping || self.reader_lags(ledger.sent) { 0 } else { schedule.allowed(now, free) };
-            if wanted > 0 {
-                for (at, batch) in batches[..wanted].iter_mut().enumerate() {
+            if stopping || self.reader_lags(ledger.sent) {
+                ready = 0..0;
+            } else if ready.is_empty() {
+                let most_now = (most - flight.in_flight).min(together);
+                ready = 0..schedule.allowed(clock::now_ns(), most_now);
+                for (at, batch) in batches[ready.clone()].iter_mut().enumerate() {
                     batch.clear();
                     self.fill(batch, queue, 0, ledger.sent + at as u64)?;
                 }
+            }
+            let sends = !ready.is_empty();
+            if sends {
                 outcomes.clear();
                 let sent_ns = clock::now_ns();
-                let taken = self.engine.append_all(&mut batches[..wanted], &mut outcomes)?;
+                let taken = self.engine.append_all(&mut batches[ready.clone()], &mut outcomes)?;
                 for outcome in &outcomes {
                     flight.push(outcome.end_lsn, schedule.take(sent_ns));
                 }
                 ledger.sent += taken as u64;
-                if taken < wanted {
+                ready.start += taken;
+                if !ready.is_empty() {
                     // The buffer is full: nothing is dropped, the producer waits until some of it has been written.
-                    let written = self.engine.watermarks().written;
-                    flight.land(self.engine.watermarks().acked, recorder);
-                    self.engine.wait(Watermark::Written, written.plus(1), Some(ACK_TIMEOUT))?;
+                    let marks = self.engine.watermarks();
+                    flight.land(marks.acked, recorder);
+                    self.engine.wait(Watermark::Written, marks.written.plus(1), Some(ACK_TIMEOUT))?;
+                    continue;
                 }
             }
             match flight.waiting.front() {
@@ -361,7 +372,7 @@ impl Row<'_> {
                 None if stopping => return Ok(()),
                 None => match schedule.due_ns() {
                     Some(due) => clock::sleep_until(due),
-                    None if wanted == 0 => clock::sleep(Duration::from_micros(50)),
+                    None if !sends => clock::sleep(Duration::from_micros(50)),
                     None => {}
                 },
             }

@@ -40,9 +40,10 @@ impl Run {
         self.rows.iter().fold(Verified::default(), |sum, row| sum.plus(row.verified))
     }
 
-    /// What the rows say together; nothing in an open loop, where the rate was given.
+    /// What the rows say together; nothing in an open loop, where the rate was given, or for messages of another size than was promised.
     pub(crate) fn checks(&self) -> Vec<Check> {
-        if self.load == Load::Closed && self.probe.is_some() { checks::of(&self.rows, &self.disk) } else { Vec::new() }
+        let as_promised = self.load == Load::Closed && self.size == checks::SIZE;
+        if as_promised && self.probe.is_some() { checks::of(&self.rows, &self.disk) } else { Vec::new() }
     }
 
     /// A row's ratio to the disk's limit, where the disk is known.
@@ -177,7 +178,7 @@ pub(crate) mod tests {
             subject: "comparison".to_owned(),
             started: "2026-01-31 12:00:00 UTC".to_owned(),
             seconds: 61.0,
-            size: 1000,
+            size: checks::SIZE,
             load: Load::Closed,
             host: Host::look(&PathBuf::from(".")),
             probe: Some("io_uring"),
@@ -203,7 +204,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_open_loop_promises_no_rates() {
+    fn nothing_is_promised_of_an_open_loop_or_another_size() {
+        assert!(Run { size: 128, ..run() }.checks().is_empty());
         let run = Run { load: Load::Open { per_s: 10.0 }, ..run() };
         assert!(run.checks().is_empty());
     }
