@@ -8,6 +8,7 @@
 
 mod broker_rows;
 mod checks;
+mod cli;
 mod clock;
 mod disk;
 mod engine_rows;
@@ -31,12 +32,12 @@ mod verify;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anchorlog::wire::Encoding;
 use anchorlog_engine::io::BackendKind;
 use anchorlog_engine::io::sys::BlockDevice;
 use anchorlog_engine::{BackendChoice, SystemClock};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::Parser;
 
+use crate::cli::{Cli, Command, Comparison, DiskOnly, FlushMode, Foreign, Messages};
 use crate::disk::DiskProbe;
 use crate::error::PerfError;
 use crate::host::Host;
@@ -48,186 +49,12 @@ use crate::plan::{Step, Wish};
 use crate::report::{Run, html, json, text};
 use crate::row::{Producers, RowResult, RowSpec};
 
-/// Measures this disk, the Anchorlog engine and its broker in one run, and reads everything back.
-#[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    comparison: Comparison,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Measure any broker that speaks RocketMQ's remoting protocol.
-    Broker(Foreign),
-    /// Serve for the broker rows.
-    #[command(name = broker_rows::SERVE, hide = true)]
-    Serve(Serve),
-}
-
-#[derive(Args)]
-struct Load_ {
-    /// Bytes of a message, 64 to 65536; suffixes k and KiB are understood
-    #[arg(short, long, default_value = "1024", value_parser = parse_size)]
-    size: usize,
-    /// Seconds of each row, after its warm-up
-    #[arg(long, default_value_t = 2.0, value_parser = parse_seconds)]
-    seconds: f64,
-    /// Messages per second: open loop, latencies count from when a message was due. Without it: closed loop
-    #[arg(long, value_parser = parse_rate)]
-    rate: Option<f64>,
-    /// How the client writes its headers
-    #[arg(long, value_enum, default_value_t = HeaderForm::Json)]
-    header: HeaderForm,
-    /// Write all numbers to this file (schema: perf/README.md)
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write the page to this file [default: report.html in the run's directory]
-    #[arg(long, value_name = "FILE")]
-    report: Option<PathBuf>,
-}
-
-impl Load_ {
-    fn load(&self) -> Load {
-        self.rate.map_or(Load::Closed, |per_s| Load::Open { per_s })
-    }
-}
-
-#[derive(Args)]
-struct Comparison {
-    #[command(flatten)]
-    load: Load_,
-    /// Where the stores go; they are deleted [default: target/anchorlog-perf, or anchorlog-perf-tmp where there is no target]
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-    /// Run even where the directory lies in memory
-    #[arg(long)]
-    allow_tmpfs: bool,
-    /// Backend of the rows that do not name one
-    #[arg(long, value_enum, default_value_t = Backend::Auto)]
-    backend: Backend,
-    /// Only rows whose names contain one of these
-    #[arg(long, value_name = "PART,...", value_delimiter = ',')]
-    rows: Vec<String>,
-    /// Add row engine/async/sustained: so many seconds on recycled segments, with a reader that follows and compares every message
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, num_args = 0..=1, default_missing_value = "20")]
-    sustained: Option<f64>,
-    /// Seconds of each setting of the disk probe, three times each
-    #[arg(long, default_value_t = 0.3, value_parser = parse_seconds)]
-    probe_seconds: f64,
-}
-
-#[derive(Args)]
-struct Foreign {
-    /// The name server
-    #[arg(short, long, value_name = "HOST:PORT")]
-    namesrv: String,
-    /// The topic; made after TBW102 where it does not exist
-    #[arg(short, long, default_value = "BenchmarkTest")]
-    topic: String,
-    /// Connections x sends in flight on each, one row each
-    #[arg(long, value_name = "CxN,...", value_delimiter = ',', value_parser = parse_in_flight, default_value = "1x1,64x1,8x64")]
-    in_flight: Vec<(usize, usize)>,
-    /// So many connections with one send in flight each, instead of --in-flight
-    #[arg(short = 'w', long, value_name = "THREADS", conflicts_with = "in_flight")]
-    threads: Option<usize>,
-    /// A directory on the broker's disk, where it is this machine's: probes that disk and counts its flushes
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-    #[command(flatten)]
-    load: Load_,
-}
-
-#[derive(Args)]
-struct Serve {
-    #[arg(long)]
-    dir: PathBuf,
-    #[arg(long, value_enum)]
-    flush: FlushMode,
-    #[arg(long, value_enum)]
-    backend: Backend,
-    #[arg(long)]
-    retain_bytes: Option<u64>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum FlushMode {
-    Sync,
-    Async,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Backend {
-    /// As the engine finds by measuring
-    Auto,
-    /// io_uring
-    Uring,
-    /// Plain system calls
-    Threads,
-}
-
-impl From<Backend> for BackendChoice {
-    fn from(backend: Backend) -> BackendChoice {
-        match backend {
-            Backend::Auto => BackendChoice::Auto,
-            Backend::Uring => BackendChoice::Uring,
-            Backend::Threads => BackendChoice::Threads,
-        }
-    }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum HeaderForm {
-    /// As every client sends them unless told otherwise
-    Json,
-    /// The compact form
-    Binary,
-}
-
-impl From<HeaderForm> for Encoding {
-    fn from(form: HeaderForm) -> Encoding {
-        match form {
-            HeaderForm::Json => Encoding::Json,
-            HeaderForm::Binary => Encoding::Binary,
-        }
-    }
-}
-
-fn parse_size(text: &str) -> Result<usize, String> {
-    let lower = text.to_ascii_lowercase();
-    let digits =
-        lower.trim_end_matches("kib").trim_end_matches("kb").trim_end_matches('k').trim_end_matches('b').trim();
-    let unit = if lower.contains('k') { 1024 } else { 1 };
-    let size = digits.parse::<usize>().ok().and_then(|size| size.checked_mul(unit)).unwrap_or(0);
-    if (payload::SIZE_MIN..=payload::SIZE_MAX).contains(&size) {
-        Ok(size)
-    } else {
-        Err(format!("{} to {} bytes", payload::SIZE_MIN, payload::SIZE_MAX))
-    }
-}
-
-fn parse_seconds(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|seconds| (0.01..=86_400.0).contains(seconds)).ok_or("0.01 to 86400 seconds".to_owned())
-}
-
-fn parse_rate(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|rate| (1.0..=1e9).contains(rate)).ok_or("1 to 1000000000 messages per second".to_owned())
-}
-
-fn parse_in_flight(text: &str) -> Result<(usize, usize), String> {
-    let parsed = text.split_once(['x', '*']).and_then(|(count, each)| Some((count.parse().ok()?, each.parse().ok()?)));
-    parsed
-        .filter(|(count, each)| (1..=4096).contains(count) && (1..=sender::SLOTS_MAX).contains(each))
-        .ok_or(format!("connections x sends in flight, such as 8x64; at most 4096x{}", sender::SLOTS_MAX))
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         None => compare(&cli.comparison),
         Some(Command::Broker(foreign)) => measure_foreign(&foreign),
+        Some(Command::Disk(disk)) => measure_disk(&disk).map(|()| true),
         Some(Command::Serve(serve)) => {
             let durable = matches!(serve.flush, FlushMode::Sync);
             serve::serve(&serve.dir, durable, serve.backend.into(), serve.retain_bytes).map(|()| true)
@@ -248,7 +75,8 @@ fn compare(wished: &Comparison) -> Result<bool, PerfError> {
     let place = Place::choose(wished.dir.as_deref(), wished.allow_tmpfs)?;
     let host = Host::look(place.dir());
     let load = wished.load.load();
-    announce(&host, &load, wished.load.size, place.warning());
+    announce(&host, place.warning());
+    announce_messages(&wished.load);
     let steps = plan::steps(&Wish {
         size: wished.load.size,
         seconds: wished.load.seconds,
@@ -338,7 +166,8 @@ fn measure_foreign(wished: &Foreign) -> Result<bool, PerfError> {
     let dir = wished.dir.clone().unwrap_or_else(|| PathBuf::from("."));
     let host = Host::look(&dir);
     let load = wished.load.load();
-    announce(&host, &load, wished.load.size, None);
+    announce(&host, None);
+    announce_messages(&wished.load);
     let in_flight = wished.threads.map_or_else(|| wished.in_flight.clone(), |count| vec![(count.max(1), 1)]);
     let (started_ms, started_ns) = (clock::wall_ms(), clock::now_ns());
     let progress = Progress::new(in_flight.len() as u64);
@@ -384,11 +213,41 @@ fn measure_foreign(wished: &Foreign) -> Result<bool, PerfError> {
     finish(&run, &wished.load, None)
 }
 
-fn announce(host: &Host, load: &Load, size: usize, warning: Option<&str>) {
+/// The disk alone.
+fn measure_disk(wished: &DiskOnly) -> Result<(), PerfError> {
+    let place = Place::choose(wished.dir.as_deref(), wished.allow_tmpfs)?;
+    let host = Host::look(place.dir());
+    announce(&host, place.warning());
+    let (started_ms, started_ns) = (clock::wall_ms(), clock::now_ns());
+    let progress = Progress::new(u64::from(wished.rounds));
+    let mut probe = DiskProbe::create(place.dir()).map_err(PerfError::Disk)?;
+    for _ in 0..wished.rounds {
+        progress.say("disk probe".to_owned());
+        probe.round(wished.probe_seconds).map_err(PerfError::Disk)?;
+        progress.step();
+    }
+    progress.finish();
+    let run = Run {
+        subject: "disk".to_owned(),
+        started: clock::utc(started_ms),
+        seconds: (clock::now_ns() - started_ns) as f64 / clock::SECOND_NS as f64,
+        size: 0,
+        load: Load::Closed,
+        host,
+        probe: Some(probe.deep_by()),
+        disk: probe.limits(),
+        rows: Vec::new(),
+    };
+    for line in text::disk(&run.disk, probe.deep_by()) {
+        out::line(format_args!("{line}"));
+    }
+    wished.json.as_deref().map_or(Ok(()), |path| save(path, &json::document(&run)?))
+}
+
+fn announce(host: &Host, warning: Option<&str>) {
     for (name, fact) in host.facts() {
         out::line(format_args!("{name:<14} {fact}"));
     }
-    out::line(format_args!("{:<14} {size} random bytes each; {}", "messages", load.describe()));
     if let Some(warning) = warning {
         out::complain(format_args!("warning: {warning}"));
     }
@@ -398,20 +257,20 @@ fn announce(host: &Host, load: &Load, size: usize, warning: Option<&str>) {
     out::line(format_args!(""));
 }
 
+fn announce_messages(wished: &Messages) {
+    out::line(format_args!("{} random bytes each, {}", wished.size, wished.load().describe()));
+    out::line(format_args!(""));
+}
+
 fn say(progress: &Progress, spec: &RowSpec) {
     progress.say(format!("{}: {}", spec.name, spec.producers.describe()));
 }
 
-fn finish(run: &Run, wished: &Load_, default_page: Option<PathBuf>) -> Result<bool, PerfError> {
+fn finish(run: &Run, wished: &Messages, default_page: Option<PathBuf>) -> Result<bool, PerfError> {
     out::line(format_args!(""));
     for line in text::closing(run) {
         out::line(format_args!("{line}"));
     }
-    let save = |path: &Path, text: &str| {
-        out::save(path, text).map_err(|source| PerfError::Io { what: "writing", path: path.to_owned(), source })?;
-        out::line(format_args!("Written: {}", path.display()));
-        Ok::<(), PerfError>(())
-    };
     if let Some(path) = &wished.json {
         save(path, &json::document(run)?)?;
     }
@@ -421,35 +280,8 @@ fn finish(run: &Run, wished: &Load_, default_page: Option<PathBuf>) -> Result<bo
     Ok(run.verified().is_clean())
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_are_read_with_and_without_unit() {
-        assert_eq!([parse_size("1024"), parse_size("1k"), parse_size("64KiB")], [Ok(1024), Ok(1024), Ok(65_536)]);
-        assert!(parse_size("63").is_err() && parse_size("65k").is_err() && parse_size("much").is_err());
-    }
-
-    #[test]
-    fn loads_are_read_as_connections_by_sends() {
-        assert_eq!(parse_in_flight("8x64"), Ok((8, 64)));
-        assert!(parse_in_flight("8").is_err() && parse_in_flight("0x1").is_err() && parse_in_flight("1x1001").is_err());
-    }
-
-    #[test]
-    fn a_sustained_row_has_a_length_of_its_own() {
-        let cli = Cli::parse_from(["anchorlog-perf", "--sustained"]);
-        assert_eq!(cli.comparison.sustained, Some(20.0));
-        let cli = Cli::parse_from(["anchorlog-perf", "broker", "-n", "h:1", "-w", "64", "-s", "128"]);
-        let Some(Command::Broker(foreign)) = cli.command else { panic!("it is the broker command") };
-        assert_eq!((foreign.threads, foreign.load.size), (Some(64), 128));
-    }
+fn save(path: &Path, text: &str) -> Result<(), PerfError> {
+    out::save(path, text).map_err(|source| PerfError::Io { what: "writing", path: path.to_owned(), source })?;
+    out::line(format_args!("Written: {}", path.display()));
+    Ok(())
 }
