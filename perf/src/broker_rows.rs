@@ -41,7 +41,8 @@ struct Served {
 }
 
 impl Served {
-    fn start(store: &Path, durable: bool, backend: BackendChoice, retain: Option<u64>) -> Result<Served, PerfError> {
+    fn start(store: &Path, spec: &RowSpec, retain: Option<u64>) -> Result<Served, PerfError> {
+        let spare_count = engine_rows::spare_count(spec.producers.outstanding());
         let program = std::env::current_exe().map_err(|source| PerfError::Io {
             what: "finding this program",
             path: "/proc/self/exe".into(),
@@ -51,7 +52,8 @@ impl Served {
             .arg(SERVE)
             .arg("--dir")
             .arg(store)
-            .args(["--flush", if durable { "sync" } else { "async" }, "--backend", backend_name(backend)])
+            .args(["--flush", if spec.durable { "sync" } else { "async" }, "--backend", backend_name(spec.backend)])
+            .args(["--spare-count", &spare_count.to_string()])
             .args(retain.map(|bytes| format!("--retain-bytes={bytes}")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -123,7 +125,7 @@ pub(crate) fn measure(spec: &RowSpec, dir: &Path, seed: u64, encoding: Encoding)
 
 fn measure_own(spec: &RowSpec, store: &Path, seed: u64, encoding: Encoding) -> Result<RowResult, PerfError> {
     let payloads = Payloads::new(spec.size, seed);
-    let broker = Served::start(store, spec.durable, spec.backend, Some(RETAIN_BYTES))?;
+    let broker = Served::start(store, spec, Some(RETAIN_BYTES))?;
     let device = BlockDevice::below(store);
     engine_rows::wait_until_quiet(store);
     let topic = Topic::find_or_make(&broker.address, TOPIC)?;
@@ -137,7 +139,7 @@ fn measure_own(spec: &RowSpec, store: &Path, seed: u64, encoding: Encoding) -> R
         "the broker was stopped and started again before reading back"
     };
     // Without retention, which would go on recycling what is being read.
-    let broker = Served::start(store, spec.durable, spec.backend, None)?;
+    let broker = Served::start(store, spec, None)?;
     let verified = read_back(&topic.moved_to(&broker.address), &payloads, &mut sent)?;
     broker.stop()?;
     let mut notes = vec![ending.to_owned()];

@@ -138,6 +138,8 @@ pub(crate) struct Serve {
     pub(crate) backend: Backend,
     #[arg(long)]
     pub(crate) retain_bytes: Option<u64>,
+    #[arg(long)]
+    pub(crate) spare_count: usize,
 }
 
 /// When our own broker answers.

@@ -28,9 +28,7 @@ use crate::verify::{StreamLedger, Verified, Verifier};
 
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// What a row's store keeps: older segments are recycled, so that a fast row stays bounded.
-pub(crate) const RETAIN_BYTES: u64 = 512 << 20;
-/// Segments filled before a row begins: enough for the rows that do not fill their store.
-pub(crate) const SPARE_COUNT: usize = 8;
+pub(crate) const RETAIN_BYTES: u64 = 256 << 20;
 const WARM_UP: Duration = Duration::from_millis(300);
 const WARM_UP_MAX: Duration = Duration::from_secs(4);
 const QUIET_MAX: Duration = Duration::from_secs(5);
@@ -71,9 +69,18 @@ fn options(spec: &RowSpec) -> EngineOptions {
     EngineOptions::default()
         .with_segment_bytes(SEGMENT_BYTES)
         .with_retain_bytes(Some(RETAIN_BYTES))
-        .with_spare_count(SPARE_COUNT)
+        .with_spare_count(spare_count(spec.producers.outstanding()))
         .with_backend(spec.backend)
         .with_flush(if spec.durable { Flush::Sync } else { Flush::async_default() })
+}
+
+/// Segments to be filled before a row begins: enough for a row that will not fill its store, and no more, since filling takes time.
+pub(crate) fn spare_count(outstanding: usize) -> usize {
+    match outstanding {
+        0..=4 => 1,
+        5..=16 => 2,
+        _ => 4,
+    }
 }
 
 /// What an ack means.

@@ -57,7 +57,8 @@ fn main() -> ExitCode {
         Some(Command::Disk(disk)) => measure_disk(&disk).map(|()| true),
         Some(Command::Serve(serve)) => {
             let durable = matches!(serve.flush, FlushMode::Sync);
-            serve::serve(&serve.dir, durable, serve.backend.into(), serve.retain_bytes).map(|()| true)
+            serve::serve(&serve.dir, durable, serve.backend.into(), serve.retain_bytes, serve.spare_count)
+                .map(|()| true)
         }
     };
     match outcome {

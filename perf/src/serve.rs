@@ -21,13 +21,14 @@ pub(crate) fn serve(
     durable: bool,
     backend: BackendChoice,
     retain_bytes: Option<u64>,
+    spare_count: usize,
 ) -> Result<(), PerfError> {
     let mut options = BrokerOptions::new(store);
     options.listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
     options.engine = EngineOptions::default()
         .with_backend(backend)
         .with_retain_bytes(retain_bytes)
-        .with_spare_count(engine_rows::SPARE_COUNT)
+        .with_spare_count(spare_count)
         .with_flush(if durable { Flush::Sync } else { Flush::async_default() });
     let broker = Broker::start(options).map_err(|error| PerfError::Broker(error.to_string()))?;
     out::line(format_args!("{}", broker.address()));
