@@ -62,6 +62,8 @@ pub struct BrokerOptions {
     pub template_queues: u32,
     /// Whether unknown groups are made on demand. Default: yes.
     pub auto_create_groups: bool,
+    /// Largest body of a message or batch, in bytes. Default and most: 4 MiB.
+    pub message_bytes_max: usize,
     /// How long a send waits for its ack before it is answered as stored and not confirmed. Default: 2.5 s, below every client's 3 s.
     pub ack_timeout: Duration,
     /// How long a send waits for space in the log buffer before it is refused. Default: 2 s.
@@ -84,6 +86,7 @@ impl BrokerOptions {
             auto_create_topics: true,
             template_queues: 8,
             auto_create_groups: true,
+            message_bytes_max: limits::BODY_BYTES_MAX,
             ack_timeout: Duration::from_millis(2500),
             busy_timeout: Duration::from_secs(2),
         }
@@ -178,6 +181,7 @@ impl Broker {
             auto_create_topics: options.auto_create_topics,
             template_queues: options.template_queues,
             auto_create_groups: options.auto_create_groups,
+            message_bytes_max: options.message_bytes_max.min(limits::BODY_BYTES_MAX),
             ack_timeout: options.ack_timeout,
             busy_timeout: options.busy_timeout,
         };

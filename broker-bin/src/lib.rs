@@ -9,13 +9,16 @@
 #![forbid(unsafe_code)]
 
 pub mod broker;
+pub mod config;
 pub mod counters;
 pub mod features;
 pub mod journal;
 pub mod limits;
+mod lock;
 pub mod net;
 pub mod router;
 pub mod shared;
+pub mod telemetry;
 pub mod wire;
 
 pub use broker::{Broker, BrokerHandle, BrokerOptions, Driver, StartError, StopError};

@@ -1,2 +1,112 @@
-//! The broker.
-fn main() {}
+//! The `anchorlog` program: arguments, start, run, stop, exit code.
+//!
+//! Exit codes: 0 stopped cleanly or helped; 1 a start or stop that failed; 2 a configuration that does not hold;
+//! 130 a second signal while stopping.
+
+#![forbid(unsafe_code)]
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anchorlog::config::{Config, ConfigError};
+use anchorlog::{Broker, telemetry};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Why the process ends with a code other than 0.
+struct Failure {
+    code: u8,
+    text: String,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, text }) => {
+            // Nothing can be done about a closed standard error.
+            let _written = writeln!(std::io::stderr(), "anchorlog: {text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn failure(error: impl std::fmt::Display) -> Failure {
+    Failure { code: 1, text: error.to_string() }
+}
+
+fn run() -> Result<(), Failure> {
+    let config = match Config::from_words(std::env::args_os()) {
+        Ok(config) => config,
+        // Prints help or what is wrong, and ends the process.
+        Err(ConfigError::CommandLine(error)) => error.exit(),
+        Err(error) => return Err(Failure { code: 2, text: error.to_string() }),
+    };
+    telemetry::start(&config.options.log_level, config.options.log_format)
+        .map_err(|error| Failure { code: 2, text: error.to_string() })?;
+    tracing::info!("anchorlog {} with{}", env!("CARGO_PKG_VERSION"), config.summary());
+    for remark in config.remarks() {
+        tracing::warn!("{remark}");
+    }
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failure)?;
+    let broker = Broker::start(config.options.to_options().map_err(failure)?).map_err(failure)?;
+    let mut signals = {
+        let _entered = runtime.enter();
+        Signals::new().map_err(failure)?
+    };
+    let name = runtime.block_on(signals.next());
+    tracing::info!(signal = name, "stopping; another signal, a second from now or later, ends the process at once");
+    let (stopped, outcome) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("stop".to_owned());
+    thread.spawn(move || stopped.send(broker.stop()).is_ok()).map_err(failure)?;
+    runtime.block_on(async {
+        tokio::select! {
+            outcome = outcome => outcome.map_err(|_| failure("stopping ended in a panic"))?.map(drop).map_err(failure),
+            () = insisted() => {
+                Err(Failure { code: 130, text: "ended before everything was written; the log recovers".to_owned() })
+            }
+        }
+    })
+}
+
+/// The signals that ask a process to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one of them.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Waits until somebody asks again. Some supervisors send each signal twice, so what comes within a second is the same one.
+async fn insisted() {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    match Signals::new() {
+        Ok(mut later) => {
+            later.next().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Every connection is a file: the usual soft limit of 1024 is for programs that do not serve.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| (soft, hard)));
+    match raised {
+        Ok((soft, hard)) => tracing::debug!(soft, hard, "raised the limit of open files"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
+}

@@ -25,6 +25,8 @@ pub struct Settings {
     pub template_queues: u32,
     /// Whether unknown groups are made on demand.
     pub auto_create_groups: bool,
+    /// Largest body of a message or batch, in bytes.
+    pub message_bytes_max: usize,
     /// How long a send waits for its ack before it is answered as unconfirmed. Below every client's own 3 s.
     pub ack_timeout: Duration,
     /// How long a send waits for space in the log buffer before it is refused.

@@ -41,7 +41,7 @@ pub struct EngineInfo {
     pub epoch: Epoch,
     /// The options in force; geometry as the log was created with.
     pub options: EngineOptions,
-    /// The backend, why, and what was measured, in one line.
+    /// The backend and why it was chosen, in one line; [`EngineInfo::probe`] has the rest.
     pub backend: String,
     /// What the probe knows of kernel, file system and disk; `None` for a backend that was given.
     pub probe: Option<Probe>,
@@ -774,6 +774,10 @@ impl Inner {
         if self.info.options.flush != Flush::Sync {
             self.signals.dispatch.reached(end);
         }
+        // What is not in the queues stays in memory: an appender that outruns the dispatcher does some of its work.
+        if end.since(self.marks.load(Watermark::Dispatched)) > self.info.options.cache_bytes / 2 {
+            self.catch_up();
+        }
     }
 
     /// Brings the queues up to what was acknowledged when this was called.
@@ -814,6 +818,6 @@ fn choose_backend(dir: &Path, options: &EngineOptions, clock: &dyn Clock) -> Res
     ThreadsBackend::new().create_dir_all(dir).map_err(io_error("creating"))?;
     let (backend, probe) =
         probe::choose(dir, options.backend, options.remeasure, clock).map_err(io_error("probing"))?;
-    let line = probe.to_string();
+    let line = format!("{}: {}", probe.kind, probe.reason);
     Ok((backend, Some(probe), line))
 }

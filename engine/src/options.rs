@@ -12,8 +12,8 @@ pub enum Flush {
     /// After its bytes are durable. A power failure loses nothing that was acknowledged.
     Sync,
     /// After its bytes are in the log buffer. They are handed to the kernel within [`limits::HAND_OVER_DELAY`] or
-    /// [`limits::HAND_OVER_BYTES`], whichever comes first: until then a killed process loses them; until the next flush,
-    /// by `interval` or `bytes`, a power failure does.
+    /// [`limits::HAND_OVER_BYTES`], whichever comes first (later while the device stalls: a block that is in flight is not written again):
+    /// until then a killed process loses them; until the next flush, by `interval` or `bytes`, a power failure does.
     Async {
         /// Longest time between two flushes while something is unflushed.
         interval: Duration,

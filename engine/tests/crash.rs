@@ -216,7 +216,7 @@ impl Sweep {
     fn survive(&self, disk: &SimDisk, seed: u64, model: &mut Model) -> Result<(), String> {
         let mut disk = disk.clone();
         for round in 0..3_u64 {
-            let survival = if (seed + round) % 3 == 0 { Survival::Nothing } else { Survival::Seeded };
+            let survival = if (seed + round).is_multiple_of(3) { Survival::Nothing } else { Survival::Seeded };
             disk = disk.crash_with(seed * 31 + round, survival);
             let clock = Arc::new(SimClock::default());
             let engine = self.open(&disk, &clock).map_err(|error| format!("round {round}: does not open: {error}"))?;

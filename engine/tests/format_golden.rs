@@ -11,8 +11,12 @@ use anchorlog_engine::{Epoch, Lsn, QueueOffset, Tail};
 
 /// Hex digits, blanks and line ends left out; `#` begins a comment.
 fn fixture(text: &str) -> Vec<u8> {
-    let digits: String =
-        text.lines().map(|line| line.split('#').next().unwrap()).flat_map(str::chars).filter(char::is_ascii_hexdigit).collect();
+    let digits: String = text
+        .lines()
+        .map(|line| line.split('#').next().unwrap())
+        .flat_map(str::chars)
+        .filter(char::is_ascii_hexdigit)
+        .collect();
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
 }
 
@@ -71,7 +75,11 @@ fn a_frame_is_written_and_read_as_ever() {
 #[test]
 fn a_segment_header_is_written_and_read_as_ever() {
     let text = include_str!("../../fixtures/log/segment-header-v1.hex");
-    let header = SegmentHeader { store_id: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff, geometry: geometry(), base: Lsn(67_104_768) };
+    let header = SegmentHeader {
+        store_id: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
+        geometry: geometry(),
+        base: Lsn(67_104_768),
+    };
     check("a segment header", &header.encode()[..64], text);
 }
 

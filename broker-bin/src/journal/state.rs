@@ -1,8 +1,8 @@
 //! The tables and their way into the log and back.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
 
 use anchorlog_engine::{
     Append, AppendError, Engine, Fetch, FetchStatus, Lsn, Queue, QueueOffset, ReadError, TooLarge, WriteBatch,
@@ -14,6 +14,7 @@ use crate::features::groups::{GroupConfig, Groups};
 use crate::features::offsets::{Commit, OffsetKey, Offsets};
 use crate::features::topics::{TopicConfig, Topics, queue_name};
 use crate::limits;
+use crate::lock::lock;
 
 /// Why the state could not be read back.
 #[derive(Debug, thiserror::Error)]
@@ -107,10 +108,6 @@ pub struct State {
     /// The count up to which the log has them.
     urgent_flushed: AtomicU64,
     tail: Mutex<Tail>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no holder panics")
 }
 
 impl State {

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::{ConnectionId, ReplyTo};
 use crate::features::Reply;
+use crate::lock::lock;
 
 /// Something for a connection of another thread.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl Mailbox {
     /// Puts something in, and wakes the owner when it was empty.
     pub fn post(&self, mail: Mail) {
         let was_empty = {
-            let mut all = self.mail.lock().expect("no holder panics");
+            let mut all = lock(&self.mail);
             all.push(mail);
             all.len() == 1
         };
@@ -66,6 +67,6 @@ impl Mailbox {
     /// Takes everything out.
     #[must_use]
     pub fn take(&self) -> Vec<Mail> {
-        std::mem::take(&mut *self.mail.lock().expect("no holder panics"))
+        std::mem::take(&mut *lock(&self.mail))
     }
 }

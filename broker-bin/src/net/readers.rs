@@ -9,6 +9,7 @@ use super::mailbox::{Mail, Mailbox};
 use crate::features::pull::{Evaluation, Pull, evaluate};
 use crate::features::{Reply, code};
 use crate::limits;
+use crate::lock::lock;
 use crate::shared::Shared;
 
 /// A pull whose messages lie on the disk.
@@ -49,7 +50,7 @@ pub fn start(shared: &Arc<Shared>, mailboxes: &Arc<[Mailbox]>) -> std::io::Resul
 
 fn serve(shared: &Shared, mailboxes: &[Mailbox], receiver: &Mutex<Receiver<ColdPull>>) {
     loop {
-        let next = receiver.lock().expect("no holder panics").recv();
+        let next = lock(receiver).recv();
         let Ok(ColdPull { pull, to }) = next else { return };
         let (reply, messages) = match evaluate(shared, &pull, false, true) {
             Evaluation::Answer(reply, messages) => (reply, messages),

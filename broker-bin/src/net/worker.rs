@@ -78,6 +78,7 @@ pub struct Worker {
     acked_mark: Subscription,
     acked_armed: bool,
     written_mark: Subscription,
+    written_lsn: Lsn,
     /// Connections that wait for space in the log buffer; while there are any, `written_mark` is armed.
     blocked: Vec<ConnectionId>,
     full: bool,
@@ -127,6 +128,7 @@ impl Worker {
             acked_mark,
             acked_armed: false,
             written_mark,
+            written_lsn: Lsn::ZERO,
             blocked: Vec::new(),
             full: false,
             held: HeldPulls::default(),
@@ -421,6 +423,8 @@ impl Worker {
 
     /// Appends everything that was parsed, in one call, and releases what is acknowledged already.
     pub fn end_of_turn(&mut self) {
+        // Read before anything is found not to fit: progress since then is seen at once.
+        self.written_lsn = self.written_mark.current();
         if !self.flush_journal() {
             return;
         }
@@ -444,7 +448,7 @@ impl Worker {
         if self.batches.is_empty() {
             self.unblock();
         }
-        self.release();
+        self.release(self.acked_mark.current());
     }
 
     /// Appends the journal's changes, which stand before the messages of this turn. False when there is no room for them.
@@ -537,8 +541,7 @@ impl Worker {
             }
         }
         // Any progress frees some of the buffer.
-        let written = self.written_mark.current();
-        self.written_mark.arm(written.plus(1));
+        self.written_mark.arm(self.written_lsn.plus(1));
     }
 
     fn unblock(&mut self) {
@@ -554,7 +557,7 @@ impl Worker {
 
     /// The written watermark has moved, or time has passed: tries again what did not fit.
     pub fn written(&mut self) {
-        let _ = self.written_mark.drain();
+        self.written_lsn = self.written_mark.drain();
         if self.full {
             self.end_of_turn();
         }
@@ -562,14 +565,13 @@ impl Worker {
 
     /// The acked watermark has moved, or the log is fenced.
     pub fn acked(&mut self) {
-        let _ = self.acked_mark.drain();
+        let acked = self.acked_mark.drain();
         self.acked_armed = false;
-        self.release();
+        self.release(acked);
     }
 
-    fn release(&mut self) {
-        let acked = self.acked_mark.current();
-        while let Some(ack) = self.acks.pop_front_if(|ack| ack.end_lsn <= acked) {
+    fn release(&mut self, acked: Lsn) {
+        while let Some(ack) = pop_if(&mut self.acks, |ack| ack.end_lsn <= acked) {
             if let Answer::Sent(sending) = &ack.answer {
                 self.shared.counters.messages_acked.add(sending.count());
             }
@@ -677,7 +679,7 @@ impl Worker {
             self.end_hold(token);
         }
         let now = self.now;
-        while let Some(ack) = self.acks.pop_front_if(|ack| ack.deadline <= now) {
+        while let Some(ack) = pop_if(&mut self.acks, |ack| ack.deadline <= now) {
             self.unconfirmed(&ack, "stored; the disk has not confirmed it in time");
         }
         if self.full {
@@ -761,6 +763,11 @@ impl Worker {
         self.connection(id).map_or(&[], |connection| &connection.output)
     }
 
+    /// Bytes of this connection that are no whole request yet, or that wait.
+    pub fn input_bytes(&mut self, id: ConnectionId) -> usize {
+        self.connection(id).map_or(0, |connection| connection.input.len())
+    }
+
     /// So many of [`Worker::output`]'s bytes are written.
     pub fn wrote(&mut self, id: ConnectionId, bytes: usize) {
         let now = self.now;
@@ -840,6 +847,11 @@ impl Worker {
     pub fn held_count(&self) -> usize {
         self.held.count()
     }
+}
+
+/// The first ack, if it is such a one.
+fn pop_if(acks: &mut VecDeque<Ack>, wanted: impl Fn(&Ack) -> bool) -> Option<Ack> {
+    if acks.front().is_some_and(wanted) { acks.pop_front() } else { None }
 }
 
 fn write_reply(connection: &mut Connection, to: ReplyTo, reply: &Reply) {

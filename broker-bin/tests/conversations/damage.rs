@@ -87,8 +87,8 @@ fn frames_may_be_torn_and_coalesced_anywhere(driver: Driver) {
         peer.raw(piece);
     }
     peer.raw(tail);
-    for (offset, opaque) in opaques.into_iter().enumerate() {
-        assert_eq!(peer.answer(opaque).expect(0).number("queueOffset") as usize, offset);
+    for (opaque, offset) in opaques.into_iter().zip(0..) {
+        assert_eq!(peer.answer(opaque).expect(0).number("queueOffset"), offset);
     }
     let records = peer.pull("g", "T1", 0, 0).expect(0).records();
     assert!(records.iter().zip(b'a'..).all(|(record, body)| record.body == [body]));

@@ -105,7 +105,7 @@ impl Record {
     /// A property's value as clients read it: entries between separators, the last of a name counts.
     pub(crate) fn property(&self, name: &str) -> Option<&str> {
         let entries = self.properties.split('\u{2}').filter_map(|entry| entry.split_once('\u{1}'));
-        entries.filter(|(found, _)| *found == name).map(|(_, value)| value).last()
+        entries.filter(|(found, _)| *found == name).map(|(_, value)| value).next_back()
     }
 }
 

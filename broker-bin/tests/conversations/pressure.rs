@@ -31,8 +31,8 @@ fn more_than_the_log_buffer_holds_is_taken_in_order(driver: Driver) {
             stream.write_all(&bytes).expect("the broker reads on");
         }
     });
-    for (offset, opaque) in opaques.into_iter().enumerate() {
-        assert_eq!(writer.answer(opaque).expect(0).number("queueOffset") as usize, offset);
+    for (opaque, offset) in opaques.into_iter().zip(0..) {
+        assert_eq!(writer.answer(opaque).expect(0).number("queueOffset"), offset);
     }
     sending.join().expect("no panic");
 }

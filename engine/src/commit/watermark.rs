@@ -95,7 +95,7 @@ impl Gate {
                 let group = before / 2 + u32::from(target.0 > cut);
                 return &self.words[(group % WORD_COUNT) as usize];
             }
-            std::hint::spin_loop();
+            std::thread::yield_now();
         }
     }
 

@@ -514,7 +514,9 @@ mod tests {
         assert_eq!(backend.kind(), probe.kind);
         assert!(!probe.reason.is_empty());
         if let Err(why) = &probe.ring {
-            eprintln!("SKIPPED measuring_leaves_a_verdict_and_nothing_else_and_is_not_repeated: {why}");
+            crate::io::tests::skipped(&format!(
+                "measuring_leaves_a_verdict_and_nothing_else_and_is_not_repeated: {why}"
+            ));
             return;
         }
         assert!(probe.measured.iter().all(|one| one.small_per_s > 0 && one.large_per_s > 0), "{probe}");
@@ -531,7 +533,9 @@ mod tests {
         assert_eq!(backend.list(dir.path()).expect("it exists"), Vec::<String>::new());
         match choose(dir.path(), BackendChoice::Uring, false, &clock) {
             Ok((backend, _)) => assert_eq!(backend.kind(), BackendKind::Uring),
-            Err(error) => eprintln!("SKIPPED half of who_asks_for_a_backend_gets_it_unmeasured: {error}"),
+            Err(error) => {
+                crate::io::tests::skipped(&format!("half of who_asks_for_a_backend_gets_it_unmeasured: {error}"))
+            }
         }
     }
 

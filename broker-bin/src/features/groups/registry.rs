@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::features::groups::filter::TagFilter;
 use crate::limits;
+use crate::lock::lock;
 use crate::net::ConnectionId;
 
 /// What an operator can set of a group.
@@ -76,7 +77,7 @@ pub struct Groups {
 
 impl Groups {
     fn with<T>(&self, group: &str, change: impl FnOnce(&mut Group) -> T) -> Option<T> {
-        self.by_name.lock().expect("no holder panics").get_mut(group).map(change)
+        lock(&self.by_name).get_mut(group).map(change)
     }
 
     /// The group's settings, when it exists.
@@ -87,7 +88,7 @@ impl Groups {
 
     /// Sets a group; true when that changed something.
     pub fn put(&self, group: &str, config: GroupConfig) -> bool {
-        let mut by_name = self.by_name.lock().expect("no holder panics");
+        let mut by_name = lock(&self.by_name);
         if let Some(found) = by_name.get_mut(group) {
             let changed = found.config != Some(config);
             found.config = Some(config);
@@ -151,7 +152,7 @@ impl Groups {
     /// Every existing group's name, in order.
     #[must_use]
     pub fn names(&self) -> Vec<Box<str>> {
-        let by_name = self.by_name.lock().expect("no holder panics");
+        let by_name = lock(&self.by_name);
         by_name.iter().filter(|(_, group)| group.config.is_some()).map(|(name, _)| name.clone()).collect()
     }
 }

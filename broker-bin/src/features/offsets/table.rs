@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use crate::limits;
+use crate::lock::lock;
 
 /// Names one committed offset.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,12 +38,12 @@ impl Offsets {
     /// The committed offset.
     #[must_use]
     pub fn get(&self, key: &OffsetKey) -> Option<u64> {
-        self.by_key.lock().expect("no holder panics").get(key).copied()
+        lock(&self.by_key).get(key).copied()
     }
 
     /// Sets it. A lower value than before is taken: a user may rewind.
     pub fn commit(&self, key: &OffsetKey, offset: u64) -> Commit {
-        let mut by_key = self.by_key.lock().expect("no holder panics");
+        let mut by_key = lock(&self.by_key);
         if let Some(found) = by_key.get_mut(key) {
             let before = std::mem::replace(found, offset);
             return if before == offset { Commit::Unchanged } else { Commit::Changed };
@@ -58,14 +59,14 @@ impl Offsets {
     #[must_use]
     pub fn keys_after(&self, after: Option<&OffsetKey>, count: usize) -> Vec<OffsetKey> {
         use std::ops::Bound::{Excluded, Unbounded};
-        let by_key = self.by_key.lock().expect("no holder panics");
+        let by_key = lock(&self.by_key);
         let from = after.map_or(Unbounded, Excluded);
         by_key.range::<OffsetKey, _>((from, Unbounded)).take(count).map(|(key, _)| key.clone()).collect()
     }
 
     /// Lets `fix` change every offset; used once, when the broker starts.
     pub fn for_each_mut(&self, mut fix: impl FnMut(&OffsetKey, &mut u64)) {
-        for (key, offset) in self.by_key.lock().expect("no holder panics").iter_mut() {
+        for (key, offset) in lock(&self.by_key).iter_mut() {
             fix(key, offset);
         }
     }
@@ -73,6 +74,6 @@ impl Offsets {
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.by_key.lock().expect("no holder panics").len()
+        lock(&self.by_key).len()
     }
 }

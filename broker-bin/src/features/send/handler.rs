@@ -120,8 +120,9 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
     if request.body.is_empty() {
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, "the message has no body"));
     }
-    if request.body.len() > limits::BODY_BYTES_MAX {
-        let remark = format!("the body has {} bytes; at most {} are taken", request.body.len(), limits::BODY_BYTES_MAX);
+    let bytes_max = shared.settings.message_bytes_max;
+    if request.body.len() > bytes_max {
+        let remark = format!("the body has {} bytes; at most {bytes_max} are taken", request.body.len());
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, remark));
     }
     let writer = Writer { shared, request, send: &send, queue };

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, RwLock};
 use anchorlog_engine::{AppendError, Engine, Queue};
 
 use crate::limits;
+use crate::lock::{read, write};
 
 /// Perm bit: consumers may read.
 pub const PERM_READ: u8 = 4;
@@ -164,12 +165,12 @@ impl Topics {
     /// The topic of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Topic>> {
-        self.by_name.read().expect("no holder panics").get(name).cloned()
+        read(&self.by_name).get(name).cloned()
     }
 
     /// Sets a topic; true when that changed something.
     pub fn put(&self, name: &str, config: TopicConfig) -> bool {
-        let mut by_name = self.by_name.write().expect("no holder panics");
+        let mut by_name = write(&self.by_name);
         if by_name.get(name).is_some_and(|topic| topic.config == config) {
             return false;
         }
@@ -182,7 +183,7 @@ impl Topics {
         if let Some(topic) = self.get(name) {
             return (topic, false);
         }
-        let mut by_name = self.by_name.write().expect("no holder panics");
+        let mut by_name = write(&self.by_name);
         if let Some(topic) = by_name.get(name) {
             return (topic.clone(), false);
         }
@@ -194,12 +195,12 @@ impl Topics {
     /// Every topic's name, in order.
     #[must_use]
     pub fn names(&self) -> Vec<Box<str>> {
-        self.by_name.read().expect("no holder panics").keys().cloned().collect()
+        read(&self.by_name).keys().cloned().collect()
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.by_name.read().expect("no holder panics").len()
+        read(&self.by_name).len()
     }
 }

@@ -308,7 +308,7 @@ mod tests {
         match UringBackend::new() {
             Ok(backend) => Some(Scene { dir: tempfile::tempdir().expect("a temporary directory"), backend }),
             Err(why) => {
-                eprintln!("SKIPPED {test}: {why}");
+                crate::io::tests::skipped(&format!("{test}: {why}"));
                 None
             }
         }
@@ -400,7 +400,7 @@ mod tests {
             Some(InFlight::new(op))
         };
         let Some(mut flight) = op(true) else {
-            eprintln!("SKIPPED a_durable_write_without_direct_io_is_followed_by_a_sync: no ring");
+            crate::io::tests::skipped("a_durable_write_without_direct_io_is_followed_by_a_sync: no ring");
             return;
         };
         // The kernel knows the flag not: the write is repeated without it, then a sync follows.

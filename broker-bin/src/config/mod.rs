@@ -1,0 +1,300 @@
+//! What an operator chooses: flags, a file, defaults.
+//!
+//! 1. A flag wins over the file, the file over the default; [`Config::summary`] says where each value came from.
+//! 2. A key that is not known is an error with a suggestion, never silence. So is a value that promises what is not built.
+//! 3. A `broker.conf` of the original means here what it means there, or is named as meaning nothing.
+//!
+//! Not here: what the engine accepts for its own options; it says so when the log is opened.
+
+mod file;
+mod options;
+mod rocketmq;
+mod units;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, parser::ValueSource};
+
+pub use options::{Backend, BrokerArgs, FlushMode, LogFormat, NetDriver, TailMode};
+pub use units::{ByteSize, HostPort, Period, UnitError};
+
+use rocketmq::Meaning;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "anchorlog", version, about = "A durable log that speaks Apache RocketMQ's remoting protocol", long_about = None)]
+#[command(propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the process can do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Serves clients: broker and name server in one process
+    Broker(Box<BrokerArgs>),
+}
+
+/// What is wrong with a configuration. Nothing was started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The command line itself, or a call for help.
+    #[error(transparent)]
+    CommandLine(#[from] clap::Error),
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+    /// The file is not in its format.
+    #[error("{path}: {what}")]
+    Malformed {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong, with the line.
+        what: String,
+    },
+    /// A key that nobody knows.
+    #[error("{place}: {key} is not an option{}", suggestion.as_ref().map(|key| format!("; did you mean {key}?")).unwrap_or_default())]
+    UnknownKey {
+        /// File and line.
+        place: String,
+        /// The key.
+        key: String,
+        /// The key that comes closest.
+        suggestion: Option<String>,
+    },
+    /// A value that does not fit its option, or does not fit here at all.
+    #[error("{place}: {key} = {value}: {reason}")]
+    BadValue {
+        /// File and line, or the command line.
+        place: String,
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Where a value came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Default,
+    Flag,
+    File,
+}
+
+/// A configuration that holds together.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The options in force.
+    pub options: BrokerArgs,
+    /// Keys of the file that mean nothing here, with the reason.
+    pub without_meaning: Vec<(String, &'static str)>,
+    sources: BTreeMap<&'static str, Source>,
+}
+
+impl Config {
+    /// Reads command line and file. The first of `words` is the program's own name.
+    ///
+    /// # Errors
+    /// Says what is wrong and where. A call for help or for the version comes as [`ConfigError::CommandLine`], too.
+    pub fn from_words<T: Into<std::ffi::OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<Config, ConfigError> {
+        let matches = Cli::command().try_get_matches_from(words)?;
+        match Cli::from_arg_matches(&matches)?.command {
+            Command::Broker(options) => {
+                let given = matches.subcommand_matches("broker");
+                Config::layered(*options, given)
+            }
+        }
+    }
+
+    fn layered(options: BrokerArgs, given: Option<&ArgMatches>) -> Result<Config, ConfigError> {
+        let mut sources = BTreeMap::new();
+        for name in option_names() {
+            let is_flag = given.and_then(|given| given.value_source(&name.replace('-', "_")));
+            let source = if is_flag == Some(ValueSource::CommandLine) { Source::Flag } else { Source::Default };
+            sources.insert(name, source);
+        }
+        let mut config = Config { options, without_meaning: Vec::new(), sources };
+        if let Some(path) = config.options.config.clone() {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+            let entries =
+                file::entries(&path, &text).map_err(|what| ConfigError::Malformed { path: path.clone(), what })?;
+            let mut addresses = rocketmq::Addresses::default();
+            for entry in entries {
+                let place = format!("{} line {}", path.display(), entry.line);
+                config.apply(&place, &entry.key, &entry.value, &mut addresses)?;
+            }
+            config.apply_addresses(addresses);
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Takes one entry of a file.
+    fn apply(
+        &mut self,
+        place: &str,
+        key: &str,
+        value: &str,
+        addresses: &mut rocketmq::Addresses,
+    ) -> Result<(), ConfigError> {
+        let bad = |reason: String| ConfigError::BadValue {
+            place: place.to_owned(),
+            key: key.to_owned(),
+            value: value.to_owned(),
+            reason,
+        };
+        let dashed = key.replace('_', "-");
+        if let Some(name) = option_names().into_iter().find(|name| *name == dashed) {
+            return self.set(name, value).map_err(bad);
+        }
+        match rocketmq::meaning(key, value).map_err(bad)? {
+            Some(Meaning::Is(name, value)) => self.set(name, &value).map_err(bad),
+            Some(Meaning::ListenIp(ip)) => {
+                addresses.listen_ip = Some(ip);
+                Ok(())
+            }
+            Some(Meaning::ListenPort(port)) => {
+                addresses.listen_port = Some(port);
+                Ok(())
+            }
+            Some(Meaning::AdvertiseIp(ip)) => {
+                addresses.advertise_ip = Some(ip);
+                Ok(())
+            }
+            Some(Meaning::Nothing(reason)) => {
+                self.without_meaning.push((key.to_owned(), reason));
+                Ok(())
+            }
+            None => {
+                Err(ConfigError::UnknownKey { place: place.to_owned(), key: key.to_owned(), suggestion: closest(key) })
+            }
+        }
+    }
+
+    fn set(&mut self, name: &'static str, value: &str) -> Result<(), String> {
+        if name == "config" {
+            return Err("a file cannot name another".to_owned());
+        }
+        let is_flag = self.sources.get(name) == Some(&Source::Flag);
+        if is_flag {
+            // It must make sense all the same.
+            return self.options.clone().set(name, value);
+        }
+        self.options.set(name, value)?;
+        self.sources.insert(name, Source::File);
+        Ok(())
+    }
+
+    /// The original gives an address in parts; what is missing comes from our own.
+    fn apply_addresses(&mut self, parts: rocketmq::Addresses) {
+        if self.sources.get("listen") != Some(&Source::Flag)
+            && (parts.listen_ip.is_some() || parts.listen_port.is_some())
+        {
+            let listen = &mut self.options.listen;
+            listen.host = parts.listen_ip.unwrap_or_else(|| listen.host.clone());
+            listen.port = parts.listen_port.unwrap_or(listen.port);
+            self.sources.insert("listen", Source::File);
+        }
+        if let Some(host) = parts.advertise_ip.filter(|_| self.sources.get("advertise") != Some(&Source::Flag)) {
+            self.options.advertise = Some(HostPort { host, port: self.options.listen.port });
+            self.sources.insert("advertise", Source::File);
+        }
+    }
+
+    /// What one option cannot see alone.
+    fn check(&self) -> Result<(), ConfigError> {
+        self.options.check().map_err(|(name, value, reason)| ConfigError::BadValue {
+            place: match (self.sources.get(name), &self.options.config) {
+                (Some(Source::File), Some(path)) => path.display().to_string(),
+                _ => "command line".to_owned(),
+            },
+            key: name.to_owned(),
+            value,
+            reason,
+        })
+    }
+
+    /// Every option with its value and where it came from, one a line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in self.options.values() {
+            let source = match self.sources.get(name) {
+                Some(Source::Flag) => " (flag)",
+                Some(Source::File) => " (file)",
+                _ => "",
+            };
+            // A string takes everything.
+            let _written = write!(text, "\n  {name} = {value}{source}");
+        }
+        text
+    }
+
+    /// What was asked for and has no effect, as sentences.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks: Vec<String> =
+            self.without_meaning.iter().map(|(key, reason)| format!("{key} means nothing here: {reason}")).collect();
+        let chosen = |name: &str| self.sources.get(name).is_some_and(|source| *source != Source::Default);
+        if self.options.flush == FlushMode::Sync {
+            let without_effect = ["flush-interval", "flush-bytes"].into_iter().filter(|name| chosen(name));
+            remarks.extend(without_effect.map(|name| format!("{name} has no effect while flush is sync")));
+        }
+        if self.options.ack_timeout.0 >= options::CLIENT_TIMEOUT {
+            remarks.push(format!(
+                "ack-timeout is {}: clients give up after 3s and send again before they are answered",
+                self.options.ack_timeout
+            ));
+        }
+        let reach = |host: &HostPort| host.resolve().ok().map(|address| address.ip());
+        let advertise = self.options.advertise.as_ref().and_then(reach);
+        if reach(&self.options.listen).is_some_and(|ip| ip.is_loopback())
+            && advertise.is_some_and(|ip| !ip.is_loopback())
+        {
+            remarks
+                .push("clients are told an address beyond this machine, but only this machine can connect".to_owned());
+        }
+        remarks
+    }
+}
+
+/// Names of all options, as flags and in files.
+fn option_names() -> Vec<&'static str> {
+    options::NAMES.to_vec()
+}
+
+/// The option, or key of the original, that `key` is most likely meant to be.
+fn closest(key: &str) -> Option<String> {
+    let lower = key.to_ascii_lowercase().replace('_', "-");
+    let known = option_names().into_iter().chain(rocketmq::known_keys());
+    known
+        .map(|name| (strsim::jaro_winkler(&lower, &name.to_ascii_lowercase()), name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name.to_owned())
+}
+
+/// The `broker` subcommand on its own, for help and tests.
+#[must_use]
+pub fn broker_command() -> clap::Command {
+    BrokerArgs::augment_args(clap::Command::new("broker"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,389 @@
+//! The broker's options, one field each.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anchorlog_engine::{BackendChoice, EngineOptions, Flush, Tail};
+use clap::{Args, ValueEnum};
+
+use super::units::{ByteSize, HostPort, Period};
+use crate::broker::{BrokerOptions, Driver};
+use crate::limits;
+
+/// What clients wait for an answer to a send before they send again.
+pub(super) const CLIENT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// When a send is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FlushMode {
+    /// After its bytes are durable: a power failure loses nothing that was acknowledged
+    Sync,
+    /// After its bytes are in memory: a power failure loses what came since the last flush
+    Async,
+}
+
+/// What happens to the rest of a commit's last block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TailMode {
+    /// The next commit writes the block again
+    Rewrite,
+    /// It is padded: for disks that can lose a whole block when torn
+    Pad,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// A short measurement at the first start decides
+    Auto,
+    /// `io_uring`, or no start
+    Uring,
+    /// Plain system calls
+    Threads,
+}
+
+/// How sockets are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NetDriver {
+    /// tokio on epoll
+    Tokio,
+    /// tokio-uring; only in builds with the feature net-uring
+    Uring,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line each, with all there is
+    Full,
+    /// One shorter line each
+    Compact,
+    /// Several lines each, for people
+    Pretty,
+}
+
+/// Options of `anchorlog broker`. A file has the same names; there, `-` may be `_`.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct BrokerArgs {
+    /// Options from this file: TOML, or key=value lines like a broker.conf. Flags win over it [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Directory of the log; made when it is missing
+    #[arg(long, value_name = "DIR", default_value = "./anchorlog-store")]
+    pub store: PathBuf,
+
+    /// Where to listen, for clients and as their name server; port 0 takes any that is free
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9876")]
+    pub listen: HostPort,
+
+    /// Address that clients are told to dial; stands in routes and message ids [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<HostPort>,
+
+    /// Listen beyond loopback although anyone who can connect can read, write and delete: there is no TLS and no login yet
+    #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub insecure: bool,
+
+    /// Name of this broker
+    #[arg(long, value_name = "NAME", default_value = "broker-a")]
+    pub broker_name: String,
+
+    /// Name of its cluster
+    #[arg(long, value_name = "NAME", default_value = "DefaultCluster")]
+    pub cluster_name: String,
+
+    /// When a send is acknowledged
+    #[arg(long, value_enum, default_value = "sync")]
+    pub flush: FlushMode,
+
+    /// With async flush: longest time between two flushes
+    #[arg(long, value_name = "TIME", default_value = "500ms")]
+    pub flush_interval: Period,
+
+    /// With async flush: unflushed bytes that cause a flush earlier
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    pub flush_bytes: ByteSize,
+
+    /// How the log is written
+    #[arg(long, value_enum, default_value = "auto")]
+    pub backend: Backend,
+
+    /// Measure the backends again, even if there is a verdict from an earlier start
+    #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub remeasure: bool,
+
+    /// Size of one file of the log, 64KiB to 1GiB; fixed when the log is created
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    pub segment_bytes: ByteSize,
+
+    /// Drop the oldest files once the log is longer than this; at least two files [default: keep everything]
+    #[arg(long, value_name = "SIZE")]
+    pub retain_bytes: Option<ByteSize>,
+
+    /// What happens to the rest of a commit's last block; fixed when the log is created
+    #[arg(long, value_enum, default_value = "rewrite")]
+    pub tail: TailMode,
+
+    /// Durable writes in flight at once, 1 to 16; more than one is slower on disks without FUA
+    #[arg(long, value_name = "COUNT", default_value = "1")]
+    pub commit_depth: usize,
+
+    /// Longest wait for a send's ack before it is answered as stored but not confirmed
+    #[arg(long, value_name = "TIME", default_value = "2500ms")]
+    pub ack_timeout: Period,
+
+    /// Network threads [default: one for each core, at most 4]
+    #[arg(long, value_name = "COUNT")]
+    pub net_threads: Option<usize>,
+
+    /// How sockets are served
+    #[arg(long, value_enum, default_value = "tokio")]
+    pub net_driver: NetDriver,
+
+    /// Make unknown topics when something is sent to them
+    #[arg(long, value_name = "BOOL", default_value = "true", action = clap::ArgAction::Set)]
+    pub auto_create_topics: bool,
+
+    /// Make unknown groups when a consumer joins them
+    #[arg(long, value_name = "BOOL", default_value = "true", action = clap::ArgAction::Set)]
+    pub auto_create_groups: bool,
+
+    /// Most queues of a topic made on demand; clients ask for 4 unless told otherwise
+    #[arg(long, value_name = "COUNT", default_value = "8")]
+    pub default_topic_queues: u32,
+
+    /// Largest body of a message or batch, at most 4MiB
+    #[arg(long, value_name = "SIZE", default_value = "4MiB")]
+    pub max_message_bytes: ByteSize,
+
+    /// What is logged: a level, or directives such as info,anchorlog::net=debug
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+
+    /// How log lines look
+    #[arg(long, value_enum, default_value = "full")]
+    pub log_format: LogFormat,
+}
+
+/// Names of all options, in the order of [`BrokerArgs`].
+pub(super) const NAMES: [&str; 25] = [
+    "config",
+    "store",
+    "listen",
+    "advertise",
+    "insecure",
+    "broker-name",
+    "cluster-name",
+    "flush",
+    "flush-interval",
+    "flush-bytes",
+    "backend",
+    "remeasure",
+    "segment-bytes",
+    "retain-bytes",
+    "tail",
+    "commit-depth",
+    "ack-timeout",
+    "net-threads",
+    "net-driver",
+    "auto-create-topics",
+    "auto-create-groups",
+    "default-topic-queues",
+    "max-message-bytes",
+    "log-level",
+    "log-format",
+];
+
+fn parsed<T: FromStr>(value: &str) -> Result<T, String>
+where
+    T::Err: fmt::Display,
+{
+    value.trim().parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn chosen<T: ValueEnum>(value: &str) -> Result<T, String> {
+    T::from_str(value.trim(), true).map_err(|_| {
+        let known: Vec<_> = T::value_variants()
+            .iter()
+            .filter_map(|one| one.to_possible_value())
+            .map(|one| one.get_name().to_owned())
+            .collect();
+        format!("one of {} is wanted", known.join(", "))
+    })
+}
+
+fn shown<T: ValueEnum>(value: &T) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+fn shown_or<T: fmt::Display>(value: Option<&T>, none: &str) -> String {
+    value.map_or_else(|| none.to_owned(), T::to_string)
+}
+
+impl BrokerArgs {
+    /// Sets one option from a file.
+    pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "store" => self.store = value.into(),
+            "listen" => self.listen = parsed(value)?,
+            "advertise" => self.advertise = Some(parsed(value)?),
+            "insecure" => self.insecure = parsed(value)?,
+            "broker-name" => self.broker_name = value.to_owned(),
+            "cluster-name" => self.cluster_name = value.to_owned(),
+            "flush" => self.flush = chosen(value)?,
+            "flush-interval" => self.flush_interval = parsed(value)?,
+            "flush-bytes" => self.flush_bytes = parsed(value)?,
+            "backend" => self.backend = chosen(value)?,
+            "remeasure" => self.remeasure = parsed(value)?,
+            "segment-bytes" => self.segment_bytes = parsed(value)?,
+            "retain-bytes" => self.retain_bytes = Some(parsed(value)?),
+            "tail" => self.tail = chosen(value)?,
+            "commit-depth" => self.commit_depth = parsed(value)?,
+            "ack-timeout" => self.ack_timeout = parsed(value)?,
+            "net-threads" => self.net_threads = Some(parsed(value)?),
+            "net-driver" => self.net_driver = chosen(value)?,
+            "auto-create-topics" => self.auto_create_topics = parsed(value)?,
+            "auto-create-groups" => self.auto_create_groups = parsed(value)?,
+            "default-topic-queues" => self.default_topic_queues = parsed(value)?,
+            "max-message-bytes" => self.max_message_bytes = parsed(value)?,
+            "log-level" => self.log_level = value.to_owned(),
+            "log-format" => self.log_format = chosen(value)?,
+            _ => return Err("it cannot be set here".to_owned()),
+        }
+        Ok(())
+    }
+
+    /// Every option with its value as text.
+    pub(super) fn values(&self) -> Vec<(&'static str, String)> {
+        let config = self.config.as_ref().map(|path| path.display().to_string());
+        let values = [
+            config.unwrap_or_else(|| "none".to_owned()),
+            self.store.display().to_string(),
+            self.listen.to_string(),
+            shown_or(self.advertise.as_ref(), "where it listens"),
+            self.insecure.to_string(),
+            self.broker_name.clone(),
+            self.cluster_name.clone(),
+            shown(&self.flush),
+            self.flush_interval.to_string(),
+            self.flush_bytes.to_string(),
+            shown(&self.backend),
+            self.remeasure.to_string(),
+            self.segment_bytes.to_string(),
+            shown_or(self.retain_bytes.as_ref(), "keep everything"),
+            shown(&self.tail),
+            self.commit_depth.to_string(),
+            self.ack_timeout.to_string(),
+            shown_or(self.net_threads.as_ref(), "one for each core, at most 4"),
+            shown(&self.net_driver),
+            self.auto_create_topics.to_string(),
+            self.auto_create_groups.to_string(),
+            self.default_topic_queues.to_string(),
+            self.max_message_bytes.to_string(),
+            self.log_level.clone(),
+            shown(&self.log_format),
+        ];
+        NAMES.into_iter().zip(values).collect()
+    }
+
+    /// Says which option does not hold, with its value and why.
+    pub(super) fn check(&self) -> Result<(), (&'static str, String, String)> {
+        let fail = |name, value: String, reason: String| Err((name, value, reason));
+        let listen = match self.listen.resolve() {
+            Ok(listen) => listen,
+            Err(error) => return fail("listen", self.listen.to_string(), error.to_string()),
+        };
+        if !listen.ip().is_loopback() && !self.insecure {
+            let reason = "anyone who can connect could read, write and delete: there is no TLS and no login yet; \
+                          say --insecure (insecure = true) if that is meant, or listen on a loopback address";
+            return fail("listen", self.listen.to_string(), reason.to_owned());
+        }
+        if let Some(advertise) = &self.advertise {
+            match advertise.resolve() {
+                Err(error) => return fail("advertise", advertise.to_string(), error.to_string()),
+                Ok(address) if address.ip().is_unspecified() => {
+                    return fail("advertise", advertise.to_string(), "clients cannot dial that".to_owned());
+                }
+                Ok(_) => {}
+            }
+        }
+        for (name, value) in [("broker-name", &self.broker_name), ("cluster-name", &self.cluster_name)] {
+            if value.is_empty() || value.len() > limits::TOPIC_BYTES_MAX || value.chars().any(char::is_whitespace) {
+                return fail(name, value.clone(), "1 to 127 bytes without blanks are wanted".to_owned());
+            }
+        }
+        if self.net_threads == Some(0) {
+            return fail("net-threads", "0".to_owned(), "at least one is needed".to_owned());
+        }
+        if !(1..=limits::TOPIC_QUEUES_MAX).contains(&self.default_topic_queues) {
+            let reason = format!("1 to {} are possible", limits::TOPIC_QUEUES_MAX);
+            return fail("default-topic-queues", self.default_topic_queues.to_string(), reason);
+        }
+        let bytes = usize::try_from(self.max_message_bytes.0).unwrap_or(usize::MAX);
+        if !(1..=limits::BODY_BYTES_MAX).contains(&bytes) {
+            return fail("max-message-bytes", self.max_message_bytes.to_string(), "1B to 4MiB are possible".to_owned());
+        }
+        if self.ack_timeout.0.is_zero() {
+            return fail("ack-timeout", self.ack_timeout.to_string(), "more than zero is wanted".to_owned());
+        }
+        #[cfg(not(feature = "net-uring"))]
+        if self.net_driver == NetDriver::Uring {
+            let reason = "this build has no such driver; build with --features net-uring";
+            return fail("net-driver", "uring".to_owned(), reason.to_owned());
+        }
+        Ok(())
+    }
+
+    /// The same for [`crate::Broker::start`].
+    ///
+    /// # Errors
+    /// When a name means nothing to this machine any more.
+    pub fn to_options(&self) -> std::io::Result<BrokerOptions> {
+        let flush = match self.flush {
+            FlushMode::Sync => Flush::Sync,
+            FlushMode::Async => Flush::Async { interval: self.flush_interval.0, bytes: self.flush_bytes.0 },
+        };
+        let tail = match self.tail {
+            TailMode::Rewrite => Tail::Rewrite,
+            TailMode::Pad => Tail::Pad,
+        };
+        let backend = match self.backend {
+            Backend::Auto => BackendChoice::Auto,
+            Backend::Uring => BackendChoice::Uring,
+            Backend::Threads => BackendChoice::Threads,
+        };
+        let engine = EngineOptions::default()
+            .with_flush(flush)
+            .with_tail(tail)
+            .with_backend(backend)
+            .with_remeasure(self.remeasure)
+            .with_segment_bytes(self.segment_bytes.0)
+            .with_retain_bytes(self.retain_bytes.map(|size| size.0))
+            .with_commit_depth(self.commit_depth);
+        Ok(BrokerOptions {
+            listen: self.listen.resolve()?,
+            advertise: self.advertise.as_ref().map(HostPort::resolve).transpose()?,
+            cluster: self.cluster_name.clone(),
+            broker: self.broker_name.clone(),
+            engine,
+            driver: match self.net_driver {
+                NetDriver::Tokio => Driver::Epoll,
+                #[cfg(feature = "net-uring")]
+                NetDriver::Uring => Driver::Uring,
+                // Refused by `check`.
+                #[cfg(not(feature = "net-uring"))]
+                NetDriver::Uring => return Err(std::io::Error::other("this build has no uring driver")),
+            },
+            network_threads: self.net_threads,
+            auto_create_topics: self.auto_create_topics,
+            template_queues: self.default_topic_queues,
+            auto_create_groups: self.auto_create_groups,
+            message_bytes_max: usize::try_from(self.max_message_bytes.0).unwrap_or(limits::BODY_BYTES_MAX),
+            ack_timeout: self.ack_timeout.0,
+            ..BrokerOptions::new(&self.store)
+        })
+    }
+}

@@ -1,0 +1,137 @@
+use super::*;
+
+fn load(words: &[&str]) -> Result<Config, ConfigError> {
+    Config::from_words(["anchorlog", "broker"].iter().chain(words))
+}
+
+/// Loads with a file of this name and text.
+fn load_file(name: &str, text: &str, words: &[&str]) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join(name);
+    std::io::Write::write_all(&mut tempfile_at(&path), text.as_bytes()).expect("a file");
+    let path = path.to_str().expect("text").to_owned();
+    load(&[&["--config", &path], words].concat())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a configuration file is not a durable one of the engine")]
+fn tempfile_at(path: &std::path::Path) -> std::fs::File {
+    std::fs::File::create(path).expect("a file")
+}
+
+#[test]
+fn every_flag_can_stand_in_a_file_and_shows_its_default() {
+    let command = broker_command();
+    let flags: Vec<_> = command.get_arguments().filter_map(|flag| flag.get_long()).collect();
+    assert_eq!(flags, options::NAMES);
+    let defaults = load(&[]).expect("defaults").options;
+    for (flag, (name, value)) in command.get_arguments().zip(defaults.values()) {
+        let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
+        let shown: Vec<_> =
+            flag.get_default_values().iter().map(|value| value.to_string_lossy().into_owned()).collect();
+        if shown.is_empty() {
+            assert!(help.ends_with(&format!("[default: {value}]")), "{name}: {help} / {value}");
+        } else {
+            assert_eq!(shown.join(" "), value, "{name}");
+        }
+        if !matches!(name, "config" | "advertise" | "retain-bytes" | "net-threads") {
+            let mut copy = defaults.clone();
+            assert_eq!(copy.set(name, &value), Ok(()), "{name}");
+            assert_eq!(copy, defaults, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+    let text = "flush = \"async\"\nnet_threads = 3\nsegment-bytes = \"128MiB\"\nretain-bytes = \"1GiB\"\n";
+    let config = load_file("a.toml", text, &["--segment-bytes", "32MiB"]).expect("good");
+    let options = &config.options;
+    assert_eq!((options.flush, options.net_threads), (FlushMode::Async, Some(3)));
+    assert_eq!((options.segment_bytes, options.retain_bytes), (ByteSize(32 << 20), Some(ByteSize(1 << 30))));
+    assert_eq!(options.broker_name, "broker-a");
+    let summary = config.summary();
+    for line in ["flush = async (file)", "segment-bytes = 32MiB (flag)", "broker-name = broker-a\n"] {
+        assert!(summary.contains(line), "{line} in {summary}");
+    }
+}
+
+#[test]
+fn a_broker_conf_means_what_it_means_there() {
+    let text = "brokerClusterName=Shop\nbrokerName=b1\nbrokerId=0\ndeleteWhen=04\nfileReservedTime=48\nbrokerRole=ASYNC_MASTER\n\
+                flushDiskType=ASYNC_FLUSH\nflushIntervalCommitLog=200\nlistenPort=10911\nbrokerIP1=127.0.0.2\nstorePathRootDir=/data\n\
+                autoCreateTopicEnable=false\ndefaultTopicQueueNums=16\nmapedFileSizeCommitLog=1073741824\nmaxMessageSize=65536\n";
+    let config = load_file("broker.conf", text, &[]).expect("good");
+    let options = &config.options;
+    assert_eq!((options.cluster_name.as_str(), options.broker_name.as_str()), ("Shop", "b1"));
+    assert_eq!((options.flush, options.flush_interval.to_string()), (FlushMode::Async, "200ms".to_owned()));
+    assert_eq!(options.listen.to_string(), "127.0.0.1:10911");
+    assert_eq!(options.advertise.as_ref().map(ToString::to_string).as_deref(), Some("127.0.0.2:10911"));
+    assert_eq!((options.store.to_str(), options.auto_create_topics), (Some("/data"), false));
+    assert_eq!((options.default_topic_queues, options.max_message_bytes), (16, ByteSize(65536)));
+    assert_eq!(options.segment_bytes, ByteSize(1 << 30));
+    let remarks = config.remarks().join("\n");
+    for key in ["deleteWhen", "fileReservedTime", "brokerRole", "brokerId"] {
+        assert!(remarks.contains(&format!("{key} means nothing here")), "{key} in {remarks}");
+    }
+}
+
+#[test]
+fn a_mistyped_key_is_an_error_with_a_suggestion() {
+    for (text, wanted) in [
+        ("flushDiskTpye=SYNC_FLUSH", "broker.conf line 1: flushDiskTpye is not an option; did you mean flushDiskType?"),
+        ("\nsegment_byte=1", "broker.conf line 2: segment_byte is not an option; did you mean segment-bytes?"),
+        ("brokername=b", "did you mean"),
+        ("zzz=1", "zzz is not an option"),
+    ] {
+        let error = load_file("broker.conf", text, &[]).expect_err(text).to_string();
+        assert!(error.contains(wanted), "{text:?}: {error}");
+    }
+}
+
+#[test]
+fn promises_that_nobody_could_keep_stop_the_start() {
+    for (text, part) in [
+        ("brokerRole=SYNC_MASTER", "replication is not built yet"),
+        ("namesrvAddr=10.0.0.1:9876", "not built yet"),
+        ("bindAddress=0.0.0.0", "--insecure"),
+        ("maxMessageSize=8388608", "4MiB"),
+        ("flush=sometimes", "sync, async"),
+        ("flush-interval=10", "ms"),
+        ("net-threads=0", "at least one"),
+        ("broker-name=", "without blanks"),
+        ("config=other.toml", "cannot name another"),
+    ] {
+        let error = load_file("broker.conf", text, &[]).expect_err(text).to_string();
+        assert!(error.contains(part), "{text:?}: {error}");
+    }
+}
+
+#[test]
+fn listening_beyond_loopback_must_be_said_twice() {
+    assert!(load(&["--listen", "0.0.0.0:9876"]).is_err());
+    let config = load(&["--listen", "0.0.0.0:9876", "--insecure", "--advertise", "127.0.0.1:9876"]).expect("good");
+    assert!(config.options.insecure);
+    assert!(load_file("a.conf", "bindAddress=0.0.0.0\ninsecure=true", &[]).is_ok());
+    let config = load(&["--advertise", "192.0.2.1:9876"]).expect("good");
+    assert!(config.remarks().join("\n").contains("only this machine can connect"));
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let config = load(&["--flush-interval", "10ms", "--ack-timeout", "5s"]).expect("good");
+    let remarks = config.remarks();
+    assert!(remarks.iter().any(|remark| remark.contains("flush-interval has no effect")), "{remarks:?}");
+    assert!(remarks.iter().any(|remark| remark.contains("clients give up")), "{remarks:?}");
+    assert_eq!(load(&[]).expect("good").remarks(), Vec::<String>::new());
+}
+
+#[test]
+fn options_reach_the_broker() {
+    let words =
+        ["--store=/tmp/x", "--listen=localhost:0", "--flush=async", "--net-threads=2", "--max-message-bytes=1KiB"];
+    let options = load(&words).expect("good").options.to_options().expect("good");
+    assert_eq!(options.message_bytes_max, 1024);
+    assert_eq!((options.store.to_str(), options.network_threads), (Some("/tmp/x"), Some(2)));
+    assert!(options.listen.ip().is_loopback());
+    assert_eq!(options.cluster, "DefaultCluster");
+}

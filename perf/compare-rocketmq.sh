@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# Measures the original RocketMQ 5.3.3 and our broker with the same generator, on the same disk, in one run.
+#
+#   perf/compare-rocketmq.sh [--dir DIR] [--rounds N] [--seconds N] [--size BYTES] [--in-flight A,B,CxD]
+#                            [--out DIR] [--broker BIN] [--perf BIN]
+#
+# Both flush before they acknowledge. They take turns, one round after the other, so that neither gets the quieter
+# half of the hour; both stores lie under --dir (a fresh folder on the disk to be measured, default target/compare)
+# and are removed between rounds. Everything raw (the generator's JSON and text, both configurations, the machine)
+# stays in perf/records/<date>-rocketmq/; the medians over the rounds and their ratio are printed.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+dir=$root/target/compare rounds=1 seconds=10 size=1024 in_flight=1,64x1,8x64 out= broker= perf=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --dir) dir=$2 ;;
+    --rounds) rounds=$2 ;;
+    --seconds) seconds=$2 ;;
+    --size) size=$2 ;;
+    --in-flight) in_flight=$2 ;;
+    --out) out=$2 ;;
+    --broker) broker=$2 ;;
+    --perf) perf=$2 ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  esac
+  shift 2
+done
+for tool in java mvn python3; do
+  command -v "$tool" >/dev/null || { echo "compare-rocketmq: $tool not found" >&2; exit 2; }
+done
+if [ -z "$broker" ] || [ -z "$perf" ]; then
+  (cd "$root" && cargo build --release -p anchorlog -p anchorlog-perf)
+  target=${CARGO_TARGET_DIR:-$root/target}
+  : "${broker:=$target/release/anchorlog}" "${perf:=$target/release/anchorlog-perf}"
+fi
+out=${out:-$root/perf/records/$(date -u +%Y-%m-%d-%H%M)-rocketmq}
+mkdir -p "$out" "$dir"
+dir=$(cd "$dir" && pwd)
+original=127.0.0.1:29876 original_broker_port=20931 ours=127.0.0.1:29976
+ours_pid=
+
+tidy_up() {
+  "$root/perf/rocketmq/stop" --store "$dir/original" >/dev/null 2>&1 || true
+  [ -z "$ours_pid" ] || kill "$ours_pid" 2>/dev/null || true
+}
+trap tidy_up EXIT
+
+measure() { # name, name server, round
+  "$perf" broker --namesrv "$2" --in-flight "$in_flight" --size "$size" --seconds "$seconds" \
+    --json "$out/$1-$3.json" 2>&1 | tee "$out/$1-$3.txt"
+}
+
+answers() { (exec 3<>"/dev/tcp/${1%:*}/${1#*:}") 2>/dev/null; }
+
+{
+  date -u +%FT%TZ
+  git -C "$root" rev-parse HEAD
+  uname -srm
+  grep -m1 '^model name' /proc/cpuinfo || true
+  echo "$(nproc) cores; load $(cut -d' ' -f1-3 /proc/loadavg)"
+  df -hT "$dir" | tail -n 1
+  java -version 2>&1 | head -n 1
+  echo "perf broker --in-flight $in_flight --size $size --seconds $seconds, $rounds rounds"
+} | tee "$out/machine.txt"
+
+for round in $(seq "$rounds"); do
+  rm -rf "$dir/original" "$dir/ours"
+  "$root/perf/rocketmq/start" --store "$dir/original" --namesrv-port "${original#*:}" \
+    --broker-port "$original_broker_port" --flush sync --heap 2g
+  cp "$dir/original/broker.conf" "$out/original-broker.conf"
+  measure original "$original" "$round"
+  "$root/perf/rocketmq/stop" --store "$dir/original"
+  rm -rf "$dir/original"
+
+  "$broker" broker --store "$dir/ours" --listen "$ours" >"$out/ours-$round.log" 2>&1 &
+  ours_pid=$!
+  for _ in $(seq 300); do
+    answers "$ours" && break
+    kill -0 "$ours_pid" 2>/dev/null || { tail "$out/ours-$round.log" >&2; exit 1; }
+    sleep 0.1
+  done
+  measure ours "$ours" "$round"
+  kill "$ours_pid"
+  wait "$ours_pid" || true
+  ours_pid=
+  rm -rf "$dir/ours"
+done
+
+python3 - "$out" "$rounds" <<'EOF' | tee "$out/ratio.txt"
+# Every number that both files have under the same path: the medians over the rounds, and ours over the original's.
+import json, re, statistics, sys
+
+out, rounds = sys.argv[1], int(sys.argv[2])
+WANTED = re.compile(r"per_s|rate|p50|p90|p99|mean|median|max|lat|mib", re.IGNORECASE)
+
+
+def numbers(value, path=""):
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from numbers(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            keys = ("name", "label", "in_flight") if isinstance(inner, dict) else ()
+            label = next((str(inner[k]) for k in keys if k in inner), i)
+            yield from numbers(inner, f"{path}[{label}]")
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield path, value
+
+
+def medians(name):
+    found = {}
+    for round in range(1, rounds + 1):
+        with open(f"{out}/{name}-{round}.json") as f:
+            for path, value in numbers(json.load(f)):
+                found.setdefault(path, []).append(value)
+    return {path: statistics.median(values) for path, values in found.items()}
+
+
+original, ours = medians("original"), medians("ours")
+both = [p for p in original if p in ours and WANTED.search(p.rsplit(".", 1)[-1])]
+width = max(map(len, both), default=4)
+print(f"{'':{width}}  {'original':>14}  {'ours':>14}  ours/original")
+for path in both:
+    ratio = f"{ours[path] / original[path]:.2f}" if original[path] else "-"
+    print(f"{path:{width}}  {original[path]:14.6g}  {ours[path]:14.6g}  {ratio:>13}")
+EOF
+echo "raw output: $out"
