@@ -346,7 +346,12 @@ fn start_keeper(shared: Arc<Shared>, mut keeper: Keeper) -> std::io::Result<(Sen
     let (stop, stopped) = channel();
     let body = move || {
         let mut complained = false;
+        let mut fenced = false;
         while stopped.recv_timeout(limits::OFFSETS_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            if let Some(reason) = shared.engine.fenced().filter(|_| !fenced) {
+                fenced = true;
+                tracing::error!(%reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");
+            }
             loop {
                 match keeper.step(&shared.engine, &shared.state) {
                     Ok(true) => {}

@@ -42,8 +42,10 @@ pub const READ_BYTES: usize = 64 << 10;
 pub const OUT_PAUSE_BYTES: usize = 1 << 20;
 /// Bytes waiting for a slow reader before its connection is closed.
 pub const OUT_BYTES_MAX: usize = 64 << 20;
-/// Requests of one connection that wait for the log buffer before reading from it pauses.
-pub const BLOCKED_PER_CONNECTION_MAX: usize = 1;
+/// Emptied write batches that a network thread keeps for their memory.
+pub const SPARE_BATCHES_MAX: usize = 4096;
+/// Largest write batch whose memory is kept.
+pub const SPARE_BATCH_BYTES: u64 = 8 << 10;
 /// Reads from the disk in flight for one connection.
 pub const COLD_PER_CONNECTION_MAX: usize = 16;
 /// Threads that read for consumers behind the cache.

@@ -267,9 +267,10 @@ fn what_waits_too_long_for_the_log_buffer_is_refused_and_not_stored() {
     assert_eq!((stored.len() + refused.len(), stored.iter().all(|&code| code == 0)), (12, true));
     let max = bench.give(id, 30, &json!({"topic": "T1", "queueId": "0"}), &[]);
     assert!(max > 0 && bench.codes(id) == [0]);
-    let queue = bench.shared.state.topics.get("T1").expect("made").queue(&bench.shared.engine, 0).expect("fits").cloned();
+    let queue =
+        bench.shared.state.topics.get("T1").expect("made").queue(&bench.shared.engine, 0).expect("fits").cloned();
     let range = bench.shared.engine.range(&queue.expect("queue 0"));
-    assert_eq!(range.max.0 as usize, stored.len());
+    assert_eq!(range.max.0, stored.len() as u64);
     bench.end();
 }
 
@@ -369,10 +370,12 @@ fn any_pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
         Just(json!(null)),
         Just(json!({"b": [1, {"x": 2}], "e": true, "topic": "\u{0}"})),
     ];
-    let code = prop::sample::select(vec![10i64, 11, 14, 15, 17, 29, 30, 34, 35, 36, 38, 46, 105, 310, 320, 361, 99_999]);
-    let request = (code, fields, prop::collection::vec(any::<u8>(), 0..60), 0..4i64).prop_map(|(code, fields, body, flag)| {
-        frame(json!({"code": code, "extFields": fields, "flag": flag, "opaque": 1}).to_string().as_bytes(), &body)
-    });
+    let code =
+        prop::sample::select(vec![10i64, 11, 14, 15, 17, 29, 30, 34, 35, 36, 38, 46, 105, 310, 320, 361, 99_999]);
+    let request =
+        (code, fields, prop::collection::vec(any::<u8>(), 0..60), 0..4i64).prop_map(|(code, fields, body, flag)| {
+            frame(json!({"code": code, "extFields": fields, "flag": flag, "opaque": 1}).to_string().as_bytes(), &body)
+        });
     let damaged = (request.clone(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(mut bytes, at, byte)| {
         let at = at.index(bytes.len());
         bytes[at] = byte;

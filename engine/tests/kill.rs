@@ -1,4 +1,5 @@
-//! The process is killed while it appends, for real: what it had acknowledged is there; under asynchronous flush, all but the newest moment.
+//! The process is killed while it appends, for real: what it had acknowledged is there; under asynchronous flush, all but the newest
+//! moment.
 //!
 //! The test runs itself a second time as the process that dies. What it measures (how much an asynchronous log loses) it prints; run it
 //! with `-- --nocapture` to see the numbers.

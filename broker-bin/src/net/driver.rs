@@ -77,6 +77,20 @@ pub(super) struct Io<S> {
     /// A task writes already.
     pub(super) writing: Cell<bool>,
     reader: RefCell<Option<AbortHandle>>,
+    writer: RefCell<Option<AbortHandle>>,
+}
+
+impl<S: 'static> Io<S> {
+    /// Lets `task` write until nothing is left. There is never more than one such task.
+    pub(super) fn write_with(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        self.writing.set(true);
+        let io = self.clone();
+        let writer = spawn_local(async move {
+            task.await;
+            io.writing.set(false);
+        });
+        *self.writer.borrow_mut() = Some(writer.abort_handle());
+    }
 }
 
 /// One network thread.
@@ -116,8 +130,9 @@ impl<S: Socket> Driver<S> {
         self.turn.notify_one();
         if let Some(io) = io {
             io.socket.shut();
-            if let Some(reader) = io.reader.take() {
-                reader.abort();
+            // Both hold the socket; a writer could wait for a peer that never reads.
+            for task in [io.reader.take(), io.writer.take()].into_iter().flatten() {
+                task.abort();
             }
         }
     }
@@ -170,8 +185,14 @@ impl<S: Socket> Driver<S> {
         let Some(id) = id else {
             return socket.shut();
         };
-        let io =
-            Rc::new(Io { id, socket, resume: Notify::new(), writing: Cell::new(false), reader: RefCell::new(None) });
+        let io = Rc::new(Io {
+            id,
+            socket,
+            resume: Notify::new(),
+            writing: Cell::new(false),
+            reader: RefCell::new(None),
+            writer: RefCell::new(None),
+        });
         self.connections.borrow_mut().insert(id, io.clone());
         let (driver, reading) = (self.clone(), io.clone());
         let reader = spawn_local(async move {

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 
 use tokio::net::TcpStream;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::LocalSet;
 
 use super::driver::{Driver, Io, Post, Socket, serve};
 use crate::limits;
@@ -47,20 +47,15 @@ impl Socket for TcpStream {
         if io.writing.get() || write_some(driver, io) {
             return;
         }
-        io.writing.set(true);
-        let (driver, io) = (driver.clone(), io.clone());
-        spawn_local(async move {
-            loop {
-                if io.socket.writable().await.is_err() {
-                    break;
-                }
-                let done = write_some(&driver, &io);
-                driver.written(&io);
+        let (driver, writing) = (driver.clone(), io.clone());
+        io.write_with(async move {
+            while writing.socket.writable().await.is_ok() {
+                let done = write_some(&driver, &writing);
+                driver.written(&writing);
                 if done {
                     break;
                 }
             }
-            io.writing.set(false);
         });
     }
 

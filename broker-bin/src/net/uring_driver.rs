@@ -6,7 +6,6 @@
 use std::net::Shutdown;
 use std::rc::Rc;
 
-use tokio::task::spawn_local;
 use tokio_uring::net::TcpStream;
 
 use super::driver::{Driver, Io, Post, Socket, serve};
@@ -49,22 +48,20 @@ impl Socket for TcpStream {
         if io.writing.get() || driver.worker.borrow_mut().output(io.id).is_empty() {
             return;
         }
-        io.writing.set(true);
-        let (driver, io) = (driver.clone(), io.clone());
-        spawn_local(async move {
+        let (driver, writing) = (driver.clone(), io.clone());
+        io.write_with(async move {
             loop {
-                let output = driver.worker.borrow_mut().take_output(io.id);
+                let output = driver.worker.borrow_mut().take_output(writing.id);
                 if output.is_empty() {
                     break;
                 }
-                let (outcome, _) = io.socket.write_all(Vec::from(output)).await;
-                driver.worker.borrow_mut().wrote_taken(io.id);
+                let (outcome, _) = writing.socket.write_all(Vec::from(output)).await;
+                driver.worker.borrow_mut().wrote_taken(writing.id);
                 if outcome.is_err() {
                     break;
                 }
-                driver.written(&io);
+                driver.written(&writing);
             }
-            io.writing.set(false);
         });
     }
 

@@ -485,7 +485,7 @@ impl Worker {
         let count = self.outcomes.len();
         for mut batch in self.batches.drain(..count) {
             // A buffer that grew for one large message is not kept.
-            if batch.frame_bytes() <= limits::READ_BYTES as u64 {
+            if batch.frame_bytes() <= limits::SPARE_BATCH_BYTES && self.spare.len() < limits::SPARE_BATCHES_MAX {
                 batch.clear();
                 self.spare.push(batch);
             }

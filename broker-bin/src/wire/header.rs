@@ -205,12 +205,14 @@ impl<'a> Header<'a> {
         match encoding {
             // Frames are far below 2 GiB, so spans fit; this holds for any other caller too.
             _ if bytes.len() > HEADER_BYTES_MAX => return Err(unreadable(HEADER_BYTES_MAX, "a shorter header")),
-            Encoding::Json => match String::from_utf8_lossy(bytes) {
-                Cow::Borrowed(text) => {
+            // Asked in this order, because the lossy way is several times slower even where nothing is lost.
+            Encoding::Json => match std::str::from_utf8(bytes) {
+                Ok(text) => {
                     header.input = Cow::Borrowed(text);
                     header.read_json(text)?;
                 }
-                Cow::Owned(text) => {
+                Err(_) => {
+                    let text = String::from_utf8_lossy(bytes).into_owned();
                     header.read_json(&text)?;
                     header.input = Cow::Owned(text);
                 }
@@ -369,6 +371,14 @@ impl<'a> Header<'a> {
             return Ok(());
         }
         loop {
+            if let Some([name, behind_name, value, behind_value]) = reader.plain_pair() {
+                let text = reader.bytes().get(name..behind_name).unwrap_or_default();
+                self.push(span(name, behind_name - name)?, text, span(value, behind_value - value)?)?;
+                if !reader.take(b',') {
+                    break;
+                }
+                continue;
+            }
             let name = reader.string()?;
             reader.expect(b':', "a colon")?;
             if let Some(value) = scalar(reader)? {
@@ -443,7 +453,15 @@ fn scalar<'a>(reader: &mut Reader<'a>) -> Result<Option<RawString<'a>>, Unreadab
     }
 }
 
+#[inline]
 fn number(reader: &mut Reader<'_>, name: &'static str) -> Result<Option<i32>, HeaderError> {
+    match reader.plain_number() {
+        Some(number) => Ok(Some(number)),
+        None => any_number(reader, name),
+    }
+}
+
+fn any_number(reader: &mut Reader<'_>, name: &'static str) -> Result<Option<i32>, HeaderError> {
     let Some(value) = scalar(reader)? else { return Ok(None) };
     match value.raw.trim().parse() {
         Ok(number) => Ok(Some(number)),

@@ -146,6 +146,11 @@ impl<'a> Reader<'a> {
         Reader { text, at: 0 }
     }
 
+    /// All of the text.
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.text.as_bytes()
+    }
+
     /// An error here.
     pub(super) fn unreadable(&self, want: &'static str) -> Unreadable {
         Unreadable { at: self.at, want }
@@ -154,14 +159,19 @@ impl<'a> Reader<'a> {
     /// The next byte that is no blank.
     #[inline]
     pub(super) fn peek(&mut self) -> Option<u8> {
-        let bytes = self.text.as_bytes();
-        while let Some(&byte) = bytes.get(self.at) {
-            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
-                return Some(byte);
-            }
-            self.at += 1;
+        match self.text.as_bytes().get(self.at) {
+            // Most clients write no blanks.
+            Some(&byte) if byte > b' ' => Some(byte),
+            _ => self.peek_behind_blanks(),
         }
-        None
+    }
+
+    #[cold]
+    fn peek_behind_blanks(&mut self) -> Option<u8> {
+        let rest = self.text.as_bytes().get(self.at..)?;
+        let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).count();
+        self.at += blanks;
+        rest.get(blanks).copied()
     }
 
     /// Takes `byte` when it is next.
@@ -203,6 +213,43 @@ impl<'a> Reader<'a> {
         let raw = self.text.get(start..self.at).ok_or(Unreadable { at: start, want: "a string" })?;
         self.at += 1;
         Ok(RawString { start, raw, escaped })
+    }
+
+    /// Takes `"name":"value"` as nearly every field is written, without blanks and escapes: where name and value begin and end.
+    ///
+    /// Anything else is left to the other readers, and so is saying what is wrong with it: `None`, and nothing taken.
+    #[inline]
+    pub(super) fn plain_pair(&mut self) -> Option<[usize; 4]> {
+        let bytes = self.text.as_bytes();
+        let name = self.at + 1;
+        let behind_name = name + plain_bytes(bytes.get(name..)?);
+        let value = behind_name + 3;
+        if bytes[self.at] != b'"' || bytes.get(behind_name..value)? != b"\":\"" {
+            return None;
+        }
+        let behind_value = value + plain_bytes(&bytes[value..]);
+        if bytes.get(behind_value) != Some(&b'"') {
+            return None;
+        }
+        self.at = behind_value + 1;
+        Some([name, behind_name, value, behind_value])
+    }
+
+    /// Takes a number of at most nine digits with the comma or brace behind it still to come; otherwise `None`, and nothing taken.
+    #[inline]
+    pub(super) fn plain_number(&mut self) -> Option<i32> {
+        let rest = self.text.as_bytes().get(self.at..)?;
+        let (sign, digits) = match rest.split_first()? {
+            (b'-', digits) => (-1, digits),
+            _ => (1, rest),
+        };
+        let length = digits.iter().take(10).take_while(|byte| byte.is_ascii_digit()).count();
+        if !(1..=9).contains(&length) || !matches!(digits.get(length), Some(b',' | b'}')) {
+            return None;
+        }
+        let number = digits[..length].iter().fold(0, |number, digit| number * 10 + i32::from(digit - b'0'));
+        self.at += rest.len() - digits.len() + length;
+        Some(sign * number)
     }
 
     /// Takes a number or one of the words `true`, `false` and `null`.
@@ -367,6 +414,16 @@ mod tests {
         fn numbers_are_written_as_the_standard_library_does(value in any::<i64>()) {
             let (decimal, text) = (Decimal::new(value), value.to_string());
             prop_assert_eq!(decimal.bytes(), text.as_bytes());
+        }
+
+        #[test]
+        fn a_plain_number_is_what_the_standard_library_reads(text in "-?[0-9]{0,11}[,} ]") {
+            let mut reader = Reader::new(&text);
+            if let Some(number) = reader.plain_number() {
+                let (digits, behind) = text.split_at(text.len() - 1);
+                prop_assert_eq!(digits.parse(), Ok(number));
+                prop_assert!(reader.take(behind.as_bytes()[0]));
+            }
         }
 
         #[test]

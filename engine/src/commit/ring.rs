@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! 1. Bytes below `published` never change; bytes at or above it are touched by the holder of [`Tail`] only.
-//! 2. A chunk leaves the buffer from the front only, and only when all of it is written and dispatched; whoever still holds it keeps it alive.
+//! 2. A chunk leaves the buffer from the front only, and only when all of it is written and dispatched; whoever still holds it keeps
+//!    it alive.
 //! 3. What is handed to a reader and what is handed to the kernel are the same bytes: nothing is copied on the way down but the last,
 //!    partial block.
 //!

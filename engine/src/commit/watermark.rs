@@ -1,7 +1,8 @@
 //! Publishing progress and waiting for it.
 //!
 //! Invariants:
-//! 1. `dispatched <= acked`, `acked <= durable` under synchronous flush (`<= assigned` under asynchronous), `durable <= written <= assigned`.
+//! 1. `dispatched <= acked`, `acked <= durable` under synchronous flush (`<= assigned` under asynchronous),
+//!    `durable <= written <= assigned`.
 //! 2. A watermark only grows and has one writer.
 //! 3. After fencing nothing is acknowledged: `acked` stays where it is, and whoever waits for more gets the error.
 //! 4. Nobody is woken for a group that does not cover him: blocked callers sleep on the futex word of the group that will.

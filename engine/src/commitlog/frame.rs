@@ -329,7 +329,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_header_comes_back_as_it_went(lsn in any::<u64>(), lens in prop::collection::vec((1u32..1000, any::<u32>(), any::<u64>()), 0..20)) {
+        fn a_header_comes_back_as_it_went(
+            lsn in any::<u64>(),
+            lens in prop::collection::vec((1u32..1000, any::<u32>(), any::<u64>()), 0..20),
+        ) {
             let list: Vec<_> = lens
                 .iter()
                 .map(|&(len, crc, offset)| RecordEntry { len: len * 8, crc, queue_offset: QueueOffset(offset) })

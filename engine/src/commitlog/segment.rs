@@ -182,7 +182,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_header_comes_back_and_any_bytes_do_not_panic(store_id in any::<u128>(), base in any::<u64>(), at in 0usize..52, bit in 0u32..8) {
+        fn a_header_comes_back_and_any_bytes_do_not_panic(
+            store_id in any::<u128>(), base in any::<u64>(), at in 0usize..52, bit in 0u32..8,
+        ) {
             let header = SegmentHeader {
                 store_id,
                 geometry: Geometry { segment_bytes: 65536, tail: Tail::Pad },
