@@ -7,7 +7,6 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use anchorlog::wire::Encoding;
 use anchorlog_engine::BackendChoice;
@@ -23,11 +22,8 @@ use crate::sender::{Sender, Sent};
 use crate::topic::Topic;
 use crate::verify::{Verified, Verifier};
 
-const WARM_UP: Duration = Duration::from_millis(300);
 /// What a message takes in the log besides its body: frame, record, topic, key and properties. For the limit only.
 const OVERHEAD_BYTES: f64 = 280.0;
-/// What a row's store keeps.
-const RETAIN_BYTES: u64 = 1 << 30;
 const TOPIC: &str = "PerfTest";
 
 /// The hidden subcommand that serves.
@@ -54,6 +50,7 @@ impl Served {
             .arg(store)
             .args(["--flush", if spec.durable { "sync" } else { "async" }, "--backend", backend_name(spec.backend)])
             .args(["--spare-count", &spare_count.to_string()])
+            .args(["--segment-bytes", &spec.scale.segment_bytes.to_string()])
             .args(retain.map(|bytes| format!("--retain-bytes={bytes}")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -125,7 +122,7 @@ pub(crate) fn measure(spec: &RowSpec, dir: &Path, seed: u64, encoding: Encoding)
 
 fn measure_own(spec: &RowSpec, store: &Path, seed: u64, encoding: Encoding) -> Result<RowResult, PerfError> {
     let payloads = Payloads::new(spec.size, seed);
-    let broker = Served::start(store, spec, Some(RETAIN_BYTES))?;
+    let broker = Served::start(store, spec, Some(spec.scale.broker_retain_bytes))?;
     let device = BlockDevice::below(store);
     engine_rows::wait_until_quiet(store);
     let topic = Topic::find_or_make(&broker.address, TOPIC)?;
@@ -187,7 +184,7 @@ fn send(
             meter.stop();
             sent
         });
-        clock::sleep(WARM_UP);
+        clock::sleep(spec.scale.warm_up);
         let window = meter.watch(spec.seconds, device, broker);
         Ok((window, engine_rows::join(handle)?))
     })

@@ -80,6 +80,9 @@ pub(crate) struct Comparison {
     /// Add row engine/async/sustained: so many seconds on recycled segments, with a reader that follows and compares every message
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, num_args = 0..=1, default_missing_value = "20")]
     pub(crate) sustained: Option<f64>,
+    /// Every row for an instant, in small stores: shows that everything works, says nothing about speed
+    #[arg(long, conflicts_with_all = ["seconds", "sustained", "probe_seconds"])]
+    pub(crate) smoke: bool,
     /// Seconds of each setting of the disk probe, three times each
     #[arg(long, default_value_t = 0.3, value_parser = parse_seconds)]
     pub(crate) probe_seconds: f64,
@@ -140,6 +143,8 @@ pub(crate) struct Serve {
     pub(crate) retain_bytes: Option<u64>,
     #[arg(long)]
     pub(crate) spare_count: usize,
+    #[arg(long)]
+    pub(crate) segment_bytes: u64,
 }
 
 /// When our own broker answers.

@@ -22,8 +22,6 @@ use crate::clock::{self, SECOND_NS};
 use crate::limit::{DiskLimits, Setting};
 use crate::meter;
 
-/// The file that is overwritten.
-const FILE_BYTES: u64 = 256 << 20;
 const FILL_BYTES: usize = 1 << 20;
 const DEPTH: usize = 8;
 const SETTING_COUNT: usize = 7;
@@ -48,17 +46,18 @@ struct Run {
 pub(crate) struct DiskProbe {
     backend: Arc<dyn IoBackend>,
     file: Arc<dyn IoFile>,
+    file_bytes: u64,
     path: PathBuf,
     deep_by: &'static str,
     rounds: Vec<Vec<Run>>,
 }
 
 impl DiskProbe {
-    /// Writes the file.
+    /// Writes the file, of `file_bytes`.
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn create(dir: &Path) -> io::Result<DiskProbe> {
+    pub(crate) fn create(dir: &Path, file_bytes: u64) -> io::Result<DiskProbe> {
         let (backend, deep_by): (Arc<dyn IoBackend>, _) = match UringBackend::new() {
             Ok(backend) => (Arc::new(backend), "io_uring"),
             Err(_) => (Arc::new(ThreadsBackend::new()), "eight threads"),
@@ -68,10 +67,10 @@ impl DiskProbe {
             backend.remove(&path)?;
         }
         let file = backend.open(&path, OpenMode::CreateNew)?;
-        let probe = DiskProbe { backend, file, path, deep_by, rounds: Vec::new() };
-        probe.file.allocate(FILE_BYTES)?;
+        let probe = DiskProbe { backend, file, file_bytes, path, deep_by, rounds: Vec::new() };
+        probe.file.allocate(file_bytes)?;
         let buf = random(FILL_BYTES);
-        for at in (0..FILE_BYTES).step_by(FILL_BYTES) {
+        for at in (0..file_bytes).step_by(FILL_BYTES) {
             probe.file.write_at(&buf, at, false)?;
         }
         probe.file.sync()?;
@@ -111,7 +110,7 @@ impl DiskProbe {
             let ended = clock::now_ns();
             latencies.saturating_record(ended - now);
             now = ended;
-            at = (at + to_u64(bytes)) % FILE_BYTES;
+            at = (at + to_u64(bytes)) % self.file_bytes;
         }
         Ok(Run { per_s: per_s(latencies.len(), now - start), latencies })
     }
@@ -126,7 +125,7 @@ impl DiskProbe {
             let op = if durable { IoOp::write_durable } else { IoOp::write }(to_u64(slot), file, *at, slices);
             began[slot] = clock::now_ns();
             queue.submit(op);
-            *at = (*at + to_u64(bytes)) % FILE_BYTES;
+            *at = (*at + to_u64(bytes)) % self.file_bytes;
         };
         let start = clock::now_ns();
         for slot in 0..depth {
@@ -204,7 +203,7 @@ mod tests {
     #[test]
     fn every_setting_is_measured_and_the_file_goes_away() {
         let dir = tempfile::tempdir_in(".").expect("a directory");
-        let mut probe = DiskProbe::create(dir.path()).expect("the file is written");
+        let mut probe = DiskProbe::create(dir.path(), 16 << 20).expect("the file is written");
         probe.round(0.005).expect("the disk works");
         probe.round(0.005).expect("the disk works");
         for (name, setting) in probe.limits().settings() {

@@ -26,10 +26,6 @@ use crate::payload::Payloads;
 use crate::row::{Producers, RowResult, RowSpec};
 use crate::verify::{StreamLedger, Verified, Verifier};
 
-const SEGMENT_BYTES: u64 = 64 << 20;
-/// What a row's store keeps: older segments are recycled, so that a fast row stays bounded.
-pub(crate) const RETAIN_BYTES: u64 = 256 << 20;
-const WARM_UP: Duration = Duration::from_millis(300);
 const WARM_UP_MAX: Duration = Duration::from_secs(4);
 const QUIET_MAX: Duration = Duration::from_secs(5);
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -67,8 +63,8 @@ pub(crate) fn remove_store(store: &Path) -> Result<(), PerfError> {
 
 fn options(spec: &RowSpec) -> EngineOptions {
     EngineOptions::default()
-        .with_segment_bytes(SEGMENT_BYTES)
-        .with_retain_bytes(Some(RETAIN_BYTES))
+        .with_segment_bytes(spec.scale.segment_bytes)
+        .with_retain_bytes(Some(spec.scale.retain_bytes))
         .with_spare_count(spare_count(spec.producers.outstanding()))
         .with_backend(spec.backend)
         .with_flush(if spec.durable { Flush::Sync } else { Flush::async_default() })
@@ -163,11 +159,11 @@ fn measure_in(spec: &RowSpec, store: &Path, seed: u64) -> Result<RowResult, Perf
         notes.push(format!("{} segments recycled", stats.recycled_segments));
     }
     let retained = marks.assigned.since(marks.start);
-    if retained > RETAIN_BYTES + 4 * SEGMENT_BYTES {
+    if retained > spec.scale.retain_bytes + 4 * spec.scale.segment_bytes {
         notes.push(format!(
             "recycling fell behind: the log was {} MiB long, {} were asked for",
             retained >> 20,
-            RETAIN_BYTES >> 20
+            spec.scale.retain_bytes >> 20
         ));
     }
     if let Some(verifier) = &followed {
@@ -228,10 +224,10 @@ pub(crate) fn wait_until_quiet(store: &Path) {
 /// should see one steady state only.
 fn warm_up(spec: &RowSpec, engine: &Engine, meter: &Meter) {
     let start = clock::now_ns();
-    clock::sleep(WARM_UP);
+    clock::sleep(spec.scale.warm_up);
     let consumed = engine.watermarks().assigned.0 as f64;
-    let expected = consumed * (1.0 + spec.seconds / WARM_UP.as_secs_f64());
-    if expected < RETAIN_BYTES as f64 {
+    let expected = consumed * (1.0 + spec.seconds / spec.scale.warm_up.as_secs_f64());
+    if expected < spec.scale.retain_bytes as f64 {
         return;
     }
     while engine.stats().recycled_segments < 2

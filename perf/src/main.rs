@@ -37,7 +37,7 @@ use anchorlog_engine::io::sys::BlockDevice;
 use anchorlog_engine::{BackendChoice, SystemClock};
 use clap::Parser;
 
-use crate::cli::{Cli, Command, Comparison, DiskOnly, FlushMode, Foreign, Messages};
+use crate::cli::{Cli, Command, Comparison, DiskOnly, Foreign, Messages};
 use crate::disk::DiskProbe;
 use crate::error::PerfError;
 use crate::host::Host;
@@ -55,11 +55,7 @@ fn main() -> ExitCode {
         None => compare(&cli.comparison),
         Some(Command::Broker(foreign)) => measure_foreign(&foreign),
         Some(Command::Disk(disk)) => measure_disk(&disk).map(|()| true),
-        Some(Command::Serve(serve)) => {
-            let durable = matches!(serve.flush, FlushMode::Sync);
-            serve::serve(&serve.dir, durable, serve.backend.into(), serve.retain_bytes, serve.spare_count)
-                .map(|()| true)
-        }
+        Some(Command::Serve(wished)) => serve::serve(&wished).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -78,19 +74,23 @@ fn compare(wished: &Comparison) -> Result<bool, PerfError> {
     let load = wished.load.load();
     announce(&host, place.warning());
     announce_messages(&wished.load);
+    let smoke = wished.smoke;
+    let (scale, seconds, probe_seconds) =
+        if smoke { (&row::SMOKE, 0.1, 0.02) } else { (&row::FULL, wished.load.seconds, wished.probe_seconds) };
     let steps = plan::steps(&Wish {
         size: wished.load.size,
-        seconds: wished.load.seconds,
+        seconds,
         backend: wished.backend.into(),
         load,
-        sustained: wished.sustained,
+        sustained: if smoke { Some(seconds) } else { wished.sustained },
         only: &wished.rows,
         has_uring: host.has_uring(),
+        scale,
     });
     let (started_ms, started_ns) = (clock::wall_ms(), clock::now_ns());
     let progress = Progress::new(steps.len() as u64);
     progress.say("disk probe: writing its file".to_owned());
-    let mut probe = DiskProbe::create(place.dir()).map_err(PerfError::Disk)?;
+    let mut probe = DiskProbe::create(place.dir(), scale.probe_file_bytes).map_err(PerfError::Disk)?;
     progress.say("which backend is the better one here".to_owned());
     let verdict = Verdict::reach(place.dir(), wished.backend.into())?;
     let mut rows: Vec<RowResult> = Vec::new();
@@ -99,7 +99,7 @@ fn compare(wished: &Comparison) -> Result<bool, PerfError> {
         match step {
             Step::Probe => {
                 progress.say("disk probe".to_owned());
-                probe.round(wished.probe_seconds).map_err(PerfError::Disk)?;
+                probe.round(probe_seconds).map_err(PerfError::Disk)?;
             }
             Step::Engine(spec) => {
                 say(&progress, spec);
@@ -118,7 +118,13 @@ fn compare(wished: &Comparison) -> Result<bool, PerfError> {
     }
     progress.finish();
     let run = Run {
-        subject: "comparison: this disk, the engine, the broker".to_owned(),
+        subject: if smoke {
+            "smoke run: the numbers mean nothing"
+        } else {
+            "comparison: this disk, the engine, the broker"
+        }
+        .to_owned(),
+        smoke,
         started: clock::utc(started_ms),
         seconds: (clock::now_ns() - started_ns) as f64 / clock::SECOND_NS as f64,
         size: wished.load.size,
@@ -173,7 +179,12 @@ fn measure_foreign(wished: &Foreign) -> Result<bool, PerfError> {
     let (started_ms, started_ns) = (clock::wall_ms(), clock::now_ns());
     let progress = Progress::new(in_flight.len() as u64);
     let device = wished.dir.as_deref().and_then(BlockDevice::below);
-    let mut probe = wished.dir.as_deref().map(DiskProbe::create).transpose().map_err(PerfError::Disk)?;
+    let mut probe = wished
+        .dir
+        .as_deref()
+        .map(|dir| DiskProbe::create(dir, row::FULL.probe_file_bytes))
+        .transpose()
+        .map_err(PerfError::Disk)?;
     let mut rows = Vec::new();
     for (at, (count, each)) in in_flight.into_iter().enumerate() {
         if let Some(probe) = &mut probe {
@@ -189,6 +200,7 @@ fn measure_foreign(wished: &Foreign) -> Result<bool, PerfError> {
             size: wished.load.size,
             load,
             follow: false,
+            scale: &row::FULL,
         };
         say(&progress, &spec);
         let seed = started_ms.wrapping_mul(1000) + at as u64;
@@ -200,6 +212,7 @@ fn measure_foreign(wished: &Foreign) -> Result<bool, PerfError> {
     }
     progress.finish();
     let run = Run {
+        smoke: false,
         subject: format!("broker behind {}", wished.namesrv),
         started: clock::utc(started_ms),
         seconds: (clock::now_ns() - started_ns) as f64 / clock::SECOND_NS as f64,
@@ -221,7 +234,7 @@ fn measure_disk(wished: &DiskOnly) -> Result<(), PerfError> {
     announce(&host, place.warning());
     let (started_ms, started_ns) = (clock::wall_ms(), clock::now_ns());
     let progress = Progress::new(u64::from(wished.rounds));
-    let mut probe = DiskProbe::create(place.dir()).map_err(PerfError::Disk)?;
+    let mut probe = DiskProbe::create(place.dir(), row::FULL.probe_file_bytes).map_err(PerfError::Disk)?;
     for _ in 0..wished.rounds {
         progress.say("disk probe".to_owned());
         probe.round(wished.probe_seconds).map_err(PerfError::Disk)?;
@@ -229,6 +242,7 @@ fn measure_disk(wished: &DiskOnly) -> Result<(), PerfError> {
     }
     progress.finish();
     let run = Run {
+        smoke: false,
         subject: "disk".to_owned(),
         started: clock::utc(started_ms),
         seconds: (clock::now_ns() - started_ns) as f64 / clock::SECOND_NS as f64,

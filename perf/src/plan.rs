@@ -6,7 +6,7 @@
 use anchorlog_engine::BackendChoice;
 
 use crate::open_loop::Load;
-use crate::row::{Producers, RowSpec, backend_suffix};
+use crate::row::{Producers, RowSpec, Scale, backend_suffix};
 
 /// One step of a run.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) only: &'a [String],
     /// Whether the kernel lets us use io_uring.
     pub(crate) has_uring: bool,
+    /// How large the stores are.
+    pub(crate) scale: &'static Scale,
 }
 
 /// The steps of a run.
@@ -107,6 +109,7 @@ fn spec(wish: &Wish<'_>, name: String, durable: bool, producers: Producers, back
         size: wish.size,
         load: wish.load,
         follow: false,
+        scale: wish.scale,
     }
 }
 
@@ -132,6 +135,7 @@ mod tests {
         sustained: None,
         only: &[],
         has_uring: true,
+        scale: &crate::row::FULL,
     };
 
     #[test]

@@ -1,5 +1,7 @@
 //! One row of the comparison: what is asked, and what came out.
 
+use std::time::Duration;
+
 use anchorlog_engine::BackendChoice;
 use hdrhistogram::Histogram;
 
@@ -45,6 +47,39 @@ impl Producers {
     }
 }
 
+/// How large the stores of a run are and how long their rows are warmed up.
+#[derive(Debug)]
+pub(crate) struct Scale {
+    /// Bytes of a segment.
+    pub(crate) segment_bytes: u64,
+    /// What a row's store keeps: older segments are recycled, so that a fast row stays bounded.
+    pub(crate) retain_bytes: u64,
+    /// The same for our broker's stores, which are read back over TCP.
+    pub(crate) broker_retain_bytes: u64,
+    /// Shortest warm-up.
+    pub(crate) warm_up: Duration,
+    /// The file that the disk probe overwrites.
+    pub(crate) probe_file_bytes: u64,
+}
+
+/// A run whose numbers count.
+pub(crate) const FULL: Scale = Scale {
+    segment_bytes: 64 << 20,
+    retain_bytes: 256 << 20,
+    broker_retain_bytes: 1 << 30,
+    warm_up: Duration::from_millis(300),
+    probe_file_bytes: 256 << 20,
+};
+
+/// A run that only shows that everything works.
+pub(crate) const SMOKE: Scale = Scale {
+    segment_bytes: 8 << 20,
+    retain_bytes: 32 << 20,
+    broker_retain_bytes: 128 << 20,
+    warm_up: Duration::from_millis(30),
+    probe_file_bytes: 16 << 20,
+};
+
 /// What is measured.
 #[derive(Clone, Debug)]
 pub(crate) struct RowSpec {
@@ -64,6 +99,8 @@ pub(crate) struct RowSpec {
     pub(crate) load: Load,
     /// A reader follows and checks every message, on recycled segments.
     pub(crate) follow: bool,
+    /// How large its store is.
+    pub(crate) scale: &'static Scale,
 }
 
 /// What came out.

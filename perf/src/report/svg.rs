@@ -155,7 +155,8 @@ pub(crate) fn bars(title: &str, bars: &[Bar]) -> String {
     const TOP: f64 = 30.0;
     let height = TOP + STEP * bars.len() as f64 + 10.0;
     let mut canvas = Canvas::new(1080.0, height);
-    let most = bars.iter().map(|bar| bar.value).filter(|value| value.is_finite()).fold(1.0, f64::max) * 1.02;
+    // A ratio far above one says that the disk changed between probe and row; it must not squeeze the others.
+    let most = bars.iter().map(|bar| bar.value).filter(|value| value.is_finite()).fold(1.0, f64::max).min(1.5) * 1.02;
     let x = |value: f64| LEFT + (RIGHT - LEFT) * (value / most).clamp(0.0, 1.0);
     for tick in [0.0, 0.25, 0.5, 0.75, 1.0] {
         let class = if tick == 1.0 { "one" } else { "grid" };
@@ -273,7 +274,7 @@ pub(crate) fn spark(title: &str, points: &[(f64, f64)], class: &str, show: fn(f6
     canvas.path(&format!("curve {class}"), &drawn, title);
     canvas.text("tick", LEFT, BOTTOM + 15.0, "0 s");
     canvas.text("tick end", RIGHT, BOTTOM + 15.0, &format!("{end:.1} s"));
-    canvas.text("tick end", RIGHT, 14.0, &format!("top {}/s", show(high)));
+    canvas.text("tick mid", f64::midpoint(LEFT, RIGHT), BOTTOM + 15.0, &format!("top {}/s", show(high)));
     canvas.finish(&format!("Throughput over time: {title}"))
 }
 
