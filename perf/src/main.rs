@@ -1,2 +1,302 @@
-//! The load generator.
-fn main() {}
+//! The load generator: this disk's own limit, the engine and the broker held against it, sync against async, in about a minute.
+//!
+//! ```text
+//!  plan --> disk probe ─┬─> rows of the engine ─┬─> accounts (verify) --> lines, page, JSON (report)
+//!                       └─> rows of the broker ─┘
+//! ```
+//! Method, schema and how to read the numbers: `perf/README.md`. What is deliberately not here: anything that the log itself needs.
+
+mod broker_rows;
+mod checks;
+mod cli;
+mod clock;
+mod disk;
+mod engine_rows;
+mod error;
+mod host;
+mod limit;
+mod meter;
+mod open_loop;
+mod out;
+mod payload;
+mod place;
+mod plan;
+mod remoting;
+mod report;
+mod row;
+mod sender;
+mod serve;
+mod topic;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anchorlog_engine::io::BackendKind;
+use anchorlog_engine::io::sys::BlockDevice;
+use anchorlog_engine::{BackendChoice, SystemClock};
+use clap::Parser;
+
+use crate::cli::{Cli, Command, Comparison, DiskOnly, Foreign, Messages};
+use crate::disk::DiskProbe;
+use crate::error::PerfError;
+use crate::host::Host;
+use crate::limit::DiskLimits;
+use crate::open_loop::Load;
+use crate::out::Progress;
+use crate::place::Place;
+use crate::plan::{Step, Wish};
+use crate::report::{Run, html, json, text};
+use crate::row::{Producers, RowResult, RowSpec};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        None => compare(&cli.comparison),
+        Some(Command::Broker(foreign)) => measure_foreign(&foreign),
+        Some(Command::Disk(disk)) => measure_disk(&disk).map(|()| true),
+        Some(Command::Serve(wished)) => serve::serve(&wished).map(|()| true),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(2),
+        Err(error) => {
+            out::complain(format_args!("anchorlog-perf: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The comparison; whether all promises about messages were kept.
+fn compare(wished: &Comparison) -> Result<bool, PerfError> {
+    let place = Place::choose(wished.dir.as_deref(), wished.allow_tmpfs)?;
+    let host = Host::look(place.dir());
+    let load = wished.load.load();
+    announce(&host, place.warning());
+    announce_messages(&wished.load);
+    let smoke = wished.smoke;
+    let (scale, seconds, probe_seconds) =
+        if smoke { (&row::SMOKE, 0.1, 0.02) } else { (&row::FULL, wished.load.seconds, wished.probe_seconds) };
+    let steps = plan::steps(&Wish {
+        size: wished.load.size,
+        seconds,
+        backend: wished.backend.into(),
+        load,
+        sustained: if smoke { Some(seconds) } else { wished.sustained },
+        only: &wished.rows,
+        has_uring: host.has_uring(),
+        scale,
+    });
+    let (started_ms, started_ns) = (clock::wall_ms(), clock::now_ns());
+    let progress = Progress::new(steps.len() as u64);
+    progress.say("disk probe: writing its file".to_owned());
+    let mut probe = DiskProbe::create(place.dir(), scale.probe_file_bytes).map_err(PerfError::Disk)?;
+    progress.say("which backend is the better one here".to_owned());
+    let verdict = Verdict::reach(place.dir(), wished.backend.into())?;
+    let mut rows: Vec<RowResult> = Vec::new();
+    for (at, step) in steps.iter().enumerate() {
+        let seed = started_ms.wrapping_mul(1000) + at as u64;
+        match step {
+            Step::Probe => {
+                progress.say("disk probe".to_owned());
+                probe.round(probe_seconds).map_err(PerfError::Disk)?;
+            }
+            Step::Engine(spec) => {
+                say(&progress, spec);
+                rows.push(verdict.measure(spec, |spec| engine_rows::measure(spec, place.dir(), seed))?);
+            }
+            Step::Broker(spec) => {
+                say(&progress, spec);
+                let header = wished.load.header.into();
+                rows.push(verdict.measure(spec, |spec| broker_rows::measure(spec, place.dir(), seed, header))?);
+            }
+        }
+        if !matches!(step, Step::Probe) {
+            progress.line(&rows.last().map(text::summary).unwrap_or_default());
+        }
+        progress.step();
+    }
+    progress.finish();
+    let run = Run {
+        subject: if smoke {
+            "smoke run: the numbers mean nothing"
+        } else {
+            "comparison: this disk, the engine, the broker"
+        }
+        .to_owned(),
+        smoke,
+        started: clock::utc(started_ms),
+        seconds: (clock::now_ns() - started_ns) as f64 / clock::SECOND_NS as f64,
+        size: wished.load.size,
+        load,
+        host,
+        probe: Some(probe.deep_by()),
+        disk: probe.limits(),
+        rows,
+    };
+    drop(probe);
+    finish(&run, &wished.load, Some(place.dir().join("report.html")))
+}
+
+/// The backend of rows that do not name one: measured once, as the engine does at the first open of a directory, so that all rows of
+/// a run are comparable.
+struct Verdict {
+    kind: BackendChoice,
+    reason: String,
+}
+
+impl Verdict {
+    fn reach(dir: &Path, choice: BackendChoice) -> Result<Verdict, PerfError> {
+        if choice != BackendChoice::Auto {
+            return Ok(Verdict { kind: choice, reason: String::new() });
+        }
+        let probe = anchorlog_engine::io::probe::probe(dir, &SystemClock::new()).map_err(PerfError::Disk)?;
+        let kind = if probe.kind == BackendKind::Uring { BackendChoice::Uring } else { BackendChoice::Threads };
+        Ok(Verdict { kind, reason: format!("{}, chosen once for this run: {}", probe.kind, probe.reason) })
+    }
+
+    fn measure(
+        &self,
+        spec: &RowSpec,
+        measure: impl FnOnce(&RowSpec) -> Result<RowResult, PerfError>,
+    ) -> Result<RowResult, PerfError> {
+        if spec.backend != BackendChoice::Auto {
+            return measure(spec);
+        }
+        let row = measure(&RowSpec { backend: self.kind, ..spec.clone() })?;
+        Ok(RowResult { backend: self.reason.clone(), ..row })
+    }
+}
+
+/// Any broker; whether all promises about messages were kept.
+fn measure_foreign(wished: &Foreign) -> Result<bool, PerfError> {
+    let dir = wished.dir.clone().unwrap_or_else(|| PathBuf::from("."));
+    let host = Host::look(&dir);
+    let load = wished.load.load();
+    announce(&host, None);
+    announce_messages(&wished.load);
+    let in_flight = wished.threads.map_or_else(|| wished.in_flight.clone(), |count| vec![(count.max(1), 1)]);
+    let (started_ms, started_ns) = (clock::wall_ms(), clock::now_ns());
+    let progress = Progress::new(in_flight.len() as u64);
+    let device = wished.dir.as_deref().and_then(BlockDevice::below);
+    let mut probe = wished
+        .dir
+        .as_deref()
+        .map(|dir| DiskProbe::create(dir, row::FULL.probe_file_bytes))
+        .transpose()
+        .map_err(PerfError::Disk)?;
+    let mut rows = Vec::new();
+    for (at, (count, each)) in in_flight.into_iter().enumerate() {
+        if let Some(probe) = &mut probe {
+            progress.say("disk probe".to_owned());
+            probe.round(0.3).map_err(PerfError::Disk)?;
+        }
+        let spec = RowSpec {
+            name: format!("broker/{}", count * each),
+            durable: true,
+            producers: Producers::Connections { count, each },
+            backend: BackendChoice::Auto,
+            seconds: wished.load.seconds,
+            size: wished.load.size,
+            load,
+            follow: false,
+            scale: &row::FULL,
+        };
+        say(&progress, &spec);
+        let seed = started_ms.wrapping_mul(1000) + at as u64;
+        let header = wished.load.header.into();
+        let row = broker_rows::measure_foreign(&spec, &wished.namesrv, &wished.topic, seed, header, device.as_ref())?;
+        progress.line(&text::summary(&row));
+        rows.push(row);
+        progress.step();
+    }
+    progress.finish();
+    let run = Run {
+        smoke: false,
+        subject: format!("broker behind {}", wished.namesrv),
+        started: clock::utc(started_ms),
+        seconds: (clock::now_ns() - started_ns) as f64 / clock::SECOND_NS as f64,
+        size: wished.load.size,
+        load,
+        host,
+        probe: probe.as_ref().map(DiskProbe::deep_by),
+        disk: probe.as_ref().map_or_else(DiskLimits::default, DiskProbe::limits),
+        rows,
+    };
+    drop(probe);
+    finish(&run, &wished.load, None)
+}
+
+/// The disk alone.
+fn measure_disk(wished: &DiskOnly) -> Result<(), PerfError> {
+    let place = Place::choose(wished.dir.as_deref(), wished.allow_tmpfs)?;
+    let host = Host::look(place.dir());
+    announce(&host, place.warning());
+    let (started_ms, started_ns) = (clock::wall_ms(), clock::now_ns());
+    let progress = Progress::new(u64::from(wished.rounds));
+    let mut probe = DiskProbe::create(place.dir(), row::FULL.probe_file_bytes).map_err(PerfError::Disk)?;
+    for _ in 0..wished.rounds {
+        progress.say("disk probe".to_owned());
+        probe.round(wished.probe_seconds).map_err(PerfError::Disk)?;
+        progress.step();
+    }
+    progress.finish();
+    let run = Run {
+        smoke: false,
+        subject: "disk".to_owned(),
+        started: clock::utc(started_ms),
+        seconds: (clock::now_ns() - started_ns) as f64 / clock::SECOND_NS as f64,
+        size: 0,
+        load: Load::Closed,
+        host,
+        probe: Some(probe.deep_by()),
+        disk: probe.limits(),
+        rows: Vec::new(),
+    };
+    for line in text::disk(&run.disk, probe.deep_by()) {
+        out::line(format_args!("{line}"));
+    }
+    wished.json.as_deref().map_or(Ok(()), |path| save(path, &json::document(&run)?))
+}
+
+fn announce(host: &Host, warning: Option<&str>) {
+    for (name, fact) in host.facts() {
+        out::line(format_args!("{name:<14} {fact}"));
+    }
+    if let Some(warning) = warning {
+        out::complain(format_args!("warning: {warning}"));
+    }
+    if !host.has_uring() {
+        out::complain(format_args!("warning: io_uring is not to be had ({}); rows on it are left out", host.io_uring));
+    }
+    out::line(format_args!(""));
+}
+
+fn announce_messages(wished: &Messages) {
+    out::line(format_args!("{} random bytes each, {}", wished.size, wished.load().describe()));
+    out::line(format_args!(""));
+}
+
+fn say(progress: &Progress, spec: &RowSpec) {
+    progress.say(format!("{}: {}", spec.name, spec.producers.describe()));
+}
+
+fn finish(run: &Run, wished: &Messages, default_page: Option<PathBuf>) -> Result<bool, PerfError> {
+    out::line(format_args!(""));
+    for line in text::closing(run) {
+        out::line(format_args!("{line}"));
+    }
+    if let Some(path) = &wished.json {
+        save(path, &json::document(run)?)?;
+    }
+    if let Some(path) = wished.report.clone().or(default_page) {
+        save(&path, &html::page(run))?;
+    }
+    Ok(run.verified().is_clean())
+}
+
+fn save(path: &Path, text: &str) -> Result<(), PerfError> {
+    out::save(path, text).map_err(|source| PerfError::Io { what: "writing", path: path.to_owned(), source })?;
+    out::line(format_args!("Written: {}", path.display()));
+    Ok(())
+}

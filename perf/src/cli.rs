@@ -1,0 +1,254 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anchorlog::wire::Encoding;
+use anchorlog_engine::BackendChoice;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::open_loop::Load;
+use crate::{broker_rows, payload, sender};
+
+/// Measures this disk, the Anchorlog engine and its broker in one run, and reads everything back.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) comparison: Comparison,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Measure any broker that speaks RocketMQ's remoting protocol.
+    Broker(Foreign),
+    /// Measure the disk's own limit only.
+    Disk(DiskOnly),
+    /// Serve for the broker rows.
+    #[command(name = broker_rows::SERVE, hide = true)]
+    Serve(Serve),
+}
+
+/// The messages, and where the numbers go.
+#[derive(Args)]
+pub(crate) struct Messages {
+    /// Bytes of a message, 64 to 65536; suffixes k and KiB are understood
+    #[arg(short, long, default_value = "1024", value_parser = parse_size)]
+    pub(crate) size: usize,
+    /// Seconds of each row, after its warm-up
+    #[arg(long, default_value_t = 2.0, value_parser = parse_seconds)]
+    pub(crate) seconds: f64,
+    /// Messages per second: open loop, latencies count from when a message was due. Without it: closed loop
+    #[arg(long, value_parser = parse_rate)]
+    pub(crate) rate: Option<f64>,
+    /// How the client writes its headers
+    #[arg(long, value_enum, default_value_t = HeaderForm::Json)]
+    pub(crate) header: HeaderForm,
+    /// Write all numbers to this file (schema: perf/README.md)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write the page to this file [default: report.html in the run's directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+}
+
+impl Messages {
+    /// Closed or open loop.
+    pub(crate) fn load(&self) -> Load {
+        self.rate.map_or(Load::Closed, |per_s| Load::Open { per_s })
+    }
+}
+
+/// The comparison.
+#[derive(Args)]
+pub(crate) struct Comparison {
+    #[command(flatten)]
+    pub(crate) load: Messages,
+    /// Where the stores go; they are deleted [default: target/anchorlog-perf, or anchorlog-perf-tmp where there is no target]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Run even where the directory lies in memory
+    #[arg(long)]
+    pub(crate) allow_tmpfs: bool,
+    /// Backend of the rows that do not name one
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub(crate) backend: Backend,
+    /// Only rows whose names contain one of these
+    #[arg(long, value_name = "PART,...", value_delimiter = ',')]
+    pub(crate) rows: Vec<String>,
+    /// Add row engine/async/sustained: so many seconds on recycled segments, with a reader that follows and compares every message
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, num_args = 0..=1, default_missing_value = "20")]
+    pub(crate) sustained: Option<f64>,
+    /// Every row for an instant, in small stores: shows that everything works, says nothing about speed
+    #[arg(long, conflicts_with_all = ["seconds", "sustained", "probe_seconds"])]
+    pub(crate) smoke: bool,
+    /// Seconds of each setting of the disk probe, three times each
+    #[arg(long, default_value_t = 0.3, value_parser = parse_seconds)]
+    pub(crate) probe_seconds: f64,
+}
+
+/// Any broker.
+#[derive(Args)]
+pub(crate) struct Foreign {
+    /// The name server
+    #[arg(short, long, value_name = "HOST:PORT")]
+    pub(crate) namesrv: String,
+    /// The topic; made after TBW102 where it does not exist
+    #[arg(short, long, default_value = "BenchmarkTest")]
+    pub(crate) topic: String,
+    /// Connections x sends in flight on each, one row each
+    #[arg(long, value_name = "CxN,...", value_delimiter = ',', value_parser = parse_in_flight, default_value = "1x1,64x1,8x64")]
+    pub(crate) in_flight: Vec<(usize, usize)>,
+    /// So many connections with one send in flight each, instead of --in-flight
+    #[arg(short = 'w', long, value_name = "THREADS", conflicts_with = "in_flight")]
+    pub(crate) threads: Option<usize>,
+    /// A directory on the broker's disk, where it is this machine's: probes that disk and counts its flushes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) load: Messages,
+}
+
+/// The disk alone.
+#[derive(Args)]
+pub(crate) struct DiskOnly {
+    /// Where the file goes that is overwritten [default: target/anchorlog-perf, or anchorlog-perf-tmp where there is no target]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Run even where the directory lies in memory
+    #[arg(long)]
+    pub(crate) allow_tmpfs: bool,
+    /// Seconds of each setting in each round
+    #[arg(long, default_value_t = 1.0, value_parser = parse_seconds)]
+    pub(crate) probe_seconds: f64,
+    /// Rounds; the median counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Write all numbers to this file (schema: perf/README.md)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Our own broker.
+#[derive(Args)]
+pub(crate) struct Serve {
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    #[arg(long, value_enum)]
+    pub(crate) flush: FlushMode,
+    #[arg(long, value_enum)]
+    pub(crate) backend: Backend,
+    #[arg(long)]
+    pub(crate) retain_bytes: Option<u64>,
+    #[arg(long)]
+    pub(crate) spare_count: usize,
+    #[arg(long)]
+    pub(crate) segment_bytes: u64,
+}
+
+/// When our own broker answers.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum FlushMode {
+    Sync,
+    Async,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Backend {
+    /// As the engine finds by measuring
+    Auto,
+    /// io_uring
+    Uring,
+    /// Plain system calls
+    Threads,
+}
+
+impl From<Backend> for BackendChoice {
+    fn from(backend: Backend) -> BackendChoice {
+        match backend {
+            Backend::Auto => BackendChoice::Auto,
+            Backend::Uring => BackendChoice::Uring,
+            Backend::Threads => BackendChoice::Threads,
+        }
+    }
+}
+
+/// How requests are written.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum HeaderForm {
+    /// As every client sends them unless told otherwise
+    Json,
+    /// The compact form
+    Binary,
+}
+
+impl From<HeaderForm> for Encoding {
+    fn from(form: HeaderForm) -> Encoding {
+        match form {
+            HeaderForm::Json => Encoding::Json,
+            HeaderForm::Binary => Encoding::Binary,
+        }
+    }
+}
+
+fn parse_size(text: &str) -> Result<usize, String> {
+    let lower = text.to_ascii_lowercase();
+    let digits =
+        lower.trim_end_matches("kib").trim_end_matches("kb").trim_end_matches('k').trim_end_matches('b').trim();
+    let unit = if lower.contains('k') { 1024 } else { 1 };
+    let size = digits.parse::<usize>().ok().and_then(|size| size.checked_mul(unit)).unwrap_or(0);
+    if (payload::SIZE_MIN..=payload::SIZE_MAX).contains(&size) {
+        Ok(size)
+    } else {
+        Err(format!("{} to {} bytes", payload::SIZE_MIN, payload::SIZE_MAX))
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|seconds| (0.01..=86_400.0).contains(seconds)).ok_or("0.01 to 86400 seconds".to_owned())
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|rate| (1.0..=1e9).contains(rate)).ok_or("1 to 1000000000 messages per second".to_owned())
+}
+
+fn parse_in_flight(text: &str) -> Result<(usize, usize), String> {
+    let parsed = text.split_once(['x', '*']).and_then(|(count, each)| Some((count.parse().ok()?, each.parse().ok()?)));
+    parsed
+        .filter(|(count, each)| (1..=4096).contains(count) && (1..=sender::SLOTS_MAX).contains(each))
+        .ok_or(format!("connections x sends in flight, such as 8x64; at most 4096x{}", sender::SLOTS_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read_with_and_without_unit() {
+        assert_eq!([parse_size("1024"), parse_size("1k"), parse_size("64KiB")], [Ok(1024), Ok(1024), Ok(65_536)]);
+        assert!(parse_size("63").is_err() && parse_size("65k").is_err() && parse_size("much").is_err());
+    }
+
+    #[test]
+    fn loads_are_read_as_connections_by_sends() {
+        assert_eq!(parse_in_flight("8x64"), Ok((8, 64)));
+        assert!(parse_in_flight("8").is_err() && parse_in_flight("0x1").is_err() && parse_in_flight("1x1001").is_err());
+    }
+
+    #[test]
+    fn a_sustained_row_has_a_length_of_its_own() {
+        let cli = Cli::parse_from(["anchorlog-perf", "--sustained"]);
+        assert_eq!(cli.comparison.sustained, Some(20.0));
+        let cli = Cli::parse_from(["anchorlog-perf", "broker", "-n", "h:1", "-w", "64", "-s", "128"]);
+        let Some(Command::Broker(foreign)) = cli.command else { panic!("it is the broker command") };
+        assert_eq!((foreign.threads, foreign.load.size), (Some(64), 128));
+    }
+}

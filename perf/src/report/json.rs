@@ -1,0 +1,194 @@
+//! Numbers for programs; the schema stands in `perf/README.md`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::serialization::{Serializer, V2Serializer};
+use serde::Serialize;
+
+use super::Run;
+use crate::checks::Check;
+use crate::error::PerfError;
+use crate::host::Host;
+use crate::limit::DiskLimits;
+use crate::meter::Sample;
+use crate::row::RowResult;
+use crate::verify::Verified;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    tool: Tool,
+    subject: &'a str,
+    started: &'a str,
+    seconds: f64,
+    size_bytes: usize,
+    load: String,
+    host: &'a Host,
+    disk: Option<&'a DiskLimits>,
+    rows: Vec<Row<'a>>,
+    checks: Vec<CheckLine>,
+    verify: Verified,
+}
+
+#[derive(Serialize)]
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+struct CheckLine {
+    #[serde(flatten)]
+    check: Check,
+    holds: bool,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    producers: String,
+    outstanding: usize,
+    backend: &'a str,
+    durability: &'a str,
+    seconds: f64,
+    acks: u64,
+    acks_per_s: f64,
+    mb_per_s: f64,
+    avg_us: f64,
+    p50_us: f64,
+    p95_us: f64,
+    p99_us: f64,
+    p999_us: f64,
+    max_us: f64,
+    limit_per_s: Option<f64>,
+    limit_ratio: Option<f64>,
+    flushes: Option<u64>,
+    acks_per_flush: Option<f64>,
+    device_writes: Option<u64>,
+    device_bytes: Option<u64>,
+    device_bytes_per_payload_byte: Option<f64>,
+    cpu_us_per_ack: Option<f64>,
+    notes: &'a [String],
+    series: &'a [Sample],
+    verify: Verified,
+    hdr: String,
+}
+
+/// The whole run as one JSON object.
+///
+/// # Errors
+/// When a histogram cannot be written.
+pub(crate) fn document(run: &Run) -> Result<String, PerfError> {
+    let rows = run.rows.iter().map(|row| of_row(run, row)).collect::<Result<_, _>>()?;
+    let document = Document {
+        schema: 1,
+        tool: Tool { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
+        subject: &run.subject,
+        started: &run.started,
+        seconds: run.seconds,
+        size_bytes: run.size,
+        load: run.load.describe(),
+        host: &run.host,
+        disk: run.probe.map(|_| &run.disk),
+        rows,
+        checks: run.checks().into_iter().map(|check| CheckLine { holds: check.holds(), check }).collect(),
+        verify: run.verified(),
+    };
+    serde_json::to_string_pretty(&document).map_err(|error| PerfError::Report(error.to_string()))
+}
+
+fn of_row<'a>(run: &Run, row: &'a RowResult) -> Result<Row<'a>, PerfError> {
+    let mut hdr = Vec::new();
+    V2Serializer::new().serialize(&row.latencies, &mut hdr).map_err(|error| PerfError::Report(error.to_string()))?;
+    Ok(Row {
+        name: &row.spec.name,
+        producers: row.spec.producers.describe(),
+        outstanding: row.spec.producers.outstanding(),
+        backend: &row.backend,
+        durability: &row.durability,
+        seconds: row.seconds,
+        acks: row.acks,
+        acks_per_s: row.acks_per_s(),
+        mb_per_s: row.mb_per_s(),
+        avg_us: row.mean_us(),
+        p50_us: row.quantile_us(0.5),
+        p95_us: row.quantile_us(0.95),
+        p99_us: row.quantile_us(0.99),
+        p999_us: row.quantile_us(0.999),
+        max_us: row.max_us(),
+        limit_per_s: run.probe.map(|_| row.limit_per_s(&run.disk)),
+        limit_ratio: run.limit_ratio(row),
+        flushes: row.device.and_then(|device| device.flushes),
+        acks_per_flush: row.acks_per_flush(),
+        device_writes: row.device.map(|device| device.writes),
+        device_bytes: row.device.map(|device| device.bytes),
+        device_bytes_per_payload_byte: row.device_bytes_per_payload_byte(),
+        cpu_us_per_ack: row.cpu_us_per_ack(),
+        notes: &row.notes,
+        series: &row.series,
+        verify: row.verified,
+        hdr: STANDARD.encode(hdr),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use hdrhistogram::Histogram;
+    use hdrhistogram::serialization::Deserializer;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::report::tests::run;
+
+    fn parsed() -> Value {
+        serde_json::from_str(&document(&run()).expect("it can be written")).expect("it is JSON")
+    }
+
+    #[test]
+    fn the_documented_keys_are_there() {
+        let document = parsed();
+        for key in
+            ["schema", "tool", "subject", "started", "size_bytes", "load", "host", "disk", "rows", "checks", "verify"]
+        {
+            assert!(!document[key].is_null(), "{key}");
+        }
+        for key in ["kernel", "disk", "disk_model", "write_cache", "file_system", "io_uring"] {
+            assert!(document["host"][key].is_string(), "{key}");
+        }
+        for (setting, _) in crate::limit::tests::disk().settings() {
+            assert!(
+                document["disk"][setting]["per_s"].is_f64() && document["disk"][setting]["p50_us"].is_f64(),
+                "{setting}"
+            );
+        }
+        let row = &document["rows"][0];
+        assert_eq!(row["name"], "engine/sync/1");
+        for key in
+            ["acks_per_s", "p50_us", "p99_us", "p999_us", "limit_ratio", "device_bytes_per_payload_byte", "mb_per_s"]
+        {
+            assert!(row[key].is_f64(), "{key}");
+        }
+        assert!(row["flushes"].is_u64());
+        for key in ["acked", "read", "lost", "duplicated", "out_of_order"] {
+            assert!(document["verify"][key].is_u64(), "{key}");
+        }
+        assert_eq!(document["verify"]["lost"], 0);
+    }
+
+    #[test]
+    fn the_histogram_comes_back_whole() {
+        let run = run();
+        let text = parsed()["rows"][0]["hdr"].as_str().expect("text").to_owned();
+        let bytes = STANDARD.decode(text).expect("base64");
+        let back: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).expect("a V2 histogram");
+        assert_eq!(back, run.rows[0].latencies);
+    }
+
+    #[test]
+    fn a_run_without_disk_probe_says_null() {
+        let document: Value =
+            serde_json::from_str(&document(&Run { probe: None, ..run() }).expect("it can be written"))
+                .expect("it is JSON");
+        assert!(document["disk"].is_null() && document["rows"][0]["limit_ratio"].is_null());
+    }
+}

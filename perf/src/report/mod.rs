@@ -1,0 +1,216 @@
+//! What a run leaves behind: lines for people, a page for people, numbers for programs. All of them say the same.
+
+pub(crate) mod html;
+pub(crate) mod json;
+pub(crate) mod svg;
+pub(crate) mod text;
+
+use crate::checks::{self, Check};
+use crate::host::Host;
+use crate::limit::DiskLimits;
+use crate::open_loop::Load;
+use crate::row::RowResult;
+use crate::verify::Verified;
+
+/// A finished run.
+pub(crate) struct Run {
+    /// What was measured, in a word: `comparison` or `broker HOST:PORT`.
+    pub(crate) subject: String,
+    /// Whether the run only shows that everything works.
+    pub(crate) smoke: bool,
+    /// When it began.
+    pub(crate) started: String,
+    /// How long it took.
+    pub(crate) seconds: f64,
+    /// Bytes of a message.
+    pub(crate) size: usize,
+    /// Closed or open loop.
+    pub(crate) load: Load,
+    /// Where.
+    pub(crate) host: Host,
+    /// How depth 8 of the disk probe was reached; `None` when the disk was not probed.
+    pub(crate) probe: Option<&'static str>,
+    /// The disk's own limit; all zero when it was not probed.
+    pub(crate) disk: DiskLimits,
+    /// The rows.
+    pub(crate) rows: Vec<RowResult>,
+}
+
+impl Run {
+    /// All accounts together.
+    pub(crate) fn verified(&self) -> Verified {
+        self.rows.iter().fold(Verified::default(), |sum, row| sum.plus(row.verified))
+    }
+
+    /// What the rows say together; nothing in an open loop, where the rate was given, or for messages of another size than was promised.
+    pub(crate) fn checks(&self) -> Vec<Check> {
+        let as_promised = !self.smoke && self.load == Load::Closed && self.size == checks::SIZE;
+        if as_promised && self.probe.is_some() { checks::of(&self.rows, &self.disk) } else { Vec::new() }
+    }
+
+    /// A row's ratio to the disk's limit, where the disk is known.
+    pub(crate) fn limit_ratio(&self, row: &RowResult) -> Option<f64> {
+        self.probe.map(|_| row.limit_ratio(&self.disk))
+    }
+}
+
+/// A rate as people write it: `12.3k`, `1.25M`.
+pub(crate) fn short(value: f64) -> String {
+    match value {
+        value if value >= 9.995e6 => format!("{:.1}M", value / 1e6),
+        value if value >= 9.995e5 => format!("{:.2}M", value / 1e6),
+        value if value >= 9.995e4 => format!("{:.0}k", value / 1e3),
+        value if value >= 9.995e3 => format!("{:.1}k", value / 1e3),
+        value if value >= 999.5 => format!("{:.2}k", value / 1e3),
+        value if value >= 10.0 || value == 0.0 => format!("{value:.0}"),
+        value => format!("{value:.2}"),
+    }
+}
+
+/// A time as people write it: `840 ns`, `85.2 µs`, `1.20 ms`, `3.1 s`.
+pub(crate) fn time(us: f64) -> String {
+    match us {
+        us if us >= 1e6 => format!("{:.2} s", us / 1e6),
+        us if us >= 1e5 => format!("{:.0} ms", us / 1e3),
+        us if us >= 1e4 => format!("{:.1} ms", us / 1e3),
+        us if us >= 1e3 => format!("{:.2} ms", us / 1e3),
+        us if us >= 100.0 => format!("{us:.0} µs"),
+        us if us >= 1.0 => format!("{us:.1} µs"),
+        us => format!("{:.0} ns", us * 1e3),
+    }
+}
+
+/// A count with its thousands apart.
+pub(crate) fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A value that may be missing.
+pub(crate) fn or_dash(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::PathBuf;
+
+    use anchorlog_engine::BackendChoice;
+
+    use super::*;
+    pub(crate) use crate::limit::tests::disk;
+    use crate::meter::{self, DeviceUse, Sample};
+    use crate::row::{Producers, RowSpec};
+
+    /// A row of 2 s that looks like a real one.
+    pub(crate) fn row(name: &str, durable: bool, per_s: u64) -> RowResult {
+        let outstanding = name.split('@').next().and_then(|name| name.rsplit(['/', '-']).next());
+        let outstanding = outstanding.and_then(|text| text.parse().ok()).unwrap_or(1024);
+        let producers = match (name.starts_with("broker"), outstanding) {
+            (true, 512) => Producers::Connections { count: 8, each: 64 },
+            (true, count) => Producers::Connections { count, each: 1 },
+            (false, 1024) => Producers::InFlight(1024),
+            (false, count) => Producers::Blocking(count),
+        };
+        let mut latencies = meter::latencies();
+        let mean_ns = outstanding as u64 * 1_000_000_000 / per_s;
+        for at in 0..10_000_u64 {
+            let tail = if at % 1000 == 999 { 20 } else { 1 };
+            latencies.record((mean_ns / 2 + mean_ns * at / 10_000) * tail).expect("it is in the bounds");
+        }
+        let acks = per_s * 2;
+        RowResult {
+            spec: RowSpec {
+                name: name.to_owned(),
+                durable,
+                producers,
+                backend: BackendChoice::Auto,
+                seconds: 2.0,
+                size: 1000,
+                load: Load::Closed,
+                follow: false,
+                scale: &crate::row::FULL,
+            },
+            backend: "threads".to_owned(),
+            durability: if durable { "sync: acknowledged once durable" } else { "async: acknowledged once copied" }
+                .to_owned(),
+            seconds: 2.0,
+            acks,
+            latencies,
+            series: (1..=20)
+                .map(|at| Sample {
+                    at_s: f64::from(at) / 10.0,
+                    per_s: per_s as f64 * (1.0 + f64::from(at % 5 - 2) / 20.0),
+                })
+                .collect(),
+            device: Some(DeviceUse { writes: acks / 4, bytes: acks * 1100, flushes: Some(acks / 8) }),
+            cpu_s: Some(1.0),
+            frame_bytes: 1100.0,
+            verified: Verified { acked: acks, read: acks, ..Verified::default() },
+            notes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn run() -> Run {
+        let rates = [
+            ("engine/sync/1", true, 9_300),
+            ("engine/sync/8", true, 52_000),
+            ("engine/sync/64", true, 240_000),
+            ("engine/sync/inflight-1024", true, 1_400_000),
+            ("engine/sync/1@uring", true, 8_800),
+            ("engine/sync/1@threads", true, 9_250),
+            ("engine/async/1", false, 1_000_000),
+            ("engine/async/8", false, 1_400_000),
+            ("engine/async/64", false, 1_300_000),
+            ("engine/async/inflight-1024", false, 2_700_000),
+            ("broker/sync/1", true, 6_000),
+            ("broker/sync/64", true, 90_000),
+            ("broker/sync/512", true, 210_000),
+            ("broker/async/1", false, 14_000),
+            ("broker/async/64", false, 120_000),
+            ("broker/async/512", false, 260_000),
+        ];
+        Run {
+            subject: "comparison".to_owned(),
+            smoke: false,
+            started: "2026-01-31 12:00:00 UTC".to_owned(),
+            seconds: 61.0,
+            size: checks::SIZE,
+            load: Load::Closed,
+            host: Host::look(&PathBuf::from(".")),
+            probe: Some("io_uring"),
+            disk: disk(),
+            rows: rates.into_iter().map(|(name, durable, per_s)| row(name, durable, per_s)).collect(),
+        }
+    }
+
+    #[test]
+    fn numbers_are_short_enough_to_be_read() {
+        assert_eq!([short(12_345.0), short(1.25e6), short(999.0), short(250_400.0)], ["12.3k", "1.25M", "999", "250k"]);
+        assert_eq!([time(0.25), time(85.16), time(1234.0), time(2.5e6)], ["250 ns", "85.2 µs", "1.23 ms", "2.50 s"]);
+        assert_eq!([grouped(7), grouped(1234), grouped(1_234_567)], ["7", "1\u{202f}234", "1\u{202f}234\u{202f}567"]);
+        assert_eq!([or_dash(None, 1), or_dash(Some(1.25), 1)], ["–", "1.2"]);
+    }
+
+    #[test]
+    fn the_accounts_of_all_rows_are_added_up() {
+        let run = run();
+        assert_eq!(run.verified().acked, run.rows.iter().map(|row| row.acks).sum::<u64>());
+        assert!(run.verified().is_clean());
+        assert_eq!(run.checks().len(), 6);
+    }
+
+    #[test]
+    fn nothing_is_promised_of_an_open_loop_or_another_size() {
+        assert!(Run { size: 128, ..run() }.checks().is_empty());
+        let run = Run { load: Load::Open { per_s: 10.0 }, ..run() };
+        assert!(run.checks().is_empty());
+    }
+}

@@ -1,0 +1,196 @@
+//! One row of the comparison: what is asked, and what came out.
+
+use std::time::Duration;
+
+use anchorlog_engine::BackendChoice;
+use hdrhistogram::Histogram;
+
+use crate::limit::DiskLimits;
+use crate::meter::{DeviceUse, Sample};
+use crate::open_loop::Load;
+use crate::verify::Verified;
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Producers {
+    /// So many threads, each with one message at a time (`Engine::append_and_wait`).
+    Blocking(usize),
+    /// One thread that keeps so many messages in flight, one per write batch (`Engine::append_all`).
+    InFlight(usize),
+    /// Connections to a broker, each with so many sends in flight, all driven by one thread.
+    Connections {
+        /// Connections.
+        count: usize,
+        /// Sends in flight on each.
+        each: usize,
+    },
+}
+
+impl Producers {
+    /// Messages that may be unacknowledged at once.
+    pub(crate) fn outstanding(self) -> usize {
+        match self {
+            Producers::Blocking(count) | Producers::InFlight(count) => count,
+            Producers::Connections { count, each } => count * each,
+        }
+    }
+
+    /// For people.
+    pub(crate) fn describe(self) -> String {
+        match self {
+            Producers::Blocking(1) => "1 blocking thread".to_owned(),
+            Producers::Blocking(count) => format!("{count} blocking threads"),
+            Producers::InFlight(count) => format!("1 thread, {count} in flight"),
+            Producers::Connections { count: 1, each: 1 } => "1 connection, 1 in flight".to_owned(),
+            Producers::Connections { count, each } => format!("{count} connections × {each} in flight"),
+        }
+    }
+}
+
+/// How large the stores of a run are and how long their rows are warmed up.
+#[derive(Debug)]
+pub(crate) struct Scale {
+    /// Bytes of a segment.
+    pub(crate) segment_bytes: u64,
+    /// What a row's store keeps: older segments are recycled, so that a fast row stays bounded.
+    pub(crate) retain_bytes: u64,
+    /// The same for our broker's stores, which are read back over TCP.
+    pub(crate) broker_retain_bytes: u64,
+    /// Shortest warm-up.
+    pub(crate) warm_up: Duration,
+    /// The file that the disk probe overwrites.
+    pub(crate) probe_file_bytes: u64,
+}
+
+/// A run whose numbers count.
+pub(crate) const FULL: Scale = Scale {
+    segment_bytes: 64 << 20,
+    retain_bytes: 256 << 20,
+    broker_retain_bytes: 1 << 30,
+    warm_up: Duration::from_millis(300),
+    probe_file_bytes: 256 << 20,
+};
+
+/// A run that only shows that everything works.
+pub(crate) const SMOKE: Scale = Scale {
+    segment_bytes: 8 << 20,
+    retain_bytes: 32 << 20,
+    broker_retain_bytes: 128 << 20,
+    warm_up: Duration::from_millis(30),
+    probe_file_bytes: 16 << 20,
+};
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct RowSpec {
+    /// Its name, such as `engine/sync/64` or `engine/sync/1@uring`.
+    pub(crate) name: String,
+    /// Ack after the flush, or after the copy.
+    pub(crate) durable: bool,
+    /// Who sends.
+    pub(crate) producers: Producers,
+    /// The backend asked for.
+    pub(crate) backend: BackendChoice,
+    /// Length of the window.
+    pub(crate) seconds: f64,
+    /// Bytes of a message.
+    pub(crate) size: usize,
+    /// Closed or open loop.
+    pub(crate) load: Load,
+    /// A reader follows and checks every message, on recycled segments.
+    pub(crate) follow: bool,
+    /// How large its store is.
+    pub(crate) scale: &'static Scale,
+}
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub(crate) struct RowResult {
+    /// What was asked.
+    pub(crate) spec: RowSpec,
+    /// The backend in force, and why.
+    pub(crate) backend: String,
+    /// What an ack of this row means.
+    pub(crate) durability: String,
+    /// Length of the window.
+    pub(crate) seconds: f64,
+    /// Acks in it.
+    pub(crate) acks: u64,
+    /// Their latencies, in nanoseconds.
+    pub(crate) latencies: Histogram<u64>,
+    /// The throughput curve.
+    pub(crate) series: Vec<Sample>,
+    /// What the device did in the window.
+    pub(crate) device: Option<DeviceUse>,
+    /// CPU time of the measured process in the window (for an engine row the producers are in it).
+    pub(crate) cpu_s: Option<f64>,
+    /// Bytes that a message takes in the log; estimated where the log belongs to a broker.
+    pub(crate) frame_bytes: f64,
+    /// The accounts of the read-back.
+    pub(crate) verified: Verified,
+    /// What a reader should know about this row besides.
+    pub(crate) notes: Vec<String>,
+}
+
+impl RowResult {
+    /// Acks per second.
+    pub(crate) fn acks_per_s(&self) -> f64 {
+        if self.seconds > 0.0 { self.acks as f64 / self.seconds } else { 0.0 }
+    }
+
+    /// Payload bandwidth, 10^6 bytes per second.
+    pub(crate) fn mb_per_s(&self) -> f64 {
+        self.acks_per_s() * self.spec.size as f64 / 1e6
+    }
+
+    /// A latency in microseconds.
+    pub(crate) fn quantile_us(&self, quantile: f64) -> f64 {
+        self.latencies.value_at_quantile(quantile) as f64 / 1e3
+    }
+
+    /// Mean latency in microseconds.
+    pub(crate) fn mean_us(&self) -> f64 {
+        self.latencies.mean() / 1e3
+    }
+
+    /// Longest latency in microseconds.
+    pub(crate) fn max_us(&self) -> f64 {
+        self.latencies.max() as f64 / 1e3
+    }
+
+    /// Acks per second that the disk would allow.
+    pub(crate) fn limit_per_s(&self, disk: &DiskLimits) -> f64 {
+        disk.bound(self.spec.durable, self.spec.producers.outstanding(), self.frame_bytes)
+    }
+
+    /// Acks per second ÷ what the disk would allow.
+    pub(crate) fn limit_ratio(&self, disk: &DiskLimits) -> f64 {
+        self.acks_per_s() / self.limit_per_s(disk)
+    }
+
+    /// Bytes written to the device for each payload byte acknowledged.
+    pub(crate) fn device_bytes_per_payload_byte(&self) -> Option<f64> {
+        let payload = self.acks as f64 * self.spec.size as f64;
+        self.device.filter(|_| payload > 0.0).map(|device| device.bytes as f64 / payload)
+    }
+
+    /// Acks for each flush of the device.
+    pub(crate) fn acks_per_flush(&self) -> Option<f64> {
+        let flushes = self.device?.flushes.filter(|flushes| *flushes > 0)?;
+        Some(self.acks as f64 / flushes as f64)
+    }
+
+    /// CPU time for each ack, in microseconds.
+    pub(crate) fn cpu_us_per_ack(&self) -> Option<f64> {
+        self.cpu_s.filter(|_| self.acks > 0).map(|seconds| seconds * 1e6 / self.acks as f64)
+    }
+}
+
+/// What a row's name ends in where a backend was forced.
+pub(crate) fn backend_suffix(backend: BackendChoice) -> &'static str {
+    match backend {
+        BackendChoice::Auto => "",
+        BackendChoice::Uring => "@uring",
+        BackendChoice::Threads => "@threads",
+    }
+}
