@@ -14,6 +14,8 @@ use crate::units::{Lsn, QueueOffset, to_u64};
 #[derive(Clone, Debug)]
 pub struct Queue {
     pub(crate) id: u32,
+    /// Which opening of an engine gave it out.
+    pub(crate) opening: u32,
     pub(crate) name: Arc<[u8]>,
 }
 
@@ -33,11 +35,14 @@ impl Queue {
 
 impl PartialEq for Queue {
     fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
+        self.id == other.id && self.opening == other.opening
     }
 }
 
 impl Eq for Queue {}
+
+/// No opening has this number.
+const NO_OPENING: u32 = 0;
 
 /// A message to append.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +73,8 @@ pub(crate) struct BatchRecord {
 pub struct WriteBatch {
     pub(crate) bytes: Vec<u8>,
     pub(crate) records: Vec<BatchRecord>,
+    /// The opening whose queues it names; no number that there is when they are of different ones.
+    pub(crate) opening: Option<u32>,
     sealed: bool,
 }
 
@@ -89,7 +96,7 @@ impl WriteBatch {
         bound("attributes", message.attributes.len(), limits::ATTRIBUTES_BYTES_MAX)?;
         bound("keys", message.keys.iter().map(|key| key.len() + 2).sum(), limits::KEYS_BYTES_MAX)?;
         self.push(
-            Some(message.queue.id),
+            Some(message.queue),
             &RecordParts {
                 kind: RecordKind::Append,
                 queue_name: &message.queue.name,
@@ -101,7 +108,7 @@ impl WriteBatch {
         )
     }
 
-    pub(crate) fn push(&mut self, queue_id: Option<u32>, parts: &RecordParts<'_>) -> Result<(), TooLarge> {
+    pub(crate) fn push(&mut self, queue: Option<&Queue>, parts: &RecordParts<'_>) -> Result<(), TooLarge> {
         let payload: usize = parts.payload.iter().map(|piece| piece.len()).sum();
         let keys: usize = parts.keys.iter().map(|key| key.len() + 2).sum();
         let record = record::RECORD_HEADER_BYTES + parts.queue_name.len() + keys + parts.attributes.len() + payload;
@@ -115,6 +122,11 @@ impl WriteBatch {
         }
         let len = record::encode(&mut self.bytes, parts);
         let len = u32::try_from(len).expect("bounded by FRAME_BYTES_MAX");
+        if let Some(queue) = queue {
+            let same = self.opening.is_none_or(|opening| opening == queue.opening);
+            self.opening = Some(if same { queue.opening } else { NO_OPENING });
+        }
+        let queue_id = queue.map(|queue| queue.id);
         self.records.push(BatchRecord { queue_id, counts: parts.kind == RecordKind::Append, len, crc: 0 });
         self.sealed = false;
         Ok(())
@@ -130,7 +142,7 @@ impl WriteBatch {
             attributes: &[],
             payload: &[&next.0.to_le_bytes()],
         };
-        self.push(Some(queue.id), &parts).expect("bounded by COUNTERS_PER_BATCH");
+        self.push(Some(queue), &parts).expect("bounded by COUNTERS_PER_BATCH");
     }
 
     /// Sets frame offsets and checksums. Idempotent.
@@ -172,6 +184,7 @@ impl WriteBatch {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.records.clear();
+        self.opening = None;
         self.sealed = false;
     }
 

@@ -10,6 +10,7 @@ use crate::commit::signal::Signal;
 use crate::commit::watermark::{Marks, Watermark};
 use crate::commit::writer::{LogWriter, Step};
 use crate::dispatch::Dispatcher;
+use crate::error::Fenced;
 use crate::housekeeping::Housekeeper;
 use crate::io::{IoQueue, Wait};
 use crate::limits;
@@ -25,6 +26,12 @@ impl Committer {
     /// One step; may sleep for a completion.
     pub(crate) fn step(&mut self, now: Duration, wait: Wait) -> Step {
         self.writer.step(&mut *self.io, now, wait)
+    }
+
+    /// Waits for something that is in flight; true while there is more.
+    fn drain(&mut self) -> bool {
+        self.io.reap(Wait::One, &mut Vec::new());
+        self.io.in_flight() > 0
     }
 }
 
@@ -50,7 +57,11 @@ pub(crate) fn commit_loop(
         signals.dispatch.reached(marks.acked());
         wait = Wait::No;
         match step {
-            Step::Fenced => return,
+            Step::Fenced => {
+                // A write that is still on its way must not land behind the back of whoever opens the log next.
+                while committer.lock().expect("the writer is intact").drain() {}
+                return;
+            }
             _ if stopping && at_rest => return,
             Step::Again => {}
             Step::InFlight { wake_at: None } => wait = Wait::One,
@@ -65,6 +76,7 @@ pub(crate) fn commit_loop(
 /// The dispatch thread: at once while a queue is watched, else in larger pieces; a reader does not wait for it.
 pub(crate) fn dispatch_loop(dispatcher: &Mutex<Dispatcher>, signal: &Signal, marks: &Marks, stop: &Stop) {
     while !stop.is_set() {
+        let acked = marks.acked();
         let (more, watched) = {
             let mut dispatcher = dispatcher.lock().expect("the dispatcher is intact");
             let more = dispatcher.step();
@@ -73,9 +85,9 @@ pub(crate) fn dispatch_loop(dispatcher: &Mutex<Dispatcher>, signal: &Signal, mar
         if more {
             continue;
         }
-        let dispatched = marks.load(Watermark::Dispatched);
+        // What was acked when it looked took it no further, so only more than that will.
         let ahead = if watched { 1 } else { limits::DISPATCH_BYTES };
-        signal.sleep(dispatched.plus(ahead), || marks.acked(), None);
+        signal.sleep(acked.plus(ahead), || marks.acked(), None);
     }
 }
 
@@ -107,9 +119,27 @@ impl Stop {
     }
 }
 
-/// Starts a named thread.
-pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(format!("anchorlog-{name}")).spawn(body)
+/// Starts a named thread. Should it panic, the log is fenced: nobody waits for what a dead thread would have done.
+pub(crate) fn spawn(
+    name: &'static str,
+    marks: &Arc<Marks>,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    struct Guard(&'static str, Arc<Marks>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                let lsn = self.1.load(Watermark::Durable);
+                let source = Arc::new(io::Error::other("a bug; its message was printed by the thread"));
+                self.1.set_fenced(Fenced { lsn, what: format!("the {} thread panicked and", self.0), source });
+            }
+        }
+    }
+    let guard = Guard(name, Arc::clone(marks));
+    std::thread::Builder::new().name(format!("anchorlog-{name}")).spawn(move || {
+        let _guard = guard;
+        body();
+    })
 }
 
 /// What the drivers of one engine are woken by.

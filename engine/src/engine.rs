@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -193,6 +193,8 @@ impl Engine {
             buffer_bytes: options.buffer_bytes,
             buffer: Arc::clone(&buffer),
             marks: Arc::clone(&marks),
+            unmarked: false,
+            opening: queues.opening(),
             batches: 0,
             records: 0,
             frame_bytes: 0,
@@ -224,7 +226,7 @@ impl Engine {
         );
         let signals = Signals::new();
         let retention = Arc::new(Mutex::new(Retention::default()));
-        let woken = Arc::clone(&signals);
+        let (woken, hurried, writer_hurried) = (Arc::clone(&signals), Arc::clone(&signals), Arc::clone(&writer_shared));
         let housekeeper = Housekeeper::new(Parts {
             backend: Arc::clone(&backend),
             dir: dir.to_path_buf(),
@@ -238,6 +240,10 @@ impl Engine {
             spare_count: to_u64(options.spare_count),
             sync_names: open::sync_names(&options),
             appended: Box::new(move |end| woken.commit.reached(end)),
+            hurry: Box::new(move |end| {
+                writer_hurried.flush_to.fetch_max(end.0, Ordering::SeqCst);
+                hurried.commit.wake();
+            }),
             manifest: manifest.clone(),
         });
         let recovery = format!(
@@ -295,16 +301,17 @@ impl Engine {
     }
 
     fn start_threads(&mut self) -> std::io::Result<()> {
+        let marks = &self.inner.marks;
         let inner = Arc::clone(&self.inner);
-        self.threads.push(drivers::spawn("commit", move || {
+        self.threads.push(drivers::spawn("commit", marks, move || {
             drivers::commit_loop(&inner.committer, &inner.signals, &inner.marks, &*inner.clock, &inner.stop);
         })?);
         let inner = Arc::clone(&self.inner);
-        self.threads.push(drivers::spawn("dispatch", move || {
+        self.threads.push(drivers::spawn("dispatch", marks, move || {
             drivers::dispatch_loop(&inner.dispatcher, &inner.signals.dispatch, &inner.marks, &inner.stop);
         })?);
         let inner = Arc::clone(&self.inner);
-        self.threads.push(drivers::spawn("housekeeping", move || {
+        self.threads.push(drivers::spawn("housekeeping", marks, move || {
             drivers::housekeeping_loop(&inner.housekeeper, &inner.signals.housekeeping, &inner.marks, &inner.stop);
         })?);
         Ok(())
@@ -435,7 +442,12 @@ impl Engine {
             Ok(mut committer) if inner.runs_inline => {
                 inner.signals.housekeeping.reached(end);
                 while inner.marks.load(Watermark::Durable) < end {
-                    if matches!(committer.step(inner.clock.monotonic(), Wait::No), Step::Fenced) {
+                    // At rest with something left to do: it waits for space on the disk, and so does this caller.
+                    if matches!(
+                        committer.step(inner.clock.monotonic(), Wait::No),
+                        Step::Fenced | Step::Idle { after: Some(_), .. }
+                    ) {
+                        inner.signals.commit.wake();
                         break;
                     }
                 }
@@ -515,6 +527,11 @@ impl Engine {
     /// # Errors
     /// When that will not happen in this run, or not in time.
     pub fn wait(&self, mark: Watermark, target: Lsn, timeout: Option<Duration>) -> Result<(), WaitError> {
+        if mark == Watermark::Dispatched {
+            // Nobody else may be dispatching: what is acked, this caller brings to the queues.
+            self.inner.marks.wait(Watermark::Acked, target, &*self.inner.clock, timeout)?;
+            self.inner.catch_up();
+        }
         self.inner.marks.wait(mark, target, &*self.inner.clock, timeout)
     }
 
@@ -543,14 +560,17 @@ impl Engine {
     /// # Errors
     /// The kernel's.
     pub fn subscribe(&self, mark: Watermark) -> std::io::Result<Subscription> {
-        self.inner.marks.subscribe(mark)
+        let watched = (mark == Watermark::Dispatched).then(|| Arc::clone(&self.inner.watch_count));
+        let subscription = self.inner.marks.subscribe(mark, watched)?;
+        self.inner.signals.dispatch.wake();
+        Ok(subscription)
     }
 
     /// Puts `token` into `watcher` once the queue has a readable message at `from` or later; at once when it has one. One shot.
     pub fn watch(&self, queue: &Queue, from: QueueOffset, watcher: &Arc<Watcher>, token: u64) {
         let inner = &*self.inner;
         inner.watch_count.fetch_add(1, Ordering::SeqCst);
-        let fired = inner.queues.state(queue.id()).watch(from, watcher, token);
+        let fired = inner.queues.state_of(queue).watch(from, watcher, token);
         inner.watch_count.fetch_sub(fired, Ordering::SeqCst);
         // From now on the dispatcher is to look at every message, and at those that it has let lie.
         inner.signals.dispatch.wake();
@@ -558,7 +578,7 @@ impl Engine {
 
     /// Takes back a [`Engine::watch`] that has not fired.
     pub fn unwatch(&self, queue: &Queue, watcher: &Arc<Watcher>, token: u64) {
-        let gone = self.inner.queues.state(queue.id()).unwatch(watcher, token);
+        let gone = self.inner.queues.state_of(queue).unwatch(watcher, token);
         self.inner.watch_count.fetch_sub(gone, Ordering::SeqCst);
     }
 
@@ -566,7 +586,7 @@ impl Engine {
     #[must_use]
     pub fn range(&self, queue: &Queue) -> QueueRange {
         self.inner.catch_up();
-        self.inner.queues.state(queue.id()).range()
+        self.inner.queues.state_of(queue).range()
     }
 
     /// Reads consecutive messages of a queue.
@@ -577,7 +597,7 @@ impl Engine {
         let inner = &*self.inner;
         inner.catch_up();
         let mut entries: Vec<QueueEntry> = Vec::new();
-        let range = inner.queues.state(fetch.queue.id()).copy(fetch.from, fetch.scan_max, &mut entries);
+        let range = inner.queues.state_of(fetch.queue).copy(fetch.from, fetch.scan_max, &mut entries);
         let mut outcome = FetchOutcome { status: FetchStatus::NoMatch, messages: Vec::new(), next: fetch.from, range };
         if fetch.from < range.min || fetch.from >= range.max {
             outcome.status = match fetch.from {
@@ -600,6 +620,12 @@ impl Engine {
                     Ok(None) if outcome.messages.is_empty() => {
                         outcome.status = FetchStatus::NeedsDisk;
                         outcome.next = fetch.from;
+                        return Ok(outcome);
+                    }
+                    // Released while it was looked up: the queue begins further on now.
+                    Err(ReadError::NotFound(_)) if outcome.messages.is_empty() && entry.lsn < inner.marks.start() => {
+                        outcome.status = FetchStatus::BelowMin;
+                        outcome.range = inner.queues.state_of(fetch.queue).range();
                         return Ok(outcome);
                     }
                     Err(error) if outcome.messages.is_empty() => return Err(error),
@@ -642,14 +668,14 @@ impl Engine {
     #[must_use]
     pub fn offset_by_time(&self, queue: &Queue, store_time_ms: u64) -> QueueOffset {
         self.inner.catch_up();
-        self.inner.queues.state(queue.id()).offset_by_time(store_time_ms)
+        self.inner.queues.state_of(queue).offset_by_time(store_time_ms)
     }
 
     /// The store time of one readable message, in milliseconds since 1970.
     #[must_use]
     pub fn store_time(&self, queue: &Queue, offset: QueueOffset) -> Option<u64> {
         self.inner.catch_up();
-        Some(self.inner.queues.state(queue.id()).get(offset)?.store_time_ms)
+        Some(self.inner.queues.state_of(queue).get(offset)?.store_time_ms)
     }
 
     /// Frees whole segments below `lsn`, as far as no pin holds them. The files are recycled in the background.
@@ -673,7 +699,8 @@ impl Engine {
         let start = {
             let mut retention = inner.retention.lock().expect(LOCKED);
             retention.released = retention.released.max(lsn);
-            retention.target(geometry, from, inner.marks.load(Watermark::Dispatched), inner.marks.assigned(), None)
+            let (durable, dispatched) = (inner.marks.load(Watermark::Durable), inner.marks.load(Watermark::Dispatched));
+            retention.target(geometry, from, dispatched.min(durable), inner.marks.assigned(), None)
         };
         inner.signals.housekeeping.wake();
         Ok(ReleaseOutcome { start, segments: start.since(from) / geometry.data_bytes() })
@@ -706,7 +733,7 @@ impl Engine {
         let inner = &*self.inner;
         inner.marks.set_closing();
         let outcome = self.make_durable(inner.marks.assigned()).and_then(|_| {
-            let end = inner.housekeeper.lock().expect(LOCKED).last_mark();
+            let end = inner.housekeeper.lock().unwrap_or_else(PoisonError::into_inner).last_mark();
             self.make_durable(end)
         });
         inner.stop.set();
@@ -718,7 +745,7 @@ impl Engine {
                 tracing::error!("a driver thread panicked");
             }
         }
-        self.inner.housekeeper.lock().expect(LOCKED).abandon();
+        self.inner.housekeeper.lock().unwrap_or_else(PoisonError::into_inner).abandon();
         outcome.map(drop)
     }
 

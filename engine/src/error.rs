@@ -115,6 +115,9 @@ pub enum AppendError {
     /// It holds nothing.
     #[error("the batch is empty")]
     Empty,
+    /// It names a queue that was asked of another engine, or of this directory's opening before this one.
+    #[error("the batch names a queue of another engine or of an earlier opening; ask this engine for it")]
+    ForeignQueue,
     /// The buffer is full; the caller may try again when the written watermark has moved.
     #[error("the log buffer is full: {waiting} bytes wait to be written, {max} are taken")]
     Full {

@@ -25,10 +25,10 @@ struct Filling {
     at: u64,
 }
 
-/// A release under way: the counters are appended, the rest waits for their ack.
+/// A release under way: the counters are appended, the rest waits until they are durable.
 struct Releasing {
     start: Lsn,
-    acked_at: Lsn,
+    durable_at: Lsn,
 }
 
 /// The state machine.
@@ -46,7 +46,8 @@ struct State {
     /// The assigned end when it last changed, and when that was.
     seen: Lsn,
     seen_at: Duration,
-    marked: Lsn,
+    /// The end at which there was nothing left to mark.
+    rested: Lsn,
     /// No segment could be made ahead; tried again when this time is reached.
     retry_at: Duration,
 }
@@ -67,6 +68,8 @@ pub(crate) struct Parts {
     pub(crate) sync_names: bool,
     /// Told where the log ends after something was appended here.
     pub(crate) appended: Box<dyn Fn(Lsn) + Send>,
+    /// Asks for everything up to there to become durable soon.
+    pub(crate) hurry: Box<dyn Fn(Lsn) + Send>,
 }
 
 impl Housekeeper {
@@ -92,7 +95,7 @@ impl Housekeeper {
             Err(error) => {
                 // No spare now is no failure: the writer makes what it needs, and says when it cannot.
                 tracing::warn!(%error, "no segment could be prepared ahead");
-                self.state.filling = None;
+                self.abandon();
                 self.state.retry_at = now + Duration::from_secs(1);
                 limits::HOUSEKEEPING_INTERVAL
             }
@@ -106,14 +109,13 @@ impl Housekeeper {
         limits::HOUSEKEEPING_INTERVAL
     }
 
-    /// Appends a mark when the log has been idle and its last group is not covered by one.
+    /// Appends a mark when the log has been idle and its last records are not covered by one.
     fn mark(&mut self, idle: Duration) -> Duration {
         let assigned = self.state.seen;
-        let durable = self.parts.marks.load(Watermark::Durable);
-        if self.state.marked == assigned || self.parts.marks.is_closing() {
+        if self.state.rested == assigned || self.parts.marks.is_closing() {
             return limits::HOUSEKEEPING_INTERVAL;
         }
-        if idle < limits::MARK_DELAY || durable < assigned {
+        if idle < limits::MARK_DELAY || self.parts.marks.load(Watermark::Durable) < assigned {
             return limits::MARK_DELAY;
         }
         let end = {
@@ -121,45 +123,54 @@ impl Housekeeper {
             if sequencer.next != assigned {
                 return limits::MARK_DELAY;
             }
+            if !sequencer.unmarked {
+                self.state.rested = assigned;
+                return limits::HOUSEKEEPING_INTERVAL;
+            }
             sequencer.put_mark();
             sequencer.next
         };
-        self.state.marked = end;
-        (self.state.seen, self.state.seen_at) = (end, self.parts.clock.monotonic());
         (self.parts.appended)(end);
-        limits::HOUSEKEEPING_INTERVAL
+        limits::MARK_DELAY
+    }
+
+    fn target(&self) -> Lsn {
+        let marks = &self.parts.marks;
+        // Under asynchronous flush queues run ahead of the disk; the log's start may not.
+        let settled = marks.load(Watermark::Dispatched).min(marks.load(Watermark::Durable));
+        let retention = self.parts.retention.lock().expect("the retention rules are intact");
+        let geometry = self.parts.segments.geometry();
+        retention.target(geometry, marks.start(), settled, marks.assigned(), self.parts.retain_bytes)
     }
 
     fn release(&mut self) -> io::Result<Duration> {
         if let Some(releasing) = &self.state.releasing {
-            if self.parts.marks.acked() < releasing.acked_at {
+            if self.parts.marks.load(Watermark::Durable) < releasing.durable_at {
                 return Ok(Duration::from_millis(1));
             }
             let start = releasing.start;
             self.state.releasing = None;
-            self.finish_release(start)?;
+            // A pin that was set meanwhile holds; the counters that were restated do no harm.
+            if self.target() >= start {
+                self.finish_release(start)?;
+            }
             return Ok(Duration::ZERO);
         }
-        let start = self.parts.marks.start();
-        let target = self.parts.retention.lock().expect("the retention rules are intact").target(
-            self.parts.segments.geometry(),
-            start,
-            self.parts.marks.load(Watermark::Dispatched),
-            self.parts.marks.assigned(),
-            self.parts.retain_bytes,
-        );
-        if target > start && !self.parts.marks.is_closing() {
+        let target = self.target();
+        let current = self.parts.marks.start();
+        if target > current && self.parts.segments.find(target).is_some() && !self.parts.marks.is_closing() {
             let queues: Vec<Queue> = self.parts.queues.all();
             let wall_ms = self.parts.clock.wall_ms();
             let mut sequencer = self.parts.sequencer.lock().expect("the append lock is intact");
+            let all_restated = sequencer.restate_counters(&queues, target, wall_ms);
+            let durable_at = sequencer.next;
+            drop(sequencer);
+            (self.parts.hurry)(durable_at);
             // A full buffer puts it off.
-            if sequencer.restate_counters(&queues, target, wall_ms).is_err() {
+            if !matches!(all_restated, Ok(true)) {
                 return Ok(Duration::from_millis(1));
             }
-            let acked_at = sequencer.next;
-            drop(sequencer);
-            (self.parts.appended)(acked_at);
-            self.state.releasing = Some(Releasing { start: target, acked_at });
+            self.state.releasing = Some(Releasing { start: target, durable_at });
             return Ok(Duration::ZERO);
         }
         let keep = to_usize(self.parts.spare_count + 1);
@@ -170,10 +181,16 @@ impl Housekeeper {
     fn finish_release(&mut self, start: Lsn) -> io::Result<()> {
         self.parts.manifest.start = start;
         self.parts.manifest.history.trim(start);
-        self.parts
-            .manifest
-            .store(&*self.parts.backend, &self.parts.dir, self.parts.sync_names)
-            .map_err(|(path, source)| io::Error::new(source.kind(), format!("{}: {source}", path.display())))?;
+        let stored = self.parts.manifest.store(&*self.parts.backend, &self.parts.dir, self.parts.sync_names);
+        match stored {
+            Ok(()) => {}
+            // The manifest on disk is as it was, and the release begins anew when there is room.
+            Err((path, source)) if source.kind() == io::ErrorKind::StorageFull => {
+                tracing::warn!(path = %path.display(), "no space to release segments; trying again");
+                return Ok(());
+            }
+            Err((path, source)) => return Err(io::Error::new(source.kind(), format!("{}: {source}", path.display()))),
+        }
         self.parts.marks.set_start(start);
         for queue in self.parts.queues.states() {
             queue.release(start);
@@ -232,9 +249,8 @@ impl Housekeeper {
     /// Covers the last group with a mark if it is not; for the orderly end. Returns where the log ends.
     pub(crate) fn last_mark(&mut self) -> Lsn {
         let mut sequencer = self.parts.sequencer.lock().expect("the append lock is intact");
-        if self.state.marked != sequencer.next && self.parts.marks.fenced().is_none() {
+        if sequencer.unmarked && self.parts.marks.fenced().is_none() {
             sequencer.put_mark();
-            self.state.marked = sequencer.next;
         }
         sequencer.next
     }

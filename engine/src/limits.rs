@@ -24,12 +24,16 @@ pub const ATTRIBUTES_BYTES_MAX: usize = u16::MAX as usize;
 pub const QUEUE_COUNT_MAX: usize = 1 << 20;
 /// Queue counters restated by one batch: with names of the largest size they fit the smallest segment.
 pub const COUNTERS_PER_BATCH: usize = 24;
+/// Such batches appended at one time, with the append lock held.
+pub const COUNTER_BATCHES_PER_STEP: usize = 8;
 /// Durable writes in flight.
 pub const COMMIT_DEPTH_MAX: usize = 16;
 /// Spare segments kept ready.
 pub const SPARE_COUNT_MAX: usize = 16;
 /// Epochs that a history holds; older ones are forgotten.
 pub const EPOCH_HISTORY_MAX: usize = 2000;
+/// How long the writer waits before it looks again whether a full disk has room for a segment.
+pub const FULL_DISK_RETRY: Duration = Duration::from_millis(50);
 /// Longest time that an acknowledged byte of an asynchronous log stays in the process only.
 pub const HAND_OVER_DELAY: Duration = Duration::from_millis(10);
 /// Most bytes of an asynchronous log that wait for a fuller block before they are handed to the kernel.

@@ -18,7 +18,7 @@ use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
 use crate::limits;
 use crate::options::EngineOptions;
 use crate::recovery::{Found, Recovery};
-use crate::units::{Epoch, Lsn, align_down, to_u64, to_usize};
+use crate::units::{Epoch, Lsn, align_down, align_up, to_u64, to_usize};
 
 const LOCK_NAME: &str = "LOCK";
 
@@ -76,6 +76,7 @@ pub(crate) fn open(
     let found = recovery.run(manifest.start)?;
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
+    write_again(dir, &files, manifest.geometry, found.durable_lsn.min(found.end), found.end)?;
 
     let first_file_is_missing = !files.contains_key(&manifest.start);
     let segments =
@@ -86,6 +87,7 @@ pub(crate) fn open(
         store(&manifest)?;
         segments.prepare_now(Lsn::ZERO).map_err(io_error("making the first segment in", dir))?;
     }
+    Manifest::keep_reserve(io, dir);
     let epoch = next_epoch(options, last);
     let new_epoch = epoch > last;
     if new_epoch {
@@ -219,6 +221,30 @@ fn read_tail_block(
     let mut block = AlignedBuf::zeroed(IO_ALIGN);
     file.read_at(&mut block, geometry.file_offset(start)).map_err(io_error("reading", &path))?;
     Ok(block[..to_usize(end.since(start))].to_vec())
+}
+
+/// Makes what was found behind the newest durable mark durable, by writing it once more: it was read, but a killed process, or one whose
+/// flush failed, may have left it in a cache that the next power failure empties; after a failed flush a second one proves nothing.
+fn write_again(
+    dir: &Path,
+    files: &BTreeMap<Lsn, Arc<dyn IoFile>>,
+    geometry: Geometry,
+    from: Lsn,
+    end: Lsn,
+) -> Result<(), OpenError> {
+    let mut at = Lsn(align_down(from.0, to_u64(IO_ALIGN)));
+    while at < end {
+        let base = geometry.base(at);
+        let path = dir.join(file_name(base));
+        let Some(file) = files.get(&base) else { break };
+        let stop = Lsn(align_up(end.0, to_u64(IO_ALIGN))).min(geometry.segment_end(at));
+        let len = stop.since(at).min(to_u64(limits::SCAN_READ_BYTES));
+        let mut buf = AlignedBuf::zeroed(to_usize(len));
+        file.read_at(&mut buf, geometry.file_offset(at)).map_err(io_error("reading", &path))?;
+        file.write_at(&buf, geometry.file_offset(at), true).map_err(io_error("writing again", &path))?;
+        at = at.plus(len);
+    }
+    Ok(())
 }
 
 /// The switches of the faulty variants, off in every build without the feature `sim`.

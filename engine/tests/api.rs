@@ -213,7 +213,7 @@ fn released_segments_are_recycled_and_queues_keep_counting() {
         engine.flush().unwrap();
         let deadline = std::time::Duration::from_secs(20);
         let clock = SystemClock::new();
-        while engine.watermarks().assigned.since(engine.watermarks().start) > (1 << 20) + (600 << 10) {
+        while engine.watermarks().assigned.since(engine.watermarks().start) > (1 << 20) + (252 << 10) {
             assert!(clock.monotonic() < deadline, "{:?}", engine.watermarks());
             std::thread::yield_now();
         }

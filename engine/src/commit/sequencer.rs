@@ -44,6 +44,10 @@ pub(crate) struct Sequencer {
     pub(crate) buffer_bytes: u64,
     pub(crate) buffer: Arc<LogBuffer>,
     pub(crate) marks: Arc<Marks>,
+    /// Whether there are records behind the last mark.
+    pub(crate) unmarked: bool,
+    /// Which opening of an engine this is; queues and batches of another one are refused.
+    pub(crate) opening: u32,
     pub(crate) batches: u64,
     pub(crate) records: u64,
     pub(crate) frame_bytes: u64,
@@ -60,6 +64,9 @@ impl Sequencer {
         let max = limits::frame_bytes_max(self.geometry.segment_bytes);
         if len > max {
             return Err(TooLarge { what: "batch (as a frame of this log's segments)", found: len, max }.into());
+        }
+        if batch.opening != Some(self.opening) {
+            return Err(AppendError::ForeignQueue);
         }
         if let Some(fenced) = self.marks.fenced() {
             return Err(fenced.clone().into());
@@ -92,9 +99,7 @@ impl Sequencer {
     fn place(&mut self, batch: &WriteBatch, wall_ms: u64) -> AppendOutcome {
         self.store_time_ms = self.store_time_ms.max(wall_ms);
         let len = batch.frame_bytes();
-        if len > self.geometry.segment_end(self.next).since(self.next) {
-            self.roll();
-        }
+        self.make_room(len);
         let lsn = self.next;
         let mut at = lsn.plus(to_u64(frame::header_bytes(batch.len())));
         let first = self.position(&batch.records[0], at);
@@ -173,7 +178,17 @@ impl Sequencer {
         self.prev_crc = frame::encode_header(header, kind, frame_len, &stamp, entries.iter().copied());
         self.put(header);
         self.put(body);
+        self.unmarked |= kind == FrameKind::Records;
         self.frame_bytes += u64::from(frame_len);
+    }
+
+    /// Begins the next segment when a frame of this length does not fit, or this one is full to the last byte.
+    fn make_room(&mut self, len: u64) {
+        if self.next == self.geometry.base(self.next) {
+            self.restate_history();
+        } else if len > self.geometry.segment_end(self.next).since(self.next) {
+            self.roll();
+        }
     }
 
     /// Fills the rest of the segment and begins the next one.
@@ -237,17 +252,18 @@ impl Sequencer {
 
     /// A frame that carries nothing but the marks, so that the group before it is covered by one.
     pub(crate) fn put_mark(&mut self) {
-        if self.geometry.segment_end(self.next).since(self.next) < to_u64(FRAME_HEADER_BYTES) {
-            self.roll();
-        }
+        self.make_room(to_u64(FRAME_HEADER_BYTES));
         self.put_frame(FrameKind::Mark, to_u64(FRAME_HEADER_BYTES), &[], &[]);
+        self.unmarked = false;
         self.publish();
     }
 
-    /// Restates the next offset of each given queue, in one batch, for queues whose newest record stands below `start`.
-    pub(crate) fn restate_counters(&mut self, queues: &[Queue], start: Lsn, wall_ms: u64) -> Result<(), AppendError> {
+    /// Restates the next offset of given queues whose newest record stands below `start`: a few batches of them at a time. True when
+    /// none is left.
+    pub(crate) fn restate_counters(&mut self, queues: &[Queue], start: Lsn, wall_ms: u64) -> Result<bool, AppendError> {
         let stale = |queue: &&Queue| self.queues[queue.id as usize].latest.is_some_and(|latest| latest < start);
-        let stale: Vec<&Queue> = queues.iter().filter(stale).collect();
+        let most = limits::COUNTERS_PER_BATCH * limits::COUNTER_BATCHES_PER_STEP;
+        let stale: Vec<&Queue> = queues.iter().filter(stale).take(most).collect();
         // Bounded pieces: a frame must fit the smallest segment.
         for some in stale.chunks(limits::COUNTERS_PER_BATCH) {
             let mut batch = WriteBatch::new();
@@ -255,9 +271,11 @@ impl Sequencer {
                 batch.push_counter(queue, self.queues[queue.id as usize].next);
             }
             batch.seal();
-            self.append(&batch, wall_ms)?;
+            let appended = self.append(&batch, wall_ms);
+            // Published at once, refused or not: what is not published is never written, and the buffer never drains.
+            self.publish();
+            appended?;
         }
-        self.publish();
-        Ok(())
+        Ok(stale.len() < most)
     }
 }

@@ -19,11 +19,12 @@ pub struct Ticket {
     outcome: AppendOutcome,
     marks: Arc<Marks>,
     clock: Arc<dyn Clock>,
+    waker: Option<u64>,
 }
 
 impl Ticket {
     pub(crate) fn new(outcome: AppendOutcome, marks: Arc<Marks>, clock: Arc<dyn Clock>) -> Ticket {
-        Ticket { outcome, marks, clock }
+        Ticket { outcome, marks, clock, waker: None }
     }
 
     /// Where the batch went.
@@ -37,7 +38,7 @@ impl Ticket {
     /// When that will not happen in this run.
     pub fn wait(self) -> Result<AppendOutcome, WaitError> {
         self.marks.wait(Watermark::Acked, self.outcome.end_lsn, &*self.clock, None)?;
-        Ok(self.outcome)
+        Ok(self.outcome.clone())
     }
 
     /// [`Ticket::wait`] for at most `timeout`.
@@ -52,7 +53,7 @@ impl Ticket {
 impl Future for Ticket {
     type Output = Result<AppendOutcome, WaitError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let end = self.outcome.end_lsn;
         for registered in [false, true] {
             match self.marks.poll(Watermark::Acked, end) {
@@ -62,10 +63,19 @@ impl Future for Ticket {
             }
             // Looked at once more after registering: an ack in between is not missed.
             if !registered {
-                self.marks.add_waker(end, context.waker().clone());
+                let ticket = &mut *self;
+                ticket.marks.set_waker(end, &mut ticket.waker, context.waker().clone());
             }
         }
         Poll::Pending
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(id) = self.waker {
+            self.marks.remove_waker(self.outcome.end_lsn, id);
+        }
     }
 }
 

@@ -234,6 +234,10 @@ impl Marks {
         for armed in self.armed.read().expect("subscriptions are intact").iter() {
             if armed.mark == mark && armed.target.load(Ordering::SeqCst) <= end.0 {
                 armed.fire(end);
+                // What ends everything may have come while the target was in hand.
+                if self.fence.get().is_some() || self.is_closing() {
+                    armed.fire(Lsn::MAX);
+                }
             }
         }
         if mark == Watermark::Acked && self.waker_count.load(Ordering::SeqCst) > 0 {
@@ -245,7 +249,7 @@ impl Marks {
                 due
             };
             // Outside the lock: a waker may run anything.
-            due.into_values().for_each(Waker::wake);
+            due.into_values().for_each(wake);
         }
     }
 
@@ -272,7 +276,7 @@ impl Marks {
         }
         let wakers = std::mem::take(&mut *self.wakers.lock().expect("wakers are intact"));
         self.waker_count.fetch_sub(wakers.len(), Ordering::SeqCst);
-        wakers.into_values().for_each(Waker::wake);
+        wakers.into_values().for_each(wake);
     }
 
     pub(crate) fn fenced(&self) -> Option<&Fenced> {
@@ -315,6 +319,10 @@ impl Marks {
         let outcome = loop {
             let word = gate.word_for(target);
             let seen = word.load(Ordering::SeqCst);
+            // Held up before that load, it may have read the word of a group that was cut short and is over.
+            if !std::ptr::eq(word, gate.word_for(target)) {
+                continue;
+            }
             match self.poll(mark, target) {
                 Ok(true) => break Ok(()),
                 Ok(false) if self.is_closing() && self.closed_for(target) => break Err(WaitError::Closing),
@@ -339,17 +347,41 @@ impl Marks {
         target > self.assigned()
     }
 
-    pub(crate) fn add_waker(&self, target: Lsn, waker: Waker) {
-        let id = self.next_waker.fetch_add(1, Ordering::Relaxed);
+    /// Registers the waker of one ticket, in the place of the one before.
+    pub(crate) fn set_waker(&self, target: Lsn, id: &mut Option<u64>, waker: Waker) {
+        let id = *id.get_or_insert_with(|| self.next_waker.fetch_add(1, Ordering::Relaxed));
         let mut wakers = self.wakers.lock().expect("wakers are intact");
-        wakers.insert((target, id), waker);
-        self.waker_count.fetch_add(1, Ordering::SeqCst);
+        if wakers.insert((target, id), waker).is_none() {
+            self.waker_count.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
-    pub(crate) fn subscribe(self: &Arc<Self>, mark: Watermark) -> std::io::Result<Subscription> {
+    /// Takes a ticket's waker back.
+    pub(crate) fn remove_waker(&self, target: Lsn, id: u64) {
+        if self.wakers.lock().expect("wakers are intact").remove(&(target, id)).is_some() {
+            self.waker_count.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// `watch_count`: raised as long as the subscription lives.
+    pub(crate) fn subscribe(
+        self: &Arc<Self>,
+        mark: Watermark,
+        watch_count: Option<Arc<AtomicUsize>>,
+    ) -> std::io::Result<Subscription> {
         let armed = Arc::new(Armed { mark, target: AtomicU64::new(u64::MAX), event: EventFd::new()? });
         self.armed.write().expect("subscriptions are intact").push(Arc::clone(&armed));
-        Ok(Subscription { marks: Arc::clone(self), armed })
+        if let Some(count) = &watch_count {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(Subscription { marks: Arc::clone(self), armed, watch_count })
+    }
+}
+
+/// A waker is the embedder's code: its panic is his, not the commit thread's.
+fn wake(waker: Waker) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake())).is_err() {
+        tracing::error!("a waker panicked");
     }
 }
 
@@ -373,6 +405,8 @@ impl Armed {
 pub struct Subscription {
     marks: Arc<Marks>,
     armed: Arc<Armed>,
+    /// Somebody waits for queues: the dispatcher is not to let messages lie.
+    watch_count: Option<Arc<AtomicUsize>>,
 }
 
 impl Subscription {
@@ -409,6 +443,9 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let mut all = self.marks.armed.write().expect("subscriptions are intact");
         all.retain(|armed| !Arc::ptr_eq(armed, &self.armed));
+        if let Some(count) = &self.watch_count {
+            count.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -473,7 +510,7 @@ mod tests {
     #[test]
     fn a_subscription_fires_once_for_the_lowest_target() {
         let marks = marks();
-        let subscription = marks.subscribe(Watermark::Acked).unwrap();
+        let subscription = marks.subscribe(Watermark::Acked, None).unwrap();
         subscription.arm(Lsn(50));
         subscription.arm(Lsn(20));
         marks.set_durable(Lsn(10), true);

@@ -91,6 +91,7 @@ pub(crate) struct LogWriter {
     round: Option<FlushRound>,
     last_flush: Duration,
     completions: Vec<IoCompletion>,
+    out_of_space: bool,
     #[cfg(feature = "sim")]
     fault: Option<crate::options::Fault>,
 }
@@ -130,6 +131,7 @@ impl LogWriter {
             round: None,
             last_flush: now,
             completions: Vec::new(),
+            out_of_space: false,
             #[cfg(feature = "sim")]
             fault: options.fault,
         }
@@ -149,9 +151,20 @@ impl LogWriter {
         }
         let mut progress = false;
         while let Some(cut) = self.next_cut(now) {
-            if let Err(error) = self.submit(io, cut) {
-                self.fence("making a segment", error);
-                return Step::Fenced;
+            match self.submit(io, cut) {
+                Ok(()) => self.out_of_space = false,
+                // Nothing was written and nothing is at risk: appends are pushed back until there is room.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    if !std::mem::replace(&mut self.out_of_space, true) {
+                        tracing::warn!("the disk is full: nothing is acknowledged until there is room for a segment");
+                    }
+                    let retry = Step::Idle { wake_at: Lsn::MAX, after: Some(limits::FULL_DISK_RETRY) };
+                    return if io.in_flight() > 0 { Step::InFlight { wake_at: None } } else { retry };
+                }
+                Err(error) => {
+                    self.fence("making a segment", error);
+                    return Step::Fenced;
+                }
             }
             progress = true;
             self.take_completions(io, Wait::No);
@@ -170,8 +183,8 @@ impl LogWriter {
     fn next_step(&self, in_flight: usize, now: Duration, progress: bool) -> Step {
         let assigned = self.buffer.published();
         if in_flight > 0 {
-            let room =
-                self.depth > 1 && self.groups.len() < self.depth && self.submitted.0.is_multiple_of(to_u64(IO_ALIGN));
+            let tail_free = self.groups.is_empty() || self.submitted.0.is_multiple_of(to_u64(IO_ALIGN));
+            let room = self.depth > 1 && self.groups.len() < self.depth && tail_free;
             let enough = if self.flush == Flush::Sync { to_u64(IO_ALIGN) } else { limits::HAND_OVER_BYTES };
             return Step::InFlight { wake_at: room.then(|| self.submitted.plus(enough)) };
         }

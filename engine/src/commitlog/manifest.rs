@@ -15,6 +15,8 @@ use crate::units::{Lsn, to_usize};
 
 /// File name of the manifest.
 pub const MANIFEST_NAME: &str = "MANIFEST";
+/// Space that only a manifest may use when the disk is full.
+const RESERVE_NAME: &str = "RESERVE";
 const MANIFEST_NEW_NAME: &str = "MANIFEST.tmp";
 const MAGIC: u32 = u32::from_le_bytes(*b"ALMF");
 const VERSION: u32 = 1;
@@ -108,7 +110,27 @@ impl Manifest {
             backend.rename(&new, &path)?;
             if sync_names { backend.sync_dir(dir) } else { Ok(()) }
         };
-        write().map_err(|source| (path.clone(), source))
+        let stored = match write() {
+            // What opening and releasing need is kept aside, or a full disk could never be emptied again.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && free_reserve(backend, dir) => write(),
+            other => other,
+        };
+        stored.map_err(|source| (path.clone(), source))
+    }
+
+    /// Sets space aside for the next manifests, where there is any.
+    pub fn keep_reserve(backend: &dyn IoBackend, dir: &Path) {
+        let path = dir.join(RESERVE_NAME);
+        let keep = || {
+            if backend.list(dir)?.iter().any(|name| name == RESERVE_NAME) {
+                return Ok(());
+            }
+            backend.open(&path, OpenMode::CreateNew)?.allocate(MANIFEST_BYTES_MAX)
+        };
+        if let Err(error) = keep() {
+            tracing::warn!(%error, "no space is set aside for the manifest");
+            free_reserve(backend, dir);
+        }
     }
 
     /// The manifest's bytes in `dir`; `None` when there is no such file.
@@ -128,6 +150,11 @@ impl Manifest {
         file.read_at(&mut buf, 0)?;
         Ok(Some(buf))
     }
+}
+
+/// True when there was a reserve to give up.
+fn free_reserve(backend: &dyn IoBackend, dir: &Path) -> bool {
+    backend.remove(&dir.join(RESERVE_NAME)).is_ok()
 }
 
 #[cfg(test)]

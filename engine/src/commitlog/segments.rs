@@ -105,7 +105,10 @@ impl Segments {
         let number = self.next_half_made.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join(format!("segment-{number}{HALF_MADE_SUFFIX}"));
         let file = self.backend.open(&path, OpenMode::CreateNew)?;
-        file.allocate(self.geometry.segment_bytes)?;
+        if let Err(error) = file.allocate(self.geometry.segment_bytes) {
+            self.backend.remove(&path)?;
+            return Err(error);
+        }
         Ok(HalfMade { path, file })
     }
 

@@ -1,6 +1,7 @@
 //! All queues of an engine, by name and by number.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 
 use crate::batch::Queue;
@@ -16,12 +17,17 @@ struct Registry {
 
 /// Names and states.
 pub(crate) struct Queues {
+    opening: u32,
     registry: RwLock<Registry>,
 }
 
+/// Openings of this process so far; the first has number 1.
+static OPENINGS: AtomicU32 = AtomicU32::new(0);
+
 impl Queues {
     pub(crate) fn new() -> Queues {
-        Queues { registry: RwLock::new(Registry { by_name: HashMap::new(), list: Vec::new() }) }
+        let opening = OPENINGS.fetch_add(1, Ordering::Relaxed) + 1;
+        Queues { opening, registry: RwLock::new(Registry { by_name: HashMap::new(), list: Vec::new() }) }
     }
 
     pub(crate) fn find(&self, name: &[u8]) -> Option<Queue> {
@@ -44,11 +50,25 @@ impl Queues {
         }
         check("number of queues", registry.list.len() + 1, limits::QUEUE_COUNT_MAX)?;
         let id = u32::try_from(registry.list.len()).expect("bounded by QUEUE_COUNT_MAX");
-        let queue = Queue { id, name: Arc::from(name) };
+        let queue = Queue { id, opening: self.opening, name: Arc::from(name) };
         registry.by_name.insert(Arc::clone(&queue.name), id);
         registry.list.push((queue.clone(), Arc::new(QueueState::new())));
         registered(&queue);
         Ok(queue)
+    }
+
+    /// The number of this opening.
+    pub(crate) fn opening(&self) -> u32 {
+        self.opening
+    }
+
+    /// The state of a queue that this opening gave out.
+    ///
+    /// # Panics
+    /// When it was another one: its number means something else here.
+    pub(crate) fn state_of(&self, queue: &Queue) -> Arc<QueueState> {
+        assert_eq!(queue.opening, self.opening, "the queue belongs to another engine, or to an earlier opening");
+        self.state(queue.id)
     }
 
     pub(crate) fn state(&self, id: u32) -> Arc<QueueState> {

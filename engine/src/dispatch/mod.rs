@@ -106,6 +106,8 @@ pub(crate) struct Dispatcher {
     geometry: Geometry,
     touched: Vec<u32>,
     copied: Vec<u8>,
+    /// An entry was out of turn: nothing behind it is looked at.
+    failed: bool,
     pub(crate) watch_count: Arc<AtomicUsize>,
 }
 
@@ -117,20 +119,30 @@ impl Dispatcher {
         geometry: Geometry,
         watch_count: Arc<AtomicUsize>,
     ) -> Dispatcher {
-        Dispatcher { applier, buffer, marks, geometry, touched: Vec::new(), copied: Vec::new(), watch_count }
+        Dispatcher {
+            applier,
+            buffer,
+            marks,
+            geometry,
+            touched: Vec::new(),
+            copied: Vec::new(),
+            failed: false,
+            watch_count,
+        }
     }
 
     /// Applies what was acknowledged since the last step; true when there was anything.
     pub(crate) fn step(&mut self) -> bool {
         let from = self.marks.load(Watermark::Dispatched);
         let end = self.marks.acked();
-        if from >= end {
+        if from >= end || self.failed {
             return false;
         }
         let reached = match self.follow(from, end) {
             Ok(reached) => reached,
             Err(error) => {
-                let source = Arc::new(io::Error::other(error.to_string()));
+                self.failed = true;
+                let source = Arc::new(io::Error::other(error));
                 self.marks.set_fenced(Fenced { lsn: from, what: "dispatch".to_owned(), source });
                 return false;
             }
@@ -165,6 +177,10 @@ impl Dispatcher {
                 at = at.plus(rest).min(end);
                 continue;
             }
+            // A group may end anywhere, within a header too: the next one brings the rest.
+            if end.since(at) < to_u64(FRAME_HEADER_BYTES) {
+                break;
+            }
             let len = end.since(at).min(WINDOW_BYTES);
             let pieces =
                 self.buffer.pieces(at, len).ok_or_else(|| format!("LSN {at} left memory before it was dispatched"))?;
@@ -177,8 +193,7 @@ impl Dispatcher {
             // The frame lies in two chunks, or is longer than a window.
             let mut copied = std::mem::take(&mut self.copied);
             copied.clear();
-            let header_len = to_u64(FRAME_HEADER_BYTES).min(end.since(at));
-            self.buffer.copy(at, header_len, &mut copied);
+            self.buffer.copy(at, to_u64(FRAME_HEADER_BYTES), &mut copied);
             let frame_len = copied.get(8..12).map_or(0, |len| u32::from_le_bytes([len[0], len[1], len[2], len[3]]));
             copied.clear();
             let frame_len = u64::from(frame_len);

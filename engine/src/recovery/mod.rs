@@ -43,6 +43,8 @@ pub(crate) struct Found {
     /// Frames and records read.
     pub(crate) frames: u64,
     pub(crate) records: u64,
+    /// The newest durable mark: what lies behind it may be on its way to the disk still.
+    pub(crate) durable_lsn: Lsn,
     /// Where the newest record of each queue stands, by queue id.
     pub(crate) latest: Vec<Option<Lsn>>,
 }
@@ -79,6 +81,7 @@ impl Recovery<'_> {
             cut_bytes: 0,
             frames: 0,
             records: 0,
+            durable_lsn: start,
             latest: Vec::new(),
         };
         let mut applier = Applier::new(Arc::clone(self.queues));
@@ -149,6 +152,7 @@ impl Recovery<'_> {
             found.end = at.plus(u64::from(header.frame_len));
             found.prev_crc = header.header_crc;
             found.store_time_ms = header.store_time_ms;
+            found.durable_lsn = found.durable_lsn.max(header.durable_lsn);
         }
         found.end = segment_end;
         Ok(None)
@@ -188,11 +192,11 @@ impl Recovery<'_> {
             let from = stop.at.max(*base);
             let mut scan = SegmentScan::new(self.backend, file, self.geometry, *base, self.io_error(*base))?;
             scan.skip_to(from)?;
-            // A later segment that holds frames holds one near its head.
-            let look = if from == *base && from > stop.at { HEAD_BYTES } else { u64::MAX };
-            let end = Lsn(self.geometry.segment_end(*base).0.min(from.0.saturating_add(look)));
+            let end = self.geometry.segment_end(*base);
             let mut at = from;
-            while end.since(at) >= to_u64(frame::FRAME_HEADER_BYTES) {
+            // A later segment that holds frames holds one near its head; then it is looked at to its end.
+            let mut holds_frames = *base <= stop.at;
+            while end.since(at) >= to_u64(frame::FRAME_HEADER_BYTES) && (holds_frames || at.since(from) < HEAD_BYTES) {
                 let bytes = scan.need(frame::FRAME_HEADER_BYTES)?;
                 let need = frame::header_bytes_needed(bytes).unwrap_or(0);
                 let header = if need == 0 || to_u64(need) > end.since(at) {
@@ -204,6 +208,7 @@ impl Recovery<'_> {
                 let header = header.filter(|header| self.history.at(at).is_none_or(|epoch| epoch == header.epoch));
                 let step = match header {
                     Some(header) => {
+                        holds_frames = true;
                         if header.durable_lsn > stop.at {
                             return Err(if self.files.contains_key(&self.geometry.base(stop.at)) {
                                 damaged(header.durable_lsn)
