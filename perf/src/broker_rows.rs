@@ -1,8 +1,9 @@
 //! The broker's rows, over TCP.
 //!
-//! Our own broker runs as a child process of this program, so client and broker share nothing but the machine; each row has a broker
-//! and a store of its own. Before reading back, the broker of a sync row is **killed** (`SIGKILL`) and that of an async row is stopped, and another
-//! one is started on the same store: what was acknowledged must be there. Any other broker is measured as it stands.
+//! Our own broker runs as a child process of this program, so client and broker share nothing but the machine; each row has a
+//! broker and a store of its own. Before reading back, the broker of a sync row is **killed** (`SIGKILL`) and that of an async row
+//! is stopped, and another one is started on the same store: what was acknowledged must be there. Any other broker is measured as
+//! it stands.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -38,7 +39,8 @@ struct Served {
 
 impl Served {
     fn start(store: &Path, spec: &RowSpec, retain: Option<u64>) -> Result<Served, PerfError> {
-        let spare_count = engine_rows::spare_count(spec.producers.outstanding());
+        // A broker that is only read from needs no segments.
+        let spare_count = retain.map_or(0, |_| engine_rows::spare_count(spec.producers.outstanding()));
         let program = std::env::current_exe().map_err(|source| PerfError::Io {
             what: "finding this program",
             path: "/proc/self/exe".into(),

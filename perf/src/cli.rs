@@ -37,7 +37,7 @@ pub(crate) struct Messages {
     #[arg(short, long, default_value = "1024", value_parser = parse_size)]
     pub(crate) size: usize,
     /// Seconds of each row, after its warm-up
-    #[arg(long, default_value_t = 2.0, value_parser = parse_seconds)]
+    #[arg(long, default_value_t = 1.2, value_parser = parse_seconds)]
     pub(crate) seconds: f64,
     /// Messages per second: open loop, latencies count from when a message was due. Without it: closed loop
     #[arg(long, value_parser = parse_rate)]

@@ -1,9 +1,9 @@
 //! This disk's own limit, measured in the same run by the same calls that the log makes.
 //!
 //! One pre-written file of random bytes is overwritten in place, front to back, through `O_DIRECT`. Depth 1 is one blocking
-//! `pwritev2` at a time (`RWF_DSYNC` for the durable settings); depth 8 keeps eight in flight by io_uring, or by eight threads where the kernel
-//! refuses that. A round measures every setting once; rounds lie between the groups of rows, so that a host that slows down slows
-//! both; the limit of a setting is the **median of its rounds**.
+//! `pwritev2` at a time (`RWF_DSYNC` for the durable settings); depth 8 keeps eight in flight by io_uring, or by eight threads
+//! where the kernel refuses that. A round measures every setting once; rounds lie between the groups of rows, so that a host that
+//! slows down slows both; the limit of a setting is the **median of its rounds**.
 //!
 //! What is deliberately not here: what a limit means for a row (`limit.rs`).
 

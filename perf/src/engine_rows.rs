@@ -466,8 +466,8 @@ fn read_back(
     payloads: &Payloads,
     ledgers: &mut [StreamLedger],
 ) -> Result<Verified, PerfError> {
-    // Without retention, which would go on recycling what is being read.
-    let engine = Engine::open(store, options(spec).with_retain_bytes(None))?;
+    // Without retention, which would go on recycling what is being read, and without filling segments that nobody will use.
+    let engine = Engine::open(store, options(spec).with_retain_bytes(None).with_spare_count(0))?;
     let mut verifier = Verifier::new(ledgers.len());
     for (stream, ledger) in ledgers.iter_mut().enumerate() {
         let queue = engine.queue(&queue_name(stream))?;

@@ -1,9 +1,10 @@
 //! What the disk allows: the bound that each row is held against.
 //!
-//! With `n` messages outstanding, one durable write can at best carry all of them, and the next `n` can only follow once it ended. So
-//! the bound of a durable row is **n × the rate of durable writes of that size, one at a time**: the time of such a write is
-//! interpolated between the measured 4 KiB, 64 KiB and 1 MiB (depth 1), and behind 1 MiB goes on with the slope before it. The bound of an asynchronous row is the
-//! bandwidth of unsynced 1 MiB writes, eight in flight, divided by the bytes that a message takes in the log.
+//! With `n` messages outstanding, one durable write can at best carry all of them, and the next `n` can only follow once it ended.
+//! So the bound of a durable row is **n × the rate of durable writes of that size, one at a time**: the time of such a write is
+//! interpolated between the measured 4 KiB, 64 KiB and 1 MiB (depth 1), and behind 1 MiB goes on with the slope before it. The bound
+//! of an asynchronous row is the bandwidth of unsynced 1 MiB writes, eight in flight, divided by the bytes that a message takes in
+//! the log.
 
 use serde::Serialize;
 
