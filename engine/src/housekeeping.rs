@@ -210,6 +210,13 @@ impl Housekeeper {
             self.parts.segments.finish(recycled, current)?;
             return Ok(Duration::ZERO);
         }
+        // A log at its bound gets its segments back in a moment: zeros would be written for nothing.
+        let length = current.since(self.parts.marks.start());
+        let segment = self.parts.segments.geometry().data_bytes();
+        let recycling_soon = self.parts.retain_bytes.is_some_and(|bytes| length + segment > bytes);
+        if recycling_soon {
+            return Ok(Duration::from_millis(1));
+        }
         if let Some(filling) = &mut self.state.filling {
             if busy && now < self.state.fill_due {
                 return Ok(self.state.fill_due - now);
@@ -226,11 +233,8 @@ impl Housekeeper {
             }
             return Ok(Duration::ZERO);
         }
-        let length = current.since(self.parts.marks.start());
-        let segment = self.parts.segments.geometry().data_bytes();
-        let recycling_soon = self.parts.retain_bytes.is_some_and(|bytes| length + segment > bytes);
         let room = self.parts.segments.free_bytes()? > 3 * segment;
-        if recycling_soon || !room || self.parts.marks.is_closing() {
+        if !room || self.parts.marks.is_closing() {
             return Ok(Duration::from_millis(5));
         }
         self.state.filling = Some(Filling { half_made: self.parts.segments.begin()?, at: 0 });
