@@ -46,12 +46,16 @@ class Cell:
 
 
 def positions(records):
-    """(topic, keys) -> (queue id, queue offset) as told by the consumers that show it."""
-    found = {}
+    """(topic, keys) -> (queue id, queue offset) as told by the consumers that show it.
+
+    A message that was stored twice (sent again across a kill) has no one place: which of the two a reader without
+    positions met, nobody can tell.
+    """
+    found = collections.defaultdict(set)
     for record in records:
         if record.get("queueId") is not None and not record.get("reconsumeTimes"):
-            found.setdefault((record["topic"], record["keys"]), (record["queueId"], record["queueOffset"]))
-    return found
+            found[record["topic"], record["keys"]].add((record["queueId"], record["queueOffset"]))
+    return {message: places.pop() for message, places in found.items() if len(places) == 1}
 
 
 def judge(plan, acks, records, topic, consumer, told, away=(), repeats=False):

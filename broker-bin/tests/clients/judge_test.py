@@ -75,6 +75,13 @@ class Judge(unittest.TestCase):
         bare = [{k: v for k, v in r.items() if k not in ("queueId", "queueOffset")} for r in self.read]
         self.assertEqual(judge(self.plan, self.acks, bare, "T", NODEJS, told).disorder, 1)
 
+    def test_a_message_stored_twice_has_no_place_for_a_reader_without_positions(self):
+        self.read.insert(2, {**self.read[4], "queueId": 1, "queueOffset": 9})
+        told = positions(self.read)
+        bare = [{k: v for k, v in r.items() if k not in ("queueId", "queueOffset")} for r in self.read]
+        cell = judge(self.plan, self.acks, bare, "T", NODEJS, told, away=[(0, 900)])
+        self.assertEqual((cell.disorder, cell.again), (0, 1))
+
     def test_another_body_tag_property_or_place_is_changed(self):
         for change in (dict(sha256="0"), dict(tag="TagC"), dict(properties={"lot": "3"}), dict(queueOffset=77),
                        dict(reconsumeTimes=1)):
