@@ -324,7 +324,10 @@ impl Engine {
             sequencer.begin_run();
             sequencer.next
         };
-        self.make_durable(end).map(drop)
+        self.inner.writer_shared.full_is_fatal.store(true, Ordering::SeqCst);
+        self.make_durable(end)?;
+        self.inner.writer_shared.full_is_fatal.store(false, Ordering::SeqCst);
+        Ok(())
     }
 
     fn make_durable(&self, end: Lsn) -> Result<Lsn, Fenced> {
@@ -732,6 +735,7 @@ impl Engine {
         }
         let inner = &*self.inner;
         inner.marks.set_closing();
+        inner.writer_shared.full_is_fatal.store(true, Ordering::SeqCst);
         let outcome = self.make_durable(inner.marks.assigned()).and_then(|_| {
             let end = inner.housekeeper.lock().unwrap_or_else(PoisonError::into_inner).last_mark();
             self.make_durable(end)

@@ -353,6 +353,20 @@ fn a_full_disk_refuses_and_heals() {
 }
 
 #[test]
+fn closing_on_a_full_disk_fails_instead_of_waiting_for_room() {
+    let scene = Scene::new(options());
+    let engine = scene.open();
+    let queue = engine.queue(b"q").unwrap();
+    scene.disk.set_capacity(Some(6 * (64 << 10) + 8192));
+    for _ in 0..400 {
+        drop(engine.try_append(&mut one(&queue, 4000)));
+        engine.step();
+    }
+    let error = engine.close().unwrap_err().to_string();
+    assert!(error.contains("making a segment"), "{error}");
+}
+
+#[test]
 fn a_full_disk_can_be_opened_and_released() {
     let mut scene = Scene::new(options());
     let engine = scene.open();

@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ use crate::units::{Lsn, align_down, to_u64};
 pub(crate) struct WriterShared {
     /// Everything below was asked to become durable soon.
     pub(crate) flush_to: AtomicU64,
+    /// While opening and closing nobody waits for a full disk to get room: the call fails instead.
+    pub(crate) full_is_fatal: AtomicBool,
     pub(crate) commits: AtomicU64,
     pub(crate) commit_bytes: AtomicU64,
     pub(crate) flushes: AtomicU64,
@@ -154,7 +156,10 @@ impl LogWriter {
             match self.submit(io, cut) {
                 Ok(()) => self.out_of_space = false,
                 // Nothing was written and nothing is at risk: appends are pushed back until there is room.
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                Err(error)
+                    if error.kind() == io::ErrorKind::StorageFull
+                        && !self.shared.full_is_fatal.load(Ordering::SeqCst) =>
+                {
                     if !std::mem::replace(&mut self.out_of_space, true) {
                         tracing::warn!("the disk is full: nothing is acknowledged until there is room for a segment");
                     }
