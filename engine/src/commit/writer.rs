@@ -152,7 +152,9 @@ impl LogWriter {
             return Step::Fenced;
         }
         let mut progress = false;
-        while let Some(cut) = self.next_cut(now) {
+        // A step ends after as many groups as may be in flight: a caller who runs the commit for himself does not go on for all others.
+        for _ in 0..self.depth {
+            let Some(cut) = self.next_cut(now) else { break };
             match self.submit(io, cut) {
                 Ok(()) => self.out_of_space = false,
                 // Nothing was written and nothing is at risk: appends are pushed back until there is room.
