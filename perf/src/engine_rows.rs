@@ -31,6 +31,8 @@ const QUIET_MAX: Duration = Duration::from_secs(5);
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How far the reader of a following row may fall behind before the producer waits for it.
 const FOLLOW_LAG_BYTES: u64 = 64 << 20;
+/// Name of the pin that holds what the follower has not read.
+const FOLLOWER_PIN: &str = "follower";
 /// What one commit takes at most.
 const COMMIT_BYTES: usize = 4 << 20;
 const FETCH_MESSAGES: usize = 4096;
@@ -392,20 +394,27 @@ impl Row<'_> {
     fn read_behind(&self, queue: &Queue) -> Result<Verifier, PerfError> {
         let mut verifier = Verifier::new(1);
         let mut from = QueueOffset::default();
+        // What it has not read is not recycled, however small the store.
+        self.engine.pin(FOLLOWER_PIN, Some(Lsn::ZERO));
         loop {
             let produced = self.follower.produced.load(Ordering::Acquire);
             if verifier.read() >= produced {
+                self.engine.pin(FOLLOWER_PIN, None);
                 return Ok(verifier);
             }
             let more = fetch(self.engine, queue, from)?;
             for message in &more.messages {
                 verifier.take(self.payloads, message.payload());
             }
+            if let Some(last) = more.messages.last() {
+                self.engine.pin(FOLLOWER_PIN, Some(last.lsn));
+            }
             from = more.next;
             self.follower.consumed.store(verifier.read(), Ordering::Relaxed);
             if more.status != FetchStatus::Found {
                 let ended = produced != u64::MAX && from >= self.engine.range(queue).max;
                 if ended || (self.meter.stopped() && more.status != FetchStatus::AtEnd) {
+                    self.engine.pin(FOLLOWER_PIN, None);
                     return Ok(verifier);
                 }
                 clock::sleep(Duration::from_micros(200));
