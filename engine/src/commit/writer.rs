@@ -263,7 +263,7 @@ impl LogWriter {
         if self.flush == Flush::Sync {
             self.marks.begin_group(cut);
             self.shared.flushes.fetch_add(1, Ordering::Relaxed);
-            self.submit_durable(io, token, file, offset, slices, cut);
+            self.submit_durable(io, IoOp::write_durable(token, file, offset, slices), cut);
         } else {
             io.submit(IoOp::write(token, file, offset, slices));
         }
@@ -385,40 +385,23 @@ impl LogWriter {
 
     #[cfg(not(feature = "sim"))]
     #[expect(clippy::unused_self, reason = "the faulty variants look at it")]
-    fn submit_durable(
-        &mut self,
-        io: &mut dyn IoQueue,
-        token: u64,
-        file: Arc<dyn IoFile>,
-        offset: u64,
-        slices: Vec<crate::io::IoSlice>,
-        _cut: Lsn,
-    ) {
-        io.submit(IoOp::write_durable(token, file, offset, slices));
+    fn submit_durable(&mut self, io: &mut dyn IoQueue, write: IoOp, _cut: Lsn) {
+        io.submit(write);
     }
 
     #[cfg(feature = "sim")]
-    fn submit_durable(
-        &mut self,
-        io: &mut dyn IoQueue,
-        token: u64,
-        file: Arc<dyn IoFile>,
-        offset: u64,
-        slices: Vec<crate::io::IoSlice>,
-        cut: Lsn,
-    ) {
+    fn submit_durable(&mut self, io: &mut dyn IoQueue, mut write: IoOp, cut: Lsn) {
         use crate::options::Fault;
-        match self.fault {
-            Some(Fault::FlushBesideWrites) => {
-                self.groups.back_mut().expect("just pushed").left = 2;
-                io.submit(IoOp::sync_data(token, Arc::clone(&file)));
-                io.submit(IoOp::write(token, file, offset, slices));
+        if self.fault == Some(Fault::FlushBesideWrites) {
+            self.groups.back_mut().expect("just pushed").left = 2;
+            io.submit(IoOp::sync_data(write.token, Arc::clone(&write.file)));
+            if let crate::io::IoAction::Write { durable, .. } = &mut write.action {
+                *durable = false;
             }
-            Some(Fault::AckBeforeFlush) => {
-                io.submit(IoOp::write_durable(token, file, offset, slices));
-                self.marks.set_durable(cut, false);
-            }
-            _ => io.submit(IoOp::write_durable(token, file, offset, slices)),
+        }
+        io.submit(write);
+        if self.fault == Some(Fault::AckBeforeFlush) {
+            self.marks.set_durable(cut, false);
         }
     }
 
