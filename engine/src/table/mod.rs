@@ -14,10 +14,12 @@
 //! ```
 
 mod head;
+mod layer;
 mod snapshot;
 mod visible;
 
 pub(crate) use head::{Fetched, HeadView, Held};
 pub use snapshot::Snapshot;
 pub use visible::TableEntry;
+pub(crate) use layer::Layer;
 pub(crate) use visible::{Change, Visible};
