@@ -63,6 +63,11 @@ pub mod options;
 pub mod read;
 mod recovery;
 mod retention;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "checkpoints and cold reads, which use it, are not wired yet")
+)]
+mod store;
 pub mod units;
 
 pub use batch::{Append, AppendOutcome, Queue, RecordPosition, WriteBatch};
