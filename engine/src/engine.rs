@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::batch::{AppendOutcome, MessageRef, Queue, WriteBatch};
+use crate::checkpoint::{self, CheckpointShared, Checkpointer};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::ring::LogBuffer;
 use crate::commit::sequencer::{QueueHead, Sequencer};
@@ -20,11 +21,11 @@ use crate::consume_queue::{QueueEntry, Queues};
 use crate::dispatch::{Applier, Dispatcher};
 use crate::drivers::{self, Committer, Signals, Stop};
 use crate::error::{AppendError, Fenced, OpenError, ReadError, ReleaseError, WaitError};
-use crate::housekeeping::{Housekeeper, Parts};
+use crate::housekeeping::{Housekeeper, Parts, pinned};
 use crate::io::probe::{self, Probe};
 use crate::io::threads::ThreadsBackend;
 use crate::io::{DirLock, IoBackend, Wait};
-use crate::open::{self, Opened};
+use crate::open::{self, Derived, Opened};
 use crate::options::{Drivers, EngineOptions, Flush};
 use crate::read::{Fetch, FetchOutcome, FetchStatus, Message, Payload, QueueRange};
 use crate::retention::Retention;
@@ -73,6 +74,10 @@ pub struct EngineStats {
     pub unwritten_segments: u64,
     /// Segments recycled.
     pub recycled_segments: u64,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// Bytes that the derived store takes on disk.
+    pub derived_bytes: u64,
     /// Damaged records met by readers.
     pub damaged_records: u64,
     /// Reads that went to the disk.
@@ -116,6 +121,8 @@ struct Inner {
     writer_shared: Arc<WriterShared>,
     dispatcher: Arc<Mutex<Dispatcher>>,
     housekeeper: Arc<Mutex<Housekeeper>>,
+    checkpointer: Arc<Mutex<Checkpointer>>,
+    checkpoint: Arc<CheckpointShared>,
     segments: Arc<Segments>,
     queues: Arc<Queues>,
     table: Arc<Visible>,
@@ -171,7 +178,8 @@ impl Engine {
     ) -> Result<Engine, OpenError> {
         let begun = clock.monotonic();
         let opened = open::open(&backend, dir, &options, new_store_id(&*clock))?;
-        let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, queues, table } = opened;
+        let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, derived } = opened;
+        let Derived { queues, table, store, applied, changed } = derived;
         options.segment_bytes = manifest.geometry.segment_bytes;
         options.tail = manifest.geometry.tail;
         options.validate()?;
@@ -179,10 +187,10 @@ impl Engine {
         let marks = Arc::new(Marks::new(options.flush != Flush::Sync, manifest.start, found.end));
         let (buffer, tail) = LogBuffer::new(options.chunk_bytes, options.cache_bytes, found.end, &tail_block);
         let known = queues.all();
-        let heads = known.iter().map(|queue| QueueHead {
-            next: queues.state(queue.id()).range().max,
-            latest: found.latest.get(queue.id() as usize).copied().flatten(),
-            dropped: queues.find(queue.name()).is_none_or(|current| current.id() != queue.id()),
+        let heads = known.iter().map(|queue| {
+            let mark = queues.state(queue.id()).current_mark();
+            let dropped = queues.find(queue.name()).is_none_or(|current| current.id() != queue.id());
+            QueueHead { next: mark.range.max, latest: mark.latest, dropped }
         });
         let sequencer = Arc::new(Mutex::new(Sequencer {
             tail,
@@ -224,18 +232,43 @@ impl Engine {
         let named = Arc::clone(&sequencer);
         let registered = Box::new(move |queue: &Queue| register(&mut named.lock().expect(LOCKED), queue));
         let applier = Applier::new(Arc::clone(&queues), Arc::clone(&table), registered);
-        let dispatcher = Arc::new(Mutex::new(Dispatcher::new(
+        let mut dispatcher = Dispatcher::new(
             applier,
             Arc::clone(&buffer),
             Arc::clone(&marks),
             manifest.geometry,
             Arc::clone(&watch_count),
-        )));
+        );
+        dispatcher.note_changed(changed);
+        let dispatcher = Arc::new(Mutex::new(dispatcher));
         let reader = Arc::new(LogReader::new(Arc::clone(&buffer), Arc::clone(&segments), Arc::clone(&marks)));
         let signals = Signals::new();
         let retention = Arc::new(Mutex::new(Retention::default()));
         let (woken, hurried, writer_hurried) = (Arc::clone(&signals), Arc::clone(&signals), Arc::clone(&writer_shared));
         let (caught_up, caught_up_marks) = (Arc::clone(&dispatcher), Arc::clone(&marks));
+        let (released, checkpoint_woken) = (Arc::clone(&dispatcher), Arc::clone(&signals));
+        let (durable_hurried, durable_woken) = (Arc::clone(&writer_shared), Arc::clone(&signals));
+        let checkpoint = Arc::new(CheckpointShared::default());
+        let parts = checkpoint::Parts {
+            backend: Arc::clone(&backend),
+            dir: dir.to_path_buf(),
+            store_id: manifest.store_id,
+            clock: Arc::clone(&clock),
+            marks: Arc::clone(&marks),
+            buffer: Arc::clone(&buffer),
+            dispatcher: Arc::clone(&dispatcher),
+            queues: Arc::clone(&queues),
+            table: Arc::clone(&table),
+            shared: Arc::clone(&checkpoint),
+            interval: options.checkpoint_interval,
+            bytes: options.checkpoint_bytes,
+            cache_bytes: options.checkpoint_cache_bytes,
+            hurry: Box::new(move |end| {
+                durable_hurried.flush_to.fetch_max(end.0, Ordering::SeqCst);
+                durable_woken.commit.wake();
+            }),
+        };
+        let checkpointer = Checkpointer::new(parts, store, applied);
         let housekeeper = Housekeeper::new(Parts {
             backend: Arc::clone(&backend),
             dir: dir.to_path_buf(),
@@ -247,6 +280,9 @@ impl Engine {
             table: Arc::clone(&table),
             reader: Arc::clone(&reader),
             catch_up: Box::new(move || catch_up(&caught_up, &caught_up_marks)),
+            checkpoint: Arc::clone(&checkpoint),
+            wake_checkpointer: Box::new(move || checkpoint_woken.checkpoint.wake()),
+            queues_changed: Box::new(move |queues| released.lock().expect(LOCKED).note_changed(queues)),
             retention: Arc::clone(&retention),
             retain_bytes: options.retain_bytes,
             spare_count: to_u64(options.spare_count),
@@ -288,6 +324,8 @@ impl Engine {
             writer_shared,
             dispatcher,
             housekeeper: Arc::new(Mutex::new(housekeeper)),
+            checkpointer: Arc::new(Mutex::new(checkpointer)),
+            checkpoint,
             segments,
             queues,
             table,
@@ -326,6 +364,10 @@ impl Engine {
         let inner = Arc::clone(&self.inner);
         self.threads.push(drivers::spawn("housekeeping", marks, move || {
             drivers::housekeeping_loop(&inner.housekeeper, &inner.signals.housekeeping, &inner.marks, &inner.stop);
+        })?);
+        let inner = Arc::clone(&self.inner);
+        self.threads.push(drivers::spawn("checkpoint", marks, move || {
+            drivers::checkpoint_loop(&inner.checkpointer, &inner.signals.checkpoint, &inner.marks, &inner.stop);
         })?);
         Ok(())
     }
@@ -391,6 +433,8 @@ impl Engine {
             flushes: shared.flushes.load(Ordering::Relaxed),
             unwritten_segments: inner.segments.unwritten(),
             recycled_segments: inner.segments.recycled(),
+            checkpoints: inner.checkpoint.count.load(Ordering::Relaxed),
+            derived_bytes: inner.checkpoint.store_bytes.load(Ordering::Relaxed),
             damaged_records: inner.reader.damaged(),
             cold_reads: inner.reader.cold_reads(),
         }
@@ -624,7 +668,12 @@ impl Engine {
         let inner = &*self.inner;
         inner.catch_up();
         let mut entries: Vec<QueueEntry> = Vec::new();
-        let range = inner.queues.state_of(fetch.queue).copy(fetch.from, fetch.scan_max, &mut entries);
+        let (from, count) = (fetch.from, fetch.scan_max);
+        let range = if fetch.from_disk {
+            inner.queues.copy(fetch.queue, from, count, &mut entries)?
+        } else {
+            inner.queues.state_of(fetch.queue).copy(from, count, &mut entries).0
+        };
         let mut outcome = FetchOutcome { status: FetchStatus::NoMatch, messages: Vec::new(), next: fetch.from, range };
         if fetch.from < range.min || fetch.from >= range.max {
             outcome.status = match fetch.from {
@@ -632,6 +681,10 @@ impl Engine {
                 from if from == range.max => FetchStatus::AtEnd,
                 _ => FetchStatus::BeyondMax,
             };
+            return Ok(outcome);
+        }
+        if entries.is_empty() && count > 0 {
+            outcome.status = FetchStatus::NeedsDisk;
             return Ok(outcome);
         }
         let mut bytes = 0;
@@ -727,7 +780,7 @@ impl Engine {
     /// When it has to be read from the disk and cannot be.
     pub fn get(&self, key: &[u8]) -> Result<Option<TableEntry>, ReadError> {
         self.inner.catch_up();
-        Ok(self.inner.table.get(key))
+        self.inner.table.get(key)
     }
 
     /// The table as it is now, for more than one look.
@@ -738,17 +791,21 @@ impl Engine {
     }
 
     /// The smallest readable offset whose store time is at least `store_time_ms`; the queue's end when there is none.
-    #[must_use]
-    pub fn offset_by_time(&self, queue: &Queue, store_time_ms: u64) -> QueueOffset {
+    ///
+    /// # Errors
+    /// When entries have to be read from the disk and cannot be.
+    pub fn offset_by_time(&self, queue: &Queue, store_time_ms: u64) -> Result<QueueOffset, ReadError> {
         self.inner.catch_up();
-        self.inner.queues.state_of(queue).offset_by_time(store_time_ms)
+        self.inner.queues.offset_by_time(queue, store_time_ms)
     }
 
     /// The store time of one readable message, in milliseconds since 1970.
-    #[must_use]
-    pub fn store_time(&self, queue: &Queue, offset: QueueOffset) -> Option<u64> {
+    ///
+    /// # Errors
+    /// When its entry has to be read from the disk and cannot be.
+    pub fn store_time(&self, queue: &Queue, offset: QueueOffset) -> Result<Option<u64>, ReadError> {
         self.inner.catch_up();
-        Some(self.inner.queues.state_of(queue).get(offset)?.store_time_ms)
+        Ok(self.inner.queues.get(queue, offset)?.map(|entry| entry.store_time_ms))
     }
 
     /// Frees whole segments below `lsn`, as far as no pin holds them. The files are recycled in the background.
@@ -773,7 +830,7 @@ impl Engine {
             let mut retention = inner.retention.lock().expect(LOCKED);
             retention.released = retention.released.max(lsn);
             let (durable, dispatched) = (inner.marks.load(Watermark::Durable), inner.marks.load(Watermark::Dispatched));
-            let lowest = |start| inner.table.lowest_target(start);
+            let lowest = |start| pinned(&inner.table, start);
             retention.target(geometry, from, dispatched.min(durable), inner.marks.assigned(), None, lowest)
         };
         inner.signals.housekeeping.wake();
@@ -815,12 +872,14 @@ impl Engine {
         inner.signals.commit.wake();
         inner.signals.dispatch.wake();
         inner.signals.housekeeping.wake();
+        inner.signals.checkpoint.wake();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a driver thread panicked");
             }
         }
         self.inner.housekeeper.lock().unwrap_or_else(PoisonError::into_inner).abandon();
+        self.inner.checkpointer.lock().unwrap_or_else(PoisonError::into_inner).finish_now();
         outcome.map(drop)
     }
 
@@ -835,6 +894,8 @@ impl Engine {
         let committed = inner.committer.lock().expect(LOCKED).step(now, Wait::No);
         let dispatched = inner.dispatcher.lock().expect(LOCKED).step();
         let due = inner.housekeeper.lock().expect(LOCKED).step();
+        let checkpoint_due = inner.checkpointer.lock().expect(LOCKED).step();
+        let due = due.min(checkpoint_due);
         matches!(committed, Step::Idle { .. } | Step::Fenced) && !dispatched && !due.is_zero()
     }
 }
@@ -919,7 +980,7 @@ impl Inner {
         for (held, missing) in holds.held.iter_mut().zip(missing) {
             if missing {
                 // From the hold on every change shows in the head view, so what is found here is the newest there was before it.
-                let entry = self.table.get(&held.key);
+                let entry = self.table.get(&held.key).map_err(|error| AppendError::Unjudged(Arc::new(error)))?;
                 let (latest, value) = entry.map_or((None, None), |entry| (Some(entry.lsn), Some(entry.value)));
                 held.fetched = Some(Fetched { latest, value });
             }
@@ -931,7 +992,7 @@ impl Inner {
     /// Lets the names of dropped queues stand for their next incarnations.
     fn drop_queues(&self, dropped: Vec<(u32, Lsn)>) {
         for (id, lsn) in dropped {
-            let queue = self.queues.get(id);
+            let queue = self.queues.by_id(id);
             let next = self.queues.drop_incarnation(&queue, |queue| {
                 register(&mut self.sequencer.lock().expect(LOCKED), queue);
             });
@@ -953,6 +1014,7 @@ impl Inner {
     fn appended(&self, end: Lsn) {
         self.signals.commit.reached(end);
         self.signals.housekeeping.reached(end);
+        self.signals.checkpoint.reached(end);
         if self.info.options.flush != Flush::Sync {
             self.signals.dispatch.reached(end);
         }

@@ -223,6 +223,10 @@ pub enum ReadError {
         /// What does not fit.
         what: String,
     },
+    /// The derived store, which holds queue entries and table entries that left memory, is no good or cannot be read. It is made anew from
+    /// the log when the directory is opened again.
+    #[error("the derived store: {0}; open the directory again to have it made anew")]
+    Derived(String),
     /// The kernel refused to read.
     #[error("reading {path} at LSN {lsn}: {source}", path = path.display())]
     Io {
@@ -266,4 +270,16 @@ pub struct NotDense {
     pub lsn: Lsn,
     /// In whose epoch.
     pub epoch: Epoch,
+}
+
+impl From<crate::store::StoreError> for ReadError {
+    fn from(error: crate::store::StoreError) -> ReadError {
+        ReadError::Derived(error.to_string())
+    }
+}
+
+impl From<crate::checkpoint::rows::BadRow> for ReadError {
+    fn from(row: crate::checkpoint::rows::BadRow) -> ReadError {
+        ReadError::Derived(row.to_string())
+    }
 }

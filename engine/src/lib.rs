@@ -46,6 +46,7 @@
 //! | [`io`] | the seam: `io_uring`, plain system calls, or the simulated disk |
 
 pub mod batch;
+mod checkpoint;
 pub mod clock;
 pub mod commit;
 pub mod commitlog;
@@ -63,6 +64,7 @@ pub mod options;
 pub mod read;
 mod recovery;
 mod retention;
+mod store;
 pub mod table;
 pub mod units;
 

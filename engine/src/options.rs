@@ -82,6 +82,9 @@ pub struct EngineOptions {
     pub(crate) chunk_bytes: u64,
     pub(crate) retain_bytes: Option<u64>,
     pub(crate) spare_count: usize,
+    pub(crate) checkpoint_interval: Option<Duration>,
+    pub(crate) checkpoint_bytes: u64,
+    pub(crate) checkpoint_cache_bytes: usize,
     pub(crate) drivers: Drivers,
     #[cfg(feature = "sim")]
     pub(crate) fault: Option<Fault>,
@@ -102,6 +105,9 @@ impl Default for EngineOptions {
             chunk_bytes: 1 << 20,
             retain_bytes: None,
             spare_count: 2,
+            checkpoint_interval: Some(Duration::from_secs(5)),
+            checkpoint_bytes: 256 << 20,
+            checkpoint_cache_bytes: 64 << 20,
             drivers: Drivers::Threads,
             #[cfg(feature = "sim")]
             fault: None,
@@ -195,6 +201,30 @@ impl EngineOptions {
         self
     }
 
+    /// Longest time between two checkpoints while the log grows: what opening has to read is what was appended since the last one. With `None`
+    /// there are none, opening reads the whole retained log, and all of queues and table stays in memory.
+    ///
+    /// Default: 5 s. Minimum: 10 ms.
+    #[must_use]
+    pub fn with_checkpoint_interval(mut self, interval: Option<Duration>) -> Self {
+        self.checkpoint_interval = interval;
+        self
+    }
+
+    /// Bytes of log after which a checkpoint begins earlier. Default: 256 MiB. Minimum: 64 KiB.
+    #[must_use]
+    pub fn with_checkpoint_bytes(mut self, bytes: u64) -> Self {
+        self.checkpoint_bytes = bytes;
+        self
+    }
+
+    /// Memory for pages of the derived store. Default: 64 MiB. Minimum: 1 MiB.
+    #[must_use]
+    pub fn with_checkpoint_cache_bytes(mut self, bytes: usize) -> Self {
+        self.checkpoint_cache_bytes = bytes;
+        self
+    }
+
     /// No threads: the caller drives every machine with `Engine::step`.
     #[cfg(feature = "sim")]
     #[must_use]
@@ -255,6 +285,15 @@ impl EngineOptions {
             "at least two segments",
         )?;
         check(self.spare_count <= limits::SPARE_COUNT_MAX, "spare_count", self.spare_count as u64, "0 to 16")?;
+        check(
+            self.checkpoint_interval.is_none_or(|interval| interval >= Duration::from_millis(10)),
+            "checkpoint_interval",
+            self.checkpoint_interval.map_or(0, |interval| u64::try_from(interval.as_micros()).unwrap_or(u64::MAX)),
+            "at least 10 ms",
+        )?;
+        check(self.checkpoint_bytes >= 64 << 10, "checkpoint_bytes", self.checkpoint_bytes, "at least 64 KiB")?;
+        let cache_bytes = self.checkpoint_cache_bytes as u64;
+        check(cache_bytes >= 1 << 20, "checkpoint_cache_bytes", cache_bytes, "at least 1 MiB")?;
         if let Flush::Async { interval, bytes } = self.flush {
             check(!interval.is_zero(), "flush interval", 0, "more than zero")?;
             check(bytes > 0, "flush bytes", 0, "more than zero")?;

@@ -244,6 +244,10 @@ mod tests {
     fn the_order_of_keys_is_the_order_of_numbers() {
         assert!(piece_key(1, 300) > piece_key(1, 255) && piece_key(2, 0) > piece_key(1, u64::MAX));
         let at = |lsn| reference_key(Lsn(lsn), &Referrer::Link(Lsn(9)));
-        assert!(at(256) > at(255) && at(256)[..] > references_from(Lsn(256))[..] && at(255)[..] < references_from(Lsn(256))[..]);
+        assert!(
+            at(256) > at(255)
+                && at(256)[..] > references_from(Lsn(256))[..]
+                && at(255)[..] < references_from(Lsn(256))[..]
+        );
     }
 }

@@ -19,7 +19,7 @@ mod snapshot;
 mod visible;
 
 pub(crate) use head::{Fetched, HeadView, Held};
+pub(crate) use layer::Layer;
 pub use snapshot::Snapshot;
 pub use visible::TableEntry;
-pub(crate) use layer::Layer;
 pub(crate) use visible::{Change, Visible};

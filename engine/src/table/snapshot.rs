@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::error::ReadError;
-use crate::table::visible::{Layers, Visible};
 use crate::table::TableEntry;
+use crate::table::visible::{Layers, Visible};
 use crate::units::Lsn;
 
 /// The table as it was when the snapshot began. Versions that it may read stay in memory, and space of the derived store is not used again,

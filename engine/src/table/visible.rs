@@ -189,37 +189,50 @@ impl Layers {
         let mut out = Vec::new();
         let mut page_from = Bound::Included(from.to_vec());
         while out.len() < count {
-            let from = bound(&page_from);
-            let (mut page, is_last) = self.page(from, to, count - out.len())?;
+            let (page, is_last) = self.page(bound(&page_from), to, count - out.len())?;
             // What lies behind the last row of a full page is for the next round.
             let end = match (is_last, page.back()) {
                 (false, Some((key, _))) => Bound::Included(key.clone()),
                 _ => owned(to),
             };
-            let active = self.active.read().expect(INTACT);
-            let frozen = self.frozen.as_ref().map(|layer| layer.read().expect(INTACT));
-            let mut upper = active.range(from, bound(&end), lsn).peekable();
-            let mut lower = frozen.iter().flat_map(|layer| layer.range(from, bound(&end), lsn)).peekable();
-            while out.len() < count {
-                let least = [
-                    upper.peek().map(|(key, _)| *key),
-                    lower.peek().map(|(key, _)| *key),
-                    page.front().map(|(key, _)| key.as_slice()),
-                ];
-                let Some(least) = least.into_iter().flatten().min().map(<[u8]>::to_vec) else { break };
-                let above = upper.next_if(|(key, _)| *key == least).map(|(_, entry)| entry.cloned());
-                let middle = lower.next_if(|(key, _)| *key == least).map(|(_, entry)| entry.cloned());
-                let below = page.pop_front_if(|(key, _)| *key == least).map(|(_, entry)| Some(entry));
-                if let Some(entry) = above.or(middle).or(below).flatten() {
-                    out.push((least, entry));
-                }
-            }
+            self.merge(bound(&page_from), bound(&end), lsn, count, page, &mut out);
             match end {
-                Bound::Included(last) if out.len() < count => page_from = Bound::Excluded(last),
+                Bound::Included(last) => page_from = Bound::Excluded(last),
                 _ => break,
             }
         }
         Ok(out)
+    }
+
+    /// Adds what the layers and a page of the store have between `from` and `end`, up to `count` in all.
+    fn merge(
+        &self,
+        from: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        lsn: Lsn,
+        count: usize,
+        mut page: Page,
+        out: &mut Vec<(Vec<u8>, TableEntry)>,
+    ) {
+        let active = self.active.read().expect(INTACT);
+        let frozen = self.frozen.as_ref().map(|layer| layer.read().expect(INTACT));
+        let mut upper = active.range(from, end, lsn).peekable();
+        let mut lower = frozen.iter().flat_map(|layer| layer.range(from, end, lsn)).peekable();
+        while out.len() < count {
+            let least = [
+                upper.peek().map(|(key, _)| *key),
+                lower.peek().map(|(key, _)| *key),
+                page.front().map(|(key, _)| key.as_slice()),
+            ];
+            let Some(least) = least.into_iter().flatten().min().map(<[u8]>::to_vec) else { break };
+            let above = upper.next_if(|(key, _)| *key == least).map(|(_, entry)| entry.cloned());
+            let middle = lower.next_if(|(key, _)| *key == least).map(|(_, entry)| entry.cloned());
+            let is_next = page.front().is_some_and(|(key, _)| *key == least);
+            let below = if is_next { page.pop_front() } else { None }.map(|(_, entry)| Some(entry));
+            if let Some(entry) = above.or(middle).or(below).flatten() {
+                out.push((least, entry));
+            }
+        }
     }
 
     /// The store's next entries, and whether there are no more of them.
