@@ -2,7 +2,7 @@
 //!
 //! | key | value | file |
 //! |---|---|---|
-//! | `meta/format` | version of all this: u32 | [`format`] |
+//! | `meta/format` | version of all this: u32 | [`mod@format`] |
 //! | `topic/` name | a topic's settings | [`topic`] |
 //! | `group/` name | a group's settings | [`group`] |
 //! | `offset/` group, 0, topic, 0, queue u32 | a committed offset | [`offset`] |
