@@ -361,13 +361,18 @@ fn k_29_messages_or_entries_without_a_format_are_no_new_store() {
 
     // The same when every message is gone already: a queue that begins at 1 had one.
     let store = Store::with(|options| options.with_retain_bytes(Some(1 << 20)));
-    store.send("T1", 40_000);
+    store.send("T1", 10);
     for _ in 0..200 {
-        store.settle();
+        store.put(b"elsewhere", &[0; 12 << 10]);
         store.clock.advance(Duration::from_millis(50));
     }
-    assert!(store.engine.watermarks().start > Lsn::ZERO);
-    assert!(matches!(store.crash(1, Survival::Nothing).refused(), StateError::Missing { .. }));
+    let mut batch = WriteBatch::new();
+    batch.delete(b"elsewhere").expect("small");
+    store.append(batch);
+    let store = store.crash(1, Survival::Nothing);
+    let range = store.engine.range(&store.engine.queue(&queue_name("T1", 0)).expect("a queue"));
+    assert!(range.min == range.max && range.max.0 == 10, "{range:?}");
+    assert!(store.refused().to_string().contains("holds messages"));
 }
 
 /// K-28: half a state is none.
