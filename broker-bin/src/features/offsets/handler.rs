@@ -28,13 +28,13 @@ pub fn query(shared: &Shared, request: &Request<'_>) -> Outcome {
 /// 15: commits an offset.
 pub fn commit(shared: &Shared, request: &Request<'_>) -> Outcome {
     match try_commit(shared, request) {
-        Ok(true) => Outcome::Journaled(Reply::success()),
+        Ok(true) => Outcome::Recorded(Reply::success()),
         Ok(false) => Reply::success().into(),
         Err(reply) => reply.into(),
     }
 }
 
-/// True when the answer waits for the journal.
+/// True when the answer waits for the log.
 fn try_commit(shared: &Shared, request: &Request<'_>) -> Result<bool, Reply> {
     let key = key(request)?;
     let Ok(offset) = u64::try_from(request.required_number::<i64>("commitOffset")?) else {
