@@ -27,6 +27,8 @@ mod database;
 mod layout;
 mod pages;
 mod tables;
+#[cfg(all(test, feature = "sim"))]
+mod tests;
 
 pub(crate) use database::{DAMAGED_NAME, FILE_NAME, Origin, Store, StoreError};
 pub(crate) use layout::StoreIdentity;
