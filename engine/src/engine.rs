@@ -18,6 +18,7 @@ use crate::commitlog::reader::LogReader;
 use crate::commitlog::record::{self, Origin, RecordKind};
 use crate::commitlog::segments::Segments;
 use crate::consume_queue::{QueueEntry, Queues};
+use crate::damage::{DamagedPlace, Damages};
 use crate::dispatch::{Applier, Dispatcher};
 use crate::drivers::{self, Committer, Signals, Stop};
 use crate::error::{AppendError, Fenced, OpenError, ReadError, ReleaseError, WaitError};
@@ -29,6 +30,7 @@ use crate::open::{self, Derived, Opened};
 use crate::options::{Drivers, EngineOptions, Flush};
 use crate::read::{Fetch, FetchOutcome, FetchStatus, Message, Payload, QueueRange};
 use crate::retention::Retention;
+use crate::scrub::{Progress, ScrubParts, Scrubber};
 use crate::table::{Fetched, HeadView, Held, Snapshot, TableEntry, Visible};
 use crate::units::{Epoch, Lsn, QueueOffset, to_u64};
 
@@ -78,8 +80,14 @@ pub struct EngineStats {
     pub checkpoints: u64,
     /// Bytes that the derived store takes on disk.
     pub derived_bytes: u64,
-    /// Damaged records met by readers.
+    /// Damaged records met by readers, each time that one was.
     pub damaged_records: u64,
+    /// Bytes of closed segments that the scrub has read.
+    pub scrubbed_bytes: u64,
+    /// Passes of the scrub over all closed segments.
+    pub scrub_passes: u64,
+    /// Damaged places that the scrub has found, each once a pass.
+    pub scrub_damaged: u64,
     /// Reads that went to the disk.
     pub cold_reads: u64,
 }
@@ -127,6 +135,8 @@ struct Inner {
     queues: Arc<Queues>,
     table: Arc<Visible>,
     reader: Arc<LogReader>,
+    damages: Arc<Damages>,
+    scrubbed: Arc<Progress>,
     retention: Arc<Mutex<Retention>>,
     watch_count: Arc<AtomicUsize>,
     signals: Arc<Signals>,
@@ -241,7 +251,21 @@ impl Engine {
         );
         dispatcher.note_changed(changed);
         let dispatcher = Arc::new(Mutex::new(dispatcher));
-        let reader = Arc::new(LogReader::new(Arc::clone(&buffer), Arc::clone(&segments), Arc::clone(&marks)));
+        let (damages, scrubbed) = (Arc::<Damages>::default(), Arc::<Progress>::default());
+        let reader = Arc::new(LogReader::new(
+            Arc::clone(&buffer),
+            Arc::clone(&segments),
+            Arc::clone(&marks),
+            Arc::clone(&damages),
+        ));
+        let scrubber = Scrubber::new(ScrubParts {
+            marks: Arc::clone(&marks),
+            segments: Arc::clone(&segments),
+            damages: Arc::clone(&damages),
+            progress: Arc::clone(&scrubbed),
+            next_live: Box::new(|lsn| lsn),
+            rate: options.scrub_rate,
+        });
         let signals = Signals::new();
         let retention = Arc::new(Mutex::new(Retention::default()));
         let (woken, hurried, writer_hurried) = (Arc::clone(&signals), Arc::clone(&signals), Arc::clone(&writer_shared));
@@ -293,6 +317,7 @@ impl Engine {
                 hurried.commit.wake();
             }),
             manifest: manifest.clone(),
+            scrubber,
         });
         let recovery = format!(
             "{} frames, {} records, LSN {} to {}, {} bytes cut, {:.3} s",
@@ -316,6 +341,8 @@ impl Engine {
         tracing::info!(dir = %dir.display(), %epoch, backend = %info.backend, recovery = %info.recovery, "log open");
         let inner = Arc::new(Inner {
             reader,
+            damages,
+            scrubbed,
             info,
             clock,
             marks,
@@ -435,9 +462,22 @@ impl Engine {
             recycled_segments: inner.segments.recycled(),
             checkpoints: inner.checkpoint.count.load(Ordering::Relaxed),
             derived_bytes: inner.checkpoint.store_bytes.load(Ordering::Relaxed),
-            damaged_records: inner.reader.damaged(),
+            damaged_records: inner.damages.met(),
+            scrubbed_bytes: inner.scrubbed.bytes(),
+            scrub_passes: inner.scrubbed.passes(),
+            scrub_damaged: inner.damages.scrubbed(),
             cold_reads: inner.reader.cold_reads(),
         }
+    }
+
+    /// Places in the log that are known to be damaged, in its order: found by the scrub or met by readers since open, at most
+    /// [`limits::DAMAGED_PLACES_MAX`](crate::limits::DAMAGED_PLACES_MAX) of them.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    #[must_use]
+    pub fn damaged_places(&self) -> Vec<DamagedPlace> {
+        self.inner.damages.places(|lsn| self.inner.segments.find(lsn).is_some())
     }
 
     /// The queue of this name; it exists for readers once something was appended to it.
@@ -663,7 +703,8 @@ impl Engine {
     /// Reads consecutive messages of a queue.
     ///
     /// # Errors
-    /// When the first message wanted cannot be read; a later one that cannot ends the fetch before it.
+    /// When the message at `from` cannot be read: that one alone, so go on at the offset behind it. A later one that cannot be read ends
+    /// the fetch before it.
     pub fn fetch(&self, fetch: &Fetch<'_>) -> Result<FetchOutcome, ReadError> {
         let inner = &*self.inner;
         inner.catch_up();
@@ -715,7 +756,7 @@ impl Engine {
                         outcome.range = inner.queues.state_of(fetch.queue).range();
                         return Ok(outcome);
                     }
-                    Err(error) if outcome.messages.is_empty() => return Err(error),
+                    Err(error) if outcome.next == fetch.from => return Err(error),
                     Ok(None) | Err(_) => break,
                 }
             }

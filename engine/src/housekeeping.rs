@@ -1,4 +1,5 @@
-//! Work beside the append path: segments ahead of need, segments that may go, the mark behind the last group.
+//! Work beside the append path: segments ahead of need, segments that may go, the mark behind the last group,
+//! looking for rot.
 //!
 //! One state machine, stepped by one thread; every step is short. What is deliberately not here: deciding what may go (`retention`).
 
@@ -21,6 +22,7 @@ use crate::error::{Fenced, ReadError};
 use crate::io::{AlignedBuf, IoBackend};
 use crate::limits;
 use crate::retention::Retention;
+use crate::scrub::Scrubber;
 use crate::table::{Fetched, Held, Visible};
 use crate::units::{Lsn, to_u64, to_usize};
 
@@ -79,6 +81,7 @@ pub(crate) struct Parts {
     pub(crate) retain_bytes: Option<u64>,
     pub(crate) spare_count: u64,
     pub(crate) sync_names: bool,
+    pub(crate) scrubber: Scrubber,
     /// Told where the log ends after something was appended here.
     pub(crate) appended: Box<dyn Fn(Lsn) + Send>,
     pub(crate) checkpoint: Arc<CheckpointShared>,
@@ -118,7 +121,8 @@ impl Housekeeper {
         let idle = now.saturating_sub(self.state.seen_at);
         let mark_in = self.mark(idle);
         let release_in = self.release().unwrap_or_else(|error| self.fence("releasing segments", error));
-        let fill_in = match self.fill(now, idle < limits::BUSY_FOR) {
+        let busy = idle < limits::BUSY_FOR;
+        let fill_in = match self.fill(now, busy) {
             Ok(due) => due,
             Err(error) => {
                 // No spare now is no failure: the writer makes what it needs, and says when it cannot.
@@ -128,7 +132,9 @@ impl Housekeeper {
                 limits::HOUSEKEEPING_INTERVAL
             }
         };
-        mark_in.min(release_in).min(fill_in)
+        let due = mark_in.min(release_in).min(fill_in);
+        // Only when nothing else is.
+        if due.is_zero() { due } else { due.min(self.parts.scrubber.step(now, busy)) }
     }
 
     fn fence(&self, what: &str, error: io::Error) -> Duration {

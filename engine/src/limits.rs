@@ -80,6 +80,16 @@ pub const FILL_RATE: u64 = 100 << 20;
 pub const BUSY_FOR: Duration = Duration::from_millis(20);
 /// Acknowledged bytes that wait for a reader before the dispatcher wakes by itself, while no queue is watched.
 pub const DISPATCH_BYTES: u64 = 1 << 20;
+/// Bytes of one read of the scrub.
+pub const SCRUB_PIECE_BYTES: u64 = 256 << 10;
+/// Bytes of one read of the scrub while the log is busy: those of a reader behind the cache.
+pub const SCRUB_PIECE_BUSY_BYTES: u64 = COLD_READ_BYTES;
+/// Lowest rate of the scrub, in bytes a second, but for 0: off.
+pub const SCRUB_RATE_MIN: u64 = 64 << 10;
+/// Shortest time from the beginning of one pass of the scrub to that of the next.
+pub const SCRUB_PASS_INTERVAL: Duration = Duration::from_secs(3600);
+/// Damaged places that are listed; more are only counted.
+pub const DAMAGED_PLACES_MAX: usize = 1000;
 /// How long housekeeping sleeps while the log does not grow.
 pub const HOUSEKEEPING_NAP: Duration = Duration::from_secs(1);
 /// Longest time between two looks at what housekeeping has to do, while it has nothing in hand.
@@ -120,4 +130,5 @@ const _: () = assert!(
 const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(IO_ALIGN as u64), "frames start on an I/O boundary");
 const _: () = assert!(COLD_READ_BYTES.is_multiple_of(IO_ALIGN as u64) && SCAN_READ_BYTES.is_multiple_of(IO_ALIGN));
 const _: () = assert!(STORE_RUN_BYTES.is_multiple_of(IO_ALIGN) && STORE_RUN_BYTES <= STORE_STEP_BYTES);
+const _: () = assert!(SCRUB_PIECE_BYTES.is_multiple_of(IO_ALIGN as u64));
 const _: () = assert!(HAND_OVER_BYTES <= ASYNC_WRITE_BYTES_MAX, "a block that is due fits one write");

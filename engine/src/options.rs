@@ -85,6 +85,7 @@ pub struct EngineOptions {
     pub(crate) checkpoint_interval: Option<Duration>,
     pub(crate) checkpoint_bytes: u64,
     pub(crate) checkpoint_cache_bytes: usize,
+    pub(crate) scrub_rate: u64,
     pub(crate) drivers: Drivers,
     #[cfg(feature = "sim")]
     pub(crate) fault: Option<Fault>,
@@ -108,6 +109,7 @@ impl Default for EngineOptions {
             checkpoint_interval: Some(Duration::from_secs(5)),
             checkpoint_bytes: 256 << 20,
             checkpoint_cache_bytes: 64 << 20,
+            scrub_rate: 8 << 20,
             drivers: Drivers::Threads,
             #[cfg(feature = "sim")]
             fault: None,
@@ -225,6 +227,16 @@ impl EngineOptions {
         self
     }
 
+    /// Bytes a second that the scrub reads of closed segments, to find damage before a reader does; it rests after a full pass until an
+    /// hour has passed since the pass began.
+    ///
+    /// Default: 8 MiB a second. Minimum: 64 KiB a second, or 0: no scrub.
+    #[must_use]
+    pub fn with_scrub_rate(mut self, bytes_per_second: u64) -> Self {
+        self.scrub_rate = bytes_per_second;
+        self
+    }
+
     /// No threads: the caller drives every machine with `Engine::step`.
     #[cfg(feature = "sim")]
     #[must_use]
@@ -294,6 +306,12 @@ impl EngineOptions {
         check(self.checkpoint_bytes >= 64 << 10, "checkpoint_bytes", self.checkpoint_bytes, "at least 64 KiB")?;
         let cache_bytes = self.checkpoint_cache_bytes as u64;
         check(cache_bytes >= 1 << 20, "checkpoint_cache_bytes", cache_bytes, "at least 1 MiB")?;
+        check(
+            self.scrub_rate == 0 || self.scrub_rate >= limits::SCRUB_RATE_MIN,
+            "scrub_rate",
+            self.scrub_rate,
+            "0, or at least 64 KiB a second",
+        )?;
         if let Flush::Async { interval, bytes } = self.flush {
             check(!interval.is_zero(), "flush interval", 0, "more than zero")?;
             check(bytes > 0, "flush bytes", 0, "more than zero")?;
