@@ -155,6 +155,20 @@ impl Engine {
     ///
     /// # Errors
     /// Says which file, what was expected and what to do.
+    ///
+    /// # Example
+    /// ```
+    /// # use std::time::Duration;
+    /// # use anchorlog_engine::{BackendChoice, Engine, EngineOptions, Flush};
+    /// # let dir = tempfile::tempdir()?;
+    /// let options = EngineOptions::default()
+    ///     .with_flush(Flush::Async { interval: Duration::from_millis(100), bytes: 16 << 20 })
+    ///     .with_backend(BackendChoice::Threads)
+    ///     .with_segment_bytes(1 << 20);
+    /// let engine = Engine::open(dir.path(), options)?;
+    /// println!("{}; {}", engine.info().backend, engine.info().recovery);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(dir: impl AsRef<Path>, options: EngineOptions) -> Result<Engine, OpenError> {
         options.validate()?;
         let dir = dir.as_ref();
@@ -475,6 +489,19 @@ impl Engine {
     ///
     /// # Panics
     /// When another thread panicked inside the engine.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{BackendChoice, Engine, EngineOptions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// for place in engine.damaged_places() {
+    ///     eprintln!("{} at LSN {} of {}: {}", place.part, place.lsn, place.path.display(), place.what);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn damaged_places(&self) -> Vec<DamagedPlace> {
         self.inner.damages.places(|lsn| self.inner.segments.find(lsn).is_some())
@@ -504,6 +531,26 @@ impl Engine {
     ///
     /// # Errors
     /// Nothing of the batch is stored.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// // Many appends in flight; one flush of the device may cover them all.
+    /// let tickets = [engine.append(message("one")?)?, engine.append(message("two")?)?];
+    /// for ticket in tickets {
+    ///     ticket.wait()?; // or poll it: a ticket is a future
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn append(&self, mut batch: WriteBatch) -> Result<Ticket, AppendError> {
         let outcome = self.append_waiting(&mut batch)?;
         self.inner.appended(outcome.end_lsn);
@@ -514,6 +561,27 @@ impl Engine {
     ///
     /// # Errors
     /// Nothing of the batch is stored. After [`AppendError::Full`] the same batch may be tried again.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, AppendError, BackendChoice, Engine, EngineOptions, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let mut batch = message("now or never")?;
+    /// match engine.try_append(&mut batch) {
+    ///     Ok(ticket) => println!("at LSN {}", ticket.outcome().lsn),
+    ///     Err(AppendError::Full { .. }) => println!("busy; the batch is as it was"),
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_append(&self, batch: &mut WriteBatch) -> Result<Ticket, AppendError> {
         batch.seal();
         let _holds = self.inner.hold(std::slice::from_ref(batch))?;
@@ -530,6 +598,23 @@ impl Engine {
     ///
     /// # Panics
     /// When another thread panicked inside the engine.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let outcome = engine.append_and_wait(message("safe")?)?;
+    /// assert!(engine.watermarks().durable >= outcome.end_lsn);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn append_and_wait(&self, mut batch: WriteBatch) -> Result<AppendOutcome, AppendOrWaitError> {
         let outcome = self.append_waiting(&mut batch)?;
         let inner = &*self.inner;
@@ -567,6 +652,26 @@ impl Engine {
     ///
     /// # Panics
     /// When another thread panicked inside the engine.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, Watermark, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let mut batches = vec![message("one")?, message("two")?, message("three")?];
+    /// let mut outcomes = Vec::new();
+    /// let count = engine.append_all(&mut batches, &mut outcomes)?;
+    /// assert_eq!((count, outcomes.len()), (3, 3));
+    /// engine.wait(Watermark::Acked, outcomes[2].end_lsn, None)?; // one wait for all of them
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn append_all(&self, batches: &mut [WriteBatch], out: &mut Vec<AppendOutcome>) -> Result<usize, AppendError> {
         batches.iter_mut().for_each(WriteBatch::seal);
         let _holds = self.inner.hold(batches)?;
@@ -670,6 +775,26 @@ impl Engine {
     ///
     /// # Errors
     /// The kernel's.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, Watermark, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let acked = engine.subscribe(Watermark::Acked)?;
+    /// let end = engine.append(message("one")?)?.outcome().end_lsn;
+    /// acked.arm(end); // acked.fd() becomes readable: for poll or epoll
+    /// engine.wait(Watermark::Acked, end, None)?;
+    /// assert!(acked.drain() >= end);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn subscribe(&self, mark: Watermark) -> std::io::Result<Subscription> {
         let watched = (mark == Watermark::Dispatched).then(|| Arc::clone(&self.inner.watch_count));
         let subscription = self.inner.marks.subscribe(mark, watched)?;
@@ -678,6 +803,28 @@ impl Engine {
     }
 
     /// Puts `token` into `watcher` once the queue has a readable message at `from` or later; at once when it has one. One shot.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, QueueOffset, Watcher, Watermark, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let watcher = Watcher::new()?;
+    /// engine.watch(&queue, QueueOffset(0), &watcher, 42); // watcher.fd() becomes readable: for poll or epoll
+    /// let end = engine.append_and_wait(message("one")?)?.end_lsn;
+    /// engine.wait(Watermark::Dispatched, end, None)?;
+    /// let mut tokens = Vec::new();
+    /// watcher.drain(&mut tokens);
+    /// assert_eq!(tokens, [42]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn watch(&self, queue: &Queue, from: QueueOffset, watcher: &Arc<Watcher>, token: u64) {
         let inner = &*self.inner;
         inner.watch_count.fetch_add(1, Ordering::SeqCst);
@@ -705,6 +852,34 @@ impl Engine {
     /// # Errors
     /// When the message at `from` cannot be read: that one alone, so go on at the offset behind it. A later one that cannot be read ends
     /// the fetch before it.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, Fetch, FetchStatus, QueueOffset, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// engine.append_and_wait(message("three anchors")?)?;
+    /// let mut next = QueueOffset(0);
+    /// loop {
+    ///     let found = engine.fetch(&Fetch { messages_max: 100, ..Fetch::new(&queue, next) })?;
+    ///     if found.status == FetchStatus::AtEnd {
+    ///         break;
+    ///     }
+    ///     for message in &found.messages {
+    ///         println!("{}: {} bytes", message.queue_offset, message.payload().len());
+    ///     }
+    ///     next = found.next;
+    /// }
+    /// assert_eq!(next, QueueOffset(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn fetch(&self, fetch: &Fetch<'_>) -> Result<FetchOutcome, ReadError> {
         let inner = &*self.inner;
         inner.catch_up();
@@ -772,6 +947,24 @@ impl Engine {
     ///
     /// # Errors
     /// [`ReadError::NotFound`] when no visible, retained message begins there.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, Lsn, ReadError, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let lsn = engine.append_and_wait(message("three anchors")?)?.first.lsn;
+    /// assert_eq!(engine.read(lsn)?.payload(), b"three anchors");
+    /// assert!(matches!(engine.read(Lsn(lsn.0 + 8)), Err(ReadError::NotFound(_))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read(&self, lsn: Lsn) -> Result<Message, ReadError> {
         let inner = &*self.inner;
         inner.catch_up();
@@ -856,6 +1049,24 @@ impl Engine {
     ///
     /// # Panics
     /// When another thread panicked inside the engine.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let end = engine.append_and_wait(message("done with")?)?.end_lsn;
+    /// let outcome = engine.release(end)?;
+    /// assert_eq!(outcome.segments, 0, "the segment that is being written stays");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn release(&self, lsn: Lsn) -> Result<ReleaseOutcome, ReleaseError> {
         let inner = &*self.inner;
         if let Some(fenced) = inner.marks.fenced() {
@@ -882,6 +1093,24 @@ impl Engine {
     ///
     /// # Panics
     /// When another thread panicked inside the engine.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let lsn = engine.append_and_wait(message("not yet shipped")?)?.lsn;
+    /// engine.pin("shipper", Some(lsn)); // whatever is released, this and what follows stays
+    /// engine.pin("shipper", None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn pin(&self, name: &str, lsn: Option<Lsn>) {
         let mut retention = self.inner.retention.lock().expect(LOCKED);
         match lsn {
@@ -894,6 +1123,23 @@ impl Engine {
     ///
     /// # Errors
     /// When the log is fenced: what was not acknowledged may be lost.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let _in_flight = engine.append(message("last words")?)?;
+    /// engine.close()?; // it is durable now, whatever the flush mode
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn close(mut self) -> Result<(), WaitError> {
         self.shut_down().map_err(WaitError::Fenced)
     }

@@ -127,7 +127,7 @@ impl EngineOptions {
         self
     }
 
-    /// When an append is acknowledged. Default: [`Flush::Sync`].
+    /// When an append is acknowledged. Default: [`Flush::Sync`]. Of [`Flush::Async`], neither interval nor bytes may be zero.
     #[must_use]
     pub fn with_flush(mut self, flush: Flush) -> Self {
         self.flush = flush;
@@ -141,7 +141,7 @@ impl EngineOptions {
         self
     }
 
-    /// The I/O backend. Default: [`BackendChoice::Auto`].
+    /// The I/O backend. Default: [`BackendChoice::Auto`], which measures both real ones once and keeps the verdict beside the log.
     #[must_use]
     pub fn with_backend(mut self, backend: BackendChoice) -> Self {
         self.backend = backend;
@@ -164,7 +164,8 @@ impl EngineOptions {
         self
     }
 
-    /// Bytes that may be appended and not yet written; beyond that appends wait or are refused.
+    /// Bytes that may be appended and not yet written; beyond that appends wait ([`crate::Engine::append`]) or are refused
+    /// ([`crate::Engine::try_append`]).
     ///
     /// Default: 32 MiB. Minimum: one batch of the largest size that fits a segment, or 8 MiB, whichever is smaller.
     #[must_use]
@@ -173,30 +174,36 @@ impl EngineOptions {
         self
     }
 
-    /// Newest bytes of the log that stay in memory for readers, the buffer included.
+    /// How many of the newest bytes of the log stay in memory for readers, the buffer included.
     ///
-    /// Default: 128 MiB. Minimum: the buffer and two chunks.
+    /// Default: 128 MiB. Minimum: [`EngineOptions::with_buffer_bytes`] and two chunks.
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = bytes;
         self
     }
 
-    /// Size of the pieces that buffer and cache are made of. Default: 1 MiB. Minimum: 4096. A power of two.
+    /// Size in bytes of the pieces that buffer and cache are made of.
+    ///
+    /// Default: 1 MiB. Minimum: 4096. Maximum: 64 MiB. A power of two.
     #[must_use]
     pub fn with_chunk_bytes(mut self, bytes: u64) -> Self {
         self.chunk_bytes = bytes;
         self
     }
 
-    /// Recycles the oldest segments, below every pin, once the log is longer than this. Default: nothing is recycled.
+    /// Recycles the oldest segments, below every pin, once the log is longer than so many bytes.
+    ///
+    /// Default: `None`, nothing is recycled. Minimum: two segments.
     #[must_use]
     pub fn with_retain_bytes(mut self, bytes: Option<u64>) -> Self {
         self.retain_bytes = bytes;
         self
     }
 
-    /// Zero-filled segments kept ready. Default: 2. Minimum: 0. Maximum: 16.
+    /// Zero-filled segments kept ready, so that the log goes on at full rate when one is full; each takes its size on the disk.
+    ///
+    /// Default: 2. Minimum: 0. Maximum: 16.
     #[must_use]
     pub fn with_spare_count(mut self, count: usize) -> Self {
         self.spare_count = count;
@@ -237,7 +244,7 @@ impl EngineOptions {
         self
     }
 
-    /// No threads: the caller drives every machine with `Engine::step`.
+    /// No threads: the caller drives every machine with `Engine::step` (feature `sim`). Default: one thread per machine.
     #[cfg(feature = "sim")]
     #[must_use]
     pub fn with_manual_drive(mut self) -> Self {
@@ -245,7 +252,7 @@ impl EngineOptions {
         self
     }
 
-    /// Breaks one promise on purpose.
+    /// Breaks one promise on purpose (feature `sim`). Default: none.
     #[cfg(feature = "sim")]
     #[must_use]
     pub fn with_fault(mut self, fault: Fault) -> Self {

@@ -392,11 +392,9 @@ fn a_damaged_record_in_the_middle_of_a_fetch_costs_that_record_alone() {
     assert!(scene.listed(DamagedPart::Record, victim.lsn));
     assert_eq!(scene.engine.damaged_places().len(), 1, "listed once");
 
-    let mut next = 21;
-    for position in &positions[21..] {
+    for (next, position) in (21..).zip(&positions[21..]) {
         let message = scene.engine.read(position.lsn).unwrap();
         assert_eq!(message.queue_offset, QueueOffset(next));
-        next += 1;
     }
     let behind = scene.fetch(21, None).unwrap();
     assert_eq!((behind.status, behind.messages[0].lsn), (FetchStatus::Found, positions[21].lsn));
