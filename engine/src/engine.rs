@@ -168,7 +168,7 @@ impl Engine {
         backend_line: String,
     ) -> Result<Engine, OpenError> {
         let begun = clock.monotonic();
-        let opened = open::open(&backend, dir, &options, new_store_id(&*clock))?;
+        let opened = open::open(&backend, dir, &options, backend.new_identity())?;
         let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, queues } = opened;
         options.segment_bytes = manifest.geometry.segment_bytes;
         options.tail = manifest.geometry.tail;
@@ -827,18 +827,6 @@ impl Inner {
         let message = Message::new(fetch.queue, offset, entry, bytes);
         message.map(Some).map_err(|error| self.reader.damage(entry.lsn, error.to_string()))
     }
-}
-
-/// An identity that no other log has: time, process and the hasher's own random keys.
-fn new_store_id(clock: &dyn Clock) -> u128 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let half = || {
-        let mut hasher = RandomState::new().build_hasher();
-        hasher.write_u64(clock.wall_ms());
-        hasher.write_u32(std::process::id());
-        hasher.finish()
-    };
-    u128::from(half()) << 64 | u128::from(half())
 }
 
 type Chosen = (Arc<dyn IoBackend>, Option<Probe>, String);
