@@ -194,6 +194,7 @@ impl Engine {
             buffer: Arc::clone(&buffer),
             marks: Arc::clone(&marks),
             unmarked: false,
+            broken: options.broken(),
             opening: queues.opening(),
             batches: 0,
             records: 0,
@@ -216,7 +217,7 @@ impl Engine {
         let io_error = |what| move |source| OpenError::Io { what, path: dir.to_path_buf(), source };
         let io = backend.queue(depth).map_err(io_error("setting up the commit queue for"))?;
         let watch_count = Arc::new(AtomicUsize::new(0));
-        let applier = Applier::new(Arc::clone(&queues));
+        let applier = Applier::new(Arc::clone(&queues), options.broken());
         let dispatcher = Dispatcher::new(
             applier,
             Arc::clone(&buffer),
@@ -267,7 +268,7 @@ impl Engine {
         };
         tracing::info!(dir = %dir.display(), %epoch, backend = %info.backend, recovery = %info.recovery, "log open");
         let inner = Arc::new(Inner {
-            reader: LogReader::new(Arc::clone(&buffer), Arc::clone(&segments), Arc::clone(&marks)),
+            reader: LogReader::new(Arc::clone(&buffer), Arc::clone(&segments), Arc::clone(&marks), options.broken()),
             info,
             clock,
             marks,

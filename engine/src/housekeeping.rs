@@ -14,7 +14,7 @@ use crate::commitlog::manifest::Manifest;
 use crate::commitlog::segments::{HalfMade, Segments};
 use crate::consume_queue::Queues;
 use crate::error::Fenced;
-use crate::io::{AlignedBuf, IoBackend};
+use crate::io::{AlignedBuf, IoBackend, is_full};
 use crate::limits;
 use crate::retention::Retention;
 use crate::units::{Lsn, to_u64, to_usize};
@@ -185,7 +185,7 @@ impl Housekeeper {
         match stored {
             Ok(()) => {}
             // The manifest on disk is as it was, and the release begins anew when there is room.
-            Err((path, source)) if source.kind() == io::ErrorKind::StorageFull => {
+            Err((path, source)) if is_full(&source) => {
                 tracing::warn!(path = %path.display(), "no space to release segments; trying again");
                 return Ok(());
             }

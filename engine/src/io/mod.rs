@@ -43,10 +43,7 @@ pub const IO_ALIGN: usize = 4096;
 /// Whether an error says that there is no room: the disk is full, a quota is used up, or the file may not grow. Nothing else is wrong.
 #[must_use]
 pub fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 /// Which implementation moves the bytes.
