@@ -30,7 +30,8 @@ fn records(criterion: &mut Criterion) {
         let payload = noise(size);
         let parts = RecordParts {
             kind: RecordKind::Append,
-            queue_name: b"topic\x000",
+            name: b"topic\x000",
+            incarnation: 0,
             tag: 7,
             keys: &[b"0123456789abcdef0123456789abcdef"],
             attributes: &[0; 40],

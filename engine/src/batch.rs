@@ -1,12 +1,13 @@
 //! Write batches: the only way to change anything.
 //!
 //! A batch becomes one frame, so all of it is there or none. It is encoded and checksummed on the caller's thread, before any lock.
+//! Preconditions are judged when it gets its place in the log: against everything that was given a place before it.
 
 use std::sync::Arc;
 
 use crate::commitlog::frame::{self, RecordEntry};
-use crate::commitlog::record::{self, RecordKind, RecordParts};
-use crate::error::TooLarge;
+use crate::commitlog::record::{self, Origin, RecordKind, RecordParts, TARGET_IN_FRAME};
+use crate::error::{BatchError, TooLarge};
 use crate::limits;
 use crate::units::{Lsn, QueueOffset, to_u64};
 
@@ -16,6 +17,8 @@ pub struct Queue {
     pub(crate) id: u32,
     /// Which opening of an engine gave it out.
     pub(crate) opening: u32,
+    /// Which of the queues that had this name one after the other.
+    pub(crate) incarnation: u32,
     pub(crate) name: Arc<[u8]>,
 }
 
@@ -30,6 +33,12 @@ impl Queue {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id
+    }
+
+    /// How often a queue of this name was dropped before this one began.
+    #[must_use]
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation
     }
 }
 
@@ -59,13 +68,150 @@ pub struct Append<'a> {
     pub payload: &'a [&'a [u8]],
 }
 
+/// A message that a link or a table entry can refer to; from [`crate::Message::reference`] or [`crate::Engine::reference`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageRef {
+    pub(crate) lsn: Lsn,
+    pub(crate) origin: Origin,
+    pub(crate) opening: u32,
+}
+
+impl MessageRef {
+    /// The message's own LSN: a link's is not its origin's.
+    #[must_use]
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// Where the message's payload stands: its own LSN, unless it is a link.
+    #[must_use]
+    pub fn origin_lsn(&self) -> Lsn {
+        self.origin.lsn
+    }
+}
+
+/// An operation of the batch that named it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecordIndex(pub(crate) usize);
+
+impl RecordIndex {
+    /// Its place in the batch, counted from 0; the place of its [`RecordPosition`] in [`AppendOutcome::positions`], too.
+    #[must_use]
+    pub fn get(self) -> usize {
+        self.0
+    }
+}
+
+/// What a link or a table entry refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A message that is in the log.
+    Message(MessageRef),
+    /// A message that an earlier operation of the same batch appends or links.
+    Record(RecordIndex),
+}
+
+impl From<MessageRef> for Target {
+    fn from(message: MessageRef) -> Target {
+        Target::Message(message)
+    }
+}
+
+impl From<RecordIndex> for Target {
+    fn from(record: RecordIndex) -> Target {
+        Target::Record(record)
+    }
+}
+
+/// An earlier message to put into a queue by reference. Everything but the payload is restated.
 #[derive(Clone, Copy, Debug)]
+pub struct Link<'a> {
+    /// The queue that it is linked into.
+    pub queue: &'a Queue,
+    /// The message. A link to a link leads to that link's origin.
+    pub target: Target,
+    /// The tag hash in this queue.
+    pub tag: u32,
+    /// Keys that it will be found by.
+    pub keys: &'a [&'a [u8]],
+    /// Small fields: all of them, not what differs.
+    pub attributes: &'a [u8],
+}
+
+/// A table entry to set.
+#[derive(Clone, Copy, Debug)]
+pub struct Put<'a> {
+    /// Its key. The first byte 0 is the engine's own.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    /// The message that it refers to, which is kept as long as the entry does.
+    pub target: Option<Target>,
+}
+
+/// What must hold when a batch gets its place; see the `require_` calls of [`WriteBatch`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// The table has no entry of this key.
+    Absent(Arc<[u8]>),
+    /// The table's entry of this key has this value.
+    Value(Arc<[u8]>, Arc<[u8]>),
+    /// This is the offset that the queue's next message gets.
+    Next(Queue, QueueOffset),
+}
+
+impl Precondition {
+    pub(crate) fn key(&self) -> Option<&Arc<[u8]>> {
+        match self {
+            Precondition::Absent(key) | Precondition::Value(key, _) => Some(key),
+            Precondition::Next(..) => None,
+        }
+    }
+}
+
+/// Where a record's target stands, until the batch has a place.
+#[derive(Clone, Copy, Debug)]
+enum Pending {
+    /// In the log, at its own LSN and origin.
+    Known { lsn: Lsn, origin: Origin },
+    /// In this batch: itself, and its origin.
+    InBatch { record: usize, origin: usize },
+}
+
+#[derive(Clone, Debug)]
 pub(crate) struct BatchRecord {
     pub(crate) queue_id: Option<u32>,
-    /// Whether it takes an offset of its queue.
-    pub(crate) counts: bool,
+    pub(crate) kind: RecordKind,
     pub(crate) len: u32,
     pub(crate) crc: u32,
+    /// What it refers to.
+    pending: Option<Pending>,
+    /// A change of the table: the key, and the value unless it is a deletion.
+    pub(crate) change: Option<TableChange>,
+}
+
+/// One key's new value, prepared before the append lock.
+#[derive(Clone, Debug)]
+pub(crate) struct TableChange {
+    pub(crate) key: Arc<[u8]>,
+    pub(crate) value: Option<Arc<[u8]>>,
+    /// The engine's own restatement of an entry: it counts only while the entry's latest record is still this one.
+    pub(crate) only_if_latest: Option<Lsn>,
+}
+
+impl BatchRecord {
+    /// Whether it takes an offset of its queue.
+    pub(crate) fn counts(&self) -> bool {
+        matches!(self.kind, RecordKind::Append | RecordKind::Link)
+    }
+
+    /// The LSNs in the log that it refers to: the message, and the message's origin.
+    pub(crate) fn targets(&self) -> Option<(Lsn, Lsn)> {
+        match self.pending {
+            Some(Pending::Known { lsn, origin }) => Some((lsn, origin.lsn)),
+            _ => None,
+        }
+    }
 }
 
 /// A list of operations that happen together or not at all.
@@ -73,7 +219,9 @@ pub(crate) struct BatchRecord {
 pub struct WriteBatch {
     pub(crate) bytes: Vec<u8>,
     pub(crate) records: Vec<BatchRecord>,
-    /// The opening whose queues it names; no number that there is when they are of different ones.
+    pub(crate) preconditions: Vec<Precondition>,
+    pub(crate) essential: bool,
+    /// The opening whose queues and messages it names; no number that there is when they are of different ones.
     pub(crate) opening: Option<u32>,
     sealed: bool,
 }
@@ -89,77 +237,309 @@ impl WriteBatch {
     ///
     /// # Errors
     /// When a part, or the batch, is larger than `limits` allow; the batch is then as it was.
-    pub fn append(&mut self, message: &Append<'_>) -> Result<(), TooLarge> {
-        let bound = |what: &'static str, found: usize, max: usize| {
-            if found <= max { Ok(()) } else { Err(TooLarge { what, found: to_u64(found), max: to_u64(max) }) }
+    pub fn append(&mut self, message: &Append<'_>) -> Result<RecordIndex, TooLarge> {
+        check_fields(message.keys, message.attributes)?;
+        let parts = RecordParts {
+            kind: RecordKind::Append,
+            name: &message.queue.name,
+            incarnation: message.queue.incarnation,
+            tag: message.tag,
+            keys: message.keys,
+            attributes: message.attributes,
+            payload: message.payload,
         };
-        bound("attributes", message.attributes.len(), limits::ATTRIBUTES_BYTES_MAX)?;
-        bound("keys", message.keys.iter().map(|key| key.len() + 2).sum(), limits::KEYS_BYTES_MAX)?;
-        self.push(
-            Some(message.queue),
-            &RecordParts {
-                kind: RecordKind::Append,
-                queue_name: &message.queue.name,
-                tag: message.tag,
-                keys: message.keys,
-                attributes: message.attributes,
-                payload: message.payload,
-            },
-        )
+        self.push(Some(message.queue), &parts, None)
     }
 
-    pub(crate) fn push(&mut self, queue: Option<&Queue>, parts: &RecordParts<'_>) -> Result<(), TooLarge> {
+    /// Puts an earlier message into a queue by reference: a few dozen bytes, whatever the message's size.
+    ///
+    /// # Errors
+    /// When a part, or the batch, is larger than `limits` allow, or the target is no message of this batch; the batch is then as it was.
+    pub fn link(&mut self, link: &Link<'_>) -> Result<RecordIndex, BatchError> {
+        check_fields(link.keys, link.attributes)?;
+        let pending = match self.pending(link.target)? {
+            // A link to a link of this batch leads to where that one leads.
+            Pending::InBatch { record, origin } if record == origin => match self.records[record].pending {
+                Some(known @ Pending::Known { .. }) => known,
+                _ => Pending::InBatch { record, origin },
+            },
+            other => other,
+        };
+        let parts = RecordParts {
+            kind: RecordKind::Link,
+            name: &link.queue.name,
+            incarnation: link.queue.incarnation,
+            tag: link.tag,
+            keys: link.keys,
+            attributes: link.attributes,
+            payload: &[&[0; record::LINK_PAYLOAD_BYTES]],
+        };
+        let index = self.push(Some(link.queue), &parts, Some(pending))?;
+        self.note_opening(link.target);
+        Ok(index)
+    }
+
+    /// Sets a table entry.
+    ///
+    /// # Errors
+    /// When a part, or the batch, is larger than `limits` allow, the key is not the caller's to use, or the target is no message of this
+    /// batch; the batch is then as it was.
+    pub fn put(&mut self, put: &Put<'_>) -> Result<RecordIndex, BatchError> {
+        check_key(put.key)?;
+        bound("table value", put.value.len(), limits::TABLE_VALUE_BYTES_MAX)?;
+        let pending = put.target.map(|target| self.pending(target)).transpose()?;
+        let change = TableChange { key: Arc::from(put.key), value: Some(Arc::from(put.value)), only_if_latest: None };
+        let index = self.push_put(change, put.value, pending)?;
+        if let Some(target) = put.target {
+            self.note_opening(target);
+        }
+        Ok(index)
+    }
+
+    fn push_put(
+        &mut self,
+        change: TableChange,
+        value: &[u8],
+        pending: Option<Pending>,
+    ) -> Result<RecordIndex, TooLarge> {
+        let attributes: &[u8] = if pending.is_some() { &[0; 8] } else { &[] };
+        let parts = RecordParts {
+            kind: RecordKind::Put,
+            name: &change.key,
+            incarnation: 0,
+            tag: 0,
+            keys: &[],
+            attributes,
+            payload: &[value],
+        };
+        let index = self.push(None, &parts, pending)?;
+        self.records[index.0].change = Some(change.clone());
+        Ok(index)
+    }
+
+    /// Removes a table entry; no error when there is none.
+    ///
+    /// # Errors
+    /// When the key or the batch is larger than `limits` allow, or the key is not the caller's to use; the batch is then as it was.
+    pub fn delete(&mut self, key: &[u8]) -> Result<RecordIndex, BatchError> {
+        check_key(key)?;
+        let parts = RecordParts {
+            kind: RecordKind::Delete,
+            name: key,
+            incarnation: 0,
+            tag: 0,
+            keys: &[],
+            attributes: &[],
+            payload: &[],
+        };
+        let index = self.push(None, &parts, None)?;
+        self.records[index.0].change = Some(TableChange { key: Arc::from(key), value: None, only_if_latest: None });
+        Ok(index)
+    }
+
+    /// Ends this incarnation of a queue: its messages can no longer be read through it, and its handles are refused. The next queue of this
+    /// name begins at offset 0.
+    ///
+    /// # Errors
+    /// When the batch is larger than `limits` allow; it is then as it was.
+    pub fn drop_queue(&mut self, queue: &Queue) -> Result<RecordIndex, TooLarge> {
+        let parts = RecordParts {
+            kind: RecordKind::DropQueue,
+            name: &queue.name,
+            incarnation: queue.incarnation,
+            tag: 0,
+            keys: &[],
+            attributes: &[],
+            payload: &[],
+        };
+        self.push(Some(queue), &parts, None)
+    }
+
+    /// Rejects the batch when the table has an entry of this key at the batch's place in the log.
+    ///
+    /// # Errors
+    /// When there are more preconditions than `limits` allow, or the key is larger.
+    pub fn require_absent(&mut self, key: &[u8]) -> Result<(), BatchError> {
+        check_key(key)?;
+        self.require(Precondition::Absent(Arc::from(key)))
+    }
+
+    /// Rejects the batch unless the table's entry of this key has exactly this value at the batch's place in the log.
+    ///
+    /// # Errors
+    /// When there are more preconditions than `limits` allow, or the key or value is larger.
+    pub fn require_value(&mut self, key: &[u8], value: &[u8]) -> Result<(), BatchError> {
+        check_key(key)?;
+        bound("table value", value.len(), limits::TABLE_VALUE_BYTES_MAX)?;
+        self.require(Precondition::Value(Arc::from(key), Arc::from(value)))
+    }
+
+    /// Rejects the batch unless `next` is the offset that the queue's next message gets at the batch's place in the log.
+    ///
+    /// # Errors
+    /// When there are more preconditions than `limits` allow.
+    pub fn require_next(&mut self, queue: &Queue, next: QueueOffset) -> Result<(), BatchError> {
+        self.require(Precondition::Next(queue.clone(), next))?;
+        self.note_queue(queue);
+        Ok(())
+    }
+
+    fn require(&mut self, precondition: Precondition) -> Result<(), BatchError> {
+        bound("preconditions of a batch", self.preconditions.len() + 1, limits::PRECONDITIONS_MAX)?;
+        self.preconditions.push(precondition);
+        Ok(())
+    }
+
+    /// Lets the batch use the reserve of a full disk: for offsets, deletions, and what frees space. Default: off.
+    pub fn set_essential(&mut self, essential: bool) {
+        self.essential = essential;
+    }
+
+    fn pending(&self, target: Target) -> Result<Pending, BatchError> {
+        match target {
+            Target::Message(message) => Ok(Pending::Known { lsn: message.lsn, origin: message.origin }),
+            Target::Record(index) => {
+                let record = self.records.get(index.0).ok_or(BatchError::NoSuchRecord(index.0))?;
+                match (record.kind, record.pending) {
+                    (RecordKind::Link, Some(Pending::InBatch { origin, .. })) => {
+                        Ok(Pending::InBatch { record: index.0, origin })
+                    }
+                    (RecordKind::Append | RecordKind::Link, _) => {
+                        Ok(Pending::InBatch { record: index.0, origin: index.0 })
+                    }
+                    _ => Err(BatchError::NoSuchRecord(index.0)),
+                }
+            }
+        }
+    }
+
+    fn note_opening(&mut self, target: Target) {
+        if let Target::Message(message) = target {
+            self.note(message.opening);
+        }
+    }
+
+    fn note_queue(&mut self, queue: &Queue) {
+        self.note(queue.opening);
+    }
+
+    fn note(&mut self, opening: u32) {
+        let same = self.opening.is_none_or(|known| known == opening);
+        self.opening = Some(if same { opening } else { NO_OPENING });
+    }
+
+    pub(crate) fn push_parts(
+        &mut self,
+        queue: Option<&Queue>,
+        parts: &RecordParts<'_>,
+    ) -> Result<RecordIndex, TooLarge> {
+        self.push(queue, parts, None)
+    }
+
+    fn push(
+        &mut self,
+        queue: Option<&Queue>,
+        parts: &RecordParts<'_>,
+        pending: Option<Pending>,
+    ) -> Result<RecordIndex, TooLarge> {
         let payload: usize = parts.payload.iter().map(|piece| piece.len()).sum();
         let keys: usize = parts.keys.iter().map(|key| key.len() + 2).sum();
-        let record = record::RECORD_HEADER_BYTES + parts.queue_name.len() + keys + parts.attributes.len() + payload;
+        let record = record::RECORD_HEADER_BYTES + parts.name.len() + keys + parts.attributes.len() + payload;
         let frame = to_u64(frame::header_bytes(self.records.len() + 1) + self.bytes.len() + record.next_multiple_of(8));
         if frame > limits::FRAME_BYTES_MAX {
             return Err(TooLarge { what: "batch", found: frame, max: limits::FRAME_BYTES_MAX });
         }
-        if self.records.len() == limits::BATCH_RECORDS_MAX {
-            let found = to_u64(self.records.len() + 1);
-            return Err(TooLarge { what: "records of a batch", found, max: to_u64(limits::BATCH_RECORDS_MAX) });
-        }
+        bound("records of a batch", self.records.len() + 1, limits::BATCH_RECORDS_MAX)?;
         let len = record::encode(&mut self.bytes, parts);
         let len = u32::try_from(len).expect("bounded by FRAME_BYTES_MAX");
         if let Some(queue) = queue {
-            let same = self.opening.is_none_or(|opening| opening == queue.opening);
-            self.opening = Some(if same { queue.opening } else { NO_OPENING });
+            self.note_queue(queue);
         }
         let queue_id = queue.map(|queue| queue.id);
-        self.records.push(BatchRecord { queue_id, counts: parts.kind == RecordKind::Append, len, crc: 0 });
+        self.records.push(BatchRecord { queue_id, kind: parts.kind, len, crc: 0, pending, change: None });
         self.sealed = false;
-        Ok(())
+        Ok(RecordIndex(self.records.len() - 1))
     }
 
     /// Restates the next offset of a queue.
     pub(crate) fn push_counter(&mut self, queue: &Queue, next: QueueOffset) {
         let parts = RecordParts {
             kind: RecordKind::QueueCounter,
-            queue_name: &queue.name,
+            name: &queue.name,
+            incarnation: queue.incarnation,
             tag: 0,
             keys: &[],
             attributes: &[],
             payload: &[&next.0.to_le_bytes()],
         };
-        self.push(Some(queue), &parts).expect("bounded by COUNTERS_PER_BATCH");
+        self.push(Some(queue), &parts, None).expect("bounded by COUNTERS_PER_BATCH");
     }
 
-    /// Sets frame offsets and checksums. Idempotent.
+    /// Restates a table entry, if its latest record is still the one at `latest` when the batch gets its place.
+    pub(crate) fn push_restated(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        target: Option<Lsn>,
+        latest: Lsn,
+    ) -> Result<RecordIndex, TooLarge> {
+        let change = TableChange { key: Arc::from(key), value: Some(Arc::from(value)), only_if_latest: Some(latest) };
+        // Only the target's own LSN is stored in a put.
+        let pending = target.map(|lsn| Pending::Known { lsn, origin: Origin { lsn, size: 0 } });
+        self.push_put(change, value, pending)
+    }
+
+    /// Sets targets, frame offsets and checksums. Idempotent.
     pub(crate) fn seal(&mut self) {
         if self.sealed {
             return;
         }
+        let first = frame::header_bytes(self.records.len());
+        let mut offsets = Vec::new();
+        if self.records.iter().any(|record| record.pending.is_some()) {
+            let mut offset = first;
+            for record in &self.records {
+                offsets.push(offset);
+                offset += record.len as usize;
+            }
+        }
         let mut at = 0;
-        let mut offset = frame::header_bytes(self.records.len());
-        for record in &mut self.records {
-            let len = record.len as usize;
-            let frame_offset = u32::try_from(offset).expect("bounded by FRAME_BYTES_MAX");
-            record.crc = record::seal(&mut self.bytes[at..at + len], frame_offset);
+        for index in 0..self.records.len() {
+            let len = self.records[index].len as usize;
+            if let Some(pending) = self.records[index].pending {
+                let is_link = self.records[index].kind == RecordKind::Link;
+                let (flags, target, size) = match pending {
+                    Pending::Known { lsn, origin } => (0, if is_link { origin.lsn } else { lsn }, origin.size),
+                    Pending::InBatch { record, origin } => {
+                        let target = if is_link { origin } else { record };
+                        (TARGET_IN_FRAME, Lsn(to_u64(offsets[target])), self.records[origin].len)
+                    }
+                };
+                record::set_target(&mut self.bytes[at..at + len], flags, target, size);
+            }
+            let frame_offset = u32::try_from(first + at).expect("bounded by FRAME_BYTES_MAX");
+            self.records[index].crc = record::seal(&mut self.bytes[at..at + len], frame_offset);
             at += len;
-            offset += len;
         }
         self.sealed = true;
+    }
+
+    /// Leaves out the operations for which `keep` is false, and seals what is left.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&BatchRecord) -> bool) {
+        let (mut at, mut bytes) = (0, Vec::with_capacity(self.bytes.len()));
+        let all = std::mem::take(&mut self.bytes);
+        self.records.retain(|record| {
+            let piece = &all[at..at + record.len as usize];
+            at += piece.len();
+            let kept = keep(record);
+            if kept {
+                bytes.extend_from_slice(piece);
+            }
+            kept
+        });
+        self.bytes = bytes;
+        self.sealed = false;
+        self.seal();
     }
 
     /// Bytes of the frame that this batch becomes.
@@ -180,26 +560,46 @@ impl WriteBatch {
         self.records.is_empty()
     }
 
-    /// Forgets its operations and keeps its memory.
+    /// Forgets its operations and preconditions and keeps its memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.records.clear();
+        self.preconditions.clear();
+        self.essential = false;
         self.opening = None;
         self.sealed = false;
     }
 
     pub(crate) fn entry(&self, index: usize, queue_offset: QueueOffset) -> RecordEntry {
-        let record = self.records[index];
+        let record = &self.records[index];
         RecordEntry { len: record.len, crc: record.crc, queue_offset }
+    }
+}
+
+fn bound(what: &'static str, found: usize, max: usize) -> Result<(), TooLarge> {
+    if found <= max { Ok(()) } else { Err(TooLarge { what, found: to_u64(found), max: to_u64(max) }) }
+}
+
+fn check_fields(keys: &[&[u8]], attributes: &[u8]) -> Result<(), TooLarge> {
+    bound("attributes", attributes.len(), limits::ATTRIBUTES_BYTES_MAX)?;
+    bound("keys", keys.iter().map(|key| key.len() + 2).sum(), limits::KEYS_BYTES_MAX)
+}
+
+fn check_key(key: &[u8]) -> Result<(), BatchError> {
+    bound("table key", key.len(), limits::TABLE_KEY_BYTES_MAX)?;
+    match key.first() {
+        None => Err(BatchError::EmptyKey),
+        Some(0) => Err(BatchError::ReservedKey),
+        Some(_) => Ok(()),
     }
 }
 
 /// Where one record of a batch went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordPosition {
-    /// The message's own LSN, by which [`crate::Engine::read`] finds it.
+    /// The record's own LSN, by which [`crate::Engine::read`] finds a message.
     pub lsn: Lsn,
-    /// Its place in its queue.
+    /// Its place in its queue; 0 for operations of the table.
     pub queue_offset: QueueOffset,
 }
 

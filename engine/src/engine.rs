@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::batch::{AppendOutcome, Queue, WriteBatch};
+use crate::batch::{AppendOutcome, MessageRef, Queue, WriteBatch};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::ring::LogBuffer;
 use crate::commit::sequencer::{QueueHead, Sequencer};
@@ -14,7 +14,7 @@ use crate::commit::watermark::Marks;
 use crate::commit::writer::{LogWriter, Step, WriterShared};
 use crate::commit::{Subscription, Ticket, Watcher, Watermark, Watermarks};
 use crate::commitlog::reader::LogReader;
-use crate::commitlog::record;
+use crate::commitlog::record::{self, Origin, RecordKind};
 use crate::commitlog::segments::Segments;
 use crate::consume_queue::{QueueEntry, Queues};
 use crate::dispatch::{Applier, Dispatcher};
@@ -26,8 +26,9 @@ use crate::io::threads::ThreadsBackend;
 use crate::io::{DirLock, IoBackend, Wait};
 use crate::open::{self, Opened};
 use crate::options::{Drivers, EngineOptions, Flush};
-use crate::read::{Fetch, FetchOutcome, FetchStatus, Message, QueueRange};
+use crate::read::{Fetch, FetchOutcome, FetchStatus, Message, Payload, QueueRange};
 use crate::retention::Retention;
+use crate::table::{Fetched, HeadView, Held, Snapshot, TableEntry, Visible};
 use crate::units::{Epoch, Lsn, QueueOffset, to_u64};
 
 /// What was found and chosen at open.
@@ -117,7 +118,8 @@ struct Inner {
     housekeeper: Arc<Mutex<Housekeeper>>,
     segments: Arc<Segments>,
     queues: Arc<Queues>,
-    reader: LogReader,
+    table: Arc<Visible>,
+    reader: Arc<LogReader>,
     retention: Arc<Mutex<Retention>>,
     watch_count: Arc<AtomicUsize>,
     signals: Arc<Signals>,
@@ -169,7 +171,7 @@ impl Engine {
     ) -> Result<Engine, OpenError> {
         let begun = clock.monotonic();
         let opened = open::open(&backend, dir, &options, backend.new_identity())?;
-        let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, queues } = opened;
+        let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, queues, table } = opened;
         options.segment_bytes = manifest.geometry.segment_bytes;
         options.tail = manifest.geometry.tail;
         options.validate()?;
@@ -180,6 +182,7 @@ impl Engine {
         let heads = known.iter().map(|queue| QueueHead {
             next: queues.state(queue.id()).range().max,
             latest: found.latest.get(queue.id() as usize).copied().flatten(),
+            dropped: queues.find(queue.name()).is_none_or(|current| current.id() != queue.id()),
         });
         let sequencer = Arc::new(Mutex::new(Sequencer {
             tail,
@@ -189,6 +192,8 @@ impl Engine {
             history: manifest.history.clone(),
             store_time_ms: found.store_time_ms,
             queues: heads.collect(),
+            head: HeadView::default(),
+            closed_below: manifest.start,
             geometry: manifest.geometry,
             buffer_bytes: options.buffer_bytes,
             buffer: Arc::clone(&buffer),
@@ -217,17 +222,22 @@ impl Engine {
         let io_error = |what| move |source| OpenError::Io { what, path: dir.to_path_buf(), source };
         let io = backend.queue(depth).map_err(io_error("setting up the commit queue for"))?;
         let watch_count = Arc::new(AtomicUsize::new(0));
-        let applier = Applier::new(Arc::clone(&queues), options.broken());
-        let dispatcher = Dispatcher::new(
+        let named = Arc::clone(&sequencer);
+        let registered = Box::new(move |queue: &Queue| register(&mut named.lock().expect(LOCKED), queue));
+        let applier = Applier::new(Arc::clone(&queues), Arc::clone(&table), registered, options.broken());
+        let dispatcher = Arc::new(Mutex::new(Dispatcher::new(
             applier,
             Arc::clone(&buffer),
             Arc::clone(&marks),
             manifest.geometry,
             Arc::clone(&watch_count),
-        );
+        )));
+        let (bytes, files, progress) = (Arc::clone(&buffer), Arc::clone(&segments), Arc::clone(&marks));
+        let reader = Arc::new(LogReader::new(bytes, files, progress, options.broken()));
         let signals = Signals::new();
         let retention = Arc::new(Mutex::new(Retention::default()));
         let (woken, hurried, writer_hurried) = (Arc::clone(&signals), Arc::clone(&signals), Arc::clone(&writer_shared));
+        let (caught_up, caught_up_marks) = (Arc::clone(&dispatcher), Arc::clone(&marks));
         let housekeeper = Housekeeper::new(Parts {
             backend: Arc::clone(&backend),
             dir: dir.to_path_buf(),
@@ -236,6 +246,9 @@ impl Engine {
             segments: Arc::clone(&segments),
             sequencer: Arc::clone(&sequencer),
             queues: Arc::clone(&queues),
+            table: Arc::clone(&table),
+            reader: Arc::clone(&reader),
+            catch_up: Box::new(move || catch_up(&caught_up, &caught_up_marks)),
             retention: Arc::clone(&retention),
             retain_bytes: options.retain_bytes,
             spare_count: to_u64(options.spare_count),
@@ -268,17 +281,18 @@ impl Engine {
         };
         tracing::info!(dir = %dir.display(), %epoch, backend = %info.backend, recovery = %info.recovery, "log open");
         let inner = Arc::new(Inner {
-            reader: LogReader::new(Arc::clone(&buffer), Arc::clone(&segments), Arc::clone(&marks), options.broken()),
+            reader,
             info,
             clock,
             marks,
             sequencer,
             committer: Arc::new(Mutex::new(Committer { writer, io })),
             writer_shared,
-            dispatcher: Arc::new(Mutex::new(dispatcher)),
+            dispatcher,
             housekeeper: Arc::new(Mutex::new(housekeeper)),
             segments,
             queues,
+            table,
             retention,
             watch_count,
             signals,
@@ -393,18 +407,13 @@ impl Engine {
     /// When another thread panicked inside the engine.
     pub fn queue(&self, name: &[u8]) -> Result<Queue, AppendError> {
         let inner = &*self.inner;
-        let queue = inner.queues.intern(name, |queue| {
-            let mut sequencer = inner.sequencer.lock().expect(LOCKED);
-            debug_assert_eq!(sequencer.queues.len(), queue.id() as usize);
-            sequencer.queues.push(QueueHead::default());
-        })?;
-        Ok(queue)
+        Ok(inner.queues.intern(name, |queue| register(&mut inner.sequencer.lock().expect(LOCKED), queue))?)
     }
 
-    /// Every queue known, in the order of their names.
+    /// Every queue known and not dropped, in the order of their names.
     #[must_use]
     pub fn queues(&self) -> Vec<Queue> {
-        let mut all = self.inner.queues.all();
+        let mut all = self.inner.queues.current();
         all.sort_by(|one, other| one.name().cmp(other.name()));
         all
     }
@@ -425,6 +434,7 @@ impl Engine {
     /// Nothing of the batch is stored. After [`AppendError::Full`] the same batch may be tried again.
     pub fn try_append(&self, batch: &mut WriteBatch) -> Result<Ticket, AppendError> {
         batch.seal();
+        let _holds = self.inner.hold(std::slice::from_ref(batch))?;
         let outcome = self.inner.append_now(batch)?;
         self.inner.appended(outcome.end_lsn);
         Ok(Ticket::new(outcome, Arc::clone(&self.inner.marks), Arc::clone(&self.inner.clock)))
@@ -477,14 +487,19 @@ impl Engine {
     /// When another thread panicked inside the engine.
     pub fn append_all(&self, batches: &mut [WriteBatch], out: &mut Vec<AppendOutcome>) -> Result<usize, AppendError> {
         batches.iter_mut().for_each(WriteBatch::seal);
+        let _holds = self.inner.hold(batches)?;
         let wall_ms = self.inner.clock.wall_ms();
         let mut refused = None;
+        let mut dropped = Vec::new();
         let (count, end) = {
             let mut sequencer = self.inner.sequencer.lock().expect(LOCKED);
             let mut count = 0;
             for batch in &*batches {
                 match sequencer.append(batch, wall_ms) {
-                    Ok(outcome) => out.push(outcome),
+                    Ok(outcome) => {
+                        dropped.extend(dropped_queues(batch, &outcome));
+                        out.push(outcome);
+                    }
                     Err(AppendError::Full { .. }) => break,
                     Err(error) => {
                         refused = Some(error);
@@ -496,6 +511,7 @@ impl Engine {
             sequencer.publish();
             (count, sequencer.next)
         };
+        self.inner.drop_queues(dropped);
         self.inner.appended(end);
         refused.map_or(Ok(count), Err)
     }
@@ -503,8 +519,17 @@ impl Engine {
     fn append_waiting(&self, batch: &mut WriteBatch) -> Result<AppendOutcome, AppendError> {
         batch.seal();
         let inner = &*self.inner;
+        let _holds = inner.hold(std::slice::from_ref(batch))?;
         loop {
             match inner.append_now(batch) {
+                // The answer is final once what it rests on is.
+                Err(AppendError::Rejected(rejection)) => {
+                    return match inner.marks.wait(Watermark::Acked, rejection.rests_on, &*inner.clock, None) {
+                        Err(WaitError::Fenced(fenced)) => Err(fenced.into()),
+                        Err(WaitError::Closing) => Err(AppendError::Closing),
+                        Ok(()) | Err(WaitError::TimedOut) => Err(rejection.into()),
+                    };
+                }
                 Err(AppendError::Full { .. }) => {
                     let end = inner.marks.assigned();
                     let written = inner.marks.load(Watermark::Written);
@@ -620,7 +645,14 @@ impl Engine {
                     break;
                 }
                 match inner.message(fetch, &entry, outcome.next) {
-                    Ok(Some(message)) => outcome.messages.push(message),
+                    // A link shows only now how much it brings.
+                    Ok(Some(message)) if bytes + message.size() > fetch.bytes_max && !outcome.messages.is_empty() => {
+                        break;
+                    }
+                    Ok(Some(message)) => {
+                        bytes += message.size();
+                        outcome.messages.push(message);
+                    }
                     Ok(None) if outcome.messages.is_empty() => {
                         outcome.status = FetchStatus::NeedsDisk;
                         outcome.next = fetch.from;
@@ -635,7 +667,6 @@ impl Engine {
                     Err(error) if outcome.messages.is_empty() => return Err(error),
                     Ok(None) | Err(_) => break,
                 }
-                bytes += entry.size as usize;
             }
             outcome.next = QueueOffset(outcome.next.0 + 1);
         }
@@ -658,14 +689,54 @@ impl Engine {
         let (header, entry) = inner.reader.locate(lsn)?;
         let bytes = inner.reader.record(lsn, entry.len, true)?.ok_or(ReadError::NotFound(lsn))?;
         let record = record::parse(&bytes).map_err(|error| inner.reader.damage(lsn, error.to_string()))?;
-        let queue = match record.kind {
-            record::RecordKind::Append => inner.queues.find(record.queue_name),
-            _ => None,
-        };
-        let queue = queue.ok_or(ReadError::NotFound(lsn))?;
+        if !matches!(record.kind, RecordKind::Append | RecordKind::Link) {
+            return Err(ReadError::NotFound(lsn));
+        }
+        let queue = inner.queues.find_incarnation(record.name, record.incarnation).ok_or(ReadError::NotFound(lsn))?;
         let found = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
-        Message::new(&queue, entry.queue_offset, &found, bytes)
+        let origin = match inner.payload(record.origin(lsn), true)? {
+            Payload::Origin(lsn, bytes) => Some((lsn, bytes)),
+            Payload::Own | Payload::OnDisk => None,
+        };
+        Message::new(&queue, entry.queue_offset, &found, bytes, origin)
             .map_err(|error| inner.reader.damage(lsn, error.to_string()))
+    }
+
+    /// What a link or a table entry refers to the message at `lsn` by. May read from the disk.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    pub fn reference(&self, lsn: Lsn) -> Result<MessageRef, ReadError> {
+        let inner = &*self.inner;
+        inner.catch_up();
+        if lsn >= inner.marks.load(Watermark::Dispatched) {
+            return Err(ReadError::NotFound(lsn));
+        }
+        let (_, entry) = inner.reader.locate(lsn)?;
+        let bytes = inner.reader.record(lsn, entry.len, true)?.ok_or(ReadError::NotFound(lsn))?;
+        let record = record::parse(&bytes).map_err(|error| inner.reader.damage(lsn, error.to_string()))?;
+        let origin = match record.kind {
+            RecordKind::Append => Some(Origin { lsn, size: entry.len }),
+            _ => record.origin(lsn),
+        };
+        let origin = origin.ok_or(ReadError::NotFound(lsn))?;
+        Ok(MessageRef { lsn, origin, opening: inner.queues.opening() })
+    }
+
+    /// The table's entry of this key, as far as it is acknowledged.
+    ///
+    /// # Errors
+    /// When it has to be read from the disk and cannot be.
+    pub fn get(&self, key: &[u8]) -> Result<Option<TableEntry>, ReadError> {
+        self.inner.catch_up();
+        Ok(self.inner.table.get(key))
+    }
+
+    /// The table as it is now, for more than one look.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.catch_up();
+        Snapshot::new(Arc::clone(&self.inner.table))
     }
 
     /// The smallest readable offset whose store time is at least `store_time_ms`; the queue's end when there is none.
@@ -704,7 +775,8 @@ impl Engine {
             let mut retention = inner.retention.lock().expect(LOCKED);
             retention.released = retention.released.max(lsn);
             let (durable, dispatched) = (inner.marks.load(Watermark::Durable), inner.marks.load(Watermark::Dispatched));
-            retention.target(geometry, from, dispatched.min(durable), inner.marks.assigned(), None)
+            let lowest = |start| inner.table.lowest_target(start);
+            retention.target(geometry, from, dispatched.min(durable), inner.marks.assigned(), None, lowest)
         };
         inner.signals.housekeeping.wake();
         Ok(ReleaseOutcome { start, segments: start.since(from) / geometry.data_bytes() })
@@ -790,13 +862,93 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// Keys that are kept in the head view for batches on their way; given back when dropped.
+struct Holds<'a> {
+    sequencer: &'a Mutex<Sequencer>,
+    held: Vec<Held>,
+}
+
+impl Drop for Holds<'_> {
+    fn drop(&mut self) {
+        if !self.held.is_empty() {
+            self.sequencer.lock().unwrap_or_else(PoisonError::into_inner).release(&self.held);
+        }
+    }
+}
+
+/// The queues that a batch drops, with where it says so.
+fn dropped_queues(batch: &WriteBatch, outcome: &AppendOutcome) -> Vec<(u32, Lsn)> {
+    let records = batch.records.iter().zip(outcome.positions());
+    let dropped = records.filter(|(record, _)| record.kind == RecordKind::DropQueue);
+    dropped.filter_map(|(record, position)| Some((record.queue_id?, position.lsn))).collect()
+}
+
+/// A new queue's place at the head of the log.
+fn register(sequencer: &mut Sequencer, queue: &Queue) {
+    debug_assert_eq!(sequencer.queues.len(), queue.id() as usize);
+    sequencer.queues.push(QueueHead::default());
+}
+
+/// Brings queues and table up to what was acknowledged when this was called.
+fn catch_up(dispatcher: &Mutex<Dispatcher>, marks: &Marks) {
+    let acked = marks.acked();
+    while marks.load(Watermark::Dispatched) < acked && dispatcher.lock().expect(LOCKED).step() {}
+}
+
 impl Inner {
     fn append_now(&self, batch: &WriteBatch) -> Result<AppendOutcome, AppendError> {
         let wall_ms = self.clock.wall_ms();
         let mut sequencer = self.sequencer.lock().expect(LOCKED);
         let outcome = sequencer.append(batch, wall_ms)?;
         sequencer.publish();
+        drop(sequencer);
+        self.drop_queues(dropped_queues(batch, &outcome));
         Ok(outcome)
+    }
+
+    /// Fetches what the batches' preconditions ask for, and keeps it known until the holds are dropped.
+    fn hold(&self, batches: &[WriteBatch]) -> Result<Holds<'_>, AppendError> {
+        let mut holds = Holds { sequencer: &self.sequencer, held: Vec::new() };
+        if batches.iter().all(|batch| batch.preconditions.is_empty()) {
+            return Ok(holds);
+        }
+        let keys: Vec<_> = {
+            let mut sequencer = self.sequencer.lock().expect(LOCKED);
+            batches.iter().flat_map(|batch| sequencer.hold(batch)).collect()
+        };
+        let missing: Vec<bool> = keys.iter().map(|(_, missing)| *missing).collect();
+        holds.held = keys.into_iter().map(|(key, _)| Held { key, fetched: None }).collect();
+        for (held, missing) in holds.held.iter_mut().zip(missing) {
+            if missing {
+                // From the hold on every change shows in the head view, so what is found here is the newest there was before it.
+                let entry = self.table.get(&held.key);
+                let (latest, value) = entry.map_or((None, None), |entry| (Some(entry.lsn), Some(entry.value)));
+                held.fetched = Some(Fetched { latest, value });
+            }
+        }
+        self.sequencer.lock().expect(LOCKED).fill(&holds.held);
+        Ok(holds)
+    }
+
+    /// Lets the names of dropped queues stand for their next incarnations.
+    fn drop_queues(&self, dropped: Vec<(u32, Lsn)>) {
+        for (id, lsn) in dropped {
+            let queue = self.queues.get(id);
+            let next = self.queues.drop_incarnation(&queue, |queue| {
+                register(&mut self.sequencer.lock().expect(LOCKED), queue);
+            });
+            match next {
+                // This record is what says that there was an incarnation before.
+                Ok(next) => {
+                    let mut sequencer = self.sequencer.lock().expect(LOCKED);
+                    let head = &mut sequencer.queues[next.id() as usize];
+                    head.latest = head.latest.max(Some(lsn));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a dropped queue's name cannot be used again before the next open")
+                }
+            }
+        }
     }
 
     /// Wakes those who wait for the log to reach `end`.
@@ -812,10 +964,8 @@ impl Inner {
         }
     }
 
-    /// Brings the queues up to what was acknowledged when this was called.
     fn catch_up(&self) {
-        let acked = self.marks.acked();
-        while self.marks.load(Watermark::Dispatched) < acked && self.dispatcher.lock().expect(LOCKED).step() {}
+        catch_up(&self.dispatcher, &self.marks);
     }
 
     fn message(
@@ -825,8 +975,21 @@ impl Inner {
         offset: QueueOffset,
     ) -> Result<Option<Message>, ReadError> {
         let Some(bytes) = self.reader.record(entry.lsn, entry.size, fetch.from_disk)? else { return Ok(None) };
-        let message = Message::new(fetch.queue, offset, entry, bytes);
+        let origin = record::parse(&bytes).ok().and_then(|record| record.origin(entry.lsn));
+        let origin = match self.payload(origin, fetch.from_disk)? {
+            Payload::OnDisk => return Ok(None),
+            Payload::Own => None,
+            Payload::Origin(lsn, bytes) => Some((lsn, bytes)),
+        };
+        let message = Message::new(fetch.queue, offset, entry, bytes, origin);
         message.map(Some).map_err(|error| self.reader.damage(entry.lsn, error.to_string()))
+    }
+
+    /// The bytes of a link's origin, where there is one.
+    fn payload(&self, origin: Option<Origin>, from_disk: bool) -> Result<Payload, ReadError> {
+        let Some(origin) = origin else { return Ok(Payload::Own) };
+        let bytes = self.reader.record(origin.lsn, origin.size, from_disk)?;
+        Ok(bytes.map_or(Payload::OnDisk, |bytes| Payload::Origin(origin.lsn, bytes)))
     }
 }
 

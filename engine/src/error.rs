@@ -105,6 +105,51 @@ pub struct TooLarge {
     pub max: u64,
 }
 
+/// Why an operation could not be added to a batch.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// A part, or the batch, is too large; the caller must change it.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// A table key of no bytes.
+    #[error("a table key is empty")]
+    EmptyKey,
+    /// A table key that begins with the byte 0.
+    #[error("table keys that begin with the byte 0 are the engine's own")]
+    ReservedKey,
+    /// A target that names no message of this batch.
+    #[error("operation {0} of the batch appends or links no message")]
+    NoSuchRecord(usize),
+}
+
+/// A precondition that did not hold. It rests on what may not be durable yet: the answer is final once `rests_on` is acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("precondition {index} of the batch does not hold: {found}; this rests on the log up to LSN {rests_on}")]
+pub struct Rejection {
+    /// Its place among the batch's preconditions, counted from 0.
+    pub index: usize,
+    /// What was found in its place.
+    pub found: Found,
+    /// The rejection counts once the log is acknowledged up to here.
+    pub rests_on: Lsn,
+}
+
+/// What a precondition met.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Found {
+    /// The key has no entry.
+    #[error("the key has no entry")]
+    Absent,
+    /// The key has an entry with this value.
+    #[error("the key has a value of {len} bytes", len = .0.len())]
+    Value(Arc<[u8]>),
+    /// The queue's next message gets this offset.
+    #[error("the queue's next offset is {0}")]
+    Next(QueueOffset),
+}
+
 /// Why a batch was not appended. Nothing of it is stored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -118,6 +163,18 @@ pub enum AppendError {
     /// It names a queue that was asked of another engine, or of this directory's opening before this one.
     #[error("the batch names a queue of another engine or of an earlier opening; ask this engine for it")]
     ForeignQueue,
+    /// It names a queue that was dropped; ask the engine for the queue of that name again.
+    #[error("the batch names a queue that was dropped; ask for the queue of that name again")]
+    Dropped,
+    /// It refers to a message that is no longer retained.
+    #[error("the batch refers to LSN {0}, which is no longer retained")]
+    TargetGone(Lsn),
+    /// A precondition does not hold.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// What a precondition asks for could not be read.
+    #[error("a precondition could not be judged: {0}")]
+    Unjudged(Arc<ReadError>),
     /// The buffer is full; the caller may try again when the written watermark has moved.
     #[error("the log buffer is full: {waiting} bytes wait to be written, {max} are taken")]
     Full {

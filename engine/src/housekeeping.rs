@@ -6,17 +6,21 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::batch::Queue;
+use crate::batch::{Queue, WriteBatch};
 use crate::clock::Clock;
 use crate::commit::sequencer::Sequencer;
 use crate::commit::watermark::{Marks, Watermark};
+use crate::commitlog::frame;
 use crate::commitlog::manifest::Manifest;
+use crate::commitlog::reader::LogReader;
+use crate::commitlog::record::{self, RecordKind};
 use crate::commitlog::segments::{HalfMade, Segments};
 use crate::consume_queue::Queues;
-use crate::error::Fenced;
+use crate::error::{Fenced, ReadError};
 use crate::io::{AlignedBuf, IoBackend, is_full};
 use crate::limits;
 use crate::retention::Retention;
+use crate::table::{Fetched, Held, Visible};
 use crate::units::{Lsn, to_u64, to_usize};
 
 /// A segment that is being filled with zeros.
@@ -25,10 +29,14 @@ struct Filling {
     at: u64,
 }
 
-/// A release under way: the counters are appended, the rest waits until they are durable.
-struct Releasing {
-    start: Lsn,
-    durable_at: Lsn,
+/// A release under way.
+enum Releasing {
+    /// What the segments below `start` say last of table entries is said again; they are read up to `at`.
+    Entries { start: Lsn, at: Lsn },
+    /// What they say last of queues is said again.
+    Counters { start: Lsn },
+    /// All is said; it waits to be durable, and for everything before it to be known to the table.
+    Settling { start: Lsn, end: Lsn },
 }
 
 /// The state machine.
@@ -48,6 +56,8 @@ struct State {
     seen_at: Duration,
     /// The end at which there was nothing left to mark.
     rested: Lsn,
+    /// Segments could not be released; tried again when this time is reached.
+    release_at: Duration,
     /// No segment could be made ahead; tried again when this time is reached.
     retry_at: Duration,
 }
@@ -61,6 +71,8 @@ pub(crate) struct Parts {
     pub(crate) segments: Arc<Segments>,
     pub(crate) sequencer: Arc<Mutex<Sequencer>>,
     pub(crate) queues: Arc<Queues>,
+    pub(crate) table: Arc<Visible>,
+    pub(crate) reader: Arc<LogReader>,
     pub(crate) retention: Arc<Mutex<Retention>>,
     pub(crate) manifest: Manifest,
     pub(crate) retain_bytes: Option<u64>,
@@ -68,6 +80,8 @@ pub(crate) struct Parts {
     pub(crate) sync_names: bool,
     /// Told where the log ends after something was appended here.
     pub(crate) appended: Box<dyn Fn(Lsn) + Send>,
+    /// Brings queues and table up to what is acknowledged.
+    pub(crate) catch_up: Box<dyn Fn() + Send>,
     /// Asks for everything up to there to become durable soon.
     pub(crate) hurry: Box<dyn Fn(Lsn) + Send>,
 }
@@ -140,42 +154,126 @@ impl Housekeeper {
         let settled = marks.load(Watermark::Dispatched).min(marks.load(Watermark::Durable));
         let retention = self.parts.retention.lock().expect("the retention rules are intact");
         let geometry = self.parts.segments.geometry();
-        retention.target(geometry, marks.start(), settled, marks.assigned(), self.parts.retain_bytes)
+        let lowest = |start| self.parts.table.lowest_target(start);
+        retention.target(geometry, marks.start(), settled, marks.assigned(), self.parts.retain_bytes, lowest)
     }
 
     fn release(&mut self) -> io::Result<Duration> {
-        if let Some(releasing) = &self.state.releasing {
-            if self.parts.marks.load(Watermark::Durable) < releasing.durable_at {
-                return Ok(Duration::from_millis(1));
+        match self.state.releasing.take() {
+            None => self.begin_release(),
+            Some(Releasing::Entries { start, at }) if at < start => {
+                let next = match self.restate_entries(start, at) {
+                    Ok(next) => next,
+                    Err(why) => {
+                        tracing::warn!(%why, lsn = %at, "segments cannot be released");
+                        self.open_again();
+                        self.state.release_at = self.parts.clock.monotonic() + limits::RELEASE_RETRY;
+                        return Ok(limits::HOUSEKEEPING_INTERVAL);
+                    }
+                };
+                self.state.releasing = Some(Releasing::Entries { start, at: next });
+                Ok(if next == at { Duration::from_millis(1) } else { Duration::ZERO })
             }
-            let start = releasing.start;
-            self.state.releasing = None;
-            // A pin that was set meanwhile holds; the counters that were restated do no harm.
-            if self.target() >= start {
-                self.finish_release(start)?;
+            Some(Releasing::Entries { start, .. } | Releasing::Counters { start }) => {
+                let queues: Vec<Queue> = self.parts.queues.all();
+                let wall_ms = self.parts.clock.wall_ms();
+                let mut sequencer = self.parts.sequencer.lock().expect("the append lock is intact");
+                let all_restated = sequencer.restate_counters(&queues, start, wall_ms);
+                let end = sequencer.next;
+                drop(sequencer);
+                (self.parts.hurry)(end);
+                // A full buffer puts it off.
+                let done = matches!(all_restated, Ok(true));
+                self.state.releasing =
+                    Some(if done { Releasing::Settling { start, end } } else { Releasing::Counters { start } });
+                Ok(if done { Duration::ZERO } else { Duration::from_millis(1) })
             }
-            return Ok(Duration::ZERO);
+            Some(Releasing::Settling { start, end }) => {
+                (self.parts.catch_up)();
+                let marks = &self.parts.marks;
+                if marks.load(Watermark::Durable).min(marks.load(Watermark::Dispatched)) < end {
+                    self.state.releasing = Some(Releasing::Settling { start, end });
+                    return Ok(Duration::from_millis(1));
+                }
+                // A pin that was set meanwhile, or a reference, holds; what was restated does no harm.
+                if self.target() >= start {
+                    self.finish_release(start)?;
+                } else {
+                    self.open_again();
+                }
+                Ok(Duration::ZERO)
+            }
         }
+    }
+
+    fn begin_release(&mut self) -> io::Result<Duration> {
         let target = self.target();
         let current = self.parts.marks.start();
-        if target > current && self.parts.segments.find(target).is_some() && !self.parts.marks.is_closing() {
-            let queues: Vec<Queue> = self.parts.queues.all();
-            let wall_ms = self.parts.clock.wall_ms();
-            let mut sequencer = self.parts.sequencer.lock().expect("the append lock is intact");
-            let all_restated = sequencer.restate_counters(&queues, target, wall_ms);
-            let durable_at = sequencer.next;
-            drop(sequencer);
-            (self.parts.hurry)(durable_at);
-            // A full buffer puts it off.
-            if !matches!(all_restated, Ok(true)) {
-                return Ok(Duration::from_millis(1));
-            }
-            self.state.releasing = Some(Releasing { start: target, durable_at });
+        if target > current
+            && self.parts.segments.find(target).is_some()
+            && !self.parts.marks.is_closing()
+            && self.parts.clock.monotonic() >= self.state.release_at
+        {
+            // From here on nothing new can refer to what goes: what does so already is known once this is dispatched.
+            self.parts.sequencer.lock().expect("the append lock is intact").closed_below = target;
+            self.state.releasing = Some(Releasing::Entries { start: target, at: current });
             return Ok(Duration::ZERO);
         }
         let keep = to_usize(self.parts.spare_count + 1);
         let more = self.parts.segments.drop_surplus(keep)?;
         Ok(if more { Duration::from_millis(5) } else { limits::HOUSEKEEPING_INTERVAL })
+    }
+
+    fn open_again(&self) {
+        let start = self.parts.marks.start();
+        self.parts.sequencer.lock().expect("the append lock is intact").closed_below = start;
+    }
+
+    /// Appends again what the next frames from `at` on say last of table entries; returns where to go on.
+    fn restate_entries(&mut self, start: Lsn, at: Lsn) -> Result<Lsn, ReadError> {
+        let geometry = self.parts.segments.geometry();
+        let (mut at, mut read, began) = (at, 0, at);
+        let mut batch = WriteBatch::new();
+        let mut held = Vec::new();
+        while at < start && read < limits::RESTATE_READ_BYTES {
+            let end = geometry.segment_end(at);
+            if end.since(at) < to_u64(frame::FRAME_HEADER_BYTES) {
+                at = end;
+                continue;
+            }
+            let (header, bytes) = self.parts.reader.frame(at)?;
+            // What one frame says fits one frame again; what two say may not.
+            if !held.is_empty() && batch.frame_bytes() + u64::from(header.frame_len) > limits::RESTATE_BATCH_BYTES {
+                break;
+            }
+            read += u64::from(header.frame_len);
+            for (lsn, _, record) in record::of_frame(&header, &bytes) {
+                if record.kind != RecordKind::Put {
+                    continue;
+                }
+                let Some(entry) = self.parts.table.get(record.name).filter(|entry| entry.lsn == lsn) else { continue };
+                let pushed = batch.push_restated(record.name, &entry.value, entry.target, lsn);
+                pushed.expect("what one frame says fits one frame again");
+                let fetched = Fetched { latest: Some(lsn), value: Some(entry.value) };
+                held.push(Held { key: Arc::from(record.name), fetched: Some(fetched) });
+            }
+            at = at.plus(u64::from(header.frame_len));
+        }
+        if held.is_empty() {
+            return Ok(at);
+        }
+        let wall_ms = self.parts.clock.wall_ms();
+        let mut sequencer = self.parts.sequencer.lock().expect("the append lock is intact");
+        for held in &held {
+            sequencer.head.hold(&held.key);
+        }
+        let appended = sequencer.restate_entries(batch, &held, wall_ms);
+        sequencer.release(&held);
+        let end = sequencer.next;
+        drop(sequencer);
+        (self.parts.appended)(end);
+        // A full buffer puts it off, and a fenced or closing log for good.
+        Ok(if appended.is_ok() { at } else { began })
     }
 
     fn finish_release(&mut self, start: Lsn) -> io::Result<()> {
@@ -195,6 +293,7 @@ impl Housekeeper {
         for queue in self.parts.queues.states() {
             queue.release(start);
         }
+        self.parts.table.release_links(start);
         self.parts.segments.retire(start);
         Ok(())
     }

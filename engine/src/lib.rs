@@ -40,7 +40,7 @@
 //! |---|---|
 //! | [`engine`] | opening, appending, reading, closing: wiring |
 //! | [`commit`] | the append lock, the log buffer, the one writer, watermarks, tickets |
-//! | `dispatch`, [`consume_queue`] | from the log to queues |
+//! | `dispatch`, [`consume_queue`], [`table`] | from the log to queues and table |
 //! | `recovery`, `retention`, `housekeeping` | the log's end after a crash; its beginning; segments ahead of need |
 //! | [`commitlog`] | frames, records, segments, the manifest: bytes on disk (`engine/docs/format.md`) |
 //! | [`io`] | the seam: `io_uring`, plain system calls, or the simulated disk |
@@ -64,13 +64,17 @@ pub mod options;
 pub mod read;
 mod recovery;
 mod retention;
+pub mod table;
 pub mod units;
 
-pub use batch::{Append, AppendOutcome, Queue, RecordPosition, WriteBatch};
+pub use batch::{
+    Append, AppendOutcome, Link, MessageRef, Precondition, Put, Queue, RecordIndex, RecordPosition, Target, WriteBatch,
+};
 pub use clock::{Clock, SystemClock};
 pub use commit::{Subscription, Ticket, Watcher, Watermark, Watermarks};
 pub use engine::{AppendOrWaitError, Engine, EngineInfo, EngineStats, ReleaseOutcome};
-pub use error::{AppendError, Fenced, OpenError, ReadError, ReleaseError, TooLarge, WaitError};
+pub use error::{AppendError, BatchError, Fenced, OpenError, ReadError, Rejection, ReleaseError, TooLarge, WaitError};
 pub use options::{BackendChoice, EngineOptions, Flush, Tail};
 pub use read::{Fetch, FetchOutcome, FetchStatus, Message, QueueRange};
+pub use table::{Snapshot, TableEntry};
 pub use units::{Epoch, Lsn, QueueOffset};

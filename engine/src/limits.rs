@@ -20,12 +20,24 @@ pub const QUEUE_NAME_BYTES_MAX: usize = 1024;
 pub const KEYS_BYTES_MAX: usize = u16::MAX as usize;
 /// Attributes of one message.
 pub const ATTRIBUTES_BYTES_MAX: usize = u16::MAX as usize;
+/// Bytes of a table key.
+pub const TABLE_KEY_BYTES_MAX: usize = 1024;
+/// Bytes of a table value: the table is for small state.
+pub const TABLE_VALUE_BYTES_MAX: usize = 16 << 10;
+/// Preconditions of one batch.
+pub const PRECONDITIONS_MAX: usize = 1024;
 /// Queues of one engine.
 pub const QUEUE_COUNT_MAX: usize = 1 << 20;
 /// Queue counters restated by one batch: with names of the largest size they fit the smallest segment.
 pub const COUNTERS_PER_BATCH: usize = 24;
 /// Such batches appended at one time, with the append lock held.
 pub const COUNTER_BATCHES_PER_STEP: usize = 8;
+/// Bytes of segments on their way out that are read in one step for what must be said again.
+pub const RESTATE_READ_BYTES: u64 = 1 << 20;
+/// Bytes of a batch of restated table entries, unless one frame says more.
+pub const RESTATE_BATCH_BYTES: u64 = 8 << 10;
+/// How long a release waits after what it has to read could not be read.
+pub const RELEASE_RETRY: Duration = Duration::from_secs(60);
 /// Durable writes in flight.
 pub const COMMIT_DEPTH_MAX: usize = 16;
 /// Spare segments kept ready.

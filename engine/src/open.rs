@@ -19,6 +19,7 @@ use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
 use crate::limits;
 use crate::options::EngineOptions;
 use crate::recovery::{Found, Recovery};
+use crate::table::Visible;
 use crate::units::{Epoch, Lsn, align_down, align_up, to_u64, to_usize};
 
 const LOCK_NAME: &str = "LOCK";
@@ -35,6 +36,7 @@ pub(crate) struct Opened {
     /// Bytes of the last block that are on disk already.
     pub(crate) tail_block: Vec<u8>,
     pub(crate) queues: Arc<Queues>,
+    pub(crate) table: Arc<Visible>,
 }
 
 fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
@@ -65,6 +67,7 @@ pub(crate) fn open(
     };
 
     let queues = Arc::new(Queues::new());
+    let table = Arc::new(Visible::default());
     let recovery = Recovery {
         backend: io,
         dir,
@@ -72,6 +75,7 @@ pub(crate) fn open(
         history: &manifest.history,
         files: &files,
         queues: &queues,
+        table: &table,
         broken: options.broken(),
     };
     let found = recovery.run(manifest.start)?;
@@ -96,7 +100,7 @@ pub(crate) fn open(
         manifest.history.cap(limits::EPOCH_HISTORY_MAX);
         store(&manifest)?;
     }
-    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), found, tail_block, queues })
+    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), found, tail_block, queues, table })
 }
 
 fn load_manifest(

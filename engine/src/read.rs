@@ -3,15 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::batch::Queue;
-use crate::commitlog::record::{self, RECORD_HEADER_BYTES, RecordError};
+use crate::batch::{MessageRef, Queue};
+use crate::commitlog::record::{self, Origin, RECORD_HEADER_BYTES, RecordError, RecordKind};
 use crate::consume_queue::QueueEntry;
 use crate::units::{Lsn, QueueOffset};
 
-/// A message as it was appended, with its place.
+/// A message as it stands in its queue. One that a link put there has the link's place, tag, keys and attributes, and the payload of the
+/// message that the link leads to.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// Its own LSN.
+    /// Its own LSN; a link's is not its origin's.
     pub lsn: Lsn,
     /// Its queue's name.
     pub queue_name: Arc<[u8]>,
@@ -21,34 +22,87 @@ pub struct Message {
     pub store_time_ms: u64,
     /// The tag hash.
     pub tag: u32,
+    opening: u32,
     record: Vec<u8>,
     keys: Range<usize>,
     attributes: Range<usize>,
+    /// In `record`, or in the origin's where there is one.
     payload: Range<usize>,
+    origin: Option<(Lsn, Vec<u8>)>,
+}
+
+/// Where the fields of a record stand: keys, attributes, payload.
+fn fields(bytes: &[u8]) -> Result<[Range<usize>; 3], RecordError> {
+    let record = record::parse(bytes)?;
+    let keys = RECORD_HEADER_BYTES + record.name.len();
+    let attributes = keys + record.keys.len();
+    let payload = attributes + record.attributes.len();
+    Ok([keys..attributes, attributes..payload, payload..payload + record.payload.len()])
+}
+
+/// What a record's payload is.
+pub(crate) enum Payload {
+    /// The record's own.
+    Own,
+    /// That of the record here, with these bytes.
+    Origin(Lsn, Vec<u8>),
+    /// Only the disk has it.
+    OnDisk,
 }
 
 impl Message {
+    /// `origin`: where a link leads, with the bytes of the record there.
     pub(crate) fn new(
         queue: &Queue,
         queue_offset: QueueOffset,
         entry: &QueueEntry,
         bytes: Vec<u8>,
+        origin: Option<(Lsn, Vec<u8>)>,
     ) -> Result<Message, RecordError> {
-        let record = record::parse(&bytes)?;
-        let keys = (RECORD_HEADER_BYTES + record.queue_name.len(), record.keys.len());
-        let attributes = (keys.0 + keys.1, record.attributes.len());
-        let payload = (attributes.0 + attributes.1, record.payload.len());
+        let [keys, attributes, own_payload] = fields(&bytes)?;
+        let payload = match &origin {
+            Some((_, origin)) => {
+                let [_, _, payload] = fields(origin)?;
+                if record::parse(origin)?.kind != RecordKind::Append {
+                    return Err(RecordError::Inconsistent("a link that leads to no message"));
+                }
+                payload
+            }
+            None => own_payload,
+        };
         Ok(Message {
             lsn: entry.lsn,
             queue_name: Arc::clone(&queue.name),
             queue_offset,
             store_time_ms: entry.store_time_ms,
             tag: entry.tag,
-            keys: keys.0..keys.0 + keys.1,
-            attributes: attributes.0..attributes.0 + attributes.1,
-            payload: payload.0..payload.0 + payload.1,
+            opening: queue.opening,
+            keys,
+            attributes,
+            payload,
             record: bytes,
+            origin,
         })
+    }
+
+    /// What a link or a table entry refers to this message by.
+    #[must_use]
+    pub fn reference(&self) -> MessageRef {
+        let bytes = self.origin.as_ref().map_or(&self.record, |(_, bytes)| bytes);
+        // Records are bounded by FRAME_BYTES_MAX.
+        let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        MessageRef { lsn: self.lsn, origin: Origin { lsn: self.origin_lsn(), size }, opening: self.opening }
+    }
+
+    /// Where its payload stands: its own LSN, unless a link put it into its queue.
+    #[must_use]
+    pub fn origin_lsn(&self) -> Lsn {
+        self.origin.as_ref().map_or(self.lsn, |(lsn, _)| *lsn)
+    }
+
+    /// Bytes that it takes in memory.
+    pub(crate) fn size(&self) -> usize {
+        self.record.len() + self.origin.as_ref().map_or(0, |(_, bytes)| bytes.len())
     }
 
     /// The keys.
@@ -65,7 +119,8 @@ impl Message {
     /// The caller's bytes.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        &self.record[self.payload.clone()]
+        let bytes = self.origin.as_ref().map_or(&self.record, |(_, bytes)| bytes);
+        &bytes[self.payload.clone()]
     }
 }
 

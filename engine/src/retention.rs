@@ -1,11 +1,9 @@
 //! Which whole segments may go, and the order in which they do.
 //!
 //! Invariants:
-//! 1. Nothing at or above a pin, or above what is dispatched, goes.
-//! 2. Before a segment goes, every queue whose newest record lies in it restates its next offset further on, and that is acknowledged.
+//! 1. Nothing at or above a pin, above what is dispatched, or that a table entry or a retained link refers to, goes.
+//! 2. Before a segment goes, every queue and every table entry whose newest record lies in it is restated further on, and that is durable.
 //! 3. The manifest says, durably, that the log begins later before a file is reused.
-//!
-//! The full rules (ages, table targets, punched segments) come with the table.
 
 use std::collections::BTreeMap;
 
@@ -29,11 +27,19 @@ impl Retention {
         dispatched: Lsn,
         assigned: Lsn,
         retain_bytes: Option<u64>,
+        lowest_target: impl Fn(Lsn) -> Option<Lsn>,
     ) -> Lsn {
         let by_size = retain_bytes.map_or(Lsn::ZERO, |bytes| Lsn(assigned.0.saturating_sub(bytes)));
         let wanted = self.released.max(by_size);
         let pinned = self.pins.values().copied().min().unwrap_or(Lsn::MAX);
-        geometry.base(wanted.min(pinned).min(dispatched)).max(start)
+        let mut target = geometry.base(wanted.min(pinned).min(dispatched));
+        // What is kept for a reference holds links of its own.
+        while target > start
+            && let Some(lowest) = lowest_target(target)
+        {
+            target = geometry.base(lowest);
+        }
+        target.max(start)
     }
 }
 
@@ -48,7 +54,7 @@ mod tests {
         let segment = geometry.data_bytes();
         let mut retention = Retention::default();
         let target = |retention: &Retention, dispatched: u64, retain| {
-            retention.target(geometry, Lsn::ZERO, Lsn(dispatched), Lsn(10 * segment + 5), retain).0
+            retention.target(geometry, Lsn::ZERO, Lsn(dispatched), Lsn(10 * segment + 5), retain, |_| None).0
         };
         assert_eq!(target(&retention, 10 * segment, None), 0);
         assert_eq!(target(&retention, 10 * segment, Some(2 * segment)), 8 * segment);
@@ -57,5 +63,19 @@ mod tests {
         assert_eq!(target(&retention, 3 * segment + 7, None), 3 * segment);
         retention.pins.insert("state".into(), Lsn(segment + 9));
         assert_eq!(target(&retention, 10 * segment, None), segment);
+    }
+
+    #[test]
+    fn references_hold_what_they_refer_to_and_what_that_refers_to() {
+        let geometry = Geometry { segment_bytes: 4096 + 1000 * 4096, tail: Tail::Rewrite };
+        let segment = geometry.data_bytes();
+        let retention = Retention { released: Lsn(9 * segment), ..Retention::default() };
+        let references = |below: Lsn| match below.0 / segment {
+            9 => Some(Lsn(5 * segment + 8)),
+            5 => Some(Lsn(2 * segment + 8)),
+            _ => None,
+        };
+        let target = retention.target(geometry, Lsn::ZERO, Lsn(10 * segment), Lsn(10 * segment), None, references);
+        assert_eq!(target, Lsn(2 * segment));
     }
 }

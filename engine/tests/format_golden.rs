@@ -1,13 +1,18 @@
 //! Are the bytes on disk still the bytes? Each fixture was written once by version 1 of its format (`engine/docs/format.md`).
 #![expect(clippy::unwrap_used, reason = "a failing step ends the test")]
 
+use std::path::Path;
+use std::sync::Arc;
+
+use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::commitlog::frame::{self, FrameKind, FrameStamp, RecordEntry};
 use anchorlog_engine::commitlog::manifest::Manifest;
 use anchorlog_engine::commitlog::record::{self, RecordKind, RecordParts};
 use anchorlog_engine::commitlog::segment::{Geometry, SegmentHeader};
 use anchorlog_engine::consume_queue::QueueEntry;
 use anchorlog_engine::epoch::{EpochHistory, EpochStart};
-use anchorlog_engine::{Epoch, Lsn, QueueOffset, Tail};
+use anchorlog_engine::io::sim::SimDisk;
+use anchorlog_engine::{Append, Engine, EngineOptions, Epoch, Link, Lsn, Put, QueueOffset, Tail, WriteBatch};
 
 /// Hex digits, blanks and line ends left out; `#` begins a comment.
 fn fixture(text: &str) -> Vec<u8> {
@@ -32,7 +37,8 @@ fn frame() -> Vec<u8> {
         &mut body,
         &RecordParts {
             kind: RecordKind::Append,
-            queue_name: b"orders/0",
+            name: b"orders/0",
+            incarnation: 0,
             tag: 2_598_919,
             keys: &[b"order-17"],
             attributes: b"\x01\x02",
@@ -69,7 +75,7 @@ fn a_frame_is_written_and_read_as_ever() {
     let header = frame::decode_header(&bytes, Lsn(4096)).unwrap();
     assert_eq!((header.epoch, header.durable_lsn), (Epoch { term: 1, run: 2 }, Lsn(4000)));
     let record = record::decode(&bytes[frame::header_bytes(1)..]).unwrap();
-    assert_eq!((record.queue_name, record.payload), (&b"orders/0"[..], &b"three anchors"[..]));
+    assert_eq!((record.name, record.payload), (&b"orders/0"[..], &b"three anchors"[..]));
 }
 
 #[test]
@@ -100,4 +106,36 @@ fn a_queue_entry_is_written_and_read_as_ever() {
     let text = include_str!("../../fixtures/log/queue-entry-v1.hex");
     let entry = QueueEntry { lsn: Lsn(4176), size: 72, tag: 2_598_919, store_time_ms: 1_700_000_000_005 };
     check("a queue entry", &entry.encode(), text);
+}
+
+/// One batch with every kind of operation, as the engine puts it on the disk.
+fn batch_frame() -> Vec<u8> {
+    let disk = SimDisk::new(1);
+    let clock = Arc::new(SimClock::default());
+    let options = EngineOptions::default().with_segment_bytes(64 << 10).with_manual_drive();
+    let options = options.with_buffer_bytes(64 << 10).with_cache_bytes(96 << 10).with_chunk_bytes(16 << 10);
+    let engine = Engine::open_with(disk.backend(), clock, Path::new("/log"), options).unwrap();
+    let mut batch = WriteBatch::new();
+    let (half, orders) = (engine.queue(b"half/0").unwrap(), engine.queue(b"orders/0").unwrap());
+    let append =
+        Append { queue: &half, tag: 7, keys: &[b"order-17"], attributes: b"\x01", payload: &[b"three anchors"] };
+    let message = batch.append(&append).unwrap();
+    let target = message.into();
+    batch.link(&Link { queue: &orders, target, tag: 9, keys: &[b"order-17"], attributes: b"\x02" }).unwrap();
+    batch.put(&Put { key: b"txn/17", value: b"committed", target: Some(target) }).unwrap();
+    batch.put(&Put { key: b"offset/1", value: b"\x05", target: None }).unwrap();
+    batch.delete(b"due/17").unwrap();
+    batch.drop_queue(&half).unwrap();
+    let outcome = engine.try_append(&mut batch).unwrap().outcome().clone();
+    while engine.watermarks().durable < outcome.end_lsn {
+        engine.step();
+    }
+    let segment = disk.read(Path::new("/log/00000000000000000000.seg")).unwrap();
+    let at = |lsn: Lsn| usize::try_from(4096 + lsn.0).unwrap();
+    segment[at(outcome.lsn)..at(outcome.end_lsn)].to_vec()
+}
+
+#[test]
+fn every_operation_is_written_as_ever() {
+    check("a batch", &batch_frame(), include_str!("../../fixtures/log/batch-v1.hex"));
 }

@@ -272,6 +272,7 @@ impl Row<'_> {
         let payload: [&[u8]; 2] = [&head, self.payloads.body(stream, sequence)];
         batch
             .append(&Append { queue, tag: 0, keys: &[], attributes: &[], payload: &payload })
+            .map(drop)
             .map_err(|error| PerfError::Append(error.into()))
     }
 

@@ -5,21 +5,22 @@
 //! 2. No frame crosses a segment; a segment's first frame restates the epoch history.
 //! 3. Queue offsets are dense in log order.
 //! 4. A batch is refused before anything of it is copied.
-//! 5. No call here does I/O.
+//! 5. No call here does I/O: preconditions are judged by the head view, for which what is needed was fetched before.
 
 use std::sync::Arc;
 
-use crate::batch::{AppendOutcome, BatchRecord, Queue, RecordPosition, WriteBatch};
+use crate::batch::{AppendOutcome, BatchRecord, Precondition, Queue, RecordPosition, WriteBatch};
 use crate::commit::ring::{LogBuffer, Tail};
 use crate::commit::watermark::{Marks, Watermark};
 use crate::commitlog::frame::{self, FRAME_ENTRY_BYTES, FRAME_HEADER_BYTES, FrameKind, FrameStamp, RecordEntry};
 use crate::commitlog::record::{RecordKind, RecordParts};
 use crate::commitlog::segment::Geometry;
 use crate::epoch::EpochHistory;
-use crate::error::{AppendError, TooLarge};
+use crate::error::{AppendError, Found, Rejection, TooLarge};
 use crate::fault::{Broken, Fault};
 use crate::io::IO_ALIGN;
 use crate::limits;
+use crate::table::{HeadView, Held};
 use crate::units::{Epoch, Lsn, QueueOffset, align_down, align_up, to_u64};
 
 /// A queue as the head of the log sees it.
@@ -29,6 +30,8 @@ pub(crate) struct QueueHead {
     pub(crate) next: QueueOffset,
     /// Where the newest record stands that tells this number; `None` before the first.
     pub(crate) latest: Option<Lsn>,
+    /// This incarnation was dropped: its handles are refused.
+    pub(crate) dropped: bool,
 }
 
 /// What the append lock protects.
@@ -41,6 +44,10 @@ pub(crate) struct Sequencer {
     pub(crate) store_time_ms: u64,
     /// By queue id.
     pub(crate) queues: Vec<QueueHead>,
+    /// The table at the head of the log.
+    pub(crate) head: HeadView,
+    /// Messages below are on their way out: nothing new may refer to them.
+    pub(crate) closed_below: Lsn,
     pub(crate) geometry: Geometry,
     pub(crate) buffer_bytes: u64,
     pub(crate) buffer: Arc<LogBuffer>,
@@ -67,7 +74,7 @@ impl Sequencer {
         if len > max {
             return Err(TooLarge { what: "batch (as a frame of this log's segments)", found: len, max }.into());
         }
-        if batch.opening != Some(self.opening) {
+        if batch.opening.is_some_and(|opening| opening != self.opening) {
             return Err(AppendError::ForeignQueue);
         }
         if let Some(fenced) = self.marks.fenced() {
@@ -90,12 +97,64 @@ impl Sequencer {
         Ok(())
     }
 
-    /// Gives a sealed batch its place. Not yet readable: see [`Sequencer::publish`].
+    /// Gives a sealed batch its place. Not yet readable: see [`Sequencer::publish`]. The keys of its preconditions are held and filled.
     pub(crate) fn append(&mut self, batch: &WriteBatch, wall_ms: u64) -> Result<AppendOutcome, AppendError> {
         self.check(batch)?;
         let len = batch.frame_bytes();
         self.admit(len)?;
+        self.check_references(batch)?;
+        self.judge(batch)?;
         Ok(self.place(batch, wall_ms))
+    }
+
+    /// Queues that were dropped, and messages that are on their way out, are not to be named any more.
+    fn check_references(&self, batch: &WriteBatch) -> Result<(), AppendError> {
+        for record in &batch.records {
+            if record.queue_id.is_some_and(|id| self.queues[id as usize].dropped) {
+                return Err(AppendError::Dropped);
+            }
+            if let Some((lsn, origin)) = record.targets()
+                && lsn.min(origin) < self.closed_below
+            {
+                return Err(AppendError::TargetGone(lsn));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&self, batch: &WriteBatch) -> Result<(), AppendError> {
+        for (index, precondition) in batch.preconditions.iter().enumerate() {
+            let outcome = match precondition {
+                Precondition::Next(queue, next) => {
+                    let head = &self.queues[queue.id as usize];
+                    if head.dropped {
+                        return Err(AppendError::Dropped);
+                    }
+                    let rests_on = if head.latest.is_some() { self.next } else { Lsn::ZERO };
+                    if head.next == *next { Ok(()) } else { Err((Found::Next(head.next), rests_on)) }
+                }
+                of_a_key => self.head.judge(of_a_key),
+            };
+            outcome.map_err(|(found, rests_on)| Rejection { index, found, rests_on })?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the keys of a batch's preconditions in the head view; those that must be fetched for it are returned.
+    pub(crate) fn hold(&mut self, batch: &WriteBatch) -> Vec<(Arc<[u8]>, bool)> {
+        let keys = batch.preconditions.iter().filter_map(Precondition::key);
+        keys.map(|key| (Arc::clone(key), self.head.hold(key))).collect()
+    }
+
+    /// Takes over what was fetched.
+    pub(crate) fn fill(&mut self, held: &[Held]) {
+        held.iter().for_each(|held| self.head.fill(held));
+    }
+
+    /// Gives back what [`Sequencer::hold`] kept.
+    pub(crate) fn release(&mut self, held: &[Held]) {
+        let dispatched = self.marks.load(Watermark::Dispatched);
+        held.iter().for_each(|held| self.head.release(&held.key, dispatched));
     }
 
     fn place(&mut self, batch: &WriteBatch, wall_ms: u64) -> AppendOutcome {
@@ -119,9 +178,23 @@ impl Sequencer {
             }
             self.put_frame(FrameKind::Records, len, &entries, &batch.bytes);
         }
+        self.note_changes(batch, first, &rest);
         self.batches += 1;
         self.records += to_u64(batch.len());
         AppendOutcome { lsn, end_lsn: self.next, store_time_ms: self.store_time_ms, first, rest }
+    }
+
+    /// Shows the batch's table changes to the preconditions that come after it.
+    fn note_changes(&mut self, batch: &WriteBatch, first: RecordPosition, rest: &[RecordPosition]) {
+        if batch.records.iter().all(|record| record.change.is_none()) {
+            return;
+        }
+        let dispatched = self.marks.load(Watermark::Dispatched);
+        for (record, position) in batch.records.iter().zip(std::iter::once(&first).chain(rest)) {
+            if let Some(change) = &record.change {
+                self.head.change(change, position.lsn, self.next, dispatched);
+            }
+        }
     }
 
     fn position(&mut self, record: &BatchRecord, lsn: Lsn) -> RecordPosition {
@@ -131,10 +204,11 @@ impl Sequencer {
                 let head = &mut self.queues[id as usize];
                 let offset = head.next;
                 head.latest = Some(lsn);
-                if record.counts {
+                head.dropped |= record.kind == RecordKind::DropQueue;
+                if record.counts() {
                     head.next = QueueOffset(offset.0 + 1);
                 }
-                offset
+                if head.dropped { QueueOffset(0) } else { offset }
             }
         };
         RecordPosition { lsn, queue_offset }
@@ -233,13 +307,14 @@ impl Sequencer {
         let history = self.history.encode();
         let parts = RecordParts {
             kind: RecordKind::EpochHistory,
-            queue_name: &[],
+            name: &[],
+            incarnation: 0,
             tag: 0,
             keys: &[],
             attributes: &[],
             payload: &[&history],
         };
-        batch.push(None, &parts).expect("a history is bounded by EPOCH_HISTORY_MAX");
+        batch.push_parts(None, &parts).expect("a history is bounded by EPOCH_HISTORY_MAX");
         batch.seal();
         self.put_frame(FrameKind::Records, batch.frame_bytes(), &[batch.entry(0, QueueOffset(0))], &batch.bytes);
     }
@@ -267,7 +342,10 @@ impl Sequencer {
     /// Restates the next offset of given queues whose newest record stands below `start`: a few batches of them at a time. True when
     /// none is left.
     pub(crate) fn restate_counters(&mut self, queues: &[Queue], start: Lsn, wall_ms: u64) -> Result<bool, AppendError> {
-        let stale = |queue: &&Queue| self.queues[queue.id as usize].latest.is_some_and(|latest| latest < start);
+        let stale = |queue: &&Queue| {
+            let head = &self.queues[queue.id as usize];
+            !head.dropped && head.latest.is_some_and(|latest| latest < start)
+        };
         let most = limits::COUNTERS_PER_BATCH * limits::COUNTER_BATCHES_PER_STEP;
         let stale: Vec<&Queue> = queues.iter().filter(stale).take(most).collect();
         // Bounded pieces: a frame must fit the smallest segment.
@@ -283,5 +361,26 @@ impl Sequencer {
             appended?;
         }
         Ok(stale.len() < most)
+    }
+
+    /// Appends table entries again, each only if its latest record is still the one that the batch names; true unless none was.
+    pub(crate) fn restate_entries(
+        &mut self,
+        mut batch: WriteBatch,
+        held: &[Held],
+        wall_ms: u64,
+    ) -> Result<bool, AppendError> {
+        self.fill(held);
+        let head = &self.head;
+        batch.retain(|record| {
+            let change = record.change.as_ref().expect("only entries are restated");
+            change.only_if_latest.is_some_and(|latest| head.is_latest(&change.key, latest))
+        });
+        if batch.is_empty() {
+            return Ok(false);
+        }
+        let appended = self.append(&batch, wall_ms);
+        self.publish();
+        appended.map(|_| true)
     }
 }

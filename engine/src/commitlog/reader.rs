@@ -164,6 +164,27 @@ impl LogReader {
         }
     }
 
+    /// The frame at `at`, its header verified, wherever it lies.
+    pub(crate) fn frame(&self, at: Lsn) -> Result<(FrameHeader, Vec<u8>), ReadError> {
+        let damaged = |error: frame::FrameError| self.damage(at, error.to_string());
+        let mut bytes = Vec::new();
+        self.bytes(at, to_u64(FRAME_HEADER_BYTES), true, &mut bytes)?;
+        let need = frame::header_bytes_needed(&bytes).map_err(damaged)?;
+        let room = self.segments.geometry().segment_end(at).since(at);
+        if to_u64(need) > room {
+            return Err(self.damage(at, "a frame that leaves its segment".into()));
+        }
+        bytes.clear();
+        self.bytes(at, to_u64(need), true, &mut bytes)?;
+        let header = frame::decode_header(&bytes, at).map_err(damaged)?;
+        if u64::from(header.frame_len) > room {
+            return Err(self.damage(at, "a frame that leaves its segment".into()));
+        }
+        bytes.clear();
+        self.bytes(at, u64::from(header.frame_len), true, &mut bytes)?;
+        Ok((header, bytes))
+    }
+
     /// The frame header and the record's size for a record known by its LSN alone. Reads the disk if it must.
     pub(crate) fn locate(&self, lsn: Lsn) -> Result<(FrameHeader, frame::RecordEntry), ReadError> {
         let geometry = self.segments.geometry();

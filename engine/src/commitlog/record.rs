@@ -8,13 +8,24 @@
 //!
 //! ```text
 //!  0  crc u32 (over bytes 4..len) | len u32
-//!  8  frame_offset u32 | kind u8 | flags u8 (zero) | queue_name_len u16
+//!  8  frame_offset u32 | kind u8 | flags u8 | name_len u16
 //! 16  tag u32 | keys_len u16 | attributes_len u16
-//! 24  incarnation u32 (zero) | payload_len u32
-//! 32  queue name | keys, each behind a u16 length | attributes | payload | zeros to a multiple of 8
+//! 24  incarnation u32 | payload_len u32
+//! 32  name | keys, each behind a u16 length | attributes | payload | zeros to a multiple of 8
 //! ```
+//!
+//! | kind | name | attributes | payload |
+//! |---|---|---|---|
+//! | append | queue | the caller's | the caller's |
+//! | queue counter | queue | | next offset u64 |
+//! | epoch history | | | entries |
+//! | link | queue | the caller's | origin's LSN u64, origin's record length u32 |
+//! | put | table key | nothing, or a target's LSN u64 | value |
+//! | delete | table key | | |
+//! | drop queue | queue | | |
 
-use crate::units::to_usize;
+use crate::commitlog::frame::{self, FrameHeader, FrameKind, RecordEntry};
+use crate::units::{Lsn, to_u64, to_usize};
 
 /// Bytes before the queue name.
 pub const RECORD_HEADER_BYTES: usize = 32;
@@ -28,7 +39,20 @@ pub enum RecordKind {
     QueueCounter,
     /// Restates the epoch history.
     EpochHistory,
+    /// Puts an earlier message into a queue by reference.
+    Link,
+    /// Sets a table entry.
+    Put,
+    /// Removes a table entry.
+    Delete,
+    /// Ends an incarnation of a queue.
+    DropQueue,
 }
+
+/// Flag of a link or put: its target is given in bytes from the first of this record's frame, not as an LSN.
+pub(crate) const TARGET_IN_FRAME: u8 = 1;
+/// Bytes of a link's payload.
+pub(crate) const LINK_PAYLOAD_BYTES: usize = 12;
 
 impl RecordKind {
     pub(crate) const fn code(self) -> u8 {
@@ -36,6 +60,10 @@ impl RecordKind {
             RecordKind::Append => 1,
             RecordKind::QueueCounter => 2,
             RecordKind::EpochHistory => 3,
+            RecordKind::Link => 4,
+            RecordKind::Put => 5,
+            RecordKind::Delete => 6,
+            RecordKind::DropQueue => 7,
         }
     }
 
@@ -44,6 +72,10 @@ impl RecordKind {
             1 => Some(RecordKind::Append),
             2 => Some(RecordKind::QueueCounter),
             3 => Some(RecordKind::EpochHistory),
+            4 => Some(RecordKind::Link),
+            5 => Some(RecordKind::Put),
+            6 => Some(RecordKind::Delete),
+            7 => Some(RecordKind::DropQueue),
             _ => None,
         }
     }
@@ -81,8 +113,12 @@ pub struct Record<'a> {
     pub kind: RecordKind,
     /// Bytes from the frame's first to this record's first.
     pub frame_offset: u32,
-    /// The queue it belongs to; empty for records of no queue.
-    pub queue_name: &'a [u8],
+    /// Whether a target is given relative to the frame; see the module's table.
+    pub flags: u8,
+    /// The queue it belongs to, or the table key; empty for records of neither.
+    pub name: &'a [u8],
+    /// Which of the queues that had this name one after the other.
+    pub incarnation: u32,
     /// The caller's 32-bit tag hash.
     pub tag: u32,
     /// Keys, encoded.
@@ -98,8 +134,10 @@ pub struct Record<'a> {
 pub struct RecordParts<'a> {
     /// What it does.
     pub kind: RecordKind,
-    /// The queue it belongs to.
-    pub queue_name: &'a [u8],
+    /// The queue it belongs to, or the table key.
+    pub name: &'a [u8],
+    /// Which of the queues that had this name one after the other.
+    pub incarnation: u32,
     /// The caller's tag hash.
     pub tag: u32,
     /// Keys.
@@ -119,20 +157,21 @@ pub fn encode(out: &mut Vec<u8>, parts: &RecordParts<'_>) -> usize {
     let narrow = |len: usize| u16::try_from(len).expect("checked against limits").to_le_bytes();
     let keys_len: usize = parts.keys.iter().map(|key| key.len() + 2).sum();
     let payload_len: usize = parts.payload.iter().map(|piece| piece.len()).sum();
-    let len = (RECORD_HEADER_BYTES + parts.queue_name.len() + keys_len + parts.attributes.len() + payload_len)
-        .next_multiple_of(8);
+    let len =
+        (RECORD_HEADER_BYTES + parts.name.len() + keys_len + parts.attributes.len() + payload_len).next_multiple_of(8);
     let wide = |len: usize| u32::try_from(len).expect("checked against limits").to_le_bytes();
     out.reserve(len);
     let mut header = [0; RECORD_HEADER_BYTES];
     header[4..8].copy_from_slice(&wide(len));
     header[12] = parts.kind.code();
-    header[14..16].copy_from_slice(&narrow(parts.queue_name.len()));
+    header[14..16].copy_from_slice(&narrow(parts.name.len()));
     header[16..20].copy_from_slice(&parts.tag.to_le_bytes());
     header[20..22].copy_from_slice(&narrow(keys_len));
     header[22..24].copy_from_slice(&narrow(parts.attributes.len()));
+    header[24..28].copy_from_slice(&parts.incarnation.to_le_bytes());
     header[28..32].copy_from_slice(&wide(payload_len));
     out.extend_from_slice(&header);
-    out.extend_from_slice(parts.queue_name);
+    out.extend_from_slice(parts.name);
     for key in parts.keys {
         out.extend_from_slice(&narrow(key.len()));
         out.extend_from_slice(key);
@@ -151,6 +190,19 @@ pub fn seal(record: &mut [u8], frame_offset: u32) -> u32 {
     let crc = crc32fast::hash(&record[4..]);
     record[0..4].copy_from_slice(&crc.to_le_bytes());
     crc
+}
+
+/// Sets what an encoded link or put refers to; [`seal`] covers it.
+pub(crate) fn set_target(record: &mut [u8], flags: u8, target: Lsn, size: u32) {
+    record[13] = flags;
+    let name = RECORD_HEADER_BYTES + u16_at(record, 14);
+    if record[12] == RecordKind::Link.code() {
+        let at = name + u16_at(record, 20) + u16_at(record, 22);
+        record[at + 8..at + 12].copy_from_slice(&size.to_le_bytes());
+        record[at..at + 8].copy_from_slice(&target.0.to_le_bytes());
+    } else {
+        record[name..name + 8].copy_from_slice(&target.0.to_le_bytes());
+    }
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> usize {
@@ -205,11 +257,72 @@ pub fn parse(record: &[u8]) -> Result<Record<'_>, RecordError> {
         at = at.saturating_add(len);
         piece
     };
-    let queue_name = take(u16_at(record, 14))?;
+    let name = take(u16_at(record, 14))?;
     let keys = take(u16_at(record, 20))?;
     let attributes = take(u16_at(record, 22))?;
     let payload = take(to_usize(u64::from(u32_at(record, 28))))?;
-    Ok(Record { kind, frame_offset: u32_at(record, 8), queue_name, tag: u32_at(record, 16), keys, attributes, payload })
+    Ok(Record {
+        kind,
+        frame_offset: u32_at(record, 8),
+        flags: record[13],
+        name,
+        incarnation: u32_at(record, 24),
+        tag: u32_at(record, 16),
+        keys,
+        attributes,
+        payload,
+    })
+}
+
+/// What a link leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// LSN of the message that was appended.
+    pub lsn: Lsn,
+    /// Length of its record, in bytes.
+    pub size: u32,
+}
+
+impl Record<'_> {
+    /// What a put refers to, or where a link leads; `None` for a put without a target and for all other kinds. `lsn` is this record's own.
+    #[must_use]
+    pub fn target(&self, lsn: Lsn) -> Option<Lsn> {
+        let field = match self.kind {
+            RecordKind::Link => self.payload,
+            RecordKind::Put => self.attributes,
+            _ => return None,
+        };
+        let value = u64::from_le_bytes(*field.first_chunk()?);
+        if self.flags & TARGET_IN_FRAME == 0 {
+            return Some(Lsn(value));
+        }
+        let frame = lsn.0.checked_sub(u64::from(self.frame_offset))?;
+        frame.checked_add(value).map(Lsn)
+    }
+
+    /// Where a link leads, with the length of the record there; `None` for other kinds. `lsn` is this record's own.
+    #[must_use]
+    pub fn origin(&self, lsn: Lsn) -> Option<Origin> {
+        if self.kind != RecordKind::Link || self.payload.len() != LINK_PAYLOAD_BYTES {
+            return None;
+        }
+        Some(Origin { lsn: self.target(lsn)?, size: u32_at(self.payload, 8) })
+    }
+}
+
+/// The records of a frame that parse, with their LSNs. Checksums are not looked at.
+pub(crate) fn of_frame<'a>(
+    header: &FrameHeader,
+    bytes: &'a [u8],
+) -> impl Iterator<Item = (Lsn, RecordEntry, Record<'a>)> + use<'a> {
+    let count = if header.kind == FrameKind::Records { header.record_count } else { 0 };
+    let (mut at, frame_lsn) = (frame::header_bytes(usize::from(count)), header.lsn);
+    frame::entries(bytes, count).filter_map(move |entry| {
+        let begin = at;
+        at += entry.len as usize;
+        let record = parse(bytes.get(begin..at)?).ok()?;
+        Some((frame_lsn.plus(to_u64(begin)), entry, record))
+    })
 }
 
 /// The keys in their encoded form; stops at the first that is cut off.
@@ -239,13 +352,15 @@ mod tests {
             payload in prop::collection::vec(any::<u8>(), 0..3000),
             split in any::<prop::sample::Index>(),
             frame_offset in any::<u32>(),
+            incarnation in any::<u32>(),
         ) {
             let key_refs: Vec<&[u8]> = key_list.iter().map(Vec::as_slice).collect();
             let (left, right) = payload.split_at(split.index(payload.len() + 1));
             let mut out = vec![0xAA; 3];
             let len = encode(&mut out, &RecordParts {
                 kind: RecordKind::Append,
-                queue_name: &queue,
+                name: &queue,
+                incarnation,
                 tag,
                 keys: &key_refs,
                 attributes: &attributes,
@@ -254,7 +369,7 @@ mod tests {
             prop_assert_eq!(out.len(), 3 + len);
             seal(&mut out[3..], frame_offset);
             let record = decode(&out[3..]).unwrap();
-            prop_assert_eq!(record.queue_name, &queue[..]);
+            prop_assert_eq!((record.name, record.incarnation), (&queue[..], incarnation));
             prop_assert_eq!((record.tag, record.frame_offset, record.kind), (tag, frame_offset, RecordKind::Append));
             prop_assert_eq!(keys(record.keys).collect::<Vec<_>>(), key_refs);
             prop_assert_eq!(record.attributes, &attributes[..]);
@@ -273,6 +388,9 @@ mod tests {
             }
             if let Ok(record) = decode(&bytes) {
                 keys(record.keys).count();
+                let inside = Lsn(u64::from(record.frame_offset) / 2);
+                prop_assert!(record.origin(inside).is_none() || record.kind == RecordKind::Link);
+                prop_assert!(record.target(Lsn(u64::MAX)).is_none() || record.kind != RecordKind::Append);
             }
         }
     }

@@ -121,6 +121,11 @@ impl QueueState {
         }
     }
 
+    /// Forgets all entries: this incarnation of the queue was dropped.
+    pub(crate) fn clear(&self) {
+        *self.entries.write().expect("the queue is intact") = Entries::default();
+    }
+
     /// Adds a watch; returns how many fired at once.
     pub(crate) fn watch(&self, from: QueueOffset, watcher: &Arc<Watcher>, token: u64) -> usize {
         {

@@ -1,8 +1,8 @@
-//! From the log to the queues: what is acknowledged becomes readable, in log order.
+//! From the log to the queues and the table: what is acknowledged becomes readable, in log order.
 //!
 //! Invariants:
 //! 1. Nothing above the acked watermark is looked at.
-//! 2. What a frame does to the queues is a function of the frame: a run, a replay after a crash and a replica get the same.
+//! 2. What a frame does to queues and table is a function of the frame: a run, a replay after a crash and a replica get the same.
 //! 3. An entry out of turn fences the log; it is never skipped.
 //!
 //! It is a state machine: a thread drives it for watched queues, readers drive it for themselves.
@@ -12,29 +12,41 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::batch::Queue;
 use crate::commit::ring::LogBuffer;
 use crate::commit::watermark::{Marks, Watermark};
-use crate::commitlog::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind};
-use crate::commitlog::record::{self, RecordKind};
+use crate::commitlog::frame::{self, FRAME_HEADER_BYTES, FrameHeader, RecordEntry};
+use crate::commitlog::record::{self, Record, RecordKind};
 use crate::commitlog::segment::Geometry;
 use crate::consume_queue::{QueueEntry, QueueState, Queues};
 use crate::error::{Fenced, NotDense};
 use crate::fault::{Broken, Fault};
+use crate::table::{Change, TableEntry, Visible};
 use crate::units::{Lsn, QueueOffset, to_u64, to_usize};
 
 /// Most bytes looked at in one piece.
 const WINDOW_BYTES: u64 = 1 << 20;
 
-/// Applies frames to queues.
+/// A queue by name and incarnation.
+type Known = HashMap<Vec<u8>, (u32, u32, Arc<QueueState>)>;
+
+/// Applies frames to queues and table.
 pub(crate) struct Applier {
     queues: Arc<Queues>,
-    known: HashMap<Vec<u8>, (u32, Arc<QueueState>)>,
+    table: Arc<Visible>,
+    /// Told of queues that the log names before anybody has asked for them.
+    registered: Registered,
+    known: Known,
+    changes: Vec<Change>,
     broken: Broken,
 }
 
+/// Called under the registry's lock.
+pub(crate) type Registered = Box<dyn Fn(&Queue) + Send>;
+
 impl Applier {
-    pub(crate) fn new(queues: Arc<Queues>, broken: Broken) -> Applier {
-        Applier { queues, known: HashMap::new(), broken }
+    pub(crate) fn new(queues: Arc<Queues>, table: Arc<Visible>, registered: Registered, broken: Broken) -> Applier {
+        Applier { queues, table, registered, known: HashMap::new(), changes: Vec::new(), broken }
     }
 
     /// Applies the records of a frame; calls `touched` with the queue of each and the record's LSN.
@@ -47,53 +59,78 @@ impl Applier {
         bytes: &[u8],
         mut touched: impl FnMut(u32, Lsn),
     ) -> Result<(), NotDense> {
-        if header.kind != FrameKind::Records {
-            return Ok(());
-        }
-        let mut at = frame::header_bytes(usize::from(header.record_count));
-        for entry in frame::entries(bytes, header.record_count) {
-            let lsn = header.lsn.plus(to_u64(at));
-            let end = at + entry.len as usize;
-            // Verified when it was read or written by this process: a record that does not parse is one of a later version.
-            if let Some(Ok(record)) = bytes.get(at..end).map(record::parse) {
-                let id = match record.kind {
-                    RecordKind::EpochHistory => None,
-                    RecordKind::Append => {
-                        let broken = self.broken;
-                        let (id, queue) = self.queue(record.queue_name);
-                        let to =
-                            QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
-                        queue
-                            .push(entry.queue_offset, to)
-                            .or_else(|due| if broken.is(Fault::NoDenseCheck) { queue.push(due, to) } else { Err(due) })
-                            .map_err(|due| not_dense(record.queue_name, due, entry.queue_offset, header, lsn))?;
-                        Some(id)
-                    }
-                    RecordKind::QueueCounter => {
-                        let (id, queue) = self.queue(record.queue_name);
-                        let next = record.payload.first_chunk().map_or(0, |next| u64::from_le_bytes(*next));
-                        queue
-                            .set_next(QueueOffset(next))
-                            .map_err(|due| not_dense(record.queue_name, due, QueueOffset(next), header, lsn))?;
-                        Some(id)
-                    }
-                };
-                if let Some(id) = id {
-                    touched(id, lsn);
-                }
+        // Verified when it was read or written by this process: a record that does not parse is one of a later version.
+        for (lsn, entry, record) in record::of_frame(header, bytes) {
+            if let Some(id) = self.apply_record(header, &entry, &record, lsn)? {
+                touched(id, lsn);
             }
-            at = end;
+        }
+        if !self.changes.is_empty() {
+            self.table.apply(&mut self.changes, header.lsn.plus(u64::from(header.frame_len)));
         }
         Ok(())
     }
 
-    fn queue(&mut self, name: &[u8]) -> (u32, &QueueState) {
-        if !self.known.contains_key(name) {
-            let queue = self.queues.intern(name, |_| {}).expect("names in the log were checked before they got there");
+    fn apply_record(
+        &mut self,
+        header: &FrameHeader,
+        entry: &RecordEntry,
+        record: &Record<'_>,
+        lsn: Lsn,
+    ) -> Result<Option<u32>, NotDense> {
+        let id = match record.kind {
+            RecordKind::EpochHistory => None,
+            RecordKind::Append | RecordKind::Link => {
+                let broken = self.broken;
+                let (id, queue) = self.queue(record.name, record.incarnation);
+                let to = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
+                queue
+                    .push(entry.queue_offset, to)
+                    .or_else(|due| if broken.is(Fault::NoDenseCheck) { queue.push(due, to) } else { Err(due) })
+                    .map_err(|due| not_dense(record.name, due, entry.queue_offset, header, lsn))?;
+                if let Some(origin) = record.origin(lsn) {
+                    self.table.link(lsn, origin.lsn);
+                }
+                Some(id)
+            }
+            RecordKind::QueueCounter => {
+                let (id, queue) = self.queue(record.name, record.incarnation);
+                let next = record.payload.first_chunk().map_or(0, |next| u64::from_le_bytes(*next));
+                queue
+                    .set_next(QueueOffset(next))
+                    .map_err(|due| not_dense(record.name, due, QueueOffset(next), header, lsn))?;
+                Some(id)
+            }
+            RecordKind::DropQueue => {
+                let (_, queue) = self.queue(record.name, record.incarnation);
+                queue.clear();
+                queue.notify();
+                // The next incarnation begins with this record: it is what says that there was one before.
+                Some(self.queue(record.name, record.incarnation + 1).0)
+            }
+            RecordKind::Put => {
+                let entry = TableEntry { value: Arc::from(record.payload), target: record.target(lsn), lsn };
+                self.changes.push(Change { key: record.name.to_vec(), lsn, entry: Some(entry) });
+                None
+            }
+            RecordKind::Delete => {
+                self.changes.push(Change { key: record.name.to_vec(), lsn, entry: None });
+                None
+            }
+        };
+        Ok(id)
+    }
+
+    fn queue(&mut self, name: &[u8], incarnation: u32) -> (u32, &QueueState) {
+        if self.known.get(name).is_none_or(|(known, ..)| *known != incarnation) {
+            let queue = self
+                .queues
+                .intern_incarnation(name, incarnation, &self.registered)
+                .expect("names in the log were checked before they got there");
             let state = self.queues.state(queue.id());
-            self.known.insert(name.to_vec(), (queue.id(), state));
+            self.known.insert(name.to_vec(), (incarnation, queue.id(), state));
         }
-        let (id, state) = &self.known[name];
+        let (_, id, state) = &self.known[name];
         (*id, state)
     }
 }

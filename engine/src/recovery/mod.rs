@@ -27,6 +27,7 @@ use crate::epoch::EpochHistory;
 use crate::error::OpenError;
 use crate::fault::{Broken, Fault};
 use crate::io::{IoBackend, IoFile};
+use crate::table::Visible;
 use crate::units::{Lsn, to_u64, to_usize};
 
 use scan::SegmentScan;
@@ -61,6 +62,7 @@ pub(crate) struct Recovery<'a> {
     pub(crate) history: &'a EpochHistory,
     pub(crate) files: &'a BTreeMap<Lsn, Arc<dyn IoFile>>,
     pub(crate) queues: &'a Arc<Queues>,
+    pub(crate) table: &'a Arc<Visible>,
     pub(crate) broken: Broken,
 }
 
@@ -84,7 +86,7 @@ impl Recovery<'_> {
             durable_lsn: start,
             latest: Vec::new(),
         };
-        let mut applier = Applier::new(Arc::clone(self.queues), self.broken);
+        let mut applier = Applier::new(Arc::clone(self.queues), Arc::clone(self.table), Box::new(|_| {}), self.broken);
         let stop = loop {
             let Some(file) = self.files.get(&found.end) else {
                 break Stop { at: found.end, expected: "a segment file".into(), found: "none".into() };

@@ -267,14 +267,14 @@ impl Writer<'_> {
         for (piece, part) in payload[1..].iter_mut().zip(properties) {
             *piece = part.as_bytes();
         }
-        out.append(&Append {
+        let added = out.append(&Append {
             queue: self.queue,
             tag: known.tags.map_or(0, tag_hash),
             keys: if many.is_empty() { &few[..count] } else { &many },
             attributes: stored.encode().as_slice(),
             payload: &payload[..=properties.len()],
-        })
-        .map_err(|error| illegal(error.to_string()))
+        });
+        added.map(drop).map_err(|error| illegal(error.to_string()))
     }
 
     /// Refuses what would otherwise be stored as something that it is not.
