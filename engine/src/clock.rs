@@ -4,7 +4,7 @@
 //! whoever stores it. What is deliberately not here: sleeping. Only thread drivers sleep, on their own condition.
 
 #[cfg(feature = "sim")]
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Time as a value that can be replaced.
@@ -54,6 +54,8 @@ impl Clock for SystemClock {
 #[derive(Debug, Default)]
 pub struct SimClock {
     micros: AtomicU64,
+    /// How far the wall clock was set, in milliseconds.
+    set_by: AtomicI64,
 }
 
 #[cfg(feature = "sim")]
@@ -61,6 +63,11 @@ impl SimClock {
     /// Moves time forward.
     pub fn advance(&self, by: Duration) {
         self.micros.fetch_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock forward or back. Monotonic time goes on as it was.
+    pub fn jump(&self, milliseconds: i64) {
+        self.set_by.fetch_add(milliseconds, Ordering::SeqCst);
     }
 }
 
@@ -71,6 +78,7 @@ impl Clock for SimClock {
     }
 
     fn wall_ms(&self) -> u64 {
-        1_700_000_000_000 + self.micros.load(Ordering::SeqCst) / 1000
+        let wall = 1_700_000_000_000 + self.micros.load(Ordering::SeqCst) / 1000;
+        wall.saturating_add_signed(self.set_by.load(Ordering::SeqCst))
     }
 }

@@ -201,7 +201,7 @@ impl Engine {
         backend_line: String,
     ) -> Result<Engine, OpenError> {
         let begun = clock.monotonic();
-        let opened = open::open(&backend, dir, &options, new_store_id(&*clock))?;
+        let opened = open::open(&backend, dir, &options, backend.new_identity())?;
         let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, derived } = opened;
         let Derived { queues, table, store, applied, changed } = derived;
         options.segment_bytes = manifest.geometry.segment_bytes;
@@ -231,6 +231,7 @@ impl Engine {
             buffer: Arc::clone(&buffer),
             marks: Arc::clone(&marks),
             unmarked: false,
+            broken: options.broken(),
             opening: queues.opening(),
             batches: 0,
             records: 0,
@@ -255,7 +256,7 @@ impl Engine {
         let watch_count = Arc::new(AtomicUsize::new(0));
         let named = Arc::clone(&sequencer);
         let registered = Box::new(move |queue: &Queue| register(&mut named.lock().expect(LOCKED), queue));
-        let applier = Applier::new(Arc::clone(&queues), Arc::clone(&table), registered);
+        let applier = Applier::new(Arc::clone(&queues), Arc::clone(&table), registered, options.broken());
         let mut dispatcher = Dispatcher::new(
             applier,
             Arc::clone(&buffer),
@@ -271,6 +272,7 @@ impl Engine {
             Arc::clone(&segments),
             Arc::clone(&marks),
             Arc::clone(&damages),
+            options.broken(),
         ));
         let scrubber = Scrubber::new(ScrubParts {
             marks: Arc::clone(&marks),
@@ -1338,18 +1340,6 @@ impl Inner {
         let bytes = self.reader.record(origin.lsn, origin.size, from_disk)?;
         Ok(bytes.map_or(Payload::OnDisk, |bytes| Payload::Origin(origin.lsn, bytes)))
     }
-}
-
-/// An identity that no other log has: time, process and the hasher's own random keys.
-fn new_store_id(clock: &dyn Clock) -> u128 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let half = || {
-        let mut hasher = RandomState::new().build_hasher();
-        hasher.write_u64(clock.wall_ms());
-        hasher.write_u32(std::process::id());
-        hasher.finish()
-    };
-    u128::from(half()) << 64 | u128::from(half())
 }
 
 type Chosen = (Arc<dyn IoBackend>, Option<Probe>, String);

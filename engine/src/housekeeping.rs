@@ -19,7 +19,7 @@ use crate::commitlog::record::{self, RecordKind};
 use crate::commitlog::segments::{HalfMade, Segments};
 use crate::consume_queue::Queues;
 use crate::error::{Fenced, ReadError};
-use crate::io::{AlignedBuf, IoBackend};
+use crate::io::{AlignedBuf, IoBackend, is_full};
 use crate::limits;
 use crate::retention::Retention;
 use crate::scrub::Scrubber;
@@ -313,7 +313,7 @@ impl Housekeeper {
         match stored {
             Ok(()) => {}
             // The manifest on disk is as it was, and the release begins anew when there is room.
-            Err((path, source)) if source.kind() == io::ErrorKind::StorageFull => {
+            Err((path, source)) if is_full(&source) => {
                 tracing::warn!(path = %path.display(), "no space to release segments; trying again");
                 return Ok(());
             }

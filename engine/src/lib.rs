@@ -60,6 +60,7 @@ mod drivers;
 pub mod engine;
 pub mod epoch;
 pub mod error;
+mod fault;
 mod housekeeping;
 pub mod io;
 pub mod limits;

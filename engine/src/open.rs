@@ -15,6 +15,7 @@ use crate::commitlog::segments::{HALF_MADE_SUFFIX, Segments};
 use crate::consume_queue::Queues;
 use crate::epoch::{EpochHistory, EpochStart};
 use crate::error::OpenError;
+use crate::fault::Fault;
 use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
 use crate::limits;
 use crate::options::EngineOptions;
@@ -141,7 +142,7 @@ fn read_log(
             files,
             queues: &Arc::clone(&derived.queues),
             table: &Arc::clone(&derived.table),
-            position_unchecked: position_unchecked(options),
+            broken: options.broken(),
         };
         let outcome = recovery
             .run(manifest.start, derived.applied, |frozen| derived.save(backend, dir, options, manifest, &frozen));
@@ -398,46 +399,11 @@ fn write_again(
     Ok(())
 }
 
-/// The switches of the faulty variants, off in every build without the feature `sim`.
-#[cfg(feature = "sim")]
-mod faults {
-    use crate::options::{EngineOptions, Fault};
-    use crate::units::Epoch;
-
-    pub(crate) fn position_unchecked(options: &EngineOptions) -> bool {
-        options.fault == Some(Fault::PositionUnchecked)
-    }
-
-    pub(crate) fn sync_names(options: &EngineOptions) -> bool {
-        options.fault != Some(Fault::NoDirectorySync)
-    }
-
-    pub(crate) fn next_epoch(options: &EngineOptions, last: Epoch) -> Epoch {
-        if options.fault == Some(Fault::NoNewEpoch) && last.run > 0 {
-            last
-        } else {
-            Epoch { run: last.run + 1, ..last }
-        }
-    }
+/// False only where that promise is broken on purpose.
+pub(crate) fn sync_names(options: &EngineOptions) -> bool {
+    !options.broken().is(Fault::NoDirectorySync)
 }
 
-#[cfg(not(feature = "sim"))]
-mod faults {
-    use crate::options::EngineOptions;
-    use crate::units::Epoch;
-
-    pub(crate) fn position_unchecked(_options: &EngineOptions) -> bool {
-        false
-    }
-
-    pub(crate) fn sync_names(_options: &EngineOptions) -> bool {
-        true
-    }
-
-    pub(crate) fn next_epoch(_options: &EngineOptions, last: Epoch) -> Epoch {
-        Epoch { run: last.run + 1, ..last }
-    }
+fn next_epoch(options: &EngineOptions, last: Epoch) -> Epoch {
+    if options.broken().is(Fault::NoNewEpoch) && last.run > 0 { last } else { Epoch { run: last.run + 1, ..last } }
 }
-
-pub(crate) use faults::sync_names;
-use faults::{next_epoch, position_unchecked};

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use crate::error::OptionsError;
+use crate::fault::Broken;
+#[cfg(feature = "sim")]
+pub use crate::fault::Fault;
 pub use crate::io::probe::BackendChoice;
 use crate::limits;
 
@@ -47,24 +50,6 @@ pub(crate) enum Drivers {
     /// The caller, through `Engine::step`.
     #[cfg(feature = "sim")]
     Manual,
-}
-
-/// A promise that is broken on purpose, to see whether the tests notice (feature `sim`).
-#[cfg(feature = "sim")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The ack leaves when the write is submitted.
-    AckBeforeFlush,
-    /// The flush is submitted beside the writes that it should cover, not after them.
-    FlushBesideWrites,
-    /// New segments are used before the directory is synced.
-    NoDirectorySync,
-    /// A frame's position is left out of its checksum and its comparison.
-    PositionUnchecked,
-    /// Opening goes on in the epoch of the run before.
-    NoNewEpoch,
-    /// A failed flush is tried again and believed.
-    RetryFailedFlush,
 }
 
 /// Options of [`crate::Engine::open`]. Every setter names its default and its bounds.
@@ -258,6 +243,13 @@ impl EngineOptions {
     pub fn with_fault(mut self, fault: Fault) -> Self {
         self.fault = Some(fault);
         self
+    }
+
+    pub(crate) fn broken(&self) -> Broken {
+        #[cfg(feature = "sim")]
+        return Broken::only(self.fault);
+        #[cfg(not(feature = "sim"))]
+        return Broken::default();
     }
 
     /// The largest batch, encoded as a frame, that this log takes.

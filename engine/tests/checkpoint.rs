@@ -73,11 +73,17 @@ fn work(engine: &Engine, clock: &SimClock, rounds: std::ops::Range<u64>) {
     }
 }
 
-/// All that readers can see, but for where it stands.
+/// LSN, store time, attributes and payload of a message.
+type Seen = (u64, u64, Vec<u8>);
+/// Key, value, LSN and target of a table entry.
+type SeenEntry = (Vec<u8>, Vec<u8>, u64, Option<u64>);
+
+/// All that readers can see.
 #[derive(Debug, PartialEq, Eq)]
 struct View {
-    queues: BTreeMap<(Vec<u8>, u32), (u64, u64, Vec<(u64, u64, Vec<u8>)>)>,
-    entries: Vec<(Vec<u8>, Vec<u8>, u64, Option<u64>)>,
+    /// By name and incarnation: the readable offsets, and the messages.
+    queues: BTreeMap<(Vec<u8>, u32), (u64, u64, Vec<Seen>)>,
+    entries: Vec<SeenEntry>,
 }
 
 fn view(engine: &Engine) -> View {

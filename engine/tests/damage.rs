@@ -304,7 +304,9 @@ fn a_damaged_place_is_forgotten_with_its_segment() {
 #[test]
 fn the_scrub_keeps_to_its_rate_and_can_be_turned_off() {
     let reads = |rate: u64, time: Duration| {
-        let scene = Scene::new(15, large().with_scrub_rate(rate), 1 << 20);
+        // Checkpoints read, too.
+        let options = large().with_scrub_rate(rate).with_checkpoint_interval(None);
+        let scene = Scene::new(15, options, 1 << 20);
         scene.fill(4);
         let (bytes, reads) = (scene.engine.stats().scrubbed_bytes, scene.disk.count(IoClass::Read));
         let step = Duration::from_millis(10);

@@ -131,6 +131,11 @@ impl Checkpointer {
         if now < self.retry_at {
             return self.retry_at - now;
         }
+        // A reader may have found it.
+        if let Some(what) = self.store.as_ref().and_then(Store::damage).map(str::to_owned) {
+            self.give_up(&what);
+            return limits::CHECKPOINT_NAP;
+        }
         if self.frozen.is_none() {
             let last = self.parts.shared.applied();
             let acked = self.parts.marks.acked();
@@ -167,12 +172,17 @@ impl Checkpointer {
                 limits::CHECKPOINT_RETRY
             }
             Err(error) => {
-                tracing::error!(%error, "no more checkpoints in this run; the next opening makes the derived store anew");
-                self.given_up = true;
-                self.parts.shared.applied.store(u64::MAX, Ordering::SeqCst);
+                self.give_up(&error.to_string());
                 limits::CHECKPOINT_NAP
             }
         }
+    }
+
+    /// The log alone has to do in this run; it may begin wherever it will, for the store is made anew at the next opening.
+    fn give_up(&mut self, why: &str) {
+        tracing::error!(why, "no more checkpoints in this run; the next opening makes the derived store anew");
+        self.given_up = true;
+        self.parts.shared.applied.store(u64::MAX, Ordering::SeqCst);
     }
 
     fn write(&mut self) -> Result<(), CheckpointError> {

@@ -17,6 +17,7 @@ use crate::commitlog::record::{RecordKind, RecordParts};
 use crate::commitlog::segment::Geometry;
 use crate::epoch::EpochHistory;
 use crate::error::{AppendError, Found, Rejection, TooLarge};
+use crate::fault::{Broken, Fault};
 use crate::io::IO_ALIGN;
 use crate::limits;
 use crate::table::{HeadView, Held};
@@ -53,6 +54,7 @@ pub(crate) struct Sequencer {
     pub(crate) marks: Arc<Marks>,
     /// Whether there are records behind the last mark.
     pub(crate) unmarked: bool,
+    pub(crate) broken: Broken,
     /// Which opening of an engine this is; queues and batches of another one are refused.
     pub(crate) opening: u32,
     pub(crate) batches: u64,
@@ -230,13 +232,17 @@ impl Sequencer {
         self.next = self.next.plus(to_u64(bytes.len()));
     }
 
+    fn durable_mark(&self) -> Lsn {
+        if self.broken.is(Fault::NoDurableMark) { Lsn::ZERO } else { self.marks.load(Watermark::Durable) }
+    }
+
     fn put_frame(&mut self, kind: FrameKind, frame_len: u64, entries: &[RecordEntry], body: &[u8]) {
         let stamp = FrameStamp {
             lsn: self.next,
             prev_crc: self.prev_crc,
             epoch: self.epoch,
             store_time_ms: self.store_time_ms,
-            durable_lsn: self.marks.load(Watermark::Durable),
+            durable_lsn: self.durable_mark(),
             acked_lsn: self.marks.acked().min(self.next),
         };
         let frame_len = u32::try_from(frame_len).expect("bounded by the segment size");

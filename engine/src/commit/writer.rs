@@ -23,7 +23,8 @@ use crate::commit::sequencer::Sequencer;
 use crate::commit::watermark::{Marks, Watermark};
 use crate::commitlog::segments::Segments;
 use crate::error::Fenced;
-use crate::io::{IO_ALIGN, IoCompletion, IoFile, IoOp, IoQueue, Wait};
+use crate::fault::{Broken, Fault};
+use crate::io::{IO_ALIGN, IoAction, IoCompletion, IoFile, IoOp, IoQueue, Wait, is_full};
 use crate::limits;
 use crate::options::{Flush, Tail};
 use crate::units::{Lsn, align_down, to_u64};
@@ -94,8 +95,7 @@ pub(crate) struct LogWriter {
     last_flush: Duration,
     completions: Vec<IoCompletion>,
     out_of_space: bool,
-    #[cfg(feature = "sim")]
-    fault: Option<crate::options::Fault>,
+    broken: Broken,
 }
 
 /// Token of a flush that belongs to a round, not to a group.
@@ -134,8 +134,7 @@ impl LogWriter {
             last_flush: now,
             completions: Vec::new(),
             out_of_space: false,
-            #[cfg(feature = "sim")]
-            fault: options.fault,
+            broken: options.broken(),
         }
     }
 
@@ -158,10 +157,7 @@ impl LogWriter {
             match self.submit(io, cut) {
                 Ok(()) => self.out_of_space = false,
                 // Nothing was written and nothing is at risk: appends are pushed back until there is room.
-                Err(error)
-                    if error.kind() == io::ErrorKind::StorageFull
-                        && !self.shared.full_is_fatal.load(Ordering::SeqCst) =>
-                {
+                Err(error) if is_full(&error) && !self.shared.full_is_fatal.load(Ordering::SeqCst) => {
                     if !std::mem::replace(&mut self.out_of_space, true) {
                         tracing::warn!("the disk is full: nothing is acknowledged until there is room for a segment");
                     }
@@ -301,8 +297,11 @@ impl LogWriter {
         while round.in_flight < FLUSH_DEPTH
             && let Some(file) = round.waiting.pop()
         {
-            round.in_flight += 1;
+            if self.broken.is(Fault::SkipFlush) {
+                continue;
+            }
             self.shared.flushes.fetch_add(1, Ordering::Relaxed);
+            round.in_flight += 1;
             io.submit(IoOp::sync_data(FLUSH_TOKEN, file));
         }
         if round.in_flight == 0 {
@@ -325,10 +324,14 @@ impl LogWriter {
         let IoOp { token, file, .. } = &completion.op;
         let (token, file) = (*token, Arc::clone(file));
         if let Err(error) = completion.result {
-            if !self.believes_again(io, completion.op) {
-                self.fence(if token == FLUSH_TOKEN { "flush" } else { "write" }, error);
+            if self.broken.is(Fault::RetryFailedFlush) && token == FLUSH_TOKEN {
+                io.submit(completion.op);
+                return;
             }
-            return;
+            if !self.broken.is(Fault::NoFence) {
+                self.fence(if token == FLUSH_TOKEN { "flush" } else { "write" }, error);
+                return;
+            }
         }
         if self.marks.fenced().is_some() {
             return;
@@ -370,53 +373,24 @@ impl LogWriter {
     }
 }
 
-/// The promises of this file, and how the faulty variants break them.
+/// The promises of this file, and how they are broken on purpose.
 impl LogWriter {
-    #[cfg(not(feature = "sim"))]
-    #[expect(clippy::unused_self, reason = "the faulty variants look at it")]
     fn faulty_flush_room(&self) -> usize {
-        0
+        usize::from(self.broken.is(Fault::FlushBesideWrites)) * self.depth
     }
 
-    #[cfg(feature = "sim")]
-    fn faulty_flush_room(&self) -> usize {
-        usize::from(self.fault == Some(crate::options::Fault::FlushBesideWrites)) * self.depth
-    }
-
-    #[cfg(not(feature = "sim"))]
-    #[expect(clippy::unused_self, reason = "the faulty variants look at it")]
-    fn submit_durable(&mut self, io: &mut dyn IoQueue, write: IoOp, _cut: Lsn) {
-        io.submit(write);
-    }
-
-    #[cfg(feature = "sim")]
     fn submit_durable(&mut self, io: &mut dyn IoQueue, mut write: IoOp, cut: Lsn) {
-        use crate::options::Fault;
-        if self.fault == Some(Fault::FlushBesideWrites) {
+        let beside = self.broken.is(Fault::FlushBesideWrites);
+        if beside {
             self.groups.back_mut().expect("just pushed").left = 2;
             io.submit(IoOp::sync_data(write.token, Arc::clone(&write.file)));
-            if let crate::io::IoAction::Write { durable, .. } = &mut write.action {
-                *durable = false;
-            }
+        }
+        if let IoAction::Write { durable, .. } = &mut write.action {
+            *durable = !beside && !self.broken.is(Fault::SkipFlush);
         }
         io.submit(write);
-        if self.fault == Some(Fault::AckBeforeFlush) {
+        if self.broken.is(Fault::AckBeforeFlush) {
             self.marks.set_durable(cut, false);
         }
-    }
-
-    #[cfg(not(feature = "sim"))]
-    #[expect(clippy::unused_self, reason = "the faulty variants look at it")]
-    fn believes_again(&mut self, _io: &mut dyn IoQueue, _op: IoOp) -> bool {
-        false
-    }
-
-    #[cfg(feature = "sim")]
-    fn believes_again(&mut self, io: &mut dyn IoQueue, op: IoOp) -> bool {
-        if self.fault != Some(crate::options::Fault::RetryFailedFlush) || op.token != FLUSH_TOKEN {
-            return false;
-        }
-        io.submit(op);
-        true
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::commitlog::segment::{Geometry, tail_code, tail_from_code};
 use crate::epoch::EpochHistory;
-use crate::io::{AlignedBuf, IO_ALIGN, IoBackend, OpenMode};
+use crate::io::{AlignedBuf, IO_ALIGN, IoBackend, OpenMode, is_full};
 use crate::units::{Lsn, to_usize};
 
 /// File name of the manifest.
@@ -112,7 +112,7 @@ impl Manifest {
         };
         let stored = match write() {
             // What opening and releasing need is kept aside, or a full disk could never be emptied again.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull && free_reserve(backend, dir) => write(),
+            Err(error) if is_full(&error) && free_reserve(backend, dir) => write(),
             other => other,
         };
         stored.map_err(|source| (path.clone(), source))

@@ -21,6 +21,7 @@ use crate::commitlog::segment::Geometry;
 use crate::commitlog::segments::Segments;
 use crate::damage::{DamagedPart, DamagedPlace, Damages};
 use crate::error::ReadError;
+use crate::fault::{Broken, Fault};
 use crate::io::{AlignedBuf, IO_ALIGN};
 use crate::limits::{COLD_BLOCK_COUNT, COLD_READ_BYTES};
 use crate::units::{Lsn, align_down, align_up, to_u64, to_usize};
@@ -48,6 +49,7 @@ pub(crate) struct LogReader {
     disk: Mutex<()>,
     cold_reads: AtomicU64,
     damages: Arc<Damages>,
+    broken: Broken,
 }
 
 impl LogReader {
@@ -56,6 +58,7 @@ impl LogReader {
         segments: Arc<Segments>,
         marks: Arc<Marks>,
         damages: Arc<Damages>,
+        broken: Broken,
     ) -> LogReader {
         LogReader {
             buffer,
@@ -65,6 +68,7 @@ impl LogReader {
             disk: Mutex::new(()),
             cold_reads: AtomicU64::new(0),
             damages,
+            broken,
         }
     }
 
@@ -178,6 +182,7 @@ impl LogReader {
         }
         match record::decode(&out) {
             Ok(_) => Ok(Some(out)),
+            Err(_) if self.broken.is(Fault::ChecksumUnchecked) => Ok(Some(out)),
             // Released while it was read: the bytes are another segment's.
             Err(_) if lsn < self.marks.start() => Err(ReadError::NotFound(lsn)),
             Err(error) => Err(self.damage(lsn, error.to_string())),
@@ -298,7 +303,7 @@ mod tests {
             let segments = Segments::new(SimDisk::new(1).backend(), Path::new("/log"), 1, geometry, true, files);
             let marks = Arc::new(Marks::new(false, Lsn::ZERO, end));
             let damages = Arc::<Damages>::default();
-            let reader = LogReader::new(buffer, Arc::new(segments), marks, Arc::clone(&damages));
+            let reader = LogReader::new(buffer, Arc::new(segments), marks, Arc::clone(&damages), Broken::default());
             match reader.record(Lsn::ZERO, u32::try_from(len).unwrap(), false) {
                 Ok(Some(found)) => assert!(sound && found == prefix),
                 Err(ReadError::Damaged { lsn, .. }) => assert!(!sound && lsn == Lsn::ZERO),

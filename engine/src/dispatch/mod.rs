@@ -21,6 +21,7 @@ use crate::commitlog::record::{self, Record, RecordKind};
 use crate::commitlog::segment::Geometry;
 use crate::consume_queue::{QueueEntry, QueueState, Queues};
 use crate::error::{Fenced, NotDense};
+use crate::fault::{Broken, Fault};
 use crate::table::{Change, TableEntry, Visible};
 use crate::units::{Lsn, QueueOffset, to_u64, to_usize};
 
@@ -40,14 +41,15 @@ pub(crate) struct Applier {
     changes: Vec<Change>,
     /// Queues that changed since the last checkpoint began.
     changed: Vec<u32>,
+    broken: Broken,
 }
 
 /// Called under the registry's lock.
 pub(crate) type Registered = Box<dyn Fn(&Queue) + Send>;
 
 impl Applier {
-    pub(crate) fn new(queues: Arc<Queues>, table: Arc<Visible>, registered: Registered) -> Applier {
-        Applier { queues, table, registered, known: HashMap::new(), changes: Vec::new(), changed: Vec::new() }
+    pub(crate) fn new(queues: Arc<Queues>, table: Arc<Visible>, registered: Registered, broken: Broken) -> Applier {
+        Applier { queues, table, registered, known: HashMap::new(), changes: Vec::new(), changed: Vec::new(), broken }
     }
 
     /// Applies the records of a frame; calls `touched` with the queue of each and the record's LSN.
@@ -82,10 +84,12 @@ impl Applier {
         let (id, is_first) = match record.kind {
             RecordKind::EpochHistory => return Ok(None),
             RecordKind::Append | RecordKind::Link => {
+                let broken = self.broken;
                 let (id, queue) = self.queue(record.name, record.incarnation);
                 let to = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
                 queue
                     .push(entry.queue_offset, to)
+                    .or_else(|due| if broken.is(Fault::NoDenseCheck) { queue.push(due, to) } else { Err(due) })
                     .map_err(|due| not_dense(record.name, due, entry.queue_offset, header, lsn))?;
                 let is_first = queue.note_change();
                 if let Some(origin) = record.origin(lsn) {

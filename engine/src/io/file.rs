@@ -32,6 +32,11 @@ impl IoFile for RealFile {
         sys::allocate(self.file.as_fd(), len)
     }
 
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        assert_aligned(offset, to_usize(len));
+        sys::punch_hole(self.file.as_fd(), offset, len)
+    }
+
     fn read_at(&self, buf: &mut AlignedBuf, offset: u64) -> io::Result<()> {
         assert_aligned(offset, buf.len());
         sys::read_exact_at(self.file.as_fd(), buf, offset)

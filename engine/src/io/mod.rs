@@ -40,6 +40,12 @@ pub use buffer::{AlignedBuf, IoSlice};
 /// 4096 is the physical block of common NVMe and cloud disks; where 512 would be accepted, 4096 was measured to be as fast.
 pub const IO_ALIGN: usize = 4096;
 
+/// Whether an error says that there is no room: the disk is full, a quota is used up, or the file may not grow. Nothing else is wrong.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
 /// Which implementation moves the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -78,6 +84,17 @@ pub trait DirLock: Send + Sync {}
 pub trait IoBackend: Send + Sync + 'static {
     /// Which implementation this is.
     fn kind(&self) -> BackendKind;
+
+    /// A number that no other call returns, here or on another machine: a log's identity.
+    fn new_identity(&self) -> u128 {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        let half = || {
+            let mut hasher = RandomState::new().build_hasher();
+            hasher.write_u32(std::process::id());
+            hasher.finish()
+        };
+        u128::from(half()) << 64 | u128::from(half())
+    }
 
     /// True when an [`IoQueue`] of depth 1 runs its operation inside `submit`, on the calling thread, so that any thread may drive it.
     fn runs_inline(&self) -> bool;
@@ -147,11 +164,19 @@ pub trait IoFile: Any + Send + Sync {
     /// The kernel's.
     fn len(&self) -> io::Result<u64>;
 
-    /// Allocates `len` bytes and sets the size. The extents are unwritten until something writes them.
+    /// Allocates `len` bytes and sets the size: the file grows or shrinks to it. What is new is unwritten until something writes it, and
+    /// reads as zeros.
     ///
     /// # Errors
-    /// The kernel's; `StorageFull` when the space is not there.
+    /// The kernel's; [`is_full`] when the space is not there.
     fn allocate(&self, len: u64) -> io::Result<()>;
+
+    /// Gives the space of `len` bytes at `offset` back to the file system. They read as zeros from now on, the length stays, and writing
+    /// them takes space again. Durable after [`IoFile::sync`]: until then a power failure may bring any of the old bytes back.
+    ///
+    /// # Errors
+    /// The kernel's; `Unsupported` where the file system cannot, and nothing has changed.
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()>;
 
     /// Reads exactly `buf.len()` bytes at `offset`; bytes beyond the end of the file read as an `UnexpectedEof` error.
     ///

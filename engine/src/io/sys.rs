@@ -178,6 +178,25 @@ pub fn allocate(fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
     Ok(uninterrupted(|| nix::unistd::ftruncate(fd, size))?)
 }
 
+/// Gives the space of a range back; it reads as zeros, and the size stays (fallocate(2), `FALLOC_FL_PUNCH_HOLE`).
+///
+/// # Errors
+/// The kernel's; `Unsupported` where the file system has no holes.
+pub fn punch_hole(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
+    use nix::fcntl::FallocateFlags;
+    if len == 0 {
+        return Ok(());
+    }
+    let (offset, len) = (file_offset(offset)?, file_offset(len)?);
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    match uninterrupted(|| nix::fcntl::fallocate(fd, flags, offset, len)) {
+        Err(errno @ (Errno::EOPNOTSUPP | Errno::ENOSYS)) => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, format!("the file system punches no holes: {errno}")))
+        }
+        result => Ok(result?),
+    }
+}
+
 /// Makes completed writes and the size durable (fdatasync(2)). Never retried, not even when interrupted.
 ///
 /// # Errors

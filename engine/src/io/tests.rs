@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::buffer::{AlignedBuf, IoSlice};
 use super::threads::ThreadsBackend;
-use super::{IO_ALIGN, IoAction, IoBackend, IoCompletion, IoOp, IoQueue, OpenMode, Wait};
+use super::{IO_ALIGN, IoAction, IoBackend, IoCompletion, IoFile, IoOp, IoQueue, OpenMode, Wait};
 use crate::units::to_u64;
 
 fn block(fill: u8, count: usize) -> AlignedBuf {
@@ -32,6 +32,7 @@ fn reap_all(queue: &mut dyn IoQueue) -> Vec<IoCompletion> {
 fn promises(backend: &Arc<dyn IoBackend>, dir: &Path) {
     names(&**backend, dir);
     files(&**backend, dir);
+    holes(&**backend, dir);
     for depth in [1, 4] {
         queues(&**backend, dir, depth);
     }
@@ -78,6 +79,43 @@ fn files(backend: &dyn IoBackend, dir: &Path) {
     file.allocate(at(2)).expect("a file can shrink");
     assert_eq!(file.len().expect("it is open"), at(2));
     backend.remove(&dir.join("file")).expect("it is there");
+}
+
+fn holes(backend: &dyn IoBackend, dir: &Path) {
+    let path = dir.join("holes");
+    let file = backend.open(&path, OpenMode::CreateNew).expect("it is new");
+    file.allocate(at(8)).expect("there is space");
+    file.write_at(&block(5, 8), 0, true).expect("durable writes work");
+    let before = allocated(&*file);
+    match file.punch_hole(at(2), at(3)) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            return skipped(&format!("holes on {} in {}: {error}", backend.kind(), dir.display()));
+        }
+        punched => punched.expect("the range lies in the file"),
+    }
+    file.punch_hole(at(3), at(1)).expect("a hole may be punched again");
+    file.punch_hole(at(1), 0).expect("nothing is a range too");
+    let fills = |count: usize| {
+        let mut seen = block(9, count);
+        file.read_at(&mut seen, 0).expect("holes can be read");
+        seen.chunks(IO_ALIGN).map(|block| block.iter().copied().max().expect("a block has bytes")).collect::<Vec<u8>>()
+    };
+    assert_eq!(fills(8), [5, 5, 0, 0, 0, 5, 5, 5]);
+    assert_eq!(file.len().expect("it is open"), at(8), "the length stays");
+    if let (Some(before), Some(after)) = (before, allocated(&*file)) {
+        assert_eq!(before - after, at(3), "the file system has the space back");
+    }
+    file.sync().expect("syncs work");
+    file.write_at(&block(6, 1), at(3), true).expect("a hole can be written");
+    file.allocate(at(10)).expect("a file can grow");
+    assert_eq!(fills(10), [5, 5, 0, 6, 0, 5, 5, 5, 0, 0], "growing keeps what is there");
+    backend.remove(&path).expect("it is there");
+}
+
+/// Bytes that a real file takes on its disk.
+fn allocated(file: &dyn IoFile) -> Option<u64> {
+    let stat = nix::sys::stat::fstat(file.fd()?).expect("it is open");
+    Some(u64::try_from(stat.st_blocks).expect("blocks are counted from zero") * 512)
 }
 
 fn queues(backend: &dyn IoBackend, dir: &Path, depth: usize) {

@@ -27,6 +27,7 @@ use crate::consume_queue::Queues;
 use crate::dispatch::Applier;
 use crate::epoch::EpochHistory;
 use crate::error::OpenError;
+use crate::fault::{Broken, Fault};
 use crate::io::{IoBackend, IoFile};
 use crate::limits;
 use crate::table::Visible;
@@ -65,8 +66,7 @@ pub(crate) struct Recovery<'a> {
     pub(crate) files: &'a BTreeMap<Lsn, Arc<dyn IoFile>>,
     pub(crate) queues: &'a Arc<Queues>,
     pub(crate) table: &'a Arc<Visible>,
-    /// The faulty variant that takes frames wherever they stand.
-    pub(crate) position_unchecked: bool,
+    pub(crate) broken: Broken,
 }
 
 /// Why the scan stopped where it did.
@@ -97,7 +97,7 @@ impl Recovery<'_> {
             durable_lsn: start,
             changed: Vec::new(),
         };
-        let mut applier = Applier::new(Arc::clone(self.queues), Arc::clone(self.table), Box::new(|_| {}));
+        let mut applier = Applier::new(Arc::clone(self.queues), Arc::clone(self.table), Box::new(|_| {}), self.broken);
         let mut saved_records = 0;
         let stop = loop {
             let Some(file) = self.files.get(&found.end) else {
@@ -135,7 +135,7 @@ impl Recovery<'_> {
                 Ok(header) => header,
                 Err(error) => return stop("a frame".into(), error.to_string()),
             };
-            if found.frames > 0 && header.prev_crc != found.prev_crc && !self.position_unchecked {
+            if found.frames > 0 && header.prev_crc != found.prev_crc && !self.position_unchecked() {
                 let expected = format!("a frame that follows {:#010x}", found.prev_crc);
                 return stop(expected, format!("one that follows {:#010x}", header.prev_crc));
             }
@@ -148,7 +148,7 @@ impl Recovery<'_> {
                 return stop("a frame within its segment".into(), format!("one of {} bytes", header.frame_len));
             }
             let bytes = scan.need(to_usize(u64::from(header.frame_len)))?;
-            if let Some(what) = damaged_record(bytes, &header) {
+            if let Some(what) = damaged_record(bytes, &header, self.broken) {
                 return stop("whole records".into(), what);
             }
             if at >= applied {
@@ -172,6 +172,11 @@ impl Recovery<'_> {
         Ok(None)
     }
 
+    /// The broken promise under which frames are taken wherever they stand.
+    fn position_unchecked(&self) -> bool {
+        self.broken.is(Fault::PositionUnchecked)
+    }
+
     fn header_at(
         &self,
         scan: &mut SegmentScan<'_>,
@@ -183,7 +188,7 @@ impl Recovery<'_> {
             Err(error) => return Ok(Err(error)),
         };
         let bytes = scan.need(need)?;
-        Ok(if self.position_unchecked { frame::decode_anywhere(bytes) } else { frame::decode_header(bytes, at) })
+        Ok(if self.position_unchecked() { frame::decode_anywhere(bytes) } else { frame::decode_header(bytes, at) })
     }
 
     /// Torn tail, or damage? See the table above.
@@ -261,14 +266,15 @@ impl Recovery<'_> {
 }
 
 /// What is wrong with a record of this frame, if anything.
-fn damaged_record(bytes: &[u8], header: &frame::FrameHeader) -> Option<String> {
+fn damaged_record(bytes: &[u8], header: &frame::FrameHeader, broken: Broken) -> Option<String> {
     if header.kind != FrameKind::Records {
         return None;
     }
+    let decode = if broken.is(Fault::ChecksumUnchecked) { record::parse } else { record::decode };
     let mut at = frame::header_bytes(usize::from(header.record_count));
     for (index, entry) in frame::entries(bytes, header.record_count).enumerate() {
         let end = at + entry.len as usize;
-        match bytes.get(at..end).map(record::decode) {
+        match bytes.get(at..end).map(decode) {
             Some(Ok(_)) => {}
             Some(Err(error)) => return Some(format!("record {index}: {error}")),
             None => return Some(format!("record {index} leaves its frame")),

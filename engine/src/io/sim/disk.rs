@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::faults::{FaultPlan, IoClass};
+use super::faults::{FaultPlan, IoClass, Verdict};
 use super::schedule::Seeded;
-use super::sectors::{SECTOR, Sector, Sectors};
+use super::sectors::{PAGE, SECTOR, Sector, Sectors};
+use super::space::Space;
 use super::{MachineDead, Survival};
-use crate::units::to_u64;
+use crate::units::{to_u64, to_usize};
 
 /// Versions of one sector that are remembered between two syncs; any of them may be what a crash leaves.
 const VERSION_COUNT_MAX: usize = 4;
@@ -20,6 +21,7 @@ const TRACE_LINE_COUNT_MAX: usize = 20_000;
 const STREAM_QUEUE: u64 = 1;
 const STREAM_FAULT: u64 = 2;
 const STREAM_SURVIVAL: u64 = 3;
+const STREAM_IDENTITY: u64 = 4;
 
 /// What one write left in one sector.
 #[derive(Clone, Debug)]
@@ -37,8 +39,10 @@ pub(super) struct Inode {
     pub(super) durable: Sectors,
     /// Completed writes that no sync has covered, oldest first.
     undurable: BTreeMap<u64, Vec<Version>>,
-    handles: usize,
+    pub(super) handles: usize,
     unreadable: BTreeSet<u64>,
+    /// Pages whose space was given back.
+    pub(super) holes: BTreeSet<u64>,
 }
 
 /// A change of a name that no directory sync has covered.
@@ -105,9 +109,9 @@ type Snapshot = (BTreeMap<u64, (u64, Sector)>, u64);
 #[derive(Clone, Debug)]
 pub(super) struct State {
     seed: u64,
-    inodes: BTreeMap<u64, Inode>,
+    pub(super) inodes: BTreeMap<u64, Inode>,
     inode_next: u64,
-    live_names: BTreeMap<PathBuf, u64>,
+    pub(super) live_names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
     pending_names: Vec<NameOp>,
     dirs: BTreeSet<PathBuf>,
@@ -117,11 +121,14 @@ pub(super) struct State {
     stamp: u64,
     queue_count: u64,
     fault_draws: Seeded,
+    identity_draws: Seeded,
     pub(super) locks: BTreeSet<PathBuf>,
     pub(super) faults: FaultPlan,
     pub(super) stop_after: Option<u64>,
     pub(super) dead: bool,
-    pub(super) capacity: Option<u64>,
+    /// Nothing in a queue completes.
+    pub(super) held: bool,
+    pub(super) space: Space,
     pub(super) runs_inline: bool,
     trace: VecDeque<String>,
     trace_hash: u64,
@@ -143,11 +150,13 @@ impl State {
             stamp: 0,
             queue_count: 0,
             fault_draws: Seeded::new(seed, STREAM_FAULT),
+            identity_draws: Seeded::new(seed, STREAM_IDENTITY),
             locks: BTreeSet::new(),
             faults: FaultPlan::default(),
             stop_after: None,
             dead: false,
-            capacity: None,
+            held: false,
+            space: Space::default(),
             runs_inline: false,
             trace: VecDeque::new(),
             trace_hash: 0xcbf2_9ce4_8422_2325,
@@ -156,8 +165,8 @@ impl State {
 
     // ---- numbering and tracing
 
-    /// Numbers one I/O. The error says that the machine is dead, now or before; the answer is the fault that awaits it.
-    fn begin(&mut self, class: IoClass, what: &str) -> io::Result<Option<i32>> {
+    /// Numbers one I/O. The error says that the machine is dead, now or before; the answer is what awaits it.
+    fn begin(&mut self, class: IoClass, what: &str) -> io::Result<Verdict> {
         self.alive()?;
         let count = self.faults.count(IoClass::Any);
         if self.stop_after.is_some_and(|last| count >= last) {
@@ -165,17 +174,16 @@ impl State {
             self.note(&format!("{} power fails at: {what}", count + 1));
             return Err(MachineDead.into());
         }
-        let fault = self.faults.judge(class);
-        self.note(&format!("{} {what}{}", count + 1, if fault.is_some() { " (faulty)" } else { "" }));
-        Ok(fault)
+        let verdict = self.faults.judge(class);
+        let faulty = if verdict.errno.is_some() { " (faulty)" } else { "" };
+        let stalled = if verdict.stall > 0 { format!(" (stalls {})", verdict.stall) } else { String::new() };
+        self.note(&format!("{} {what}{faulty}{stalled}", count + 1));
+        Ok(verdict)
     }
 
     /// As [`State::begin`], for what fails at once.
     fn begin_now(&mut self, class: IoClass, what: &str) -> io::Result<()> {
-        match self.begin(class, what)? {
-            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-            None => Ok(()),
-        }
+        self.begin(class, what)?.errno.map_or(Ok(()), |number| Err(errno(number)))
     }
 
     pub(super) fn alive(&self) -> io::Result<()> {
@@ -194,6 +202,11 @@ impl State {
 
     pub(super) fn trace(&self) -> (Vec<String>, u64) {
         (self.trace.iter().cloned().collect(), self.trace_hash)
+    }
+
+    /// A number that no other disk gives, and this one not twice.
+    pub(super) fn identity(&mut self) -> u128 {
+        u128::from(self.identity_draws.draw()) << 64 | u128::from(self.identity_draws.draw())
     }
 
     /// The stream of draws for one more queue.
@@ -324,30 +337,9 @@ impl State {
         self.live_names.keys().cloned().collect()
     }
 
-    // ---- space
-
-    fn used(&self) -> u64 {
-        let named: BTreeSet<u64> = self.live_names.values().copied().collect();
-        let held = self.inodes.iter().filter(|(number, inode)| inode.handles > 0 || named.contains(number));
-        held.map(|(_, inode)| inode.live.len).sum()
-    }
-
-    pub(super) fn free_bytes(&self) -> io::Result<u64> {
-        self.alive()?;
-        Ok(self.capacity.map_or(u64::MAX / 2, |capacity| capacity.saturating_sub(self.used())))
-    }
-
-    fn check_space(&self, inode: u64, len: u64) -> io::Result<()> {
-        let growth = len.saturating_sub(self.inode(inode).live.len);
-        match self.capacity {
-            Some(capacity) if growth > 0 && self.used() + growth > capacity => Err(errno(libc::ENOSPC)),
-            _ => Ok(()),
-        }
-    }
-
     // ---- bytes
 
-    fn inode(&self, number: u64) -> &Inode {
+    pub(super) fn inode(&self, number: u64) -> &Inode {
         self.inodes.get(&number).expect("inodes live as long as their disk")
     }
 
@@ -362,13 +354,32 @@ impl State {
 
     pub(super) fn allocate(&mut self, inode: u64, name: &str, len: u64) -> io::Result<()> {
         self.begin_now(IoClass::Write, &format!("allocate {name} {len}"))?;
-        self.check_space(inode, len)?;
+        self.take_space(inode, 0, len, false)?;
         let stamp = self.next_stamp();
         let inode = self.inode_mut(inode);
+        inode.holes.clear();
         for sector in inode.live.sectors_from(len) {
             inode.remember(sector, stamp, [0; SECTOR]);
         }
         inode.live.set_len(len);
+        Ok(())
+    }
+
+    /// Gives space back: the range reads as zeros, and a power failure may bring any sector of it back until a sync.
+    pub(super) fn punch_hole(&mut self, inode: u64, name: &str, offset: u64, len: u64) -> io::Result<()> {
+        self.begin_now(IoClass::Write, &format!("punch {name} {offset}+{len}"))?;
+        if self.space.no_holes {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "this disk punches no holes"));
+        }
+        let stamp = self.next_stamp();
+        let inode = self.inode_mut(inode);
+        let end = (offset + len).min(inode.live.len);
+        for sector in offset / to_u64(SECTOR)..end.div_ceil(to_u64(SECTOR)) {
+            inode.remember(sector, stamp, [0; SECTOR]);
+            inode.unreadable.remove(&sector);
+        }
+        inode.live.clear(offset, to_usize(end.saturating_sub(offset)));
+        inode.holes.extend(offset / to_u64(PAGE)..end / to_u64(PAGE));
         Ok(())
     }
 
@@ -377,12 +388,12 @@ impl State {
         self.stamp
     }
 
-    /// Starts an operation; its effect comes with [`State::finish`], or never.
-    pub(super) fn start(&mut self, inode: u64, name: &str, work: Work) -> io::Result<u64> {
+    /// Starts an operation; its effect comes with [`State::finish`], or never. The answer is its number, and how long it stalls.
+    pub(super) fn start(&mut self, inode: u64, name: &str, work: Work) -> io::Result<(u64, u64)> {
         let (class, what) = match &work {
             Work::Write { offset, data, durable } => {
-                let (kind, sum) = (if *durable { "write durable" } else { "write" }, crc32fast::hash(data));
-                (IoClass::Write, format!("{kind} {name} {offset}+{} {sum:08x}", data.len()))
+                let (kind, sum) = (if *durable { "write durable" } else { "write" }, fingerprint(data));
+                (IoClass::Write, format!("{kind} {name} {offset}+{} {sum:016x}", data.len()))
             }
             Work::Read { offset, len } => (IoClass::Read, format!("read {name} {offset}+{len}")),
             Work::Sync => (IoClass::Sync, format!("sync {name}")),
@@ -395,15 +406,18 @@ impl State {
         }
         // A write that the power failure met is torn like any other: it stays, and is never finished.
         self.op_next += 1;
-        let fault = begun.as_ref().ok().copied().flatten();
+        let verdict = begun.as_ref().ok().copied().unwrap_or_default();
+        let mut fault = verdict.errno;
         if matches!(work, Work::Sync) {
             self.snapshots.insert(id, self.inode(inode).snapshot());
         }
         if let (Ok(_), Work::Write { offset, data, .. }) = (&begun, &work) {
-            self.check_space(inode, offset + to_u64(data.len()))?;
+            self.take_space(inode, *offset, to_u64(data.len()), true)?;
+            // What ends a quota is noticed late: some of it may be there.
+            fault = fault.or_else(|| self.charge(to_u64(data.len())));
         }
         self.pending.insert(id, Pending { inode, name: name.to_owned(), work, fault });
-        begun.map(|_| id)
+        begun.map(|_| (id, verdict.stall))
     }
 
     /// Completes a started operation. A read's bytes go to `out`; a write is compared with `out`, its buffer as it is now.
@@ -419,7 +433,7 @@ impl State {
             Work::Sync => self.finish_sync(id, inode, fault),
         };
         let word = if result.is_ok() { "done" } else { "failed" };
-        self.note(&format!("{word} op {id} {name} {:08x}", crc32fast::hash(out)));
+        self.note(&format!("{word} op {id} {name} {:016x}", fingerprint(out)));
         result
     }
 
@@ -434,9 +448,16 @@ impl State {
         let stamp = self.next_stamp();
         let mut draws = self.fault_draws.clone();
         let inode = self.inode_mut(number);
-        for (sector, bytes) in sectors_of(offset, data) {
-            // After an error nothing is known about the range: some of it may have arrived.
-            if fault.is_some() && draws.chance(4) {
+        let sectors = data.len() / SECTOR;
+        // After an error nothing is known about the range: its front may have arrived (a short write), or any part of it.
+        let front = if fault.is_some() && draws.chance(4) { Some(draws.below(sectors + 1)) } else { None };
+        for (index, (sector, bytes)) in sectors_of(offset, data).enumerate() {
+            let arrives = match (fault, front) {
+                (None, _) => true,
+                (Some(_), Some(front)) => index < front,
+                (Some(_), None) => draws.chance(4),
+            };
+            if !arrives {
                 continue;
             }
             inode.live.set_sector(sector, &bytes);
@@ -449,6 +470,9 @@ impl State {
         }
         let end = offset + to_u64(data.len());
         inode.live.len = inode.live.len.max(end);
+        for page in offset / to_u64(PAGE)..end.div_ceil(to_u64(PAGE)) {
+            inode.holes.remove(&page);
+        }
         if durable && fault.is_none() {
             inode.durable.len = inode.durable.len.max(end);
             for (id, (_, len)) in &mut self.snapshots {
@@ -547,7 +571,8 @@ impl State {
             let writes = self.pending.values().filter(|pending| pending.inode == number && pending.fault.is_none());
             let bytes = inode.after_crash(odds, &mut draws, writes);
             let unreadable = inode.unreadable.clone();
-            let survivor = Inode { live: bytes.clone(), durable: bytes, unreadable, ..Inode::default() };
+            let holes = inode.holes.iter().copied().filter(|page| bytes.is_clear(*page)).collect();
+            let survivor = Inode { live: bytes.clone(), durable: bytes, unreadable, holes, ..Inode::default() };
             after.inodes.insert(number, survivor);
         }
         after
@@ -585,7 +610,8 @@ impl State {
             inode_next: self.inode_next,
             dirs: self.dirs.clone(),
             stamp: self.stamp,
-            capacity: self.capacity,
+            space: self.space.clone(),
+            identity_draws: self.identity_draws.clone(),
             runs_inline: self.runs_inline,
             ..State::new(seed)
         }
@@ -695,6 +721,13 @@ fn sectors_of(offset: u64, data: &[u8]) -> impl Iterator<Item = (u64, Sector)> {
     (offset / to_u64(SECTOR)..).zip(whole.iter().copied())
 }
 
-fn errno(number: i32) -> io::Error {
+/// A number that tells bytes apart in a trace. Bytes that end with their own CRC-32 all have the same one: this is none.
+fn fingerprint(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words = words.iter().map(|word| u64::from_le_bytes(*word)).chain(rest.iter().copied().map(u64::from));
+    words.fold(0xcbf2_9ce4_8422_2325, |sum, word| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29))
+}
+
+pub(super) fn errno(number: i32) -> io::Error {
     io::Error::from_raw_os_error(number)
 }

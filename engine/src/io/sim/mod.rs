@@ -7,9 +7,13 @@
 //!    since the last sync.
 //! 3. Names are durable after a sync of their directory. Of the changes since, a prefix survives, or none.
 //! 4. Lengths are durable after a sync, or up to the end of a durable write.
-//! 5. A failed sync forgets what was dirty: a later one passes it by. A failed write leaves any subset of its sectors.
+//! 5. A failed sync forgets what was dirty: a later one passes it by. A failed write leaves its front, or any subset of its sectors.
 //! 6. Every I/O is numbered, so that a test can cut the power before the n-th, for every n. The write that the power
 //!    failure meets is torn like those in flight.
+//! 7. A hole reads as zeros at once; until a sync each of its sectors may come back. It takes space again when it is written.
+//! 8. Operations of a queue complete in any order. One that stalls completes when its queue was looked at often enough, or somebody
+//!    waits for it: whoever waits outlasts every stall.
+//! 9. A full disk and a file that may not grow refuse a write whole; a used-up quota may leave some of it.
 //!
 //! ```text
 //!  write --submit--> in flight --complete--> live --sync--> durable
@@ -23,6 +27,7 @@ mod faults;
 mod queue;
 mod schedule;
 mod sectors;
+mod space;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +37,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::faults::{IoClass, Times};
+pub use self::schedule::Seeded;
 
 use self::disk::{State, Work};
 use self::schedule::Schedule;
@@ -149,14 +155,60 @@ impl SimDisk {
         self.state().faults.fail(class, nth, errno, times);
     }
 
-    /// Forgets all planned failures.
-    pub fn heal(&self) {
-        self.state().faults.clear();
+    /// Lets the `nth` I/O of a class complete no earlier than when its queue is looked at for the `reaps`-th time. Blocking calls and
+    /// queues that run inline do not stall.
+    pub fn stall(&self, class: IoClass, nth: u64, reaps: u64, times: Times) {
+        self.state().faults.stall(class, nth, reaps, times);
     }
 
-    /// Bounds the sum of all file lengths; what would exceed it fails with `StorageFull`.
+    /// While held, nothing that is in a queue completes. It ends when told so, or when somebody waits for a completion.
+    pub fn hold(&self, held: bool) {
+        self.state().held = held;
+    }
+
+    /// See [`SimDisk::hold`].
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.state().held
+    }
+
+    /// Forgets all planned failures and stalls.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.faults.clear();
+        state.held = false;
+    }
+
+    /// I/Os that failed by plan or for want of space; power failures do not count.
+    #[must_use]
+    pub fn fault_count(&self) -> u64 {
+        self.state().faults.failed()
+    }
+
+    /// Bounds what all files take; what would exceed it fails with `ENOSPC` and leaves nothing.
     pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.state().capacity = bytes;
+        self.state().space.capacity = bytes;
+    }
+
+    /// Bounds what is written from now on, over old bytes too; what would exceed it fails with `EDQUOT` and may leave a part.
+    pub fn set_quota(&self, bytes: Option<u64>) {
+        self.state().space.quota = bytes;
+    }
+
+    /// Bounds the length of a file; growing one beyond it fails with `EFBIG` and leaves nothing.
+    pub fn set_file_bytes_max(&self, bytes: Option<u64>) {
+        self.state().space.file_bytes_max = bytes;
+    }
+
+    /// Whether holes can be punched. Default: true.
+    pub fn set_punches_holes(&self, punches: bool) {
+        self.state().space.no_holes = !punches;
+    }
+
+    /// Bytes that all files take, without their holes.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state().used()
     }
 
     /// All files, by live name.
@@ -238,6 +290,10 @@ impl IoBackend for SimBackend {
         BackendKind::Sim
     }
 
+    fn new_identity(&self) -> u128 {
+        self.disk.state().identity()
+    }
+
     fn runs_inline(&self) -> bool {
         self.disk.state().runs_inline
     }
@@ -308,7 +364,7 @@ struct SimFile {
 impl SimFile {
     fn run(&self, work: Work, out: &mut Vec<u8>) -> io::Result<()> {
         let mut state = self.disk.state();
-        let id = state.start(self.inode, &self.name, work)?;
+        let (id, _) = state.start(self.inode, &self.name, work)?;
         state.finish(id, out)
     }
 }
@@ -321,6 +377,11 @@ impl IoFile for SimFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         assert_aligned(0, to_usize(len));
         self.disk.state().allocate(self.inode, &self.name, len)
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        assert_aligned(offset, to_usize(len));
+        self.disk.state().punch_hole(self.inode, &self.name, offset, len)
     }
 
     fn read_at(&self, buf: &mut AlignedBuf, offset: u64) -> io::Result<()> {

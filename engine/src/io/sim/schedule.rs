@@ -6,17 +6,19 @@ use crate::units::{to_u64, to_usize};
 
 /// A stream of numbers that a seed determines (the splitmix64 generator of Steele, Lea and Flood).
 #[derive(Clone, Debug)]
-pub(super) struct Seeded(u64);
+pub struct Seeded(u64);
 
 impl Seeded {
     /// The stream for one purpose under one seed.
-    pub(super) fn new(seed: u64, purpose: u64) -> Seeded {
+    #[must_use]
+    pub fn new(seed: u64, purpose: u64) -> Seeded {
         let mut stream = Seeded(seed ^ purpose.wrapping_mul(0xa076_1d64_78bd_642f));
-        stream.next();
+        stream.draw();
         stream
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    /// The next number.
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,14 +26,17 @@ impl Seeded {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`, which is not zero.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
-        to_usize(self.next() % to_u64(bound))
+    /// A number below `bound`.
+    ///
+    /// # Panics
+    /// When `bound` is zero.
+    pub fn below(&mut self, bound: usize) -> usize {
+        to_usize(self.draw() % to_u64(bound))
     }
 
     /// True in `eighths` of eight draws.
-    pub(super) fn chance(&mut self, eighths: u64) -> bool {
-        self.next() % 8 < eighths
+    pub fn chance(&mut self, eighths: u64) -> bool {
+        self.draw() % 8 < eighths
     }
 }
 

@@ -8,7 +8,8 @@ use crate::units::{to_u64, to_usize};
 /// What the medium writes whole or not at all.
 pub(super) const SECTOR: usize = 512;
 
-const PAGE: usize = 4096;
+/// What is allocated and given back as a whole.
+pub(super) const PAGE: usize = 4096;
 
 /// The bytes of one sector.
 pub(super) type Sector = [u8; SECTOR];
@@ -40,6 +41,22 @@ impl Sectors {
             let page = self.pages.entry((offset + to_u64(at)) / to_u64(PAGE)).or_insert_with(|| Arc::new([0; PAGE]));
             Arc::make_mut(page)[start..start + piece].copy_from_slice(&bytes[at..at + piece]);
         }
+    }
+
+    /// Makes a range zeros, without changing the length.
+    pub(super) fn clear(&mut self, offset: u64, len: usize) {
+        for (at, piece) in pieces(offset, len) {
+            if piece == PAGE {
+                self.pages.remove(&((offset + to_u64(at)) / to_u64(PAGE)));
+            } else {
+                self.write(offset + to_u64(at), &[0; PAGE][..piece]);
+            }
+        }
+    }
+
+    /// Whether all bytes of a page are zeros.
+    pub(super) fn is_clear(&self, page: u64) -> bool {
+        self.pages.get(&page).is_none_or(|page| page.iter().all(|byte| *byte == 0))
     }
 
     pub(super) fn sector(&self, number: u64) -> Sector {

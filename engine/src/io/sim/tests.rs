@@ -367,6 +367,149 @@ fn polling_is_never_stuck_and_completes_out_of_order() {
     assert!(orders.len() > 5);
 }
 
+fn punch(scene: &Scene) {
+    scene.file.punch_hole(0, to_u64(IO_ALIGN)).expect("no faults are planned");
+}
+
+#[test]
+fn a_hole_reads_as_zeros_at_once_and_any_of_it_may_come_back_until_a_sync() {
+    let scene = scene(18);
+    scene.file.write_at(&block(7), 0, true).expect("no faults are planned");
+    punch(&scene);
+    assert_eq!(first_block(&scene.disk), vec![0; SECTORS]);
+    assert_eq!(first_block(&scene.disk.kill()), vec![0; SECTORS]);
+    assert_eq!(first_block(&scene.disk.crash_with(0, Survival::Nothing)), vec![7; SECTORS]);
+    let torn = outcomes(&scene.disk);
+    assert!(torn.iter().flatten().all(|value| [0, 7].contains(value)) && torn.len() > 10);
+    scene.file.sync().expect("no faults are planned");
+    assert_eq!(outcomes(&scene.disk), BTreeSet::from([vec![0; SECTORS]]));
+}
+
+#[test]
+fn a_hole_gives_space_back_and_takes_it_again_when_it_is_written() {
+    let scene = scene(19);
+    let full = to_u64(4 * IO_ALIGN);
+    assert_eq!(scene.disk.used_bytes(), full);
+    punch(&scene);
+    punch(&scene);
+    assert_eq!(scene.disk.used_bytes(), full - to_u64(IO_ALIGN));
+    scene.disk.set_capacity(Some(full - to_u64(IO_ALIGN)));
+    let error = scene.file.write_at(&block(1), 0, true).expect_err("the hole has no space behind it");
+    assert!(crate::io::is_full(&error) && error.kind() == io::ErrorKind::StorageFull);
+    scene.file.write_at(&block(1), to_u64(IO_ALIGN), true).expect("what is no hole has its space");
+    assert!(scene.file.allocate(full).is_err(), "allocating fills holes");
+    scene.disk.set_capacity(Some(full));
+    scene.file.write_at(&block(1), 0, true).expect("there is room again");
+    assert_eq!(scene.disk.used_bytes(), full);
+    scene.disk.set_punches_holes(false);
+    let error = scene.file.punch_hole(0, full).expect_err("this disk has no holes");
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    assert_eq!(first_block(&scene.disk), vec![1; SECTORS], "and nothing has changed");
+}
+
+#[test]
+fn a_hole_that_a_power_failure_filled_again_takes_space() {
+    let scene = scene(20);
+    scene.file.write_at(&block(7), 0, true).expect("no faults are planned");
+    punch(&scene);
+    let full = to_u64(4 * IO_ALIGN);
+    assert_eq!(scene.disk.crash_with(0, Survival::Nothing).used_bytes(), full);
+    scene.file.sync().expect("no faults are planned");
+    assert_eq!(scene.disk.crash_with(0, Survival::Nothing).used_bytes(), full - to_u64(IO_ALIGN));
+}
+
+#[test]
+fn a_failed_write_leaves_its_front_or_any_part_of_it_and_is_never_silent() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..200 {
+        let scene = scene(seed);
+        scene.disk.fail(IoClass::Write, scene.disk.count(IoClass::Write) + 1, libc::EIO, Times::Once);
+        scene.file.write_at(&block(1), 0, true).expect_err("whole or error");
+        seen.insert(first_block(&scene.disk));
+        assert_eq!(scene.disk.fault_count(), 1);
+    }
+    for front in 0..=SECTORS {
+        let short: Vec<u8> = (0..SECTORS).map(|sector| u8::from(sector < front)).collect();
+        assert!(seen.contains(&short), "a write that ends after {front} sectors");
+    }
+    assert!(seen.len() > 2 * SECTORS, "and others");
+}
+
+#[test]
+fn a_quota_counts_writes_over_old_bytes_too_and_a_file_may_be_bounded() {
+    let scene = scene(21);
+    scene.disk.set_quota(Some(to_u64(IO_ALIGN)));
+    assert_eq!(scene.backend.free_bytes(Path::new(DIR)).expect("it is alive"), to_u64(IO_ALIGN));
+    scene.file.write_at(&block(1), 0, true).expect("that much is left");
+    let error = scene.file.write_at(&block(2), 0, true).expect_err("and no more");
+    assert_eq!((error.raw_os_error(), crate::io::is_full(&error)), (Some(libc::EDQUOT), true));
+    scene.disk.set_quota(None);
+    scene.disk.set_file_bytes_max(Some(to_u64(4 * IO_ALIGN)));
+    scene.file.write_at(&block(3), to_u64(3 * IO_ALIGN), true).expect("within the bound");
+    for error in [
+        scene.file.write_at(&block(3), to_u64(4 * IO_ALIGN), true).expect_err("beyond it"),
+        scene.file.allocate(to_u64(5 * IO_ALIGN)).expect_err("beyond it"),
+    ] {
+        assert_eq!((error.raw_os_error(), crate::io::is_full(&error)), (Some(libc::EFBIG), true));
+    }
+    assert!(!crate::io::is_full(&io::Error::from_raw_os_error(libc::EIO)));
+}
+
+#[test]
+fn an_operation_stalls_until_its_queue_was_looked_at_often_enough_while_others_pass_it() {
+    for seed in 0..20 {
+        let scene = scene(seed);
+        scene.disk.stall(IoClass::Write, scene.disk.count(IoClass::Write) + 1, 6, Times::Once);
+        let mut queue = scene.backend.queue(2).expect("no faults are planned");
+        queue.submit(durable(&scene, 0, 1));
+        queue.submit(IoOp::read(1, Arc::clone(&scene.file), to_u64(IO_ALIGN), block(0)));
+        let mut out = Vec::new();
+        for _ in 0..5 {
+            queue.reap(Wait::No, &mut out);
+        }
+        assert_eq!(out.iter().map(|done| done.op.token).collect::<Vec<u64>>(), [1], "the read is not held up");
+        for _ in 0..2 {
+            queue.reap(Wait::No, &mut out);
+        }
+        assert_eq!(out.len(), 2);
+        assert_eq!(first_block(&scene.disk), vec![1; SECTORS]);
+    }
+}
+
+#[test]
+fn a_held_disk_completes_nothing_until_it_is_released_or_somebody_waits() {
+    let scene = scene(22);
+    let mut queue = scene.backend.queue(1).expect("no faults are planned");
+    let mut out = Vec::new();
+    for release in [true, false] {
+        scene.disk.hold(true);
+        queue.submit(durable(&scene, 0, 1));
+        for _ in 0..50 {
+            queue.reap(Wait::No, &mut out);
+        }
+        assert!(out.is_empty() && scene.disk.is_held());
+        if release {
+            scene.disk.hold(false);
+            (0..2).for_each(|_| queue.reap(Wait::No, &mut out));
+        } else {
+            queue.reap(Wait::One, &mut out);
+        }
+        assert_eq!(out.drain(..).count(), 1);
+        assert!(!scene.disk.is_held());
+    }
+}
+
+#[test]
+fn identities_differ_between_disks_and_calls_and_come_back_with_the_seed() {
+    let identities = |seed| {
+        let backend = SimDisk::new(seed).backend();
+        [backend.new_identity(), backend.new_identity()]
+    };
+    assert_eq!(identities(1), identities(1));
+    let all: BTreeSet<u128> = (0..20).flat_map(identities).collect();
+    assert_eq!(all.len(), 40);
+}
+
 /// Some work with everything in it.
 fn work(seed: u64) -> (Vec<String>, u64) {
     let scene = scene(seed);
@@ -382,6 +525,9 @@ fn work(seed: u64) -> (Vec<String>, u64) {
             2 => IoOp::read(token, Arc::clone(&scene.file), 0, block(0)),
             _ => IoOp::sync_data(token, Arc::clone(&scene.file)),
         });
+        if token % 16 == 5 {
+            scene.file.punch_hole(to_u64(IO_ALIGN), to_u64(IO_ALIGN)).expect("no faults are planned");
+        }
     }
     drop(queue);
     let survivor = scene.disk.crash(seed).read(path());

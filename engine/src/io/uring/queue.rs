@@ -350,6 +350,10 @@ mod tests {
             Ok(())
         }
 
+        fn punch_hole(&self, _offset: u64, _len: u64) -> io::Result<()> {
+            Ok(())
+        }
+
         fn read_at(&self, _buf: &mut AlignedBuf, _offset: u64) -> io::Result<()> {
             Ok(())
         }
