@@ -75,14 +75,16 @@ fn work(engine: &Engine, clock: &SimClock, rounds: std::ops::Range<u64>) {
 
 /// LSN, store time, attributes and payload of a message.
 type Seen = (u64, u64, Vec<u8>);
+/// First readable offset, next offset, and the messages.
+type SeenQueue = (u64, u64, Vec<Seen>);
 /// Key, value, LSN and target of a table entry.
 type SeenEntry = (Vec<u8>, Vec<u8>, u64, Option<u64>);
 
 /// All that readers can see.
 #[derive(Debug, PartialEq, Eq)]
 struct View {
-    /// By name and incarnation: the readable offsets, and the messages.
-    queues: BTreeMap<(Vec<u8>, u32), (u64, u64, Vec<Seen>)>,
+    /// By name and incarnation.
+    queues: BTreeMap<(Vec<u8>, u32), SeenQueue>,
     entries: Vec<SeenEntry>,
 }
 
