@@ -42,6 +42,7 @@
 //! | [`commit`] | the append lock, the log buffer, the one writer, watermarks, tickets |
 //! | `dispatch`, [`consume_queue`] | from the log to queues |
 //! | `recovery`, `retention`, `housekeeping` | the log's end after a crash; its beginning; segments ahead of need |
+//! | `store` | one file for what is derived from the log, as it was at one LSN: may be lost, is never wrong |
 //! | [`commitlog`] | frames, records, segments, the manifest: bytes on disk (`engine/docs/format.md`) |
 //! | [`io`] | the seam: `io_uring`, plain system calls, or the simulated disk |
 
