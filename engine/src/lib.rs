@@ -45,6 +45,7 @@
 //! | `dispatch`, [`consume_queue`], [`table`] | from the log to queues and table |
 //! | `recovery`, `retention`, `housekeeping` | the log's end after a crash; its beginning; segments ahead of need |
 //! | `scrub`, `damage` | rot found before a reader does; what is known of it |
+//! | `store` | one file for what is derived from the log, as it was at one LSN: may be lost, is never wrong |
 //! | [`commitlog`] | frames, records, segments, the manifest: bytes on disk (`engine/docs/format.md`) |
 //! | [`io`] | the seam: `io_uring`, plain system calls, or the simulated disk |
 

@@ -174,6 +174,15 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_a_head_and_the_checksum_of_a_page_stay_as_they_are() {
+        let block = head().encode(IDENTITY);
+        let hex: String = block[HEADER_BYTES..HEAD_END].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "414c4453010000000300000000000000070000000000000000000000000000000000000000010000");
+        assert_eq!(block[CRC_AT..SECTOR_BYTES], [105, 201, 9, 227]);
+        assert_eq!(page_sum(1, &[5; PAGE_BYTES]), 0xf7d6_df0d);
+    }
+
+    #[test]
     fn every_flipped_bit_of_a_head_is_found() {
         let block = head().encode(IDENTITY);
         for bit in 0..8 * PAGE_BYTES {
