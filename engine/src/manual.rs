@@ -53,7 +53,7 @@
 //! | [`Flush`] | acknowledged when | a killed process loses | a power failure loses |
 //! |---|---|---|---|
 //! | `Sync` (default) | the bytes are on stable storage | nothing acknowledged | nothing acknowledged |
-//! | `Async { interval, bytes }` | the bytes are in the buffer | what came in the last 10 ms or 1 MiB | what came since the last flush: up to `interval` or `bytes` |
+//! | `Async { interval, bytes }` | the bytes are in the buffer | the last 10 ms, or 1 MiB | the last `interval`, or `bytes` |
 //!
 //! That holds on devices that keep their promise to flush, and longer times while a device stalls. What is lost is always the newest part,
 //! never something in the middle. Readers see what is acknowledged; under `Async` they may so have seen what a crash then takes back,
@@ -78,7 +78,7 @@
 //! | [`Advice`] | what it means | for example |
 //! |---|---|---|
 //! | `Retry` | time may cure it; nothing was half done | [`AppendError::Full`], [`WaitError::TimedOut`], [`OpenError::Locked`] |
-//! | `Reject` | this call is wrong as it is; others are not concerned | [`TooLarge`], [`AppendError::Rejected`], [`ReadError::NotFound`], [`ReadError::Damaged`] |
+//! | `Reject` | this call is wrong as it is; others are not concerned | [`TooLarge`], [`AppendError::Rejected`], [`ReadError::Damaged`] |
 //! | `Stop` | the engine or the directory serves such calls no more | [`Fenced`], [`OpenError::Damaged`] |
 //!
 //! The **fence** is the answer to the first failed write or flush: nothing is acknowledged any more, every waiter gets the error, nothing
@@ -95,8 +95,8 @@
 //!
 //! # Space
 //! The log grows until it is told otherwise: [`EngineOptions::with_retain_bytes`] bounds it by size, [`Engine::release`] by position. Whole
-//! segments go, never one that holds what is pinned: by [`Engine::pin`], by a table entry's target, by a link that is itself kept, or by not
-//! being readable or durable yet. What queues and table still need of a segment is written again before it goes. A file that is not needed
+//! segments go, never one that holds what is pinned: by [`Engine::pin`], by a table entry's target, by a link that is itself kept, or by
+//! not being readable or durable yet. What queues and table still need of a segment is written again before it goes. A file that is not needed
 //! any more becomes the next segment. When the disk is full, appends wait or are refused and nothing that is stored is at risk; it goes
 //! on when there is room.
 //!
