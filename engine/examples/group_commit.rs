@@ -24,9 +24,9 @@ fn produce(engine: &Engine, name: &str) -> Outcome {
 }
 
 fn main() -> Outcome {
+    // Beside this program: on the disk of the build, not in memory.
+    let dir = tempfile::tempdir_in(std::env::current_exe()?.with_file_name(""))?;
     for threads in [1, 4, 16, 64] {
-        // Beside this program: on the disk of the build, not in memory.
-        let dir = tempfile::tempdir_in(std::env::current_exe()?.with_file_name(""))?;
         let engine = Engine::open(dir.path(), EngineOptions::default().with_segment_bytes(4 << 20))?;
         let clock = SystemClock::new();
         let (began, before) = (clock.monotonic(), engine.stats());

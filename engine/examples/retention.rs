@@ -6,15 +6,21 @@
 use std::error::Error;
 use std::time::Duration;
 
-use anchorlog_engine::{Append, AppendOutcome, Engine, EngineOptions, Lsn, Put, Queue, Watermark, WriteBatch};
+use anchorlog_engine::{Append, Engine, EngineOptions, Lsn, Put, Queue, Watermark, WriteBatch};
 
 const SEGMENT_BYTES: u64 = 256 << 10;
 
-fn append(engine: &Engine, queue: &Queue, number: u64) -> Result<AppendOutcome, Box<dyn Error>> {
-    let mut batch = WriteBatch::new();
-    let payload: &[&[u8]] = &[&number.to_le_bytes(), &[0; 1000]];
-    batch.append(&Append { queue, tag: 0, keys: &[], attributes: b"", payload })?;
-    Ok(engine.append_and_wait(batch)?)
+/// Appends so many readings; returns where the first of them is once all are durable.
+fn append(engine: &Engine, queue: &Queue, count: u64) -> Result<Lsn, Box<dyn Error>> {
+    let mut first = None;
+    for number in 0..count {
+        let mut batch = WriteBatch::new();
+        let payload: &[&[u8]] = &[&number.to_le_bytes(), &[0; 1000]];
+        batch.append(&Append { queue, tag: 0, keys: &[], attributes: b"", payload })?;
+        first.get_or_insert(engine.append(batch)?.outcome().first.lsn);
+    }
+    engine.flush()?;
+    Ok(first.ok_or("nothing was to be appended")?)
 }
 
 /// Gives housekeeping up to two seconds to bring the log's start to `start`.
@@ -41,11 +47,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let readings = engine.queue(b"readings")?;
 
     // A pin: somebody copies the log elsewhere and has not come further than this.
-    let first = append(&engine, &readings, 0)?.first.lsn;
-    engine.pin("copier", Some(first));
-    for number in 1..2000 {
-        append(&engine, &readings, number)?;
-    }
+    engine.pin("copier", Some(engine.watermarks().assigned));
+    append(&engine, &readings, 2000)?;
     show(&engine, &readings, "pinned, beyond its bound");
 
     engine.pin("copier", None);
@@ -53,13 +56,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     show(&engine, &readings, "without the pin");
 
     // A table entry refers to one message: it can be read as long as the entry is there, however long the log becomes.
-    let kept = append(&engine, &readings, 2000)?.first.lsn;
+    let kept = append(&engine, &readings, 1)?;
     let mut batch = WriteBatch::new();
     batch.put(&Put { key: b"alarm/7", value: b"open", target: Some(engine.reference(kept)?.into()) })?;
     engine.append_and_wait(batch)?;
-    for number in 2001..4000 {
-        append(&engine, &readings, number)?;
-    }
+    append(&engine, &readings, 2000)?;
     println!("the alarm's reading at LSN {kept} is there: {} bytes", engine.read(kept)?.payload().len());
 
     let mut batch = WriteBatch::new();

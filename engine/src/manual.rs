@@ -94,11 +94,11 @@
 //! threads, and the caller drives all machines with `Engine::step`: the same code, in an order that repeats.
 //!
 //! # Space
-//! The log grows until it is told otherwise: [`EngineOptions::with_retain_bytes`] bounds it by size, [`Engine::release`] by position. Whole
-//! segments go, never one that holds what is pinned: by [`Engine::pin`], by a table entry's target, by a link that is itself kept, or by
-//! not being readable or durable yet. What queues and table still need of a segment is written again before it goes. A file that is not needed
-//! any more becomes the next segment. When the disk is full, appends wait or are refused and nothing that is stored is at risk; it goes
-//! on when there is room.
+//! The log grows until it is told otherwise: [`EngineOptions::with_retain_bytes`] bounds it by size, [`Engine::release`] by position.
+//! Whole segments go, never one that holds what is pinned: by [`Engine::pin`], by a table entry's target, by a link that is itself kept,
+//! or by not being readable or durable yet. What queues and table still need of a segment is written again before it goes. A file that is
+//! not needed any more becomes the next segment. When the disk is full, appends wait or are refused and nothing that is stored is at
+//! risk; it goes on when there is room.
 //!
 //! # Damage
 //! Every record that is handed out is verified by its checksum, every time. One that is damaged is [`ReadError::Damaged`], for itself
