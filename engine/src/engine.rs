@@ -22,14 +22,14 @@ use crate::damage::{DamagedPlace, Damages};
 use crate::dispatch::{Applier, Dispatcher};
 use crate::drivers::{self, Committer, Signals, Stop};
 use crate::error::{AppendError, Fenced, OpenError, ReadError, ReleaseError, WaitError};
-use crate::housekeeping::{Housekeeper, Parts, pinned};
+use crate::housekeeping::{Housekeeper, Parts};
 use crate::io::probe::{self, Probe};
 use crate::io::threads::ThreadsBackend;
 use crate::io::{DirLock, IoBackend, Wait};
 use crate::open::{self, Derived, Opened};
 use crate::options::{Drivers, EngineOptions, Flush};
 use crate::read::{Fetch, FetchOutcome, FetchStatus, Message, Payload, QueueRange};
-use crate::retention::Retention;
+use crate::retention::{Releaser, ReleaserParts, Retention, RetentionInfo, Survivors};
 use crate::scrub::{Progress, ScrubParts, Scrubber};
 use crate::table::{Fetched, HeadView, Held, Snapshot, TableEntry, Visible};
 use crate::units::{Epoch, Lsn, QueueOffset, to_u64};
@@ -137,6 +137,7 @@ struct Inner {
     reader: Arc<LogReader>,
     damages: Arc<Damages>,
     scrubbed: Arc<Progress>,
+    survivors: Arc<Survivors>,
     retention: Arc<Mutex<Retention>>,
     watch_count: Arc<AtomicUsize>,
     signals: Arc<Signals>,
@@ -203,7 +204,7 @@ impl Engine {
         let begun = clock.monotonic();
         let opened = open::open(&backend, dir, &options, backend.new_identity())?;
         let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, derived } = opened;
-        let Derived { queues, table, store, applied, changed } = derived;
+        let Derived { queues, table, store, applied, changed, survivors, .. } = derived;
         options.segment_bytes = manifest.geometry.segment_bytes;
         options.tail = manifest.geometry.tail;
         options.validate()?;
@@ -226,6 +227,7 @@ impl Engine {
             queues: heads.collect(),
             head: HeadView::default(),
             closed_below: manifest.start,
+            survivors: Arc::clone(&survivors),
             geometry: manifest.geometry,
             buffer_bytes: options.buffer_bytes,
             buffer: Arc::clone(&buffer),
@@ -272,6 +274,7 @@ impl Engine {
             Arc::clone(&segments),
             Arc::clone(&marks),
             Arc::clone(&damages),
+            Arc::clone(&survivors),
             options.broken(),
         ));
         let scrubber = Scrubber::new(ScrubParts {
@@ -283,7 +286,7 @@ impl Engine {
             rate: options.scrub_rate,
         });
         let signals = Signals::new();
-        let retention = Arc::new(Mutex::new(Retention::default()));
+        let retention = Arc::new(Mutex::new(Retention { held: options.retention_held, ..Retention::default() }));
         let (woken, hurried, writer_hurried) = (Arc::clone(&signals), Arc::clone(&signals), Arc::clone(&writer_shared));
         let (caught_up, caught_up_marks) = (Arc::clone(&dispatcher), Arc::clone(&marks));
         let (released, checkpoint_woken) = (Arc::clone(&dispatcher), Arc::clone(&signals));
@@ -299,6 +302,7 @@ impl Engine {
             dispatcher: Arc::clone(&dispatcher),
             queues: Arc::clone(&queues),
             table: Arc::clone(&table),
+            survivors: Arc::clone(&survivors),
             shared: Arc::clone(&checkpoint),
             interval: options.checkpoint_interval,
             bytes: options.checkpoint_bytes,
@@ -309,7 +313,7 @@ impl Engine {
             }),
         };
         let checkpointer = Checkpointer::new(parts, store, applied);
-        let housekeeper = Housekeeper::new(Parts {
+        let releaser = Releaser::new(ReleaserParts {
             backend: Arc::clone(&backend),
             dir: dir.to_path_buf(),
             clock: Arc::clone(&clock),
@@ -319,21 +323,34 @@ impl Engine {
             queues: Arc::clone(&queues),
             table: Arc::clone(&table),
             reader: Arc::clone(&reader),
-            catch_up: Box::new(move || catch_up(&caught_up, &caught_up_marks)),
+            survivors: Arc::clone(&survivors),
+            retention: Arc::clone(&retention),
+            manifest: manifest.clone(),
+            retain_bytes: options.retain_bytes,
+            retain_age: options.retain_age,
+            free_bytes_min: options.free_bytes_min,
+            spare_count: to_u64(options.spare_count),
+            sync_names: open::sync_names(&options),
             checkpoint: Arc::clone(&checkpoint),
             wake_checkpointer: Box::new(move || checkpoint_woken.checkpoint.wake()),
             queues_changed: Box::new(move |queues| released.lock().expect(LOCKED).note_changed(queues)),
-            retention: Arc::clone(&retention),
-            retain_bytes: options.retain_bytes,
-            spare_count: to_u64(options.spare_count),
-            sync_names: open::sync_names(&options),
-            appended: Box::new(move |end| woken.commit.reached(end)),
+            catch_up: Box::new(move || catch_up(&caught_up, &caught_up_marks)),
             hurry: Box::new(move |end| {
                 writer_hurried.flush_to.fetch_max(end.0, Ordering::SeqCst);
                 hurried.commit.wake();
             }),
-            manifest: manifest.clone(),
+        });
+        let housekeeper = Housekeeper::new(Parts {
+            backend: Arc::clone(&backend),
+            clock: Arc::clone(&clock),
+            marks: Arc::clone(&marks),
+            segments: Arc::clone(&segments),
+            sequencer: Arc::clone(&sequencer),
+            retain_bytes: options.retain_bytes,
+            spare_count: to_u64(options.spare_count),
+            appended: Box::new(move |end| woken.commit.reached(end)),
             scrubber,
+            releaser,
         });
         let recovery = format!(
             "{} frames, {} records, LSN {} to {}, {} bytes cut, {:.3} s",
@@ -372,6 +389,7 @@ impl Engine {
             segments,
             queues,
             table,
+            survivors,
             retention,
             watch_count,
             signals,
@@ -928,7 +946,9 @@ impl Engine {
                         return Ok(outcome);
                     }
                     // Released while it was looked up: the queue begins further on now.
-                    Err(ReadError::NotFound(_)) if outcome.messages.is_empty() && entry.lsn < inner.marks.start() => {
+                    Err(ReadError::NotFound(_))
+                        if outcome.messages.is_empty() && !inner.reader.is_retained(entry.lsn) =>
+                    {
                         outcome.status = FetchStatus::BelowMin;
                         outcome.range = inner.queues.state_of(fetch.queue).range();
                         return Ok(outcome);
@@ -1084,8 +1104,7 @@ impl Engine {
             let mut retention = inner.retention.lock().expect(LOCKED);
             retention.released = retention.released.max(lsn);
             let (durable, dispatched) = (inner.marks.load(Watermark::Durable), inner.marks.load(Watermark::Dispatched));
-            let lowest = |start| pinned(&inner.table, start);
-            retention.target(geometry, from, dispatched.min(durable), inner.marks.assigned(), None, lowest)
+            retention.target(geometry, from, dispatched.min(durable), inner.marks.assigned(), None)
         };
         inner.signals.housekeeping.wake();
         Ok(ReleaseOutcome { start, segments: start.since(from) / geometry.data_bytes() })
@@ -1119,6 +1138,42 @@ impl Engine {
             Some(lsn) => drop(retention.pins.insert(name.to_owned(), lsn)),
             None => drop(retention.pins.remove(name)),
         }
+    }
+
+    /// Keeps the messages of a queue from `offset` on readable through it, until the pin of this name is moved, or removed with `None`: those
+    /// in segments that are released survive there. A pin does not outlive the engine; set them before [`Engine::start_retention`].
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine, or the queue is of another one.
+    pub fn pin_queue(&self, name: &str, queue: &Queue, offset: Option<QueueOffset>) {
+        let _ours = self.inner.queues.state_of(queue);
+        let mut retention = self.inner.retention.lock().expect(LOCKED);
+        let key = (name.to_owned(), queue.id());
+        match offset {
+            Some(offset) => drop(retention.queue_pins.insert(key, offset)),
+            None => drop(retention.queue_pins.remove(&key)),
+        }
+    }
+
+    /// Lets segments be released, where [`crate::EngineOptions::with_retention_held`] held them.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    pub fn start_retention(&self) {
+        self.inner.retention.lock().expect(LOCKED).held = false;
+        self.inner.signals.housekeeping.wake();
+    }
+
+    /// What retention would release if it could, and what stands against it.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    #[must_use]
+    pub fn retention(&self) -> RetentionInfo {
+        let inner = &*self.inner;
+        let retention = inner.retention.lock().expect(LOCKED);
+        let retain_bytes = inner.info.options.retain_bytes;
+        crate::retention::info(&retention, &inner.segments, &inner.marks, &inner.survivors, retain_bytes)
     }
 
     /// Refuses further appends, makes everything durable, stops the threads and releases the directory.

@@ -88,5 +88,6 @@ pub use error::{
 };
 pub use options::{BackendChoice, EngineOptions, Flush, Tail};
 pub use read::{Fetch, FetchOutcome, FetchStatus, Message, QueueRange};
+pub use retention::RetentionInfo;
 pub use table::{Snapshot, TableEntry};
 pub use units::{Epoch, Lsn, QueueOffset};

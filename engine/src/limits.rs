@@ -36,6 +36,14 @@ pub const COUNTER_BATCHES_PER_STEP: usize = 8;
 pub const RESTATE_READ_BYTES: u64 = 1 << 20;
 /// Bytes of a batch of restated table entries, unless one frame says more.
 pub const RESTATE_BATCH_BYTES: u64 = 8 << 10;
+/// Holes that are punched in one step.
+pub const PUNCHES_PER_STEP: usize = 32;
+/// A segment is punched when at least this fraction of it (one over) is needed by nobody.
+pub const SPARSE_GAIN: u64 = 8;
+/// Time between two looks at a segment of survivors.
+pub const REVIEW_INTERVAL: Duration = Duration::from_millis(200);
+/// Time between two looks at the age of segments and at free space.
+pub const AGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a release waits after what it has to read could not be read.
 pub const RELEASE_RETRY: Duration = Duration::from_secs(60);
 /// Changes of the table that wait in memory before a checkpoint begins at once.

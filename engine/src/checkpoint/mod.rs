@@ -25,6 +25,7 @@ use crate::dispatch::Dispatcher;
 use crate::error::ReadError;
 use crate::io::IoBackend;
 use crate::limits;
+use crate::retention::Survivors;
 use crate::store::{Origin, Pace, Store, StoreError, StoreIdentity, StoreReader, StoreTable, StoreWriter};
 use crate::table::{Layer, Visible};
 use crate::units::{Lsn, to_u64};
@@ -85,6 +86,7 @@ pub(crate) struct Parts {
     pub(crate) dispatcher: Arc<Mutex<Dispatcher>>,
     pub(crate) queues: Arc<Queues>,
     pub(crate) table: Arc<Visible>,
+    pub(crate) survivors: Arc<Survivors>,
     pub(crate) shared: Arc<CheckpointShared>,
     pub(crate) interval: Option<Duration>,
     pub(crate) bytes: u64,
@@ -103,6 +105,8 @@ pub(crate) struct Checkpointer {
     began_at: Duration,
     /// Nothing is tried before then.
     retry_at: Duration,
+    /// The log's start when references were last cleaned up.
+    cleaned: Lsn,
     /// The store is no good any more in this run.
     given_up: bool,
 }
@@ -113,7 +117,15 @@ impl Checkpointer {
         let first = if parts.interval.is_some() { applied } else { Lsn::MAX };
         parts.shared.applied.store(first.0, Ordering::SeqCst);
         parts.shared.store_bytes.store(store.as_ref().map_or(0, Store::file_bytes), Ordering::Relaxed);
-        Checkpointer { parts, store, frozen: None, began_at, retry_at: Duration::ZERO, given_up: false }
+        Checkpointer {
+            parts,
+            store,
+            frozen: None,
+            began_at,
+            retry_at: Duration::ZERO,
+            cleaned: Lsn::ZERO,
+            given_up: false,
+        }
     }
 
     /// Where the log must be for the next checkpoint to be due before its time.
@@ -193,7 +205,9 @@ impl Checkpointer {
         }
         let store = self.store.as_ref().expect("just made");
         let frozen = self.frozen.as_ref().expect("there is one to write");
-        let reader = write(store, frozen, queues, self.parts.marks.start())?;
+        let start = self.parts.marks.start();
+        let reader = write(store, frozen, queues, start, &self.parts.survivors, start != self.cleaned)?;
+        self.cleaned = start;
         publish(frozen, reader, queues, table, self.parts.buffer.floor());
         shared.applied.store(frozen.lsn.0, Ordering::SeqCst);
         shared.count.fetch_add(1, Ordering::Relaxed);
@@ -235,16 +249,18 @@ pub(crate) fn open_store(
     Store::open(backend, dir, identity, cache_bytes, pace)
 }
 
-/// Writes what was put aside, in one transaction; returns a view of the outcome.
+/// Writes what was put aside, in one transaction; returns a view of the outcome. `clean`: the log's start moved since the last one.
 pub(crate) fn write(
     store: &Store,
     frozen: &Frozen,
     queues: &Queues,
     start: Lsn,
+    survivors: &Survivors,
+    clean: bool,
 ) -> Result<Arc<StoreReader>, CheckpointError> {
     let writer = store.begin_write()?;
     write_queues(&writer, frozen, queues)?;
-    write_table(&writer, frozen, start)?;
+    write_table(&writer, frozen, start, survivors, clean)?;
     let mut meta = writer.table(StoreTable::Meta)?;
     meta.put(rows::APPLIED_KEY, &rows::encode_applied(frozen.lsn))?;
     drop(meta);
@@ -331,7 +347,13 @@ fn remove_pieces(
     Ok(())
 }
 
-fn write_table(writer: &StoreWriter, frozen: &Frozen, start: Lsn) -> Result<(), CheckpointError> {
+fn write_table(
+    writer: &StoreWriter,
+    frozen: &Frozen,
+    start: Lsn,
+    survivors: &Survivors,
+    clean: bool,
+) -> Result<(), CheckpointError> {
     let mut table = writer.table(StoreTable::Table)?;
     let mut references = writer.table(StoreTable::References)?;
     let layer = frozen.layer.read().expect("the table is intact");
@@ -354,11 +376,43 @@ fn write_table(writer: &StoreWriter, frozen: &Frozen, start: Lsn) -> Result<(), 
             }
         }
     }
-    for (origin, link) in layer.origins_below(Lsn::MAX) {
+    for (origin, link) in layer.origins(Lsn::ZERO..Lsn::MAX) {
         references.put(&rows::reference_key(origin, &Referrer::Link(link)), &[])?;
     }
-    // What refers to a message that is gone is gone itself.
+    drop(layer);
+    if clean {
+        remove_dead_references(&mut references, start, survivors)?;
+    }
+    Ok(())
+}
+
+/// Removes what refers to messages that are gone, and what links that are gone refer to.
+fn remove_dead_references(
+    references: &mut crate::store::TableWriter<'_>,
+    start: Lsn,
+    survivors: &Survivors,
+) -> Result<(), CheckpointError> {
+    let (mut dead, mut bad) = (Vec::new(), None);
     let end = rows::references_from(start);
-    references.remove_range((Bound::Unbounded, Bound::Excluded(&end[..])))?;
+    let below = (Bound::Unbounded, Bound::Excluded(&end[..]));
+    let is_gone = |lsn: Lsn| lsn < start && !survivors.contains(lsn);
+    references.range(below, crate::store::Direction::Ascending, |key, _| match rows::decode_reference(key) {
+        Ok((target, referrer)) => {
+            if is_gone(target) || matches!(referrer, Referrer::Link(link) if is_gone(link)) {
+                dead.push(key.to_vec());
+            }
+            std::ops::ControlFlow::Continue(())
+        }
+        Err(row) => {
+            bad = Some(row);
+            std::ops::ControlFlow::Break(())
+        }
+    })?;
+    if let Some(row) = bad {
+        return Err(row.into());
+    }
+    for key in dead {
+        references.remove(&key)?;
+    }
     Ok(())
 }

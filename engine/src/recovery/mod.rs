@@ -66,6 +66,8 @@ pub(crate) struct Recovery<'a> {
     pub(crate) files: &'a BTreeMap<Lsn, Arc<dyn IoFile>>,
     pub(crate) queues: &'a Arc<Queues>,
     pub(crate) table: &'a Arc<Visible>,
+    /// Whether checkpoints may be written on the way.
+    pub(crate) saves: bool,
     pub(crate) broken: Broken,
 }
 
@@ -107,7 +109,10 @@ impl Recovery<'_> {
                 break stop;
             }
             // Only what is known to be durable goes into a checkpoint.
-            if found.end <= found.durable_lsn && found.records - saved_records > limits::RECOVERY_UNSAVED_RECORDS {
+            if self.saves
+                && found.end <= found.durable_lsn
+                && found.records - saved_records > limits::RECOVERY_UNSAVED_RECORDS
+            {
                 saved_records = found.records;
                 save(applier.freeze(found.end))?;
             }
