@@ -17,6 +17,7 @@ use crate::epoch::{EpochHistory, EpochStart};
 use crate::error::OpenError;
 use crate::fault::Fault;
 use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
+use crate::key_index::KeyIndex;
 use crate::limits;
 use crate::options::EngineOptions;
 use crate::recovery::{Found, Recovery};
@@ -44,6 +45,7 @@ pub(crate) struct Opened {
 pub(crate) struct Derived {
     pub(crate) queues: Arc<Queues>,
     pub(crate) table: Arc<Visible>,
+    pub(crate) keys: Arc<KeyIndex>,
     pub(crate) store: Option<Store>,
     /// The last checkpoint goes up to here.
     pub(crate) applied: Lsn,
@@ -118,10 +120,10 @@ fn read_log(
         let derived = if use_store {
             restore(backend, dir, options, manifest).unwrap_or_else(|why| {
                 tracing::warn!(why, "the last checkpoint is not used; the whole log is read");
-                Derived::empty(manifest.start)
+                Derived::empty(manifest)
             })
         } else {
-            Derived::empty(manifest.start)
+            Derived::empty(manifest)
         };
         let uses_store = derived.store.is_some();
         let mut derived = derived;
@@ -142,6 +144,7 @@ fn read_log(
             files,
             queues: &Arc::clone(&derived.queues),
             table: &Arc::clone(&derived.table),
+            keys: &Arc::clone(&derived.keys),
             broken: options.broken(),
         };
         let outcome = recovery
@@ -170,7 +173,7 @@ fn restore(
     let words = |error: &dyn std::error::Error| error.to_string();
     let opened = checkpoint::open_store(backend, dir, manifest.store_id, options.checkpoint_cache_bytes);
     let (store, origin) = opened.map_err(|error| words(&error))?;
-    let empty = |store| Derived { store: Some(store), ..Derived::empty(manifest.start) };
+    let empty = |store| Derived { store: Some(store), ..Derived::empty(manifest) };
     if origin != store::Origin::Existing {
         return Ok(empty(store));
     }
@@ -205,17 +208,20 @@ fn restore(
     // What was released since the checkpoint.
     let mut changed = Vec::new();
     queues.release(manifest.start, |id| changed.push(id)).map_err(|error| words(&error))?;
+    let keys = KeyIndex::new(manifest.store_id);
+    keys.restore(Arc::clone(&reader), applied)?;
     let table = Arc::new(Visible::new(Some(reader), applied));
-    Ok(Derived { queues: Arc::new(queues), table, store: Some(store), applied, changed })
+    Ok(Derived { queues: Arc::new(queues), table, keys: Arc::new(keys), store: Some(store), applied, changed })
 }
 
 impl Derived {
-    fn empty(start: Lsn) -> Derived {
+    fn empty(manifest: &Manifest) -> Derived {
         Derived {
             queues: Arc::new(Queues::new()),
             table: Arc::new(Visible::default()),
+            keys: Arc::new(KeyIndex::new(manifest.store_id)),
             store: None,
-            applied: start,
+            applied: manifest.start,
             changed: Vec::new(),
         }
     }
@@ -243,8 +249,9 @@ impl Derived {
             self.store = Some(opened.map_err(|error| failed(&error))?.0);
         }
         let store = self.store.as_ref().expect("just opened");
-        let reader = checkpoint::write(store, frozen, &self.queues, manifest.start).map_err(|error| failed(&error))?;
-        checkpoint::publish(frozen, reader, &self.queues, &self.table, Lsn::MAX);
+        let written = checkpoint::write(store, frozen, &self.queues, &self.keys, manifest.start);
+        let written = written.map_err(|error| failed(&error))?;
+        checkpoint::publish(frozen, written, &self.queues, &self.table, &self.keys, Lsn::MAX);
         self.applied = frozen.lsn;
         Ok(())
     }
