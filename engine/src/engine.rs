@@ -15,7 +15,7 @@ use crate::commit::watermark::Marks;
 use crate::commit::writer::{LogWriter, Step, WriterShared};
 use crate::commit::{Subscription, Ticket, Watcher, Watermark, Watermarks};
 use crate::commitlog::reader::LogReader;
-use crate::commitlog::record::{self, Origin, RecordKind};
+use crate::commitlog::record::{self, Origin, Record, RecordKind};
 use crate::commitlog::segments::Segments;
 use crate::consume_queue::{QueueEntry, Queues};
 use crate::damage::{DamagedPlace, Damages};
@@ -26,6 +26,7 @@ use crate::housekeeping::{Housekeeper, Parts};
 use crate::io::probe::{self, Probe};
 use crate::io::threads::ThreadsBackend;
 use crate::io::{DirLock, IoBackend, Wait};
+use crate::key_index::{KeyIndex, KeyQuery, Records};
 use crate::open::{self, Derived, Opened};
 use crate::options::{Drivers, EngineOptions, Flush};
 use crate::read::{Fetch, FetchOutcome, FetchStatus, Message, Payload, QueueRange};
@@ -80,6 +81,8 @@ pub struct EngineStats {
     pub checkpoints: u64,
     /// Bytes that the derived store takes on disk.
     pub derived_bytes: u64,
+    /// Runs of the key index in the derived store: a search looks into each that its time does not rule out.
+    pub key_runs: u64,
     /// Damaged records met by readers, each time that one was.
     pub damaged_records: u64,
     /// Bytes of closed segments that the scrub has read.
@@ -134,6 +137,7 @@ struct Inner {
     segments: Arc<Segments>,
     queues: Arc<Queues>,
     table: Arc<Visible>,
+    keys: Arc<KeyIndex>,
     reader: Arc<LogReader>,
     damages: Arc<Damages>,
     scrubbed: Arc<Progress>,
@@ -204,7 +208,7 @@ impl Engine {
         let begun = clock.monotonic();
         let opened = open::open(&backend, dir, &options, backend.new_identity())?;
         let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, derived } = opened;
-        let Derived { queues, table, store, applied, changed, survivors, .. } = derived;
+        let Derived { queues, table, keys, store, applied, changed, survivors, .. } = derived;
         options.segment_bytes = manifest.geometry.segment_bytes;
         options.tail = manifest.geometry.tail;
         options.validate()?;
@@ -258,7 +262,8 @@ impl Engine {
         let watch_count = Arc::new(AtomicUsize::new(0));
         let named = Arc::clone(&sequencer);
         let registered = Box::new(move |queue: &Queue| register(&mut named.lock().expect(LOCKED), queue));
-        let applier = Applier::new(Arc::clone(&queues), Arc::clone(&table), registered, options.broken());
+        let (queues_fed, table_fed, keys_fed) = (Arc::clone(&queues), Arc::clone(&table), Arc::clone(&keys));
+        let applier = Applier::new(queues_fed, table_fed, keys_fed, registered, options.broken());
         let mut dispatcher = Dispatcher::new(
             applier,
             Arc::clone(&buffer),
@@ -303,6 +308,7 @@ impl Engine {
             queues: Arc::clone(&queues),
             table: Arc::clone(&table),
             survivors: Arc::clone(&survivors),
+            keys: Arc::clone(&keys),
             shared: Arc::clone(&checkpoint),
             interval: options.checkpoint_interval,
             bytes: options.checkpoint_bytes,
@@ -390,6 +396,7 @@ impl Engine {
             queues,
             table,
             survivors,
+            keys,
             retention,
             watch_count,
             signals,
@@ -496,6 +503,7 @@ impl Engine {
             recycled_segments: inner.segments.recycled(),
             checkpoints: inner.checkpoint.count.load(Ordering::Relaxed),
             derived_bytes: inner.checkpoint.store_bytes.load(Ordering::Relaxed),
+            key_runs: to_u64(inner.keys.run_count()),
             damaged_records: inner.damages.met(),
             scrubbed_bytes: inner.scrubbed.bytes(),
             scrub_passes: inner.scrubbed.passes(),
@@ -993,20 +1001,42 @@ impl Engine {
         if lsn >= inner.marks.load(Watermark::Dispatched) {
             return Err(ReadError::NotFound(lsn));
         }
-        let (header, entry) = inner.reader.locate(lsn)?;
-        let bytes = inner.reader.record(lsn, entry.len, true)?.ok_or(ReadError::NotFound(lsn))?;
-        let record = record::parse(&bytes).map_err(|error| inner.reader.damage(lsn, error.to_string()))?;
-        if !matches!(record.kind, RecordKind::Append | RecordKind::Link) {
-            return Err(ReadError::NotFound(lsn));
-        }
-        let queue = inner.queues.find_incarnation(record.name, record.incarnation).ok_or(ReadError::NotFound(lsn))?;
-        let found = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
-        let origin = match inner.payload(record.origin(lsn), true)? {
-            Payload::Origin(lsn, bytes) => Some((lsn, bytes)),
-            Payload::Own | Payload::OnDisk => None,
-        };
-        Message::new(&queue, entry.queue_offset, &found, bytes, origin)
-            .map_err(|error| inner.reader.damage(lsn, error.to_string()))
+        inner.message_at(lsn, |_, _, _| true)?.ok_or(ReadError::NotFound(lsn))
+    }
+
+    /// The messages that have a key, as far as they are visible and retained: of queues that are not dropped, links by their own keys. May read
+    /// from the disk. A message that cannot be read is left out; [`Engine::damaged_places`] tells of it.
+    ///
+    /// Every answer is exact, whatever other keys there are. The index that it comes from costs eight bytes of memory for a key
+    /// until the next checkpoint; without checkpoints all of them stay there.
+    ///
+    /// # Errors
+    /// When the index has to be read from the disk and cannot be.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, KeyOrder, KeyQuery, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// let mut batch = WriteBatch::new();
+    /// let append = Append { queue: &queue, tag: 0, keys: &[b"order-17", b"customer-4"], attributes: b"", payload: &[b"three anchors"] };
+    /// batch.append(&append)?;
+    /// let outcome = engine.append_and_wait(batch)?;
+    /// let found = engine.find(&KeyQuery::new(b"order-17"))?;
+    /// assert_eq!(found[0].payload(), b"three anchors");
+    ///
+    /// let time_ms = found[0].store_time_ms;
+    /// let earlier = KeyQuery { to_ms: time_ms - 1, order: KeyOrder::OldestFirst, ..KeyQuery::new(b"customer-4") };
+    /// assert!(engine.find(&earlier)?.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn find(&self, query: &KeyQuery<'_>) -> Result<Vec<Message>, ReadError> {
+        let inner = &*self.inner;
+        inner.catch_up();
+        let visible = inner.marks.start()..inner.marks.load(Watermark::Dispatched);
+        inner.keys.find(query, visible, inner)
     }
 
     /// What a link or a table entry refers to the message at `lsn` by. May read from the disk.
@@ -1389,11 +1419,56 @@ impl Inner {
         message.map(Some).map_err(|error| self.reader.damage(entry.lsn, error.to_string()))
     }
 
+    /// The message at `lsn`, if it is one and `is_wanted` by its record, its queue and its store time.
+    fn message_at(
+        &self,
+        lsn: Lsn,
+        is_wanted: impl FnOnce(&Record<'_>, &Queue, u64) -> bool,
+    ) -> Result<Option<Message>, ReadError> {
+        let (header, entry) = self.reader.locate(lsn)?;
+        let bytes = self.reader.record(lsn, entry.len, true)?.ok_or(ReadError::NotFound(lsn))?;
+        let record = record::parse(&bytes).map_err(|error| self.reader.damage(lsn, error.to_string()))?;
+        if !matches!(record.kind, RecordKind::Append | RecordKind::Link) {
+            return Ok(None);
+        }
+        let queue = self.queues.find_incarnation(record.name, record.incarnation).ok_or(ReadError::NotFound(lsn))?;
+        if !is_wanted(&record, &queue, header.store_time_ms) {
+            return Ok(None);
+        }
+        let found = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
+        let origin = match self.payload(record.origin(lsn), true)? {
+            Payload::Origin(lsn, bytes) => Some((lsn, bytes)),
+            Payload::Own | Payload::OnDisk => None,
+        };
+        let message = Message::new(&queue, entry.queue_offset, &found, bytes, origin);
+        message.map(Some).map_err(|error| self.reader.damage(lsn, error.to_string()))
+    }
+
     /// The bytes of a link's origin, where there is one.
     fn payload(&self, origin: Option<Origin>, from_disk: bool) -> Result<Payload, ReadError> {
         let Some(origin) = origin else { return Ok(Payload::Own) };
         let bytes = self.reader.record(origin.lsn, origin.size, from_disk)?;
         Ok(bytes.map_or(Payload::OnDisk, |bytes| Payload::Origin(origin.lsn, bytes)))
+    }
+}
+
+impl Records for Inner {
+    type Message = Message;
+
+    fn store_time_ms(&self, lsn: Lsn) -> Result<u64, ReadError> {
+        self.reader.locate(lsn).map(|(header, _)| header.store_time_ms)
+    }
+
+    fn message(&self, lsn: Lsn, query: &KeyQuery<'_>) -> Result<Option<(Message, usize)>, ReadError> {
+        let message = self.message_at(lsn, |record, queue, store_time_ms| {
+            (query.from_ms..=query.to_ms).contains(&store_time_ms)
+                && record::keys(record.keys).any(|key| key == query.key)
+                && !self.queues.state(queue.id()).current_mark().dropped
+        })?;
+        Ok(message.map(|message| {
+            let bytes = message.size();
+            (message, bytes)
+        }))
     }
 }
 

@@ -48,6 +48,14 @@ pub const AGE_INTERVAL: Duration = Duration::from_secs(1);
 pub const RELEASE_RETRY: Duration = Duration::from_secs(60);
 /// Changes of the table that wait in memory before a checkpoint begins at once.
 pub const CHECKPOINT_CHANGES: usize = 500_000;
+/// Keys of messages that wait in memory before a checkpoint begins at once: 16 MiB of them.
+pub const CHECKPOINT_KEYS: usize = 2 << 20;
+/// Keys of one chunk of the key index in memory.
+pub const KEY_CHUNK_COUNT: usize = 8 << 10;
+/// Keys of a run of the key index from which on it stays as it is.
+pub const KEY_RUN_FULL: u64 = 2 << 20;
+/// Bytes of one piece of a run of the key index.
+pub const KEY_PIECE_BYTES: usize = 1900;
 /// Longest sleep of the checkpointer.
 pub const CHECKPOINT_NAP: Duration = Duration::from_secs(1);
 /// How long the checkpointer waits after the kernel refused something.

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::checkpoint::{self, Frozen, rows};
+use crate::checkpoint::{self, Frozen, Retained, rows};
 use crate::commitlog::frame;
 use crate::commitlog::manifest::{MANIFEST_NAME, Manifest};
 use crate::commitlog::record::{self, Origin};
@@ -19,6 +19,7 @@ use crate::epoch::{EpochHistory, EpochStart};
 use crate::error::{OpenError, ReadError};
 use crate::fault::Fault;
 use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
+use crate::key_index::KeyIndex;
 use crate::limits;
 use crate::options::EngineOptions;
 use crate::recovery::{Found, Recovery};
@@ -47,6 +48,7 @@ pub(crate) struct Opened {
 pub(crate) struct Derived {
     pub(crate) queues: Arc<Queues>,
     pub(crate) table: Arc<Visible>,
+    pub(crate) keys: Arc<KeyIndex>,
     pub(crate) store: Option<Store>,
     /// The last checkpoint goes up to here.
     pub(crate) applied: Lsn,
@@ -159,6 +161,7 @@ fn read_log(
             table: &Arc::clone(&derived.table),
             // What survives below the dense log comes last, and before everything else in its queue.
             saves: options.checkpoint_interval.is_some() && sparse.is_empty(),
+            keys: &Arc::clone(&derived.keys),
             broken: options.broken(),
         };
         let outcome = recovery
@@ -227,11 +230,21 @@ fn restore(
     if let Some(why) = bad {
         return Err(why);
     }
-    // What was released since the checkpoint.
+    let keys = KeyIndex::new(manifest.store_id);
+    keys.restore(Arc::clone(&reader), applied)?;
     let table = Arc::new(Visible::new(Some(reader), applied));
     let survivors = Arc::new(Survivors::new(manifest.geometry));
     let changed = Vec::new();
-    Ok(Derived { queues: Arc::new(queues), table, store: Some(store), applied, changed, survivors, is_restored: true })
+    Ok(Derived {
+        queues: Arc::new(queues),
+        table,
+        keys: Arc::new(keys),
+        store: Some(store),
+        applied,
+        changed,
+        survivors,
+        is_restored: true,
+    })
 }
 
 impl Derived {
@@ -239,6 +252,7 @@ impl Derived {
         Derived {
             queues: Arc::new(Queues::new()),
             table: Arc::new(Visible::default()),
+            keys: Arc::new(KeyIndex::new(manifest.store_id)),
             store: None,
             applied: manifest.start,
             changed: Vec::new(),
@@ -273,9 +287,10 @@ impl Derived {
             self.store = Some(opened.map_err(|error| failed(&error))?.0);
         }
         let store = self.store.as_ref().expect("just opened");
-        let written = checkpoint::write(store, frozen, &self.queues, manifest.start, &self.survivors, false);
-        let reader = written.map_err(|error| failed(&error))?;
-        checkpoint::publish(frozen, reader, &self.queues, &self.table, Lsn::MAX);
+        let retained = Retained { start: manifest.start, survivors: &self.survivors, clean: false };
+        let written = checkpoint::write(store, frozen, &self.queues, &self.keys, &retained);
+        let written = written.map_err(|error| failed(&error))?;
+        checkpoint::publish(frozen, written, &self.queues, &self.table, &self.keys, Lsn::MAX);
         self.applied = frozen.lsn;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Checkpoints: what queues and table hold, written down now and then, so that opening need not read the whole log.
+//! Checkpoints: what queues, table and key index hold, written down now and then, so that opening need not read the whole log.
 //!
 //! Invariants:
 //! 1. A checkpoint shows the state at one LSN, which is durable and acknowledged before it is committed.
@@ -24,6 +24,7 @@ use crate::consume_queue::{QueueMark, Queues};
 use crate::dispatch::Dispatcher;
 use crate::error::ReadError;
 use crate::io::IoBackend;
+use crate::key_index::{KeyIndex, Run};
 use crate::limits;
 use crate::retention::Survivors;
 use crate::store::{Origin, Pace, Store, StoreError, StoreIdentity, StoreReader, StoreTable, StoreWriter};
@@ -87,6 +88,7 @@ pub(crate) struct Parts {
     pub(crate) queues: Arc<Queues>,
     pub(crate) table: Arc<Visible>,
     pub(crate) survivors: Arc<Survivors>,
+    pub(crate) keys: Arc<KeyIndex>,
     pub(crate) shared: Arc<CheckpointShared>,
     pub(crate) interval: Option<Duration>,
     pub(crate) bytes: u64,
@@ -153,8 +155,9 @@ impl Checkpointer {
             let acked = self.parts.marks.acked();
             let wanted = Lsn(self.parts.shared.wanted.load(Ordering::SeqCst)) > last;
             let since = now.saturating_sub(self.began_at);
-            let much =
-                acked.since(last) >= self.parts.bytes || self.parts.table.unsaved() >= limits::CHECKPOINT_CHANGES;
+            let much = acked.since(last) >= self.parts.bytes
+                || self.parts.table.unsaved() >= limits::CHECKPOINT_CHANGES
+                || self.parts.keys.unsaved() >= limits::CHECKPOINT_KEYS;
             if acked == last || !(wanted || since >= interval || much) {
                 return interval.saturating_sub(since).clamp(Duration::from_millis(10), limits::CHECKPOINT_NAP);
             }
@@ -198,7 +201,7 @@ impl Checkpointer {
     }
 
     fn write(&mut self) -> Result<(), CheckpointError> {
-        let Parts { backend, dir, store_id, cache_bytes, queues, table, shared, .. } = &self.parts;
+        let Parts { backend, dir, store_id, cache_bytes, queues, table, keys, shared, .. } = &self.parts;
         if self.store.is_none() {
             let (store, _) = open_store(backend, dir, *store_id, *cache_bytes)?;
             self.store = Some(store);
@@ -206,9 +209,10 @@ impl Checkpointer {
         let store = self.store.as_ref().expect("just made");
         let frozen = self.frozen.as_ref().expect("there is one to write");
         let start = self.parts.marks.start();
-        let reader = write(store, frozen, queues, start, &self.parts.survivors, start != self.cleaned)?;
+        let retained = Retained { start, survivors: &self.parts.survivors, clean: start != self.cleaned };
+        let written = write(store, frozen, queues, keys, &retained)?;
         self.cleaned = start;
-        publish(frozen, reader, queues, table, self.parts.buffer.floor());
+        publish(frozen, written, queues, table, keys, self.parts.buffer.floor());
         shared.applied.store(frozen.lsn.0, Ordering::SeqCst);
         shared.count.fetch_add(1, Ordering::Relaxed);
         shared.store_bytes.store(store.file_bytes(), Ordering::Relaxed);
@@ -249,30 +253,53 @@ pub(crate) fn open_store(
     Store::open(backend, dir, identity, cache_bytes, pace)
 }
 
-/// Writes what was put aside, in one transaction; returns a view of the outcome. `clean`: the log's start moved since the last one.
+/// What a checkpoint has written.
+pub(crate) struct Written {
+    reader: Arc<StoreReader>,
+    runs: Vec<Run>,
+}
+
+/// What of the log is there.
+pub(crate) struct Retained<'a> {
+    pub(crate) start: Lsn,
+    pub(crate) survivors: &'a Survivors,
+    /// Whether the start moved since references were last cleaned up.
+    pub(crate) clean: bool,
+}
+
+/// Writes what was put aside, in one transaction; returns a view of the outcome.
 pub(crate) fn write(
     store: &Store,
     frozen: &Frozen,
     queues: &Queues,
-    start: Lsn,
-    survivors: &Survivors,
-    clean: bool,
-) -> Result<Arc<StoreReader>, CheckpointError> {
+    keys: &KeyIndex,
+    retained: &Retained<'_>,
+) -> Result<Written, CheckpointError> {
     let writer = store.begin_write()?;
+    let runs = keys.write(&writer, frozen.lsn, retained.start)?;
     write_queues(&writer, frozen, queues)?;
-    write_table(&writer, frozen, start, survivors, clean)?;
+    write_table(&writer, frozen, retained)?;
     let mut meta = writer.table(StoreTable::Meta)?;
     meta.put(rows::APPLIED_KEY, &rows::encode_applied(frozen.lsn))?;
     drop(meta);
     writer.commit()?;
-    Ok(Arc::new(store.begin_read()?))
+    Ok(Written { reader: Arc::new(store.begin_read()?), runs })
 }
 
 /// Lets readers see the checkpoint, and memory go.
-pub(crate) fn publish(frozen: &Frozen, reader: Arc<StoreReader>, queues: &Queues, table: &Visible, floor: Lsn) {
+pub(crate) fn publish(
+    frozen: &Frozen,
+    written: Written,
+    queues: &Queues,
+    table: &Visible,
+    keys: &KeyIndex,
+    floor: Lsn,
+) {
+    let Written { reader, runs } = written;
     // Readers first: entries leave memory only when they can be read elsewhere.
     queues.set_store(Arc::clone(&reader));
-    table.merged(reader);
+    table.merged(Arc::clone(&reader));
+    keys.merged(reader, runs);
     for (id, mark) in &frozen.queues {
         queues.state(*id).set_saved(mark.range, floor);
     }
@@ -347,13 +374,7 @@ fn remove_pieces(
     Ok(())
 }
 
-fn write_table(
-    writer: &StoreWriter,
-    frozen: &Frozen,
-    start: Lsn,
-    survivors: &Survivors,
-    clean: bool,
-) -> Result<(), CheckpointError> {
+fn write_table(writer: &StoreWriter, frozen: &Frozen, retained: &Retained<'_>) -> Result<(), CheckpointError> {
     let mut table = writer.table(StoreTable::Table)?;
     let mut references = writer.table(StoreTable::References)?;
     let layer = frozen.layer.read().expect("the table is intact");
@@ -380,8 +401,8 @@ fn write_table(
         references.put(&rows::reference_key(origin, &Referrer::Link(link)), &[])?;
     }
     drop(layer);
-    if clean {
-        remove_dead_references(&mut references, start, survivors)?;
+    if retained.clean {
+        remove_dead_references(&mut references, retained.start, retained.survivors)?;
     }
     Ok(())
 }
