@@ -90,10 +90,9 @@ impl LogReader {
         if lsn < self.marks.start() || end > self.marks.load(Watermark::Written) {
             return Err(ReadError::NotFound(lsn));
         }
-        let base = self.segments.geometry().base(lsn);
         let mut at = lsn;
         while at < end {
-            let block_lsn = base.plus(at.since(base) / COLD_READ_BYTES * COLD_READ_BYTES);
+            let block_lsn = self.block_of(at);
             let block = self.block(block_lsn, end)?;
             let from = to_usize(at.since(block_lsn));
             let to = block.bytes.len().min(to_usize(end.since(block_lsn)));
@@ -105,6 +104,20 @@ impl LogReader {
             return Err(ReadError::NotFound(lsn));
         }
         Ok(Some(Source::Disk))
+    }
+
+    /// First LSN of the block that holds `lsn`.
+    fn block_of(&self, lsn: Lsn) -> Lsn {
+        let base = self.segments.geometry().base(lsn);
+        base.plus(lsn.since(base) / COLD_READ_BYTES * COLD_READ_BYTES)
+    }
+
+    /// Lets the next reader of a range read it from the disk.
+    fn forget(&self, lsn: Lsn, len: u64) {
+        let blocks = self.block_of(lsn)..lsn.plus(len);
+        let mut cache = self.cache.lock().expect("the block cache is intact");
+        cache.blocks.retain(|at, _| !blocks.contains(at));
+        cache.order.retain(|at| !blocks.contains(at));
     }
 
     fn block(&self, at: Lsn, needed: Lsn) -> Result<Arc<Loaded>, ReadError> {
@@ -155,12 +168,20 @@ impl LogReader {
             None => Ok(None),
             Some(Source::Memory) => Ok(Some(out)),
             Some(Source::Disk) if self.broken.is(Fault::ChecksumUnchecked) => Ok(Some(out)),
-            Some(Source::Disk) => match record::decode(&out) {
-                Ok(_) => Ok(Some(out)),
-                // Released while it was read: the bytes are another segment's.
-                Err(_) if lsn < self.marks.start() => Err(ReadError::NotFound(lsn)),
-                Err(error) => Err(self.damage(lsn, error.to_string())),
-            },
+            Some(Source::Disk) => {
+                if record::decode(&out).is_err() {
+                    // What a block was once read with may have been restored since, or misread that time only.
+                    self.forget(lsn, u64::from(size));
+                    out.clear();
+                    self.bytes(lsn, u64::from(size), from_disk, &mut out)?;
+                }
+                match record::decode(&out) {
+                    Ok(_) => Ok(Some(out)),
+                    // Released while it was read: the bytes are another segment's.
+                    Err(_) if lsn < self.marks.start() => Err(ReadError::NotFound(lsn)),
+                    Err(error) => Err(self.damage(lsn, error.to_string())),
+                }
+            }
         }
     }
 
@@ -187,13 +208,29 @@ impl LogReader {
 
     /// The frame header and the record's size for a record known by its LSN alone. Reads the disk if it must.
     pub(crate) fn locate(&self, lsn: Lsn) -> Result<(FrameHeader, frame::RecordEntry), ReadError> {
+        match self.look_up(lsn, false) {
+            // What a block was once read with may have been restored since, or misread that time only.
+            Err(ReadError::NotFound(_)) => self.look_up(lsn, true),
+            other => other,
+        }
+    }
+
+    /// `anew`: what was read from the disk before is read again.
+    fn look_up(&self, lsn: Lsn, anew: bool) -> Result<(FrameHeader, frame::RecordEntry), ReadError> {
+        let read = |at: Lsn, len: usize, out: &mut Vec<u8>| {
+            if anew {
+                self.forget(at, to_u64(len));
+            }
+            out.clear();
+            self.bytes(at, to_u64(len), true, out)
+        };
         let geometry = self.segments.geometry();
         let room = geometry.segment_end(lsn).since(lsn);
         if room < to_u64(RECORD_HEADER_BYTES) || lsn < self.marks.start() {
             return Err(ReadError::NotFound(lsn));
         }
         let mut bytes = Vec::new();
-        self.bytes(lsn, to_u64(RECORD_HEADER_BYTES), true, &mut bytes)?;
+        read(lsn, RECORD_HEADER_BYTES, &mut bytes)?;
         record::len_of(&bytes).map_err(|_| ReadError::NotFound(lsn))?;
         let frame_offset = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
         let frame_lsn = lsn.0.checked_sub(u64::from(frame_offset)).map(Lsn).ok_or(ReadError::NotFound(lsn))?;
@@ -201,13 +238,12 @@ impl LogReader {
             return Err(ReadError::NotFound(lsn));
         }
         let mut header = Vec::new();
-        self.bytes(frame_lsn, to_u64(FRAME_HEADER_BYTES), true, &mut header)?;
+        read(frame_lsn, FRAME_HEADER_BYTES, &mut header)?;
         let need = frame::header_bytes_needed(&header).map_err(|_| ReadError::NotFound(lsn))?;
         if to_u64(need) > u64::from(frame_offset) {
             return Err(ReadError::NotFound(lsn));
         }
-        header.clear();
-        self.bytes(frame_lsn, to_u64(need), true, &mut header)?;
+        read(frame_lsn, need, &mut header)?;
         let decoded = frame::decode_header(&header, frame_lsn).map_err(|_| ReadError::NotFound(lsn))?;
         let mut at = frame_lsn.plus(to_u64(need));
         for entry in frame::entries(&header, decoded.record_count) {
