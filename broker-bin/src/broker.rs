@@ -1,8 +1,8 @@
 //! The broker: what is started in which order, and stopped in the reverse.
 //!
 //! ```text
-//!   start: bind -> open the log -> read the state back -> readers, keeper, network threads
-//!   stop:  no new requests -> answer what was taken -> network threads -> readers -> keeper writes the rest -> close the log
+//!   start: bind -> open the log -> read the state back -> readers, state writer, network threads
+//!   stop:  no new requests -> answer what was taken -> network threads -> readers -> state writer -> write the rest -> close the log
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,11 +20,11 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::counters::Counts;
 use crate::features::send::MadeKeys;
 use crate::features::topics::{TEMPLATE, TopicConfig};
-use crate::journal::{Keeper, State, StateError};
 use crate::limits;
 use crate::net::driver::{NotifyWake, Post};
 use crate::net::{Mailbox, start_readers, tokio_driver};
 use crate::shared::{Settings, Shared};
+use crate::state::{State, StateError};
 
 /// Which driver moves the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,7 +151,7 @@ pub struct BrokerHandle {
     wakes: Vec<Arc<Notify>>,
     network: Vec<JoinHandle<()>>,
     readers: Vec<JoinHandle<()>>,
-    keeper: Option<(Sender<()>, JoinHandle<()>)>,
+    state_writer: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Broker {
@@ -186,7 +186,6 @@ impl Broker {
             busy_timeout: options.busy_timeout,
         };
         let made_keys = MadeKeys::new(advertise.ip(), std::process::id(), clock.wall_ms());
-        let keeper = Keeper::new(&engine);
         let shared = Arc::new(Shared::new(engine, state, settings, made_keys));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let thread_count = options.network_threads.unwrap_or(cores.min(4)).clamp(1, usize::from(u16::MAX));
@@ -197,10 +196,10 @@ impl Broker {
             wakes: wakes.clone(),
             network: Vec::new(),
             readers: Vec::new(),
-            keeper: None,
+            state_writer: None,
         };
         // From here on an early return drops the handle, which stops what is running.
-        handle.start_threads(&shared, &clock, keeper, listener, options.driver)?;
+        handle.start_threads(&shared, &clock, listener, options.driver)?;
         tracing::info!(
             listen = %address, advertise = %shared.settings.advertise, cluster = shared.settings.cluster,
             broker = shared.settings.broker, threads = thread_count, driver = ?options.driver,
@@ -215,7 +214,6 @@ impl BrokerHandle {
         &mut self,
         shared: &Arc<Shared>,
         clock: &Arc<dyn Clock>,
-        keeper: Keeper,
         listener: std::net::TcpListener,
         driver: Driver,
     ) -> Result<(), StartError> {
@@ -224,7 +222,7 @@ impl BrokerHandle {
             self.wakes.iter().map(|wake| Mailbox::new(Box::new(NotifyWake(wake.clone())))).collect();
         let (cold_reads, readers) = start_readers(shared, &mailboxes).map_err(|error| failed("readers", error))?;
         self.readers = readers;
-        self.keeper = Some(start_keeper(shared.clone(), keeper).map_err(|error| failed("keeper", error))?);
+        self.state_writer = Some(start_state_writer(shared.clone()).map_err(|error| failed("state writer", error))?);
         let (threads, incoming): (Vec<_>, Vec<_>) = self.wakes.iter().map(|_| unbounded_channel()).unzip();
         let (ready, came_up) = channel();
         let mut listener = Some(listener);
@@ -316,7 +314,7 @@ impl BrokerHandle {
         };
         self.network.drain(..).for_each(&mut join);
         self.readers.drain(..).for_each(&mut join);
-        if let Some((stop, thread)) = self.keeper.take() {
+        if let Some((stop, thread)) = self.state_writer.take() {
             drop(stop);
             join(thread);
         }
@@ -341,8 +339,8 @@ impl Drop for BrokerHandle {
     }
 }
 
-/// Starts the thread that calls [`Keeper::step`]; it ends when the sender is dropped.
-fn start_keeper(shared: Arc<Shared>, mut keeper: Keeper) -> std::io::Result<(Sender<()>, JoinHandle<()>)> {
+/// Starts the thread that writes what nobody waits for, once per `limits::OFFSETS_INTERVAL`; it ends when the sender is dropped.
+fn start_state_writer(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinHandle<()>)> {
     let (stop, stopped) = channel();
     let body = move || {
         let mut complained = false;
@@ -352,21 +350,15 @@ fn start_keeper(shared: Arc<Shared>, mut keeper: Keeper) -> std::io::Result<(Sen
                 fenced = true;
                 tracing::error!(%reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");
             }
-            loop {
-                match keeper.step(&shared.engine, &shared.state) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        if !complained {
-                            tracing::error!(%error, "topics, groups and offsets are not being written");
-                        }
-                        complained = true;
-                        break;
-                    }
-                }
+            let outcome = shared.state.flush_all(&shared.engine);
+            if let Err(error) = &outcome
+                && !complained
+            {
+                tracing::error!(%error, "topics, groups and offsets are not being written");
             }
+            complained = outcome.is_err();
         }
     };
-    let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(body)?;
+    let thread = std::thread::Builder::new().name("state".to_owned()).spawn(body)?;
     Ok((stop, thread))
 }

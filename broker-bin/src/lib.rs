@@ -12,12 +12,12 @@ pub mod broker;
 pub mod config;
 pub mod counters;
 pub mod features;
-pub mod journal;
 pub mod limits;
 mod lock;
 pub mod net;
 pub mod router;
 pub mod shared;
+pub mod state;
 pub mod telemetry;
 pub mod wire;
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use anchorlog_engine::limits as engine;
+
 /// Largest frame taken, its length word included.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 /// Largest message body, or body of a batch.
@@ -59,14 +61,16 @@ pub const IDLE_MAX: Duration = Duration::from_secs(120);
 pub const TICK: Duration = Duration::from_millis(50);
 /// How often offsets that nobody waits for are written.
 pub const OFFSETS_INTERVAL: Duration = Duration::from_secs(1);
-/// Bytes of log behind the journal's oldest needed record before the journal is written anew.
-pub const JOURNAL_LAG_BYTES: u64 = 256 << 20;
-/// Bytes of one journal record.
-pub const JOURNAL_RECORD_BYTES: usize = 16 << 10;
-/// Entries that one step of writing the journal anew restates.
-pub const JOURNAL_STEP_ENTRIES: usize = 1024;
+/// Bytes of a batch of table entries from which on the next one is begun.
+pub const STATE_BATCH_BYTES: u64 = 16 << 10;
+/// Table entries read at once when the broker starts.
+pub const STATE_PAGE_ENTRIES: usize = 1024;
 
 const _: () =
     assert!(BODY_BYTES_MAX + PROPERTIES_BYTES_MAX < FRAME_BYTES_MAX, "every message that is stored fits an answer");
 const _: () = assert!(PULL_BYTES_MAX + BODY_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX, "every pull answer fits a frame");
+const _: () = assert!(
+    STATE_BATCH_BYTES + 2048 < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN),
+    "a batch of entries fits every log, with one of the largest as its last"
+);
 const _: () = assert!(OUT_PAUSE_BYTES < OUT_BYTES_MAX, "a reader is paused before it is cut off");

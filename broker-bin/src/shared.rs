@@ -8,7 +8,7 @@ use anchorlog_engine::Engine;
 
 use crate::counters::Counters;
 use crate::features::send::MadeKeys;
-use crate::journal::State;
+use crate::state::State;
 
 /// What an operator chose, as far as handlers care.
 #[derive(Clone, Debug)]

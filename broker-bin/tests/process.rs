@@ -7,6 +7,7 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use anchorlog::wire::codes::request;
 use anchorlog::wire::header::Head;
 use anchorlog::wire::{Encoding, FrameRef, Header};
+use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, Put, WriteBatch};
 use bytes::BytesMut;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -159,4 +160,34 @@ fn a_start_that_fails_ends_with_1() {
     let (code, said) = ended(&["broker", "--listen", &taken, "--store", other.to_str().expect("text")]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("is another broker running there?"), "{said}");
+}
+
+#[test]
+fn a_store_of_another_version_ends_with_1_and_says_what_to_do() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = |name: &str, fill: &dyn Fn(&Engine, &mut WriteBatch)| {
+        let path = directory.path().join(name);
+        let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+        let engine = Engine::open(&path, options).expect("a log");
+        let mut batch = WriteBatch::new();
+        fill(&engine, &mut batch);
+        engine.append_and_wait(batch).expect("room");
+        engine.close().expect("a clean end");
+        path.to_str().expect("text").to_owned()
+    };
+    let older = store("older", &|engine, batch| {
+        let queue = engine.queue(b"\x01journal").expect("a queue");
+        let record = Append { queue: &queue, tag: 0, keys: &[], attributes: &[1; 9], payload: &[] };
+        batch.append(&record).expect("small");
+    });
+    let newer = store("newer", &|_, batch| {
+        batch.put(&Put { key: b"meta/format", value: &[0, 0, 0, 9], target: None }).expect("small");
+    });
+    for (store, part) in [(older, "an older version"), (newer, "a newer version")] {
+        let (code, said) = ended(&["broker", "--listen", "127.0.0.1:0", "--backend", "threads", "--store", &store]);
+        assert_eq!(code, Some(1), "{said}");
+        for part in [&*store, part, "Open the store with the version that wrote it, or start with a new directory"] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    }
 }

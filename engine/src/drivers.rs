@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::checkpoint::Checkpointer;
 use crate::clock::Clock;
 use crate::commit::signal::Signal;
 use crate::commit::watermark::{Marks, Watermark};
@@ -105,6 +106,21 @@ pub(crate) fn housekeeping_loop(housekeeper: &Mutex<Housekeeper>, signal: &Signa
     }
 }
 
+/// Steps the checkpointer until told to stop.
+pub(crate) fn checkpoint_loop(checkpointer: &Mutex<Checkpointer>, signal: &Signal, marks: &Marks, stop: &Stop) {
+    while !stop.is_set() {
+        let (due, due_at) = {
+            let mut checkpointer = checkpointer.lock().expect("the checkpointer is intact");
+            (checkpointer.step(), checkpointer.due_at())
+        };
+        if !due.is_zero() && !stop.is_set() {
+            // With one under way, or put off, there is no more to do when the log grows.
+            let wake_at = if due_at > marks.assigned() { due_at } else { Lsn::MAX };
+            signal.sleep(wake_at, || marks.assigned(), Some(due));
+        }
+    }
+}
+
 /// Tells a driver to end.
 #[derive(Debug, Default)]
 pub(crate) struct Stop(std::sync::atomic::AtomicBool);
@@ -148,10 +164,16 @@ pub(crate) struct Signals {
     pub(crate) commit: Signal,
     pub(crate) dispatch: Signal,
     pub(crate) housekeeping: Signal,
+    pub(crate) checkpoint: Signal,
 }
 
 impl Signals {
     pub(crate) fn new() -> Arc<Signals> {
-        Arc::new(Signals { commit: Signal::new(), dispatch: Signal::new(), housekeeping: Signal::new() })
+        Arc::new(Signals {
+            commit: Signal::new(),
+            dispatch: Signal::new(),
+            housekeeping: Signal::new(),
+            checkpoint: Signal::new(),
+        })
     }
 }

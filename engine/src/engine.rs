@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::batch::{AppendOutcome, MessageRef, Queue, WriteBatch};
+use crate::checkpoint::{self, CheckpointShared, Checkpointer};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::ring::LogBuffer;
 use crate::commit::sequencer::{QueueHead, Sequencer};
@@ -18,17 +19,19 @@ use crate::commitlog::reader::LogReader;
 use crate::commitlog::record::{self, Origin, RecordKind};
 use crate::commitlog::segments::Segments;
 use crate::consume_queue::{QueueEntry, Queues};
+use crate::damage::{DamagedPlace, Damages};
 use crate::dispatch::{Applier, Dispatcher};
 use crate::drivers::{self, Committer, Signals, Stop};
 use crate::error::{AppendError, Fenced, OpenError, ReadError, ReleaseError, WaitError};
-use crate::housekeeping::{Housekeeper, Parts};
+use crate::housekeeping::{Housekeeper, Parts, pinned};
 use crate::io::probe::{self, Probe};
 use crate::io::threads::ThreadsBackend;
 use crate::io::{DirLock, IoBackend, Wait};
-use crate::open::{self, Opened};
+use crate::open::{self, Derived, Opened};
 use crate::options::{Drivers, EngineOptions, Flush};
 use crate::read::{Fetch, FetchOutcome, FetchStatus, Message, Payload, QueueRange};
 use crate::retention::Retention;
+use crate::scrub::{Progress, ScrubParts, Scrubber};
 use crate::table::{Fetched, HeadView, Held, Snapshot, TableEntry, Visible};
 use crate::units::{Epoch, Lsn, QueueOffset, to_u64};
 
@@ -74,8 +77,18 @@ pub struct EngineStats {
     pub unwritten_segments: u64,
     /// Segments recycled.
     pub recycled_segments: u64,
-    /// Damaged records met by readers.
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// Bytes that the derived store takes on disk.
+    pub derived_bytes: u64,
+    /// Damaged records met by readers, each time that one was.
     pub damaged_records: u64,
+    /// Bytes of closed segments that the scrub has read.
+    pub scrubbed_bytes: u64,
+    /// Passes of the scrub over all closed segments.
+    pub scrub_passes: u64,
+    /// Damaged places that the scrub has found, each once a pass.
+    pub scrub_damaged: u64,
     /// Reads that went to the disk.
     pub cold_reads: u64,
 }
@@ -117,10 +130,14 @@ struct Inner {
     writer_shared: Arc<WriterShared>,
     dispatcher: Arc<Mutex<Dispatcher>>,
     housekeeper: Arc<Mutex<Housekeeper>>,
+    checkpointer: Arc<Mutex<Checkpointer>>,
+    checkpoint: Arc<CheckpointShared>,
     segments: Arc<Segments>,
     queues: Arc<Queues>,
     table: Arc<Visible>,
     reader: Arc<LogReader>,
+    damages: Arc<Damages>,
+    scrubbed: Arc<Progress>,
     retention: Arc<Mutex<Retention>>,
     watch_count: Arc<AtomicUsize>,
     signals: Arc<Signals>,
@@ -139,6 +156,20 @@ impl Engine {
     ///
     /// # Errors
     /// Says which file, what was expected and what to do.
+    ///
+    /// # Example
+    /// ```
+    /// # use std::time::Duration;
+    /// # use anchorlog_engine::{BackendChoice, Engine, EngineOptions, Flush};
+    /// # let dir = tempfile::tempdir()?;
+    /// let options = EngineOptions::default()
+    ///     .with_flush(Flush::Async { interval: Duration::from_millis(100), bytes: 16 << 20 })
+    ///     .with_backend(BackendChoice::Threads)
+    ///     .with_segment_bytes(1 << 20);
+    /// let engine = Engine::open(dir.path(), options)?;
+    /// println!("{}; {}", engine.info().backend, engine.info().recovery);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(dir: impl AsRef<Path>, options: EngineOptions) -> Result<Engine, OpenError> {
         options.validate()?;
         let dir = dir.as_ref();
@@ -172,7 +203,8 @@ impl Engine {
     ) -> Result<Engine, OpenError> {
         let begun = clock.monotonic();
         let opened = open::open(&backend, dir, &options, backend.new_identity())?;
-        let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, queues, table } = opened;
+        let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, derived } = opened;
+        let Derived { queues, table, store, applied, changed } = derived;
         options.segment_bytes = manifest.geometry.segment_bytes;
         options.tail = manifest.geometry.tail;
         options.validate()?;
@@ -180,10 +212,10 @@ impl Engine {
         let marks = Arc::new(Marks::new(options.flush != Flush::Sync, manifest.start, found.end));
         let (buffer, tail) = LogBuffer::new(options.chunk_bytes, options.cache_bytes, found.end, &tail_block);
         let known = queues.all();
-        let heads = known.iter().map(|queue| QueueHead {
-            next: queues.state(queue.id()).range().max,
-            latest: found.latest.get(queue.id() as usize).copied().flatten(),
-            dropped: queues.find(queue.name()).is_none_or(|current| current.id() != queue.id()),
+        let heads = known.iter().map(|queue| {
+            let mark = queues.state(queue.id()).current_mark();
+            let dropped = queues.find(queue.name()).is_none_or(|current| current.id() != queue.id());
+            QueueHead { next: mark.range.max, latest: mark.latest, dropped }
         });
         let sequencer = Arc::new(Mutex::new(Sequencer {
             tail,
@@ -228,19 +260,58 @@ impl Engine {
         let named = Arc::clone(&sequencer);
         let registered = Box::new(move |queue: &Queue| register(&mut named.lock().expect(LOCKED), queue));
         let applier = Applier::new(Arc::clone(&queues), Arc::clone(&table), registered, options.broken());
-        let dispatcher = Arc::new(Mutex::new(Dispatcher::new(
+        let mut dispatcher = Dispatcher::new(
             applier,
             Arc::clone(&buffer),
             Arc::clone(&marks),
             manifest.geometry,
             Arc::clone(&watch_count),
-        )));
-        let (bytes, files, progress) = (Arc::clone(&buffer), Arc::clone(&segments), Arc::clone(&marks));
-        let reader = Arc::new(LogReader::new(bytes, files, progress, options.broken()));
+        );
+        dispatcher.note_changed(changed);
+        let dispatcher = Arc::new(Mutex::new(dispatcher));
+        let (damages, scrubbed) = (Arc::<Damages>::default(), Arc::<Progress>::default());
+        let reader = Arc::new(LogReader::new(
+            Arc::clone(&buffer),
+            Arc::clone(&segments),
+            Arc::clone(&marks),
+            Arc::clone(&damages),
+            options.broken(),
+        ));
+        let scrubber = Scrubber::new(ScrubParts {
+            marks: Arc::clone(&marks),
+            segments: Arc::clone(&segments),
+            damages: Arc::clone(&damages),
+            progress: Arc::clone(&scrubbed),
+            next_live: Box::new(|lsn| lsn),
+            rate: options.scrub_rate,
+        });
         let signals = Signals::new();
         let retention = Arc::new(Mutex::new(Retention::default()));
         let (woken, hurried, writer_hurried) = (Arc::clone(&signals), Arc::clone(&signals), Arc::clone(&writer_shared));
         let (caught_up, caught_up_marks) = (Arc::clone(&dispatcher), Arc::clone(&marks));
+        let (released, checkpoint_woken) = (Arc::clone(&dispatcher), Arc::clone(&signals));
+        let (durable_hurried, durable_woken) = (Arc::clone(&writer_shared), Arc::clone(&signals));
+        let checkpoint = Arc::new(CheckpointShared::default());
+        let parts = checkpoint::Parts {
+            backend: Arc::clone(&backend),
+            dir: dir.to_path_buf(),
+            store_id: manifest.store_id,
+            clock: Arc::clone(&clock),
+            marks: Arc::clone(&marks),
+            buffer: Arc::clone(&buffer),
+            dispatcher: Arc::clone(&dispatcher),
+            queues: Arc::clone(&queues),
+            table: Arc::clone(&table),
+            shared: Arc::clone(&checkpoint),
+            interval: options.checkpoint_interval,
+            bytes: options.checkpoint_bytes,
+            cache_bytes: options.checkpoint_cache_bytes,
+            hurry: Box::new(move |end| {
+                durable_hurried.flush_to.fetch_max(end.0, Ordering::SeqCst);
+                durable_woken.commit.wake();
+            }),
+        };
+        let checkpointer = Checkpointer::new(parts, store, applied);
         let housekeeper = Housekeeper::new(Parts {
             backend: Arc::clone(&backend),
             dir: dir.to_path_buf(),
@@ -252,6 +323,9 @@ impl Engine {
             table: Arc::clone(&table),
             reader: Arc::clone(&reader),
             catch_up: Box::new(move || catch_up(&caught_up, &caught_up_marks)),
+            checkpoint: Arc::clone(&checkpoint),
+            wake_checkpointer: Box::new(move || checkpoint_woken.checkpoint.wake()),
+            queues_changed: Box::new(move |queues| released.lock().expect(LOCKED).note_changed(queues)),
             retention: Arc::clone(&retention),
             retain_bytes: options.retain_bytes,
             spare_count: to_u64(options.spare_count),
@@ -262,6 +336,7 @@ impl Engine {
                 hurried.commit.wake();
             }),
             manifest: manifest.clone(),
+            scrubber,
         });
         let recovery = format!(
             "{} frames, {} records, LSN {} to {}, {} bytes cut, {:.3} s",
@@ -285,6 +360,8 @@ impl Engine {
         tracing::info!(dir = %dir.display(), %epoch, backend = %info.backend, recovery = %info.recovery, "log open");
         let inner = Arc::new(Inner {
             reader,
+            damages,
+            scrubbed,
             info,
             clock,
             marks,
@@ -293,6 +370,8 @@ impl Engine {
             writer_shared,
             dispatcher,
             housekeeper: Arc::new(Mutex::new(housekeeper)),
+            checkpointer: Arc::new(Mutex::new(checkpointer)),
+            checkpoint,
             segments,
             queues,
             table,
@@ -331,6 +410,10 @@ impl Engine {
         let inner = Arc::clone(&self.inner);
         self.threads.push(drivers::spawn("housekeeping", marks, move || {
             drivers::housekeeping_loop(&inner.housekeeper, &inner.signals.housekeeping, &inner.marks, &inner.stop);
+        })?);
+        let inner = Arc::clone(&self.inner);
+        self.threads.push(drivers::spawn("checkpoint", marks, move || {
+            drivers::checkpoint_loop(&inner.checkpointer, &inner.signals.checkpoint, &inner.marks, &inner.stop);
         })?);
         Ok(())
     }
@@ -396,9 +479,37 @@ impl Engine {
             flushes: shared.flushes.load(Ordering::Relaxed),
             unwritten_segments: inner.segments.unwritten(),
             recycled_segments: inner.segments.recycled(),
-            damaged_records: inner.reader.damaged(),
+            checkpoints: inner.checkpoint.count.load(Ordering::Relaxed),
+            derived_bytes: inner.checkpoint.store_bytes.load(Ordering::Relaxed),
+            damaged_records: inner.damages.met(),
+            scrubbed_bytes: inner.scrubbed.bytes(),
+            scrub_passes: inner.scrubbed.passes(),
+            scrub_damaged: inner.damages.scrubbed(),
             cold_reads: inner.reader.cold_reads(),
         }
+    }
+
+    /// Places in the log that are known to be damaged, in its order: found by the scrub or met by readers since open, at most
+    /// [`limits::DAMAGED_PLACES_MAX`](crate::limits::DAMAGED_PLACES_MAX) of them.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{BackendChoice, Engine, EngineOptions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// for place in engine.damaged_places() {
+    ///     eprintln!("{} at LSN {} of {}: {}", place.part, place.lsn, place.path.display(), place.what);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn damaged_places(&self) -> Vec<DamagedPlace> {
+        self.inner.damages.places(|lsn| self.inner.segments.find(lsn).is_some())
     }
 
     /// The queue of this name; it exists for readers once something was appended to it.
@@ -425,6 +536,26 @@ impl Engine {
     ///
     /// # Errors
     /// Nothing of the batch is stored.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// // Many appends in flight; one flush of the device may cover them all.
+    /// let tickets = [engine.append(message("one")?)?, engine.append(message("two")?)?];
+    /// for ticket in tickets {
+    ///     ticket.wait()?; // or poll it: a ticket is a future
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn append(&self, mut batch: WriteBatch) -> Result<Ticket, AppendError> {
         let outcome = self.append_waiting(&mut batch)?;
         self.inner.appended(outcome.end_lsn);
@@ -435,6 +566,27 @@ impl Engine {
     ///
     /// # Errors
     /// Nothing of the batch is stored. After [`AppendError::Full`] the same batch may be tried again.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, AppendError, BackendChoice, Engine, EngineOptions, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let mut batch = message("now or never")?;
+    /// match engine.try_append(&mut batch) {
+    ///     Ok(ticket) => println!("at LSN {}", ticket.outcome().lsn),
+    ///     Err(AppendError::Full { .. }) => println!("busy; the batch is as it was"),
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_append(&self, batch: &mut WriteBatch) -> Result<Ticket, AppendError> {
         batch.seal();
         let _holds = self.inner.hold(std::slice::from_ref(batch))?;
@@ -451,6 +603,23 @@ impl Engine {
     ///
     /// # Panics
     /// When another thread panicked inside the engine.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let outcome = engine.append_and_wait(message("safe")?)?;
+    /// assert!(engine.watermarks().durable >= outcome.end_lsn);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn append_and_wait(&self, mut batch: WriteBatch) -> Result<AppendOutcome, AppendOrWaitError> {
         let outcome = self.append_waiting(&mut batch)?;
         let inner = &*self.inner;
@@ -488,6 +657,26 @@ impl Engine {
     ///
     /// # Panics
     /// When another thread panicked inside the engine.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, Watermark, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let mut batches = vec![message("one")?, message("two")?, message("three")?];
+    /// let mut outcomes = Vec::new();
+    /// let count = engine.append_all(&mut batches, &mut outcomes)?;
+    /// assert_eq!((count, outcomes.len()), (3, 3));
+    /// engine.wait(Watermark::Acked, outcomes[2].end_lsn, None)?; // one wait for all of them
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn append_all(&self, batches: &mut [WriteBatch], out: &mut Vec<AppendOutcome>) -> Result<usize, AppendError> {
         batches.iter_mut().for_each(WriteBatch::seal);
         let _holds = self.inner.hold(batches)?;
@@ -591,6 +780,26 @@ impl Engine {
     ///
     /// # Errors
     /// The kernel's.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, Watermark, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let acked = engine.subscribe(Watermark::Acked)?;
+    /// let end = engine.append(message("one")?)?.outcome().end_lsn;
+    /// acked.arm(end); // acked.fd() becomes readable: for poll or epoll
+    /// engine.wait(Watermark::Acked, end, None)?;
+    /// assert!(acked.drain() >= end);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn subscribe(&self, mark: Watermark) -> std::io::Result<Subscription> {
         let watched = (mark == Watermark::Dispatched).then(|| Arc::clone(&self.inner.watch_count));
         let subscription = self.inner.marks.subscribe(mark, watched)?;
@@ -599,6 +808,28 @@ impl Engine {
     }
 
     /// Puts `token` into `watcher` once the queue has a readable message at `from` or later; at once when it has one. One shot.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, QueueOffset, Watcher, Watermark, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let watcher = Watcher::new()?;
+    /// engine.watch(&queue, QueueOffset(0), &watcher, 42); // watcher.fd() becomes readable: for poll or epoll
+    /// let end = engine.append_and_wait(message("one")?)?.end_lsn;
+    /// engine.wait(Watermark::Dispatched, end, None)?;
+    /// let mut tokens = Vec::new();
+    /// watcher.drain(&mut tokens);
+    /// assert_eq!(tokens, [42]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn watch(&self, queue: &Queue, from: QueueOffset, watcher: &Arc<Watcher>, token: u64) {
         let inner = &*self.inner;
         inner.watch_count.fetch_add(1, Ordering::SeqCst);
@@ -624,12 +855,46 @@ impl Engine {
     /// Reads consecutive messages of a queue.
     ///
     /// # Errors
-    /// When the first message wanted cannot be read; a later one that cannot ends the fetch before it.
+    /// When the message at `from` cannot be read: that one alone, so go on at the offset behind it. A later one that cannot be read ends
+    /// the fetch before it.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, Fetch, FetchStatus, QueueOffset, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// engine.append_and_wait(message("three anchors")?)?;
+    /// let mut next = QueueOffset(0);
+    /// loop {
+    ///     let found = engine.fetch(&Fetch { messages_max: 100, ..Fetch::new(&queue, next) })?;
+    ///     if found.status == FetchStatus::AtEnd {
+    ///         break;
+    ///     }
+    ///     for message in &found.messages {
+    ///         println!("{}: {} bytes", message.queue_offset, message.payload().len());
+    ///     }
+    ///     next = found.next;
+    /// }
+    /// assert_eq!(next, QueueOffset(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn fetch(&self, fetch: &Fetch<'_>) -> Result<FetchOutcome, ReadError> {
         let inner = &*self.inner;
         inner.catch_up();
         let mut entries: Vec<QueueEntry> = Vec::new();
-        let range = inner.queues.state_of(fetch.queue).copy(fetch.from, fetch.scan_max, &mut entries);
+        let (from, count) = (fetch.from, fetch.scan_max);
+        let range = if fetch.from_disk {
+            inner.queues.copy(fetch.queue, from, count, &mut entries)?
+        } else {
+            inner.queues.state_of(fetch.queue).copy(from, count, &mut entries).0
+        };
         let mut outcome = FetchOutcome { status: FetchStatus::NoMatch, messages: Vec::new(), next: fetch.from, range };
         if fetch.from < range.min || fetch.from >= range.max {
             outcome.status = match fetch.from {
@@ -637,6 +902,10 @@ impl Engine {
                 from if from == range.max => FetchStatus::AtEnd,
                 _ => FetchStatus::BeyondMax,
             };
+            return Ok(outcome);
+        }
+        if entries.is_empty() && count > 0 {
+            outcome.status = FetchStatus::NeedsDisk;
             return Ok(outcome);
         }
         let mut bytes = 0;
@@ -667,7 +936,7 @@ impl Engine {
                         outcome.range = inner.queues.state_of(fetch.queue).range();
                         return Ok(outcome);
                     }
-                    Err(error) if outcome.messages.is_empty() => return Err(error),
+                    Err(error) if outcome.next == fetch.from => return Err(error),
                     Ok(None) | Err(_) => break,
                 }
             }
@@ -683,6 +952,24 @@ impl Engine {
     ///
     /// # Errors
     /// [`ReadError::NotFound`] when no visible, retained message begins there.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, Lsn, ReadError, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let lsn = engine.append_and_wait(message("three anchors")?)?.first.lsn;
+    /// assert_eq!(engine.read(lsn)?.payload(), b"three anchors");
+    /// assert!(matches!(engine.read(Lsn(lsn.0 + 8)), Err(ReadError::NotFound(_))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read(&self, lsn: Lsn) -> Result<Message, ReadError> {
         let inner = &*self.inner;
         inner.catch_up();
@@ -732,7 +1019,7 @@ impl Engine {
     /// When it has to be read from the disk and cannot be.
     pub fn get(&self, key: &[u8]) -> Result<Option<TableEntry>, ReadError> {
         self.inner.catch_up();
-        Ok(self.inner.table.get(key))
+        self.inner.table.get(key)
     }
 
     /// The table as it is now, for more than one look.
@@ -743,17 +1030,21 @@ impl Engine {
     }
 
     /// The smallest readable offset whose store time is at least `store_time_ms`; the queue's end when there is none.
-    #[must_use]
-    pub fn offset_by_time(&self, queue: &Queue, store_time_ms: u64) -> QueueOffset {
+    ///
+    /// # Errors
+    /// When entries have to be read from the disk and cannot be.
+    pub fn offset_by_time(&self, queue: &Queue, store_time_ms: u64) -> Result<QueueOffset, ReadError> {
         self.inner.catch_up();
-        self.inner.queues.state_of(queue).offset_by_time(store_time_ms)
+        self.inner.queues.offset_by_time(queue, store_time_ms)
     }
 
     /// The store time of one readable message, in milliseconds since 1970.
-    #[must_use]
-    pub fn store_time(&self, queue: &Queue, offset: QueueOffset) -> Option<u64> {
+    ///
+    /// # Errors
+    /// When its entry has to be read from the disk and cannot be.
+    pub fn store_time(&self, queue: &Queue, offset: QueueOffset) -> Result<Option<u64>, ReadError> {
         self.inner.catch_up();
-        Some(self.inner.queues.state_of(queue).get(offset)?.store_time_ms)
+        Ok(self.inner.queues.get(queue, offset)?.map(|entry| entry.store_time_ms))
     }
 
     /// Frees whole segments below `lsn`, as far as no pin holds them. The files are recycled in the background.
@@ -763,6 +1054,24 @@ impl Engine {
     ///
     /// # Panics
     /// When another thread panicked inside the engine.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let end = engine.append_and_wait(message("done with")?)?.end_lsn;
+    /// let outcome = engine.release(end)?;
+    /// assert_eq!(outcome.segments, 0, "the segment that is being written stays");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn release(&self, lsn: Lsn) -> Result<ReleaseOutcome, ReleaseError> {
         let inner = &*self.inner;
         if let Some(fenced) = inner.marks.fenced() {
@@ -778,7 +1087,7 @@ impl Engine {
             let mut retention = inner.retention.lock().expect(LOCKED);
             retention.released = retention.released.max(lsn);
             let (durable, dispatched) = (inner.marks.load(Watermark::Durable), inner.marks.load(Watermark::Dispatched));
-            let lowest = |start| inner.table.lowest_target(start);
+            let lowest = |start| pinned(&inner.table, start);
             retention.target(geometry, from, dispatched.min(durable), inner.marks.assigned(), None, lowest)
         };
         inner.signals.housekeeping.wake();
@@ -789,6 +1098,24 @@ impl Engine {
     ///
     /// # Panics
     /// When another thread panicked inside the engine.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let lsn = engine.append_and_wait(message("not yet shipped")?)?.lsn;
+    /// engine.pin("shipper", Some(lsn)); // whatever is released, this and what follows stays
+    /// engine.pin("shipper", None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn pin(&self, name: &str, lsn: Option<Lsn>) {
         let mut retention = self.inner.retention.lock().expect(LOCKED);
         match lsn {
@@ -801,6 +1128,23 @@ impl Engine {
     ///
     /// # Errors
     /// When the log is fenced: what was not acknowledged may be lost.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// # let message = |text: &str| {
+    /// #     let mut batch = WriteBatch::new();
+    /// #     let payload: &[&[u8]] = &[text.as_bytes()];
+    /// #     batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).map(|_| batch)
+    /// # };
+    /// let _in_flight = engine.append(message("last words")?)?;
+    /// engine.close()?; // it is durable now, whatever the flush mode
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn close(mut self) -> Result<(), WaitError> {
         self.shut_down().map_err(WaitError::Fenced)
     }
@@ -820,12 +1164,14 @@ impl Engine {
         inner.signals.commit.wake();
         inner.signals.dispatch.wake();
         inner.signals.housekeeping.wake();
+        inner.signals.checkpoint.wake();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a driver thread panicked");
             }
         }
         self.inner.housekeeper.lock().unwrap_or_else(PoisonError::into_inner).abandon();
+        self.inner.checkpointer.lock().unwrap_or_else(PoisonError::into_inner).finish_now();
         outcome.map(drop)
     }
 
@@ -840,6 +1186,8 @@ impl Engine {
         let committed = inner.committer.lock().expect(LOCKED).step(now, Wait::No);
         let dispatched = inner.dispatcher.lock().expect(LOCKED).step();
         let due = inner.housekeeper.lock().expect(LOCKED).step();
+        let checkpoint_due = inner.checkpointer.lock().expect(LOCKED).step();
+        let due = due.min(checkpoint_due);
         matches!(committed, Step::Idle { .. } | Step::Fenced) && !dispatched && !due.is_zero()
     }
 }
@@ -924,7 +1272,7 @@ impl Inner {
         for (held, missing) in holds.held.iter_mut().zip(missing) {
             if missing {
                 // From the hold on every change shows in the head view, so what is found here is the newest there was before it.
-                let entry = self.table.get(&held.key);
+                let entry = self.table.get(&held.key).map_err(|error| AppendError::Unjudged(Arc::new(error)))?;
                 let (latest, value) = entry.map_or((None, None), |entry| (Some(entry.lsn), Some(entry.value)));
                 held.fetched = Some(Fetched { latest, value });
             }
@@ -936,7 +1284,7 @@ impl Inner {
     /// Lets the names of dropped queues stand for their next incarnations.
     fn drop_queues(&self, dropped: Vec<(u32, Lsn)>) {
         for (id, lsn) in dropped {
-            let queue = self.queues.get(id);
+            let queue = self.queues.by_id(id);
             let next = self.queues.drop_incarnation(&queue, |queue| {
                 register(&mut self.sequencer.lock().expect(LOCKED), queue);
             });
@@ -958,6 +1306,7 @@ impl Inner {
     fn appended(&self, end: Lsn) {
         self.signals.commit.reached(end);
         self.signals.housekeeping.reached(end);
+        self.signals.checkpoint.reached(end);
         if self.info.options.flush != Flush::Sync {
             self.signals.dispatch.reached(end);
         }

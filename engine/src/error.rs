@@ -1,10 +1,33 @@
-//! Errors, one enum per surface. Each says where, and what the caller may do next.
+//! Errors, one enum per surface. Each says where, and what the caller may do next: in words, and as an [`Advice`] for programs.
+//!
+//! The codecs' own errors (`FrameError`, `RecordError`, `SegmentHeaderError`) are for tools that look at bytes, and advise nothing.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::engine::AppendOrWaitError;
 use crate::units::{Epoch, Lsn, QueueOffset};
+
+/// What a caller may do about an error; from the `advice` of each error type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Advice {
+    /// Time may cure it: the same call may succeed later. Nothing was half done.
+    Retry,
+    /// This call cannot succeed as it is; change it or give it up. Others are not concerned.
+    Reject,
+    /// The engine, or the directory, serves no such call any more: close it, and open it again or ask a person.
+    Stop,
+}
+
+/// Whether the kernel's refusal may pass by itself.
+fn of_kernel(error: &io::Error) -> Advice {
+    use io::ErrorKind::{Interrupted, QuotaExceeded, StorageFull, TimedOut, WouldBlock};
+    match error.kind() {
+        Interrupted | WouldBlock | TimedOut | StorageFull | QuotaExceeded => Advice::Retry,
+        _ => Advice::Stop,
+    }
+}
 
 /// An option that cannot be met.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +39,14 @@ pub struct OptionsError {
     pub found: u64,
     /// What would do.
     pub want: &'static str,
+}
+
+impl OptionsError {
+    /// Always [`Advice::Reject`]: choose another value.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        Advice::Reject
+    }
 }
 
 /// Why a log could not be opened. Nothing was changed unless the text says so.
@@ -79,6 +110,20 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Retry what another process or a full disk stands in the way of; reject an option; stop, and ask a person, for the rest: a log that
+    /// is damaged or incomplete does not become whole by trying.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        match self {
+            OpenError::Options(error) => error.advice(),
+            OpenError::Io { source, .. } => of_kernel(source),
+            OpenError::Locked { .. } => Advice::Retry,
+            OpenError::Missing { .. } | OpenError::Damaged { .. } | OpenError::Contradiction { .. } => Advice::Stop,
+        }
+    }
+}
+
 /// Why the log takes nothing any more: the first write or flush that failed. It stays so until the directory is opened again.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
@@ -93,6 +138,14 @@ pub struct Fenced {
     pub source: Arc<io::Error>,
 }
 
+impl Fenced {
+    /// Always [`Advice::Stop`]: open the directory again.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        Advice::Stop
+    }
+}
+
 /// Why a batch could not be built.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{what} is {found} bytes or entries; at most {max} are taken")]
@@ -103,6 +156,14 @@ pub struct TooLarge {
     pub found: u64,
     /// The limit.
     pub max: u64,
+}
+
+impl TooLarge {
+    /// Always [`Advice::Reject`].
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        Advice::Reject
+    }
 }
 
 /// Why an operation could not be added to a batch.
@@ -123,6 +184,14 @@ pub enum BatchError {
     NoSuchRecord(usize),
 }
 
+impl BatchError {
+    /// Always [`Advice::Reject`]; the batch is as it was before the operation.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        Advice::Reject
+    }
+}
+
 /// A precondition that did not hold. It rests on what may not be durable yet: the answer is final once `rests_on` is acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("precondition {index} of the batch does not hold: {found}; this rests on the log up to LSN {rests_on}")]
@@ -133,6 +202,14 @@ pub struct Rejection {
     pub found: Found,
     /// The rejection counts once the log is acknowledged up to here.
     pub rests_on: Lsn,
+}
+
+impl Rejection {
+    /// Always [`Advice::Reject`]: look at what is there now, and build another batch.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        Advice::Reject
+    }
 }
 
 /// What a precondition met.
@@ -191,6 +268,24 @@ pub enum AppendError {
     Closing,
 }
 
+impl AppendError {
+    /// Retry a full buffer, once the written watermark has moved; stop when the log takes nothing any more; reject the rest.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        match self {
+            AppendError::TooLarge(error) => error.advice(),
+            AppendError::Rejected(rejection) => rejection.advice(),
+            AppendError::Unjudged(error) => error.advice(),
+            AppendError::Empty | AppendError::ForeignQueue | AppendError::Dropped | AppendError::TargetGone(_) => {
+                Advice::Reject
+            }
+            AppendError::Full { .. } => Advice::Retry,
+            AppendError::Fenced(fenced) => fenced.advice(),
+            AppendError::Closing => Advice::Stop,
+        }
+    }
+}
+
 /// What became of an append whose ack was waited for, when it is not known to be acknowledged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -204,6 +299,30 @@ pub enum WaitError {
     /// The engine closed first.
     #[error("the engine is closing")]
     Closing,
+}
+
+impl WaitError {
+    /// Retry the *wait* when time was up, not the append, which is still in flight; stop otherwise.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        match self {
+            WaitError::Fenced(fenced) => fenced.advice(),
+            WaitError::TimedOut => Advice::Retry,
+            WaitError::Closing => Advice::Stop,
+        }
+    }
+}
+
+impl AppendOrWaitError {
+    /// That of the half that failed. A wait that failed leaves open whether the batch is stored, so the same batch appended again may be
+    /// stored twice.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        match self {
+            AppendOrWaitError::Append(error) => error.advice(),
+            AppendOrWaitError::Wait(error) => error.advice(),
+        }
+    }
 }
 
 /// Why a message could not be read.
@@ -223,6 +342,10 @@ pub enum ReadError {
         /// What does not fit.
         what: String,
     },
+    /// The derived store, which holds queue entries and table entries that left memory, is no good or cannot be read. It is made anew from
+    /// the log when the directory is opened again.
+    #[error("the derived store: {0}; open the directory again to have it made anew")]
+    Derived(String),
     /// The kernel refused to read.
     #[error("reading {path} at LSN {lsn}: {source}", path = path.display())]
     Io {
@@ -233,6 +356,19 @@ pub enum ReadError {
         /// The kernel's answer.
         source: io::Error,
     },
+}
+
+impl ReadError {
+    /// Retry a read that the kernel refused; reject what is not there, or is damaged: go on with the next message; stop where only another
+    /// opening mends.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        match self {
+            ReadError::NotFound(_) | ReadError::Damaged { .. } => Advice::Reject,
+            ReadError::Io { .. } => Advice::Retry,
+            ReadError::Derived(_) => Advice::Stop,
+        }
+    }
 }
 
 /// Why a segment could not be released.
@@ -252,6 +388,17 @@ pub enum ReleaseError {
     Fenced(#[from] Fenced),
 }
 
+impl ReleaseError {
+    /// Reject a release of what is not acknowledged; stop when the log is fenced.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        match self {
+            ReleaseError::BeyondEnd { .. } => Advice::Reject,
+            ReleaseError::Fenced(fenced) => fenced.advice(),
+        }
+    }
+}
+
 /// A queue entry that is not the one that should be there: a bug, or a log whose queues contradict each other.
 #[derive(Debug, thiserror::Error)]
 #[error("queue {queue:?}: entry {found} after {expected} at LSN {lsn} (epoch {epoch})")]
@@ -266,4 +413,105 @@ pub struct NotDense {
     pub lsn: Lsn,
     /// In whose epoch.
     pub epoch: Epoch,
+}
+
+impl From<crate::store::StoreError> for ReadError {
+    fn from(error: crate::store::StoreError) -> ReadError {
+        ReadError::Derived(error.to_string())
+    }
+}
+
+impl From<crate::checkpoint::rows::BadRow> for ReadError {
+    fn from(row: crate::checkpoint::rows::BadRow) -> ReadError {
+        ReadError::Derived(row.to_string())
+    }
+}
+
+impl NotDense {
+    /// Always [`Advice::Stop`]: the log is fenced with it.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        Advice::Stop
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fenced() -> Fenced {
+        Fenced { lsn: Lsn(8), what: "a test".into(), source: Arc::new(io::Error::from_raw_os_error(5)) }
+    }
+
+    fn kernel(errno: i32) -> OpenError {
+        OpenError::Io { what: "opening", path: PathBuf::new(), source: io::Error::from_raw_os_error(errno) }
+    }
+
+    fn damaged() -> ReadError {
+        ReadError::Damaged { lsn: Lsn(8), path: PathBuf::new(), what: String::new() }
+    }
+
+    fn unreadable() -> ReadError {
+        ReadError::Io { lsn: Lsn(8), path: PathBuf::new(), source: io::Error::from_raw_os_error(5) }
+    }
+
+    const TOO_LARGE: TooLarge = TooLarge { what: "batch", found: 2, max: 1 };
+
+    #[test]
+    fn an_open_that_fails_says_whether_time_a_caller_or_a_person_can_help() {
+        let (path, text) = (PathBuf::new, String::new);
+        let options = OptionsError { option: "segment_bytes", found: 1, want: "more" };
+        assert_eq!(OpenError::from(options).advice(), Advice::Reject);
+        assert_eq!(kernel(libc::ENOSPC).advice(), Advice::Retry);
+        assert_eq!(kernel(libc::EDQUOT).advice(), Advice::Retry);
+        assert_eq!(kernel(libc::EIO).advice(), Advice::Stop);
+        assert_eq!(kernel(libc::EACCES).advice(), Advice::Stop);
+        assert_eq!(OpenError::Locked { dir: path(), holder: text() }.advice(), Advice::Retry);
+        assert_eq!(OpenError::Missing { path: path(), why: text() }.advice(), Advice::Stop);
+        let (lsn, durable_lsn) = (Lsn(8), Lsn(16));
+        let damaged = OpenError::Damaged { path: path(), lsn, expected: text(), found: text(), durable_lsn };
+        assert_eq!(damaged.advice(), Advice::Stop);
+        let contradiction = OpenError::Contradiction { path: path(), what: "length", expected: text(), found: text() };
+        assert_eq!(contradiction.advice(), Advice::Stop);
+    }
+
+    #[test]
+    fn an_append_is_tried_again_only_where_nothing_of_it_can_be_stored() {
+        let rejection = Rejection { index: 0, found: Found::Absent, rests_on: Lsn(8) };
+        for (error, advice) in [
+            (AppendError::TooLarge(TOO_LARGE), Advice::Reject),
+            (AppendError::Empty, Advice::Reject),
+            (AppendError::ForeignQueue, Advice::Reject),
+            (AppendError::Dropped, Advice::Reject),
+            (AppendError::TargetGone(Lsn(8)), Advice::Reject),
+            (AppendError::Rejected(rejection), Advice::Reject),
+            (AppendError::Unjudged(Arc::new(unreadable())), Advice::Retry),
+            (AppendError::Unjudged(Arc::new(damaged())), Advice::Reject),
+            (AppendError::Full { waiting: 2, max: 1 }, Advice::Retry),
+            (AppendError::Fenced(fenced()), Advice::Stop),
+            (AppendError::Closing, Advice::Stop),
+        ] {
+            assert_eq!(error.advice(), advice, "{error}");
+            assert_eq!(AppendOrWaitError::from(error).advice(), advice);
+        }
+        assert_eq!(BatchError::EmptyKey.advice(), Advice::Reject);
+    }
+
+    #[test]
+    fn a_wait_a_read_and_a_release_say_what_to_do() {
+        for (error, advice) in [
+            (WaitError::Fenced(fenced()), Advice::Stop),
+            (WaitError::TimedOut, Advice::Retry),
+            (WaitError::Closing, Advice::Stop),
+        ] {
+            assert_eq!(error.advice(), advice, "{error}");
+            assert_eq!(AppendOrWaitError::from(error).advice(), advice);
+        }
+        assert_eq!(ReadError::NotFound(Lsn(8)).advice(), Advice::Reject);
+        assert_eq!(damaged().advice(), Advice::Reject);
+        assert_eq!(unreadable().advice(), Advice::Retry);
+        assert_eq!(ReadError::Derived(String::new()).advice(), Advice::Stop);
+        assert_eq!(ReleaseError::BeyondEnd { asked: Lsn(8), acked: Lsn(0) }.advice(), Advice::Reject);
+        assert_eq!(ReleaseError::Fenced(fenced()).advice(), Advice::Stop);
+    }
 }

@@ -1,4 +1,5 @@
-//! Work beside the append path: segments ahead of need, segments that may go, the mark behind the last group.
+//! Work beside the append path: segments ahead of need, segments that may go, the mark behind the last group,
+//! looking for rot.
 //!
 //! One state machine, stepped by one thread; every step is short. What is deliberately not here: deciding what may go (`retention`).
 
@@ -7,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::batch::{Queue, WriteBatch};
+use crate::checkpoint::CheckpointShared;
 use crate::clock::Clock;
 use crate::commit::sequencer::Sequencer;
 use crate::commit::watermark::{Marks, Watermark};
@@ -20,6 +22,7 @@ use crate::error::{Fenced, ReadError};
 use crate::io::{AlignedBuf, IoBackend, is_full};
 use crate::limits;
 use crate::retention::Retention;
+use crate::scrub::Scrubber;
 use crate::table::{Fetched, Held, Visible};
 use crate::units::{Lsn, to_u64, to_usize};
 
@@ -78,12 +81,26 @@ pub(crate) struct Parts {
     pub(crate) retain_bytes: Option<u64>,
     pub(crate) spare_count: u64,
     pub(crate) sync_names: bool,
+    pub(crate) scrubber: Scrubber,
     /// Told where the log ends after something was appended here.
     pub(crate) appended: Box<dyn Fn(Lsn) + Send>,
+    pub(crate) checkpoint: Arc<CheckpointShared>,
+    /// Tells that a checkpoint is wanted.
+    pub(crate) wake_checkpointer: Box<dyn Fn() + Send>,
+    /// Tells which queues lost their first entries.
+    pub(crate) queues_changed: Box<dyn Fn(Vec<u32>) + Send>,
     /// Brings queues and table up to what is acknowledged.
     pub(crate) catch_up: Box<dyn Fn() + Send>,
     /// Asks for everything up to there to become durable soon.
     pub(crate) hurry: Box<dyn Fn(Lsn) + Send>,
+}
+
+/// The lowest message below `start` that is referred to; everything, as long as nobody can tell.
+pub(crate) fn pinned(table: &Visible, start: Lsn) -> Option<Lsn> {
+    table.lowest_target(start).unwrap_or_else(|error| {
+        tracing::warn!(%error, "nothing is released while it is not known what is referred to");
+        Some(Lsn::ZERO)
+    })
 }
 
 impl Housekeeper {
@@ -104,7 +121,8 @@ impl Housekeeper {
         let idle = now.saturating_sub(self.state.seen_at);
         let mark_in = self.mark(idle);
         let release_in = self.release().unwrap_or_else(|error| self.fence("releasing segments", error));
-        let fill_in = match self.fill(now, idle < limits::BUSY_FOR) {
+        let busy = idle < limits::BUSY_FOR;
+        let fill_in = match self.fill(now, busy) {
             Ok(due) => due,
             Err(error) => {
                 // No spare now is no failure: the writer makes what it needs, and says when it cannot.
@@ -114,7 +132,9 @@ impl Housekeeper {
                 limits::HOUSEKEEPING_INTERVAL
             }
         };
-        mark_in.min(release_in).min(fill_in)
+        let due = mark_in.min(release_in).min(fill_in);
+        // Only when nothing else is.
+        if due.is_zero() { due } else { due.min(self.parts.scrubber.step(now, busy)) }
     }
 
     fn fence(&self, what: &str, error: io::Error) -> Duration {
@@ -154,8 +174,17 @@ impl Housekeeper {
         let settled = marks.load(Watermark::Dispatched).min(marks.load(Watermark::Durable));
         let retention = self.parts.retention.lock().expect("the retention rules are intact");
         let geometry = self.parts.segments.geometry();
-        let lowest = |start| self.parts.table.lowest_target(start);
-        retention.target(geometry, marks.start(), settled, marks.assigned(), self.parts.retain_bytes, lowest)
+        let table = &self.parts.table;
+        let target =
+            retention.target(geometry, marks.start(), settled, marks.assigned(), self.parts.retain_bytes, |start| {
+                pinned(table, start)
+            });
+        let checkpoint = &self.parts.checkpoint;
+        if target > geometry.base(checkpoint.applied()) {
+            checkpoint.want(target);
+            (self.parts.wake_checkpointer)();
+        }
+        target.min(geometry.base(checkpoint.applied())).max(marks.start())
     }
 
     fn release(&mut self) -> io::Result<Duration> {
@@ -251,7 +280,8 @@ impl Housekeeper {
                 if record.kind != RecordKind::Put {
                     continue;
                 }
-                let Some(entry) = self.parts.table.get(record.name).filter(|entry| entry.lsn == lsn) else { continue };
+                let entry = self.parts.table.get(record.name)?;
+                let Some(entry) = entry.filter(|entry| entry.lsn == lsn) else { continue };
                 let pushed = batch.push_restated(record.name, &entry.value, entry.target, lsn);
                 pushed.expect("what one frame says fits one frame again");
                 let fetched = Fetched { latest: Some(lsn), value: Some(entry.value) };
@@ -289,11 +319,13 @@ impl Housekeeper {
             }
             Err((path, source)) => return Err(io::Error::new(source.kind(), format!("{}: {source}", path.display()))),
         }
-        self.parts.marks.set_start(start);
-        for queue in self.parts.queues.states() {
-            queue.release(start);
+        let mut changed = Vec::new();
+        if let Err(error) = self.parts.queues.release(start, |id| changed.push(id)) {
+            tracing::error!(%error, "some queues still show messages that are released");
         }
-        self.parts.table.release_links(start);
+        (self.parts.queues_changed)(changed);
+        // Whoever sees the new start finds no queue that begins before it.
+        self.parts.marks.set_start(start);
         self.parts.segments.retire(start);
         Ok(())
     }
@@ -328,7 +360,12 @@ impl Housekeeper {
             if filling.at == total
                 && let Some(filling) = self.state.filling.take()
             {
-                self.parts.segments.finish(filling.half_made, current)?;
+                let path = filling.half_made.path.clone();
+                if let Err(error) = self.parts.segments.finish(filling.half_made, current) {
+                    // It has its temporary name still, or is a segment already.
+                    drop(self.parts.backend.remove(&path));
+                    return Err(error);
+                }
             }
             return Ok(Duration::ZERO);
         }

@@ -38,6 +38,14 @@ pub const RESTATE_READ_BYTES: u64 = 1 << 20;
 pub const RESTATE_BATCH_BYTES: u64 = 8 << 10;
 /// How long a release waits after what it has to read could not be read.
 pub const RELEASE_RETRY: Duration = Duration::from_secs(60);
+/// Changes of the table that wait in memory before a checkpoint begins at once.
+pub const CHECKPOINT_CHANGES: usize = 500_000;
+/// Longest sleep of the checkpointer.
+pub const CHECKPOINT_NAP: Duration = Duration::from_secs(1);
+/// How long the checkpointer waits after the kernel refused something.
+pub const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
+/// Records read at open after which a checkpoint is written at once: what they say waits in memory.
+pub const RECOVERY_UNSAVED_RECORDS: u64 = 1 << 21;
 /// Durable writes in flight.
 pub const COMMIT_DEPTH_MAX: usize = 16;
 /// Spare segments kept ready.
@@ -72,10 +80,33 @@ pub const FILL_RATE: u64 = 100 << 20;
 pub const BUSY_FOR: Duration = Duration::from_millis(20);
 /// Acknowledged bytes that wait for a reader before the dispatcher wakes by itself, while no queue is watched.
 pub const DISPATCH_BYTES: u64 = 1 << 20;
+/// Bytes of one read of the scrub.
+pub const SCRUB_PIECE_BYTES: u64 = 256 << 10;
+/// Bytes of one read of the scrub while the log is busy: those of a reader behind the cache.
+pub const SCRUB_PIECE_BUSY_BYTES: u64 = COLD_READ_BYTES;
+/// Lowest rate of the scrub, in bytes a second, but for 0: off.
+pub const SCRUB_RATE_MIN: u64 = 64 << 10;
+/// Shortest time from the beginning of one pass of the scrub to that of the next.
+pub const SCRUB_PASS_INTERVAL: Duration = Duration::from_secs(3600);
+/// Damaged places that are listed; more are only counted.
+pub const DAMAGED_PLACES_MAX: usize = 1000;
 /// How long housekeeping sleeps while the log does not grow.
 pub const HOUSEKEEPING_NAP: Duration = Duration::from_secs(1);
 /// Longest time between two looks at what housekeeping has to do, while it has nothing in hand.
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Largest write, and largest read, of the derived store.
+pub const STORE_RUN_BYTES: usize = 256 << 10;
+/// Written pages of the derived store that wait before a step of them goes to the file.
+pub const STORE_STEP_BYTES: usize = 1 << 20;
+/// Bytes that the derived store writes between two flushes: what a flush of the log may find in its way.
+pub const STORE_SYNC_BYTES: usize = 4 << 20;
+/// Smallest growth of the derived store's file.
+pub const STORE_GROWTH_BYTES_MIN: u64 = 256 << 10;
+/// Largest growth of the derived store's file, beyond what is needed at once.
+pub const STORE_GROWTH_BYTES_MAX: u64 = 64 << 20;
+/// Smallest cache of the derived store.
+pub const STORE_CACHE_BYTES_MIN: usize = 256 << 10;
 
 /// The largest frame that fits a segment of this size beside the epoch history at its head.
 #[must_use]
@@ -98,4 +129,6 @@ const _: () = assert!(
 );
 const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(IO_ALIGN as u64), "frames start on an I/O boundary");
 const _: () = assert!(COLD_READ_BYTES.is_multiple_of(IO_ALIGN as u64) && SCAN_READ_BYTES.is_multiple_of(IO_ALIGN));
+const _: () = assert!(STORE_RUN_BYTES.is_multiple_of(IO_ALIGN) && STORE_RUN_BYTES <= STORE_STEP_BYTES);
+const _: () = assert!(SCRUB_PIECE_BYTES.is_multiple_of(IO_ALIGN as u64));
 const _: () = assert!(HAND_OVER_BYTES <= ASYNC_WRITE_BYTES_MAX, "a block that is due fits one write");

@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::checkpoint::{self, Frozen, rows};
 use crate::commitlog::manifest::{MANIFEST_NAME, Manifest};
 use crate::commitlog::segment::{Geometry, SegmentHeader, base_of, file_name};
 use crate::commitlog::segments::{HALF_MADE_SUFFIX, Segments};
@@ -19,6 +20,7 @@ use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
 use crate::limits;
 use crate::options::EngineOptions;
 use crate::recovery::{Found, Recovery};
+use crate::store::{self, Store, StoreTable};
 use crate::table::Visible;
 use crate::units::{Epoch, Lsn, align_down, align_up, to_u64, to_usize};
 
@@ -35,8 +37,18 @@ pub(crate) struct Opened {
     pub(crate) found: Found,
     /// Bytes of the last block that are on disk already.
     pub(crate) tail_block: Vec<u8>,
+    pub(crate) derived: Derived,
+}
+
+/// What is made of the log: by the last checkpoint, and by what the log says since.
+pub(crate) struct Derived {
     pub(crate) queues: Arc<Queues>,
     pub(crate) table: Arc<Visible>,
+    pub(crate) store: Option<Store>,
+    /// The last checkpoint goes up to here.
+    pub(crate) applied: Lsn,
+    /// Queues that are not as the checkpoint has them.
+    pub(crate) changed: Vec<u32>,
 }
 
 fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
@@ -66,19 +78,7 @@ pub(crate) fn open(
         stored.map_err(|(path, source)| OpenError::Io { what: "writing", path, source })
     };
 
-    let queues = Arc::new(Queues::new());
-    let table = Arc::new(Visible::default());
-    let recovery = Recovery {
-        backend: io,
-        dir,
-        geometry: manifest.geometry,
-        history: &manifest.history,
-        files: &files,
-        queues: &queues,
-        table: &table,
-        broken: options.broken(),
-    };
-    let found = recovery.run(manifest.start)?;
+    let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files)?;
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
     write_again(dir, &files, manifest.geometry, found.durable_lsn.min(found.end), found.end)?;
@@ -100,7 +100,154 @@ pub(crate) fn open(
         manifest.history.cap(limits::EPOCH_HISTORY_MAX);
         store(&manifest)?;
     }
-    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), found, tail_block, queues, table })
+    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), found, tail_block, derived })
+}
+
+/// Reads the last checkpoint, and the log from there on; the whole retained log when the checkpoint is of no use.
+fn read_log(
+    backend: &Arc<dyn IoBackend>,
+    dir: &Path,
+    options: &EngineOptions,
+    names: &[String],
+    manifest: &Manifest,
+    files: &BTreeMap<Lsn, Arc<dyn IoFile>>,
+) -> Result<(Derived, Found), OpenError> {
+    let is_there = names.iter().any(|name| name == store::FILE_NAME || name == store::DAMAGED_NAME);
+    let mut use_store = is_there && options.checkpoint_interval.is_some();
+    loop {
+        let derived = if use_store {
+            restore(backend, dir, options, manifest).unwrap_or_else(|why| {
+                tracing::warn!(why, "the last checkpoint is not used; the whole log is read");
+                Derived::empty(manifest.start)
+            })
+        } else {
+            Derived::empty(manifest.start)
+        };
+        let uses_store = derived.store.is_some();
+        let mut derived = derived;
+        // Recovery looks at what comes behind the checkpoint; what lies before it must be there, too.
+        let mut base = manifest.start;
+        while base < derived.applied {
+            if !files.contains_key(&base) {
+                let why = format!("the last checkpoint says that the log was durable to {}", derived.applied);
+                return Err(OpenError::Missing { path: dir.join(file_name(base)), why });
+            }
+            base = manifest.geometry.segment_end(base);
+        }
+        let recovery = Recovery {
+            backend: &**backend,
+            dir,
+            geometry: manifest.geometry,
+            history: &manifest.history,
+            files,
+            queues: &Arc::clone(&derived.queues),
+            table: &Arc::clone(&derived.table),
+            broken: options.broken(),
+        };
+        let outcome = recovery
+            .run(manifest.start, derived.applied, |frozen| derived.save(backend, dir, options, manifest, &frozen));
+        match outcome {
+            Ok(found) => {
+                derived.changed.extend(&found.changed);
+                return Ok((derived, found));
+            }
+            // Entries that do not follow on the checkpoint's: it is the checkpoint that is wrong, or the log says the same without it.
+            Err(OpenError::Contradiction { what: "queue entry", found, .. }) if uses_store => {
+                tracing::warn!(found, "the last checkpoint contradicts the log; the whole log is read");
+                use_store = false;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn restore(
+    backend: &Arc<dyn IoBackend>,
+    dir: &Path,
+    options: &EngineOptions,
+    manifest: &Manifest,
+) -> Result<Derived, String> {
+    let words = |error: &dyn std::error::Error| error.to_string();
+    let opened = checkpoint::open_store(backend, dir, manifest.store_id, options.checkpoint_cache_bytes);
+    let (store, origin) = opened.map_err(|error| words(&error))?;
+    let empty = |store| Derived { store: Some(store), ..Derived::empty(manifest.start) };
+    if origin != store::Origin::Existing {
+        return Ok(empty(store));
+    }
+    let reader = Arc::new(store.begin_read().map_err(|error| words(&error))?);
+    let applied = reader.get(StoreTable::Meta, rows::APPLIED_KEY).map_err(|error| words(&error))?;
+    let Some(applied) = applied else { return Ok(empty(store)) };
+    let applied = rows::decode_applied(&applied).map_err(|error| words(&error))?;
+    if applied < manifest.start {
+        return Err(format!("it ends at LSN {applied}, and the log begins at {}", manifest.start));
+    }
+    let queues = Queues::new();
+    queues.set_store(Arc::clone(&reader));
+    let mut bad = None;
+    let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+    let read = reader.range(StoreTable::Queues, all, store::Direction::Ascending, |key, value| {
+        let outcome = rows::decode_queue(key, value).map_err(|error| words(&error)).and_then(|(id, row)| {
+            let queue = queues.restore(row).map_err(|error| words(&error))?;
+            if queue.id() == id { Ok(()) } else { Err(format!("queue {id} is missing")) }
+        });
+        match outcome {
+            Ok(()) => std::ops::ControlFlow::Continue(()),
+            Err(why) => {
+                bad = Some(why);
+                std::ops::ControlFlow::Break(())
+            }
+        }
+    });
+    read.map_err(|error| words(&error))?;
+    if let Some(why) = bad {
+        return Err(why);
+    }
+    // What was released since the checkpoint.
+    let mut changed = Vec::new();
+    queues.release(manifest.start, |id| changed.push(id)).map_err(|error| words(&error))?;
+    let table = Arc::new(Visible::new(Some(reader), applied));
+    Ok(Derived { queues: Arc::new(queues), table, store: Some(store), applied, changed })
+}
+
+impl Derived {
+    fn empty(start: Lsn) -> Derived {
+        Derived {
+            queues: Arc::new(Queues::new()),
+            table: Arc::new(Visible::default()),
+            store: None,
+            applied: start,
+            changed: Vec::new(),
+        }
+    }
+
+    /// A checkpoint in the middle of opening.
+    fn save(
+        &mut self,
+        backend: &Arc<dyn IoBackend>,
+        dir: &Path,
+        options: &EngineOptions,
+        manifest: &Manifest,
+        frozen: &Frozen,
+    ) -> Result<(), OpenError> {
+        if options.checkpoint_interval.is_none() {
+            return Ok(());
+        }
+        let path = dir.join(store::FILE_NAME);
+        let failed = |error: &dyn std::error::Error| OpenError::Io {
+            what: "writing a checkpoint to",
+            path: path.clone(),
+            source: io::Error::other(error.to_string()),
+        };
+        if self.store.is_none() {
+            let opened = checkpoint::open_store(backend, dir, manifest.store_id, options.checkpoint_cache_bytes);
+            self.store = Some(opened.map_err(|error| failed(&error))?.0);
+        }
+        let store = self.store.as_ref().expect("just opened");
+        let reader = checkpoint::write(store, frozen, &self.queues, manifest.start).map_err(|error| failed(&error))?;
+        checkpoint::publish(frozen, reader, &self.queues, &self.table, Lsn::MAX);
+        self.applied = frozen.lsn;
+        Ok(())
+    }
 }
 
 fn load_manifest(

@@ -67,6 +67,10 @@ pub struct EngineOptions {
     pub(crate) chunk_bytes: u64,
     pub(crate) retain_bytes: Option<u64>,
     pub(crate) spare_count: usize,
+    pub(crate) checkpoint_interval: Option<Duration>,
+    pub(crate) checkpoint_bytes: u64,
+    pub(crate) checkpoint_cache_bytes: usize,
+    pub(crate) scrub_rate: u64,
     pub(crate) drivers: Drivers,
     #[cfg(feature = "sim")]
     pub(crate) fault: Option<Fault>,
@@ -87,6 +91,10 @@ impl Default for EngineOptions {
             chunk_bytes: 1 << 20,
             retain_bytes: None,
             spare_count: 2,
+            checkpoint_interval: Some(Duration::from_secs(5)),
+            checkpoint_bytes: 256 << 20,
+            checkpoint_cache_bytes: 64 << 20,
+            scrub_rate: 8 << 20,
             drivers: Drivers::Threads,
             #[cfg(feature = "sim")]
             fault: None,
@@ -104,7 +112,7 @@ impl EngineOptions {
         self
     }
 
-    /// When an append is acknowledged. Default: [`Flush::Sync`].
+    /// When an append is acknowledged. Default: [`Flush::Sync`]. Of [`Flush::Async`], neither interval nor bytes may be zero.
     #[must_use]
     pub fn with_flush(mut self, flush: Flush) -> Self {
         self.flush = flush;
@@ -118,7 +126,7 @@ impl EngineOptions {
         self
     }
 
-    /// The I/O backend. Default: [`BackendChoice::Auto`].
+    /// The I/O backend. Default: [`BackendChoice::Auto`], which measures both real ones once and keeps the verdict beside the log.
     #[must_use]
     pub fn with_backend(mut self, backend: BackendChoice) -> Self {
         self.backend = backend;
@@ -141,7 +149,8 @@ impl EngineOptions {
         self
     }
 
-    /// Bytes that may be appended and not yet written; beyond that appends wait or are refused.
+    /// Bytes that may be appended and not yet written; beyond that appends wait ([`crate::Engine::append`]) or are refused
+    /// ([`crate::Engine::try_append`]).
     ///
     /// Default: 32 MiB. Minimum: one batch of the largest size that fits a segment, or 8 MiB, whichever is smaller.
     #[must_use]
@@ -150,37 +159,77 @@ impl EngineOptions {
         self
     }
 
-    /// Newest bytes of the log that stay in memory for readers, the buffer included.
+    /// How many of the newest bytes of the log stay in memory for readers, the buffer included.
     ///
-    /// Default: 128 MiB. Minimum: the buffer and two chunks.
+    /// Default: 128 MiB. Minimum: [`EngineOptions::with_buffer_bytes`] and two chunks.
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = bytes;
         self
     }
 
-    /// Size of the pieces that buffer and cache are made of. Default: 1 MiB. Minimum: 4096. A power of two.
+    /// Size in bytes of the pieces that buffer and cache are made of.
+    ///
+    /// Default: 1 MiB. Minimum: 4096. Maximum: 64 MiB. A power of two.
     #[must_use]
     pub fn with_chunk_bytes(mut self, bytes: u64) -> Self {
         self.chunk_bytes = bytes;
         self
     }
 
-    /// Recycles the oldest segments, below every pin, once the log is longer than this. Default: nothing is recycled.
+    /// Recycles the oldest segments, below every pin, once the log is longer than so many bytes.
+    ///
+    /// Default: `None`, nothing is recycled. Minimum: two segments.
     #[must_use]
     pub fn with_retain_bytes(mut self, bytes: Option<u64>) -> Self {
         self.retain_bytes = bytes;
         self
     }
 
-    /// Zero-filled segments kept ready. Default: 2. Minimum: 0. Maximum: 16.
+    /// Zero-filled segments kept ready, so that the log goes on at full rate when one is full; each takes its size on the disk.
+    ///
+    /// Default: 2. Minimum: 0. Maximum: 16.
     #[must_use]
     pub fn with_spare_count(mut self, count: usize) -> Self {
         self.spare_count = count;
         self
     }
 
-    /// No threads: the caller drives every machine with `Engine::step`.
+    /// Longest time between two checkpoints while the log grows: what opening has to read is what was appended since the last one. With `None`
+    /// there are none, opening reads the whole retained log, and all of queues and table stays in memory.
+    ///
+    /// Default: 5 s. Minimum: 10 ms.
+    #[must_use]
+    pub fn with_checkpoint_interval(mut self, interval: Option<Duration>) -> Self {
+        self.checkpoint_interval = interval;
+        self
+    }
+
+    /// Bytes of log after which a checkpoint begins earlier. Default: 256 MiB. Minimum: 64 KiB.
+    #[must_use]
+    pub fn with_checkpoint_bytes(mut self, bytes: u64) -> Self {
+        self.checkpoint_bytes = bytes;
+        self
+    }
+
+    /// Memory for pages of the derived store. Default: 64 MiB. Minimum: 1 MiB.
+    #[must_use]
+    pub fn with_checkpoint_cache_bytes(mut self, bytes: usize) -> Self {
+        self.checkpoint_cache_bytes = bytes;
+        self
+    }
+
+    /// Bytes a second that the scrub reads of closed segments, to find damage before a reader does; it rests after a full pass until an
+    /// hour has passed since the pass began.
+    ///
+    /// Default: 8 MiB a second. Minimum: 64 KiB a second, or 0: no scrub.
+    #[must_use]
+    pub fn with_scrub_rate(mut self, bytes_per_second: u64) -> Self {
+        self.scrub_rate = bytes_per_second;
+        self
+    }
+
+    /// No threads: the caller drives every machine with `Engine::step` (feature `sim`). Default: one thread per machine.
     #[cfg(feature = "sim")]
     #[must_use]
     pub fn with_manual_drive(mut self) -> Self {
@@ -188,7 +237,7 @@ impl EngineOptions {
         self
     }
 
-    /// Breaks one promise on purpose.
+    /// Breaks one promise on purpose (feature `sim`). Default: none.
     #[cfg(feature = "sim")]
     #[must_use]
     pub fn with_fault(mut self, fault: Fault) -> Self {
@@ -247,6 +296,21 @@ impl EngineOptions {
             "at least two segments",
         )?;
         check(self.spare_count <= limits::SPARE_COUNT_MAX, "spare_count", self.spare_count as u64, "0 to 16")?;
+        check(
+            self.checkpoint_interval.is_none_or(|interval| interval >= Duration::from_millis(10)),
+            "checkpoint_interval",
+            self.checkpoint_interval.map_or(0, |interval| u64::try_from(interval.as_micros()).unwrap_or(u64::MAX)),
+            "at least 10 ms",
+        )?;
+        check(self.checkpoint_bytes >= 64 << 10, "checkpoint_bytes", self.checkpoint_bytes, "at least 64 KiB")?;
+        let cache_bytes = self.checkpoint_cache_bytes as u64;
+        check(cache_bytes >= 1 << 20, "checkpoint_cache_bytes", cache_bytes, "at least 1 MiB")?;
+        check(
+            self.scrub_rate == 0 || self.scrub_rate >= limits::SCRUB_RATE_MIN,
+            "scrub_rate",
+            self.scrub_rate,
+            "0, or at least 64 KiB a second",
+        )?;
         if let Flush::Async { interval, bytes } = self.flush {
             check(!interval.is_zero(), "flush interval", 0, "more than zero")?;
             check(bytes > 0, "flush bytes", 0, "more than zero")?;

@@ -151,6 +151,22 @@ pub struct Fetch<'a> {
     pub matches: &'a dyn Fn(u32) -> bool,
 }
 
+impl<'a> Fetch<'a> {
+    /// Up to 32 messages, or 256 KiB of them, of any tag, from the disk too; at most 1000 entries are looked at.
+    #[must_use]
+    pub fn new(queue: &'a Queue, from: QueueOffset) -> Fetch<'a> {
+        Fetch {
+            queue,
+            from,
+            messages_max: 32,
+            bytes_max: 256 << 10,
+            scan_max: 1000,
+            from_disk: true,
+            matches: &|_tag| true,
+        }
+    }
+}
+
 /// How a fetch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchStatus {

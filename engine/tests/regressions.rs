@@ -256,6 +256,8 @@ fn damage_below_the_durable_mark_is_refused_behind_a_long_backlog_too() {
         .with_buffer_bytes(40 << 20)
         .with_cache_bytes(64 << 20)
         .with_spare_count(0)
+        // The whole log is to be read.
+        .with_checkpoint_interval(None)
         .with_manual_drive();
     let mut scene = Scene::new(big);
     let engine = scene.open();

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use anchorlog::features::send::MadeKeys;
 use anchorlog::features::topics::{TEMPLATE, TopicConfig};
-use anchorlog::journal::State;
 use anchorlog::limits;
 use anchorlog::net::{ConnectionId, Mailbox, Wake, Worker, start_readers};
 use anchorlog::shared::{Settings, Shared};
+use anchorlog::state::State;
 use anchorlog::wire::{FrameRef, Header};
 use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::io::sim::SimDisk;

@@ -53,8 +53,8 @@ impl Reply {
 pub enum Outcome {
     /// Answer now.
     Reply(Reply),
-    /// Answer when the journal's records up to now are durable.
-    Journaled(Reply),
+    /// Answer when all changes of the state up to now are acknowledged.
+    Recorded(Reply),
     /// Append the batch that was filled; answer when it is acknowledged.
     Append(Sending),
     /// Read, or hold until there is something to read.

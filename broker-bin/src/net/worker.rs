@@ -21,10 +21,10 @@ use crate::features::groups::Change;
 use crate::features::pull::{Evaluation, Pull, evaluate};
 use crate::features::send::Sending;
 use crate::features::{Outcome, Reply, Request, code};
-use crate::journal::FlushError;
 use crate::limits;
 use crate::router;
 use crate::shared::Shared;
+use crate::state::FlushError;
 use crate::wire::codes::request as ask;
 use crate::wire::header::Head;
 use crate::wire::{Encoding, FrameRef, Header};
@@ -40,7 +40,7 @@ struct Parsed {
 #[derive(Debug)]
 enum Answer {
     Sent(Sending),
-    Journaled(Reply),
+    Recorded(Reply),
 }
 
 /// An answer that waits for the acked watermark.
@@ -72,8 +72,8 @@ pub struct Worker {
     parsed: VecDeque<Parsed>,
     spare: Vec<WriteBatch>,
     outcomes: Vec<AppendOutcome>,
-    /// Answers that wait for the journal to be flushed.
-    journaling: Vec<(ReplyTo, Reply)>,
+    /// Answers that wait for the state to be flushed.
+    recording: Vec<(ReplyTo, Reply)>,
     acks: VecDeque<Ack>,
     acked_mark: Subscription,
     acked_armed: bool,
@@ -123,7 +123,7 @@ impl Worker {
             parsed: VecDeque::new(),
             spare: Vec::new(),
             outcomes: Vec::new(),
-            journaling: Vec::new(),
+            recording: Vec::new(),
             acks: VecDeque::new(),
             acked_mark,
             acked_armed: false,
@@ -294,7 +294,7 @@ impl Worker {
         match outcome {
             Outcome::Append(_) => {}
             Outcome::Reply(reply) => self.answer(connection, to, &reply),
-            Outcome::Journaled(reply) => self.journaling.push((to, reply)),
+            Outcome::Recorded(reply) => self.recording.push((to, reply)),
             Outcome::Pull(pull) => self.pull(connection, to, pull),
             Outcome::Tell { reply, changes } => {
                 if header.code == ask::HEART_BEAT {
@@ -425,7 +425,7 @@ impl Worker {
     pub fn end_of_turn(&mut self) {
         // Read before anything is found not to fit: progress since then is seen at once.
         self.written_lsn = self.written_mark.current();
-        if !self.flush_journal() {
+        if !self.flush_state() {
             return;
         }
         while !self.batches.is_empty() {
@@ -451,9 +451,9 @@ impl Worker {
         self.release(self.acked_mark.current());
     }
 
-    /// Appends the journal's changes, which stand before the messages of this turn. False when there is no room for them.
-    fn flush_journal(&mut self) -> bool {
-        if self.journaling.is_empty() && !self.shared.state.is_urgent() {
+    /// Appends the state's changes, which stand before the messages of this turn. False when there is no room for them.
+    fn flush_state(&mut self) -> bool {
+        if self.recording.is_empty() && !self.shared.state.is_urgent() {
             return true;
         }
         match self.shared.state.flush(&self.shared.engine) {
@@ -461,8 +461,8 @@ impl Worker {
                 // Another thread may have appended them, before or behind what waits here.
                 let end_lsn = self.acks.back().map_or(end_lsn, |last| last.end_lsn.max(end_lsn));
                 let deadline = self.now + self.shared.settings.ack_timeout;
-                for (to, reply) in self.journaling.drain(..) {
-                    self.acks.push_back(Ack { end_lsn, deadline, to, answer: Answer::Journaled(reply) });
+                for (to, reply) in self.recording.drain(..) {
+                    self.acks.push_back(Ack { end_lsn, deadline, to, answer: Answer::Recorded(reply) });
                 }
                 true
             }
@@ -471,8 +471,13 @@ impl Worker {
                 false
             }
             Err(error) => {
-                let reply = Reply::failure(code::SERVICE_NOT_AVAILABLE, format!("nothing was stored: {error}"));
-                for (to, _) in std::mem::take(&mut self.journaling) {
+                let remark = format!("nothing was stored: {error}");
+                // A message must not stand in the log before its topic does.
+                while !self.batches.is_empty() {
+                    self.refuse(code::SERVICE_NOT_AVAILABLE, remark.clone());
+                }
+                let reply = Reply::failure(code::SERVICE_NOT_AVAILABLE, remark);
+                for (to, _) in std::mem::take(&mut self.recording) {
                     self.answer_to(to, &reply);
                 }
                 true
@@ -532,8 +537,8 @@ impl Worker {
             self.shared.counters.sends_blocked.add(self.batches.len() as u64);
         }
         let waiting: Vec<ConnectionId> = self.parsed.iter().map(|parsed| parsed.to.connection).collect();
-        let journaling: Vec<ConnectionId> = self.journaling.iter().map(|(to, _)| to.connection).collect();
-        for id in waiting.into_iter().chain(journaling) {
+        let recording: Vec<ConnectionId> = self.recording.iter().map(|(to, _)| to.connection).collect();
+        for id in waiting.into_iter().chain(recording) {
             let Some(connection) = self.connection(id) else { continue };
             if !connection.blocked {
                 connection.blocked = true;
@@ -601,7 +606,7 @@ impl Worker {
                 self.shared.counters.messages_unconfirmed.add(sending.count());
                 self.give(ack, code::FLUSH_DISK_TIMEOUT, Some(remark));
             }
-            Answer::Journaled(_) => self.answer_to(ack.to, &Reply::failure(code::SYSTEM_ERROR, remark)),
+            Answer::Recorded(_) => self.answer_to(ack.to, &Reply::failure(code::SYSTEM_ERROR, remark)),
         }
     }
 
@@ -616,7 +621,7 @@ impl Worker {
                 let head = Head::response(ack.to.encoding, code, ack.to.opaque).with_remark(remark);
                 sending.write(head.encode(&mut connection.output), self.shared.settings.advertise);
             }
-            Answer::Journaled(reply) => write_reply(&mut connection, ack.to, reply),
+            Answer::Recorded(reply) => write_reply(&mut connection, ack.to, reply),
         }
         self.touched(&mut connection);
         self.give_back(connection);
@@ -839,7 +844,7 @@ impl Worker {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let written = |slot: &Slot| slot.connection.as_ref().is_none_or(|connection| connection.unread() == 0);
-        self.acks.is_empty() && self.batches.is_empty() && self.journaling.is_empty() && self.slots.iter().all(written)
+        self.acks.is_empty() && self.batches.is_empty() && self.recording.is_empty() && self.slots.iter().all(written)
     }
 
     /// Pulls that are held now.

@@ -130,6 +130,9 @@ pub enum FrameError {
     /// A sound header that belongs elsewhere: stale bytes of a recycled segment, or a misdirected write.
     #[error("frame of LSN {0}")]
     Position(Lsn),
+    /// A sound header of a kind that this program does not know.
+    #[error("frame kind {0}")]
+    Kind(u8),
     /// Fields that contradict each other.
     #[error("inconsistent header: {0}")]
     Inconsistent(&'static str),
@@ -262,7 +265,7 @@ pub fn decode_anywhere(bytes: &[u8]) -> Result<FrameHeader, FrameError> {
     if header_crc != computed {
         return Err(FrameError::Checksum { found: header_crc, computed });
     }
-    let kind = FrameKind::from_code(bytes[5]).ok_or(FrameError::Inconsistent("unknown kind"))?;
+    let kind = FrameKind::from_code(bytes[5]).ok_or(FrameError::Kind(bytes[5]))?;
     let record_count = u16::from_le_bytes([bytes[6], bytes[7]]);
     let frame_len = u32_at(bytes, 8);
     let header = FrameHeader {
@@ -288,6 +291,51 @@ pub fn decode_anywhere(bytes: &[u8]) -> Result<FrameHeader, FrameError> {
         return Err(FrameError::Inconsistent("record lengths"));
     }
     Ok(header)
+}
+
+/// What a frame of any kind says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outline {
+    /// What the frame is for, if this program knows the kind.
+    pub kind: Option<FrameKind>,
+    /// Records in it, of a kind that is known.
+    pub record_count: u16,
+    /// Bytes from this frame's first to the next one's first.
+    pub frame_len: u32,
+    /// Header checksum of the frame before it.
+    pub prev_crc: u32,
+    /// Its own header checksum.
+    pub header_crc: u32,
+}
+
+/// [`decode_header`] for those who step from frame to frame: a kind that this program does not know is no error.
+///
+/// # Errors
+/// As [`decode_header`], but for [`FrameError::Kind`].
+pub fn outline(bytes: &[u8], at: Lsn) -> Result<Outline, FrameError> {
+    let outline = match decode_header(bytes, at) {
+        Ok(FrameHeader { kind, record_count, frame_len, prev_crc, header_crc, .. }) => {
+            Outline { kind: Some(kind), record_count, frame_len, prev_crc, header_crc }
+        }
+        // The checksum was compared before the kind, so what every frame has can be relied on.
+        Err(FrameError::Kind(_)) => Outline {
+            kind: None,
+            record_count: 0,
+            frame_len: u32_at(bytes, 8),
+            prev_crc: u32_at(bytes, 12),
+            header_crc: u32_at(bytes, CRC_AT),
+        },
+        Err(error) => return Err(error),
+    };
+    let lsn = Lsn(u64_at(bytes, 16));
+    if lsn != at {
+        return Err(FrameError::Position(lsn));
+    }
+    let len = u64::from(outline.frame_len);
+    if !len.is_multiple_of(FRAME_ALIGN) || len < to_u64(header_bytes_needed(bytes)?) {
+        return Err(FrameError::Inconsistent("frame length"));
+    }
+    Ok(outline)
 }
 
 /// The entries of a verified header.
@@ -357,6 +405,21 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert!(decode_header(&bytes, Lsn(800)).is_err());
         }
+    }
+
+    #[test]
+    fn a_frame_of_a_later_version_can_be_stepped_over() {
+        let mut bytes = encoded(800, &[]);
+        let known = outline(&bytes, Lsn(800)).unwrap();
+        assert_eq!((known.kind, known.frame_len, known.prev_crc), (Some(FrameKind::Records), 64, 7));
+        bytes[5] = 99;
+        assert!(matches!(outline(&bytes, Lsn(800)), Err(FrameError::Checksum { .. })), "a changed kind is damage");
+        let crc = checksum(&bytes);
+        bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(decode_header(&bytes, Lsn(800)), Err(FrameError::Kind(99)));
+        let unknown = outline(&bytes, Lsn(800)).unwrap();
+        assert_eq!((unknown.kind, unknown.frame_len, unknown.header_crc), (None, 64, crc));
+        assert_eq!(outline(&bytes, Lsn(808)), Err(FrameError::Position(Lsn(800))));
     }
 
     #[test]

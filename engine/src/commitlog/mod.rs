@@ -6,8 +6,10 @@
 //! ```
 //!
 //! `frame` and `record` are pure codecs, `segment` is one file, `segments` finds, rolls and retires them, `manifest` says what must be
-//! there, `reader` brings bytes back. Layout: `engine/docs/format.md`. What is deliberately not here: who may append and when.
+//! there, `reader` brings bytes back, `covering` says why it cannot. Layout: `engine/docs/format.md`. What is deliberately not here: who
+//! may append and when.
 
+mod covering;
 pub mod frame;
 pub mod manifest;
 pub mod reader;

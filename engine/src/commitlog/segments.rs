@@ -86,6 +86,12 @@ impl Segments {
         self.live.read().expect("the segment list is intact").get(&self.geometry.base(lsn)).cloned()
     }
 
+    /// The first segment that begins at or behind `lsn`, with its base.
+    pub(crate) fn first_from(&self, lsn: Lsn) -> Option<(Lsn, Arc<dyn IoFile>)> {
+        let live = self.live.read().expect("the segment list is intact");
+        live.range(lsn..).next().map(|(base, file)| (*base, Arc::clone(file)))
+    }
+
     /// The file that holds `lsn`; made on the spot, with unwritten extents, when it was not ready in time.
     pub(crate) fn find_for_write(&self, lsn: Lsn) -> io::Result<Arc<dyn IoFile>> {
         if let Some(file) = self.find(lsn) {

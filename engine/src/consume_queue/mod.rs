@@ -3,12 +3,13 @@
 //! Invariants:
 //! 1. Entry n is n: an entry that does not follow its predecessor stops the dispatcher, it is never shifted or dropped.
 //! 2. Readers see entries of visible messages only.
-//! 3. Everything here is a function of the retained log; nothing here is durable by itself.
+//! 3. Everything here is a function of the retained log. New entries are in memory; what a checkpoint has written is read from the derived
+//!    store, and leaves memory together with the messages themselves.
 
 mod entry;
 mod queue;
 mod queues;
 
 pub use entry::{ENTRY_BYTES, QueueEntry};
-pub(crate) use queue::QueueState;
+pub(crate) use queue::{QueueMark, QueueState};
 pub(crate) use queues::Queues;

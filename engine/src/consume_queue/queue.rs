@@ -14,13 +14,25 @@ const CHUNK_ENTRIES: u64 = 170;
 
 #[derive(Debug, Default)]
 struct Entries {
-    /// Offset of the first entry of the first chunk.
+    /// Offset of the first entry in memory; those below are in the store.
     base: u64,
     /// First readable offset.
     min: u64,
     /// Behind the last entry.
     max: u64,
     chunks: VecDeque<Vec<QueueEntry>>,
+    /// Where the newest record stands that tells `max`.
+    latest: Option<Lsn>,
+    /// Whether it was dropped.
+    dropped: bool,
+}
+
+/// What a checkpoint says of a queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueMark {
+    pub(crate) range: QueueRange,
+    pub(crate) latest: Option<Lsn>,
+    pub(crate) dropped: bool,
 }
 
 struct Watch {
@@ -32,6 +44,10 @@ struct Watch {
 /// One queue.
 pub(crate) struct QueueState {
     entries: RwLock<Entries>,
+    /// Whether anything changed since the last checkpoint began.
+    changed: AtomicBool,
+    /// The range of the last checkpoint.
+    saved: Mutex<QueueRange>,
     watched: AtomicBool,
     watches: Mutex<Vec<Watch>>,
 }
@@ -40,16 +56,26 @@ impl QueueState {
     pub(crate) fn new() -> QueueState {
         QueueState {
             entries: RwLock::new(Entries::default()),
+            changed: AtomicBool::new(false),
+            saved: Mutex::new(QueueRange::default()),
             watched: AtomicBool::new(false),
             watches: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Goes on where a checkpoint ended.
+    pub(crate) fn restore(&self, mark: QueueMark) {
+        let QueueMark { range, latest, dropped } = mark;
+        let (min, max) = (range.min.0, range.max.0);
+        *self.entries.write().expect(INTACT) = Entries { base: max, min, max, latest, dropped, ..Entries::default() };
+        *self.saved.lock().expect(INTACT) = range;
     }
 
     /// Adds the entry at `offset`; `Err` with the offset that was due when it does not follow.
     ///
     /// The first entry of all decides where the queue begins: what came before was released.
     pub(crate) fn push(&self, offset: QueueOffset, entry: QueueEntry) -> Result<(), QueueOffset> {
-        let mut entries = self.entries.write().expect("the queue is intact");
+        let mut entries = self.entries.write().expect(INTACT);
         if entries.chunks.is_empty() && entries.max == 0 {
             (entries.base, entries.min, entries.max) = (offset.0, offset.0, offset.0);
         }
@@ -61,69 +87,98 @@ impl QueueState {
             _ => entries.chunks.push_back(vec![entry]),
         }
         entries.max += 1;
+        entries.latest = Some(entry.lsn);
         Ok(())
     }
 
-    /// Sets where an empty queue goes on.
-    pub(crate) fn set_next(&self, next: QueueOffset) -> Result<(), QueueOffset> {
-        let mut entries = self.entries.write().expect("the queue is intact");
-        if entries.chunks.is_empty() && entries.max <= next.0 {
+    /// Sets where an empty queue goes on; says so of any other. The record that tells stands at `lsn`.
+    pub(crate) fn set_next(&self, next: QueueOffset, lsn: Lsn) -> Result<(), QueueOffset> {
+        let mut entries = self.entries.write().expect(INTACT);
+        if entries.min == entries.max && entries.max <= next.0 {
             (entries.base, entries.min, entries.max) = (next.0, next.0, next.0);
+            entries.chunks.clear();
         }
-        if entries.max == next.0 { Ok(()) } else { Err(QueueOffset(entries.max)) }
+        if entries.max != next.0 {
+            return Err(QueueOffset(entries.max));
+        }
+        entries.latest = Some(lsn);
+        Ok(())
+    }
+
+    /// Notes the record that makes this an incarnation of its own.
+    pub(crate) fn begin(&self, lsn: Lsn) {
+        self.entries.write().expect(INTACT).latest.get_or_insert(lsn);
+    }
+
+    /// True when this is the first change since the last checkpoint began.
+    pub(crate) fn note_change(&self) -> bool {
+        !self.changed.load(Ordering::Relaxed) && !self.changed.swap(true, Ordering::Relaxed)
+    }
+
+    /// What a checkpoint that begins now says of it.
+    pub(crate) fn mark(&self) -> QueueMark {
+        self.changed.store(false, Ordering::Relaxed);
+        self.current_mark()
+    }
+
+    pub(crate) fn current_mark(&self) -> QueueMark {
+        let entries = self.entries.read().expect(INTACT);
+        QueueMark { range: entries.range(), latest: entries.latest, dropped: entries.dropped }
     }
 
     pub(crate) fn range(&self) -> QueueRange {
-        let entries = self.entries.read().expect("the queue is intact");
-        QueueRange { min: QueueOffset(entries.min), max: QueueOffset(entries.max) }
+        self.entries.read().expect(INTACT).range()
     }
 
-    /// Copies up to `count` entries from `from` on, which must be readable, to `out`; returns the range at that moment.
-    pub(crate) fn copy(&self, from: QueueOffset, count: usize, out: &mut Vec<QueueEntry>) -> QueueRange {
-        let entries = self.entries.read().expect("the queue is intact");
-        let range = QueueRange { min: QueueOffset(entries.min), max: QueueOffset(entries.max) };
-        if from >= range.min {
+    /// The range of the last checkpoint.
+    pub(crate) fn saved(&self) -> QueueRange {
+        *self.saved.lock().expect(INTACT)
+    }
+
+    /// A checkpoint holds the queue like this. Entries that it has leave memory with their messages, which begin at `floor` there.
+    pub(crate) fn set_saved(&self, saved: QueueRange, floor: Lsn) {
+        *self.saved.lock().expect(INTACT) = saved;
+        let mut entries = self.entries.write().expect(INTACT);
+        while let Some(chunk) = entries.chunks.front() {
+            let end = entries.base + to_u64(chunk.len());
+            let is_full = to_u64(chunk.len()) == CHUNK_ENTRIES;
+            if !is_full || end > saved.max.0 || chunk.last().is_some_and(|last| last.lsn >= floor) {
+                break;
+            }
+            entries.chunks.pop_front();
+            entries.base = end;
+        }
+    }
+
+    /// Copies up to `count` entries from `from` on to `out`, if they are in memory; returns the range at that moment, and the offset from
+    /// which on entries are in memory.
+    pub(crate) fn copy(&self, from: QueueOffset, count: usize, out: &mut Vec<QueueEntry>) -> (QueueRange, QueueOffset) {
+        let entries = self.entries.read().expect(INTACT);
+        if from.0 >= entries.min && from.0 >= entries.base {
             let end = entries.max.min(from.0.saturating_add(to_u64(count)));
             out.extend((from.0..end).map(|offset| entries.get(offset)));
         }
-        range
+        (entries.range(), QueueOffset(entries.base))
     }
 
-    pub(crate) fn get(&self, offset: QueueOffset) -> Option<QueueEntry> {
-        let entries = self.entries.read().expect("the queue is intact");
-        (entries.min..entries.max).contains(&offset.0).then(|| entries.get(offset.0))
-    }
-
-    /// First readable offset whose store time is at least `store_time_ms`.
-    pub(crate) fn offset_by_time(&self, store_time_ms: u64) -> QueueOffset {
-        let entries = self.entries.read().expect("the queue is intact");
-        let (mut low, mut high) = (entries.min, entries.max);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if entries.get(middle).store_time_ms < store_time_ms {
-                low = middle + 1;
-            } else {
-                high = middle;
+    /// Moves the first readable offset up.
+    pub(crate) fn set_min(&self, min: QueueOffset) {
+        let mut entries = self.entries.write().expect(INTACT);
+        entries.min = entries.min.max(min.0.min(entries.max));
+        while let Some(chunk) = entries.chunks.front() {
+            let end = entries.base + to_u64(chunk.len());
+            let is_full = to_u64(chunk.len()) == CHUNK_ENTRIES || end == entries.max;
+            if !is_full || end > entries.min {
+                break;
             }
-        }
-        QueueOffset(low)
-    }
-
-    /// Forgets entries of messages below `start`.
-    pub(crate) fn release(&self, start: Lsn) {
-        let mut entries = self.entries.write().expect("the queue is intact");
-        while entries.min < entries.max && entries.get(entries.min).lsn < start {
-            entries.min += 1;
-            if entries.min - entries.base == CHUNK_ENTRIES || entries.min == entries.max {
-                entries.chunks.pop_front();
-                entries.base = entries.min;
-            }
+            entries.chunks.pop_front();
+            entries.base = end;
         }
     }
 
     /// Forgets all entries: this incarnation of the queue was dropped.
     pub(crate) fn clear(&self) {
-        *self.entries.write().expect("the queue is intact") = Entries::default();
+        *self.entries.write().expect(INTACT) = Entries { dropped: true, ..Entries::default() };
     }
 
     /// Adds a watch; returns how many fired at once.
@@ -166,7 +221,13 @@ impl QueueState {
     }
 }
 
+const INTACT: &str = "the queue is intact";
+
 impl Entries {
+    fn range(&self) -> QueueRange {
+        QueueRange { min: QueueOffset(self.min), max: QueueOffset(self.max) }
+    }
+
     fn get(&self, offset: u64) -> QueueEntry {
         let index = offset - self.base;
         self.chunks[to_usize(index / CHUNK_ENTRIES)][to_usize(index % CHUNK_ENTRIES)]
@@ -189,18 +250,22 @@ mod tests {
         queue
     }
 
+    fn copied(queue: &QueueState, from: u64, count: usize) -> Vec<QueueEntry> {
+        let mut out = Vec::new();
+        queue.copy(QueueOffset(from), count, &mut out);
+        out
+    }
+
     #[test]
     fn entry_n_is_n_across_chunks_and_releases() {
         let queue = filled(5, 1000);
-        queue.release(Lsn(40_000));
+        queue.set_min(QueueOffset(400));
         assert_eq!(queue.range(), QueueRange { min: QueueOffset(400), max: QueueOffset(1000) });
         for offset in [400, 500, 999] {
-            assert_eq!(queue.get(QueueOffset(offset)), Some(entry(offset * 100)));
+            assert_eq!(copied(&queue, offset, 1), [entry(offset * 100)]);
         }
-        assert_eq!(queue.get(QueueOffset(399)), None);
-        let mut out = Vec::new();
-        queue.copy(QueueOffset(990), 100, &mut out);
-        assert_eq!(out.len(), 10);
+        assert!(copied(&queue, 399, 1).is_empty());
+        assert_eq!(copied(&queue, 990, 100).len(), 10);
     }
 
     #[test]
@@ -213,20 +278,30 @@ mod tests {
     #[test]
     fn a_released_queue_keeps_counting() {
         let queue = filled(0, 170);
-        queue.release(Lsn(u64::MAX));
+        queue.set_min(QueueOffset(170));
         assert_eq!(queue.range(), QueueRange { min: QueueOffset(170), max: QueueOffset(170) });
-        assert_eq!(queue.set_next(QueueOffset(170)), Ok(()));
+        assert_eq!(queue.set_next(QueueOffset(170), Lsn(8)), Ok(()));
         queue.push(QueueOffset(170), entry(9)).unwrap();
-        assert_eq!(queue.get(QueueOffset(170)), Some(entry(9)));
+        assert_eq!(copied(&queue, 170, 5), [entry(9)]);
     }
 
     #[test]
-    fn time_finds_the_first_message_that_is_not_older() {
-        let queue = filled(0, 400);
-        assert_eq!(queue.offset_by_time(0), QueueOffset(0));
-        assert_eq!(queue.offset_by_time(991), QueueOffset(100));
-        assert_eq!(queue.offset_by_time(1000), QueueOffset(100));
-        assert_eq!(queue.offset_by_time(u64::MAX), QueueOffset(400));
+    fn entries_that_a_checkpoint_has_leave_memory_with_their_messages() {
+        let queue = filled(0, 1000);
+        let mark = queue.mark();
+        queue.push(QueueOffset(1000), entry(100_000)).unwrap();
+        queue.set_saved(mark.range, Lsn(40_000));
+        assert!(copied(&queue, 339, 1).is_empty());
+        assert_eq!(copied(&queue, 340, 1), [entry(34_000)], "two chunks of 170 lie below");
+        assert_eq!(queue.range(), QueueRange { min: QueueOffset(0), max: QueueOffset(1001) });
+        queue.set_saved(mark.range, Lsn(u64::MAX));
+        assert_eq!(copied(&queue, 1000, 1).len(), 1, "what no checkpoint has stays");
+
+        let restored = QueueState::new();
+        restored.restore(mark);
+        restored.push(QueueOffset(1000), entry(100_000)).unwrap();
+        assert_eq!((restored.range().min, copied(&restored, 1000, 9).len()), (QueueOffset(0), 1));
+        assert_eq!(restored.push(QueueOffset(1000), entry(1)), Err(QueueOffset(1001)));
     }
 
     #[test]

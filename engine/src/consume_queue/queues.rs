@@ -1,14 +1,18 @@
 //! All queues of an engine, by name and by number.
 
 use std::collections::HashMap;
+use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 
 use crate::batch::Queue;
-use crate::consume_queue::QueueState;
-use crate::error::TooLarge;
+use crate::checkpoint::rows::{self, QueueRow};
+use crate::consume_queue::{QueueEntry, QueueMark, QueueState};
+use crate::error::{ReadError, TooLarge};
 use crate::limits;
-use crate::units::to_u64;
+use crate::read::QueueRange;
+use crate::store::{Direction, StoreReader, StoreTable};
+use crate::units::{Lsn, QueueOffset, to_u64, to_usize};
 
 #[derive(Default)]
 struct Registry {
@@ -22,6 +26,8 @@ struct Registry {
 /// Names and states.
 pub(crate) struct Queues {
     opening: u32,
+    /// What the last checkpoint wrote.
+    store: RwLock<Option<Arc<StoreReader>>>,
     registry: RwLock<Registry>,
 }
 
@@ -82,7 +88,7 @@ static OPENINGS: AtomicU32 = AtomicU32::new(0);
 impl Queues {
     pub(crate) fn new() -> Queues {
         let opening = OPENINGS.fetch_add(1, Ordering::Relaxed) + 1;
-        Queues { opening, registry: RwLock::new(Registry::default()) }
+        Queues { opening, store: RwLock::new(None), registry: RwLock::new(Registry::default()) }
     }
 
     pub(crate) fn find(&self, name: &[u8]) -> Option<Queue> {
@@ -163,7 +169,7 @@ impl Queues {
     }
 
     /// The queue of this number.
-    pub(crate) fn get(&self, id: u32) -> Queue {
+    pub(crate) fn by_id(&self, id: u32) -> Queue {
         self.registry.read().expect(INTACT).list[id as usize].0.clone()
     }
 
@@ -178,8 +184,125 @@ impl Queues {
         registry.by_name.values().map(|id| registry.list[*id as usize].0.clone()).collect()
     }
 
-    pub(crate) fn states(&self) -> Vec<Arc<QueueState>> {
-        let registry = self.registry.read().expect(INTACT);
-        registry.list.iter().map(|(_, state)| Arc::clone(state)).collect()
+    /// From now on what is not in memory is read here. Before entries leave memory, or as the first thing of all.
+    pub(crate) fn set_store(&self, reader: Arc<StoreReader>) {
+        *self.store.write().expect(INTACT) = Some(reader);
+    }
+
+    /// A queue as a checkpoint left it. In the order of their numbers, and before anything else.
+    pub(crate) fn restore(&self, row: QueueRow) -> Result<Queue, TooLarge> {
+        let mut registry = self.registry.write().expect(INTACT);
+        let queue = if row.dropped {
+            registry.add_dropped(self.opening, (row.name, row.incarnation), |_| {})?
+        } else {
+            registry.add(self.opening, row.name, row.incarnation, |_| {})?
+        };
+        let range = QueueRange { min: row.min, max: row.max };
+        let state = &registry.list[queue.id as usize].1;
+        state.restore(QueueMark { range, latest: row.latest, dropped: row.dropped });
+        Ok(queue)
+    }
+
+    /// Copies up to `count` entries from `from` on, as far as they are readable, to `out`; returns the range at that moment.
+    pub(crate) fn copy(
+        &self,
+        queue: &Queue,
+        from: QueueOffset,
+        count: usize,
+        out: &mut Vec<QueueEntry>,
+    ) -> Result<QueueRange, ReadError> {
+        let state = self.state_of(queue);
+        let wanted = out.len() + count;
+        loop {
+            let at = QueueOffset(from.0 + to_u64(count - (wanted - out.len())));
+            let (range, base) = state.copy(at, wanted - out.len(), out);
+            let next = from.0 + to_u64(count - (wanted - out.len()));
+            if out.len() == wanted || next >= range.max.0 || next < range.min.0 || next >= base.0 {
+                return Ok(range);
+            }
+            // Entries below `base` were in the store before they left memory.
+            let most = wanted.min(out.len() + to_usize(base.0 - next));
+            self.copy_stored(queue.id, next, most, out)?;
+        }
+    }
+
+    /// Adds entries of the store from `at` on to `out`, until there are `most` there.
+    fn copy_stored(&self, id: u32, mut at: u64, most: usize, out: &mut Vec<QueueEntry>) -> Result<(), ReadError> {
+        let store = self.store.read().expect(INTACT).clone();
+        let store = store.ok_or(ReadError::Derived("queue entries are neither in memory nor in it".into()))?;
+        // The piece that holds `at` is the last that begins at or before it.
+        let (lowest, begin) = (rows::piece_key(id, 0), rows::piece_key(id, at));
+        let mut first = None;
+        let below = (Bound::Included(&lowest[..]), Bound::Included(&begin[..]));
+        store.range(StoreTable::Entries, below, Direction::Descending, |key, _| {
+            first = Some(key.to_vec());
+            ControlFlow::Break(())
+        })?;
+        let missing = |at| ReadError::Derived(format!("entry {at} of queue {id} is missing"));
+        let first = first.ok_or_else(|| missing(at))?;
+        let end = rows::piece_key(id, u64::MAX);
+        let from_there = (Bound::Included(&first[..]), Bound::Included(&end[..]));
+        let mut failed = None;
+        store.range(StoreTable::Entries, from_there, Direction::Ascending, |key, value| {
+            let piece = rows::piece_first(key).and_then(|first| Ok((first, rows::decode_piece(value)?)));
+            match piece {
+                Ok((first, entries)) if first <= at && at < first + to_u64(entries.len()) => {
+                    let some = entries.iter().skip(to_usize(at - first)).take(most - out.len());
+                    let before = out.len();
+                    out.extend(some);
+                    at += to_u64(out.len() - before);
+                }
+                Ok(_) => failed = Some(missing(at)),
+                Err(row) => failed = Some(row.into()),
+            }
+            if failed.is_some() || out.len() == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        match failed {
+            Some(error) => Err(error),
+            None if out.len() < most => Err(missing(at)),
+            None => Ok(()),
+        }
+    }
+
+    /// One readable entry.
+    pub(crate) fn get(&self, queue: &Queue, offset: QueueOffset) -> Result<Option<QueueEntry>, ReadError> {
+        let mut out = Vec::with_capacity(1);
+        self.copy(queue, offset, 1, &mut out)?;
+        Ok(out.pop())
+    }
+
+    /// First readable offset for whose entry `is_before` is false; entries are in the order that it asks about.
+    fn partition(&self, queue: &Queue, is_before: impl Fn(&QueueEntry) -> bool) -> Result<QueueOffset, ReadError> {
+        let range = self.state_of(queue).range();
+        let (mut low, mut high) = (range.min.0, range.max.0);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.get(queue, QueueOffset(middle))? {
+                Some(entry) if !is_before(&entry) => high = middle,
+                // What was released meanwhile lies before everything.
+                _ => low = middle + 1,
+            }
+        }
+        Ok(QueueOffset(low))
+    }
+
+    /// First readable offset whose store time is at least `store_time_ms`.
+    pub(crate) fn offset_by_time(&self, queue: &Queue, store_time_ms: u64) -> Result<QueueOffset, ReadError> {
+        self.partition(queue, |entry| entry.store_time_ms < store_time_ms)
+    }
+
+    /// Forgets entries of messages below `start`; the queues that lost some are told to `changed`.
+    pub(crate) fn release(&self, start: Lsn, mut changed: impl FnMut(u32)) -> Result<(), ReadError> {
+        for queue in self.all() {
+            let state = self.state_of(&queue);
+            let min = state.range().min;
+            if self.get(&queue, min)?.is_some_and(|first| first.lsn < start) {
+                state.set_min(self.partition(&queue, |entry| entry.lsn < start)?);
+                if state.note_change() {
+                    changed(queue.id);
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::batch::Queue;
+use crate::checkpoint::Frozen;
 use crate::commit::ring::LogBuffer;
 use crate::commit::watermark::{Marks, Watermark};
 use crate::commitlog::frame::{self, FRAME_HEADER_BYTES, FrameHeader, RecordEntry};
@@ -38,6 +39,8 @@ pub(crate) struct Applier {
     registered: Registered,
     known: Known,
     changes: Vec<Change>,
+    /// Queues that changed since the last checkpoint began.
+    changed: Vec<u32>,
     broken: Broken,
 }
 
@@ -46,7 +49,7 @@ pub(crate) type Registered = Box<dyn Fn(&Queue) + Send>;
 
 impl Applier {
     pub(crate) fn new(queues: Arc<Queues>, table: Arc<Visible>, registered: Registered, broken: Broken) -> Applier {
-        Applier { queues, table, registered, known: HashMap::new(), changes: Vec::new(), broken }
+        Applier { queues, table, registered, known: HashMap::new(), changes: Vec::new(), changed: Vec::new(), broken }
     }
 
     /// Applies the records of a frame; calls `touched` with the queue of each and the record's LSN.
@@ -78,8 +81,8 @@ impl Applier {
         record: &Record<'_>,
         lsn: Lsn,
     ) -> Result<Option<u32>, NotDense> {
-        let id = match record.kind {
-            RecordKind::EpochHistory => None,
+        let (id, is_first) = match record.kind {
+            RecordKind::EpochHistory => return Ok(None),
             RecordKind::Append | RecordKind::Link => {
                 let broken = self.broken;
                 let (id, queue) = self.queue(record.name, record.incarnation);
@@ -88,37 +91,60 @@ impl Applier {
                     .push(entry.queue_offset, to)
                     .or_else(|due| if broken.is(Fault::NoDenseCheck) { queue.push(due, to) } else { Err(due) })
                     .map_err(|due| not_dense(record.name, due, entry.queue_offset, header, lsn))?;
+                let is_first = queue.note_change();
                 if let Some(origin) = record.origin(lsn) {
                     self.table.link(lsn, origin.lsn);
                 }
-                Some(id)
+                (id, is_first)
             }
             RecordKind::QueueCounter => {
                 let (id, queue) = self.queue(record.name, record.incarnation);
                 let next = record.payload.first_chunk().map_or(0, |next| u64::from_le_bytes(*next));
                 queue
-                    .set_next(QueueOffset(next))
+                    .set_next(QueueOffset(next), lsn)
                     .map_err(|due| not_dense(record.name, due, QueueOffset(next), header, lsn))?;
-                Some(id)
+                (id, queue.note_change())
             }
             RecordKind::DropQueue => {
-                let (_, queue) = self.queue(record.name, record.incarnation);
+                let (dropped, queue) = self.queue(record.name, record.incarnation);
                 queue.clear();
                 queue.notify();
+                if queue.note_change() {
+                    self.changed.push(dropped);
+                }
                 // The next incarnation begins with this record: it is what says that there was one before.
-                Some(self.queue(record.name, record.incarnation + 1).0)
+                let (id, queue) = self.queue(record.name, record.incarnation + 1);
+                queue.begin(lsn);
+                (id, queue.note_change())
             }
             RecordKind::Put => {
                 let entry = TableEntry { value: Arc::from(record.payload), target: record.target(lsn), lsn };
                 self.changes.push(Change { key: record.name.to_vec(), lsn, entry: Some(entry) });
-                None
+                return Ok(None);
             }
             RecordKind::Delete => {
                 self.changes.push(Change { key: record.name.to_vec(), lsn, entry: None });
-                None
+                return Ok(None);
             }
         };
-        Ok(id)
+        if is_first {
+            self.changed.push(id);
+        }
+        Ok(Some(id))
+    }
+
+    /// Queues that changed since the last checkpoint began.
+    pub(crate) fn changed(self) -> Vec<u32> {
+        self.changed
+    }
+
+    /// Puts aside what changed since the last time; everything below `lsn` is applied.
+    pub(crate) fn freeze(&mut self, lsn: Lsn) -> Frozen {
+        let changed = std::mem::take(&mut self.changed);
+        let mut queues: Vec<_> = changed.into_iter().map(|id| (id, self.queues.state(id).mark())).collect();
+        queues.sort_unstable_by_key(|(id, _)| *id);
+        queues.dedup_by_key(|(id, _)| *id);
+        Frozen { lsn, queues, layer: self.table.freeze() }
     }
 
     fn queue(&mut self, name: &[u8], incarnation: u32) -> (u32, &QueueState) {
@@ -191,6 +217,16 @@ impl Dispatcher {
         self.marks.set_dispatched(reached);
         self.notify();
         reached > from
+    }
+
+    /// Puts aside what changed since the last checkpoint began.
+    pub(crate) fn freeze(&mut self) -> Frozen {
+        self.applier.freeze(self.marks.load(Watermark::Dispatched))
+    }
+
+    /// Queues that changed otherwise: at open, or because their first messages were released.
+    pub(crate) fn note_changed(&mut self, queues: Vec<u32>) {
+        self.applier.changed.extend(queues);
     }
 
     /// Whether somebody waits for a queue's next message.

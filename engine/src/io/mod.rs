@@ -25,7 +25,7 @@ pub mod threads;
 pub mod uring;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::any::Any;
 use std::io;

@@ -228,7 +228,7 @@ fn files_without_direct_io_keep_the_promises() {
 }
 
 /// Says that a check could not run here, past the test harness, which keeps what a passing test prints to itself.
-pub(super) fn skipped(what: &str) {
+pub(crate) fn skipped(what: &str) {
     use std::io::Write;
     let line = format!("SKIPPED {what}\n");
     std::io::stderr().write_all(line.as_bytes()).expect("standard error can be written");

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | no later frame of this log says that P was durable | torn tail: the log ends at P |
 //! | a later frame says that P was durable | damage: refused, with file, LSN, expected, found |
+//! | P lies below the end of the last checkpoint | damage: a checkpoint covers only what was durable |
 //! | P lies before the first LSN of the newest epoch | damage: that epoch began at a recovered end |
 //! | P is a segment's end, the next file is missing, and a later one holds frames | a file is missing: refused |
 
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::checkpoint::Frozen;
 use crate::commitlog::frame::{self, FrameError, FrameKind};
 use crate::commitlog::record;
 use crate::commitlog::segment::{Geometry, file_name};
@@ -27,6 +29,7 @@ use crate::epoch::EpochHistory;
 use crate::error::OpenError;
 use crate::fault::{Broken, Fault};
 use crate::io::{IoBackend, IoFile};
+use crate::limits;
 use crate::table::Visible;
 use crate::units::{Lsn, to_u64, to_usize};
 
@@ -47,8 +50,8 @@ pub(crate) struct Found {
     pub(crate) records: u64,
     /// The newest durable mark: what lies behind it may be on its way to the disk still.
     pub(crate) durable_lsn: Lsn,
-    /// Where the newest record of each queue stands, by queue id.
-    pub(crate) latest: Vec<Option<Lsn>>,
+    /// Queues that no checkpoint knows as they are now.
+    pub(crate) changed: Vec<u32>,
 }
 
 /// How far a segment behind the log's end is searched for frames.
@@ -74,8 +77,16 @@ struct Stop {
 }
 
 impl Recovery<'_> {
-    /// Reads from `start` to the end of the log.
-    pub(crate) fn run(&self, start: Lsn) -> Result<Found, OpenError> {
+    /// Reads from the beginning of the segment that holds the end of the last checkpoint (`applied`, a log's start where there is none) to the
+    /// end of the log. `save` writes a checkpoint when much has come together.
+    pub(crate) fn run(
+        &self,
+        start: Lsn,
+        applied: Lsn,
+        mut save: impl FnMut(Frozen) -> Result<(), OpenError>,
+    ) -> Result<Found, OpenError> {
+        // The last segment is looked at again whatever the checkpoint says: what was written last is what rots first.
+        let start = if applied > start { self.geometry.base(Lsn(applied.0 - 1)).max(start) } else { start };
         let mut found = Found {
             end: start,
             prev_crc: 0,
@@ -84,18 +95,25 @@ impl Recovery<'_> {
             frames: 0,
             records: 0,
             durable_lsn: start,
-            latest: Vec::new(),
+            changed: Vec::new(),
         };
         let mut applier = Applier::new(Arc::clone(self.queues), Arc::clone(self.table), Box::new(|_| {}), self.broken);
+        let mut saved_records = 0;
         let stop = loop {
             let Some(file) = self.files.get(&found.end) else {
                 break Stop { at: found.end, expected: "a segment file".into(), found: "none".into() };
             };
-            if let Some(stop) = self.scan_segment(file, &mut found, &mut applier)? {
+            if let Some(stop) = self.scan_segment(file, &mut found, &mut applier, applied)? {
                 break stop;
             }
+            // Only what is known to be durable goes into a checkpoint.
+            if found.end <= found.durable_lsn && found.records - saved_records > limits::RECOVERY_UNSAVED_RECORDS {
+                saved_records = found.records;
+                save(applier.freeze(found.end))?;
+            }
         };
-        self.judge(&stop, &mut found)?;
+        self.judge(&stop, &mut found, applied)?;
+        found.changed = applier.changed();
         Ok(found)
     }
 
@@ -105,6 +123,7 @@ impl Recovery<'_> {
         file: &Arc<dyn IoFile>,
         found: &mut Found,
         applier: &mut Applier,
+        applied: Lsn,
     ) -> Result<Option<Stop>, OpenError> {
         let base = found.end;
         let segment_end = self.geometry.segment_end(base);
@@ -132,21 +151,14 @@ impl Recovery<'_> {
             if let Some(what) = damaged_record(bytes, &header, self.broken) {
                 return stop("whole records".into(), what);
             }
-            let latest = &mut found.latest;
-            applier
-                .apply(&header, bytes, |id, lsn| {
-                    let id = id as usize;
-                    if latest.len() <= id {
-                        latest.resize(id + 1, None);
-                    }
-                    latest[id] = Some(lsn);
-                })
-                .map_err(|error| OpenError::Contradiction {
+            if at >= applied {
+                applier.apply(&header, bytes, |_, _| {}).map_err(|error| OpenError::Contradiction {
                     path: self.dir.join(file_name(base)),
                     what: "queue entry",
                     expected: format!("offset {} of {}", error.expected, error.queue),
                     found: format!("offset {} at LSN {}", error.found, error.lsn),
                 })?;
+            }
             let len = to_usize(u64::from(header.frame_len));
             scan.consume(len);
             found.frames += 1;
@@ -180,7 +192,7 @@ impl Recovery<'_> {
     }
 
     /// Torn tail, or damage? See the table above.
-    fn judge(&self, stop: &Stop, found: &mut Found) -> Result<(), OpenError> {
+    fn judge(&self, stop: &Stop, found: &mut Found, applied: Lsn) -> Result<(), OpenError> {
         let damaged = |durable_lsn: Lsn| OpenError::Damaged {
             path: self.dir.join(file_name(self.geometry.base(stop.at))),
             lsn: stop.at,
@@ -193,6 +205,10 @@ impl Recovery<'_> {
             && stop.at < last.first_lsn
         {
             return Err(damaged(last.first_lsn));
+        }
+        // A checkpoint covers only what was durable.
+        if stop.at < applied {
+            return Err(damaged(applied));
         }
         let mut last_frame_end = stop.at;
         for (base, file) in self.files.range(self.geometry.base(stop.at)..) {

@@ -1,23 +1,24 @@
 //! The table at one LSN, for readers who need more than one look.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::error::ReadError;
-use crate::table::{TableEntry, Visible};
+use crate::table::TableEntry;
+use crate::table::visible::{Layers, Visible};
 use crate::units::Lsn;
 
-/// The table as it was when the snapshot began. Versions that it may read stay in memory until it is dropped: keep it short.
-#[derive(Debug)]
+/// The table as it was when the snapshot began. Versions that it may read stay in memory, and space of the derived store is not used again,
+/// until it is dropped: keep it short.
 pub struct Snapshot {
     table: Arc<Visible>,
+    layers: Layers,
     lsn: Lsn,
 }
 
 impl Snapshot {
     pub(crate) fn new(table: Arc<Visible>) -> Snapshot {
-        let lsn = table.begin_snapshot();
-        Snapshot { table, lsn }
+        let (lsn, layers) = table.begin_snapshot();
+        Snapshot { table, layers, lsn }
     }
 
     /// Changes below this LSN are in it, and no others.
@@ -31,7 +32,7 @@ impl Snapshot {
     /// # Errors
     /// When it has to be read from the disk and cannot be.
     pub fn get(&self, key: &[u8]) -> Result<Option<TableEntry>, ReadError> {
-        Ok(self.table.get_at(key, self.lsn))
+        self.layers.get(key, self.lsn)
     }
 
     /// Up to `count` entries with `from <= key < to` (no upper end with `None`), in the order of their keys as bytes. To go on, begin at
@@ -43,13 +44,18 @@ impl Snapshot {
         if to.is_some_and(|to| to <= from) {
             return Ok(Vec::new());
         }
-        let to = to.map_or(Bound::Unbounded, Bound::Excluded);
-        Ok(self.table.range_at(Bound::Included(from), to, self.lsn, count))
+        self.layers.range(from, to, self.lsn, count)
     }
 }
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
         self.table.end_snapshot(self.lsn);
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("lsn", &self.lsn).finish_non_exhaustive()
     }
 }

@@ -1,13 +1,24 @@
 //! The visible view: the table as the dispatcher has applied it.
 //!
+//! ```text
+//!  active layer    changes since the last checkpoint began
+//!  frozen layer    what a checkpoint is writing, if one is
+//!  store           what the last checkpoint wrote
+//! ```
+//! The uppermost that knows a key decides.
+//!
 //! Invariants:
 //! 1. Changes are applied in log order, whole frames at a time.
-//! 2. A version that a snapshot may read stays until the snapshot is gone; all others leave when they are replaced.
+//! 2. A layer becomes part of the store in one step for readers: nobody sees neither, or an older state.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::VecDeque;
+use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, RwLock};
 
+use crate::checkpoint::rows::{self, Referrer};
+use crate::error::ReadError;
+use crate::store::{Direction, StoreReader, StoreTable};
+use crate::table::layer::{Layer, Snapshots};
 use crate::units::Lsn;
 
 /// A table entry.
@@ -30,31 +41,26 @@ pub(crate) struct Change {
     pub(crate) entry: Option<TableEntry>,
 }
 
-#[derive(Clone, Debug)]
-struct Version {
-    lsn: Lsn,
-    entry: Option<TableEntry>,
+type SharedLayer = Arc<RwLock<Layer>>;
+
+/// What is looked through for a key, from top to bottom.
+#[derive(Clone, Default)]
+pub(crate) struct Layers {
+    active: SharedLayer,
+    frozen: Option<SharedLayer>,
+    store: Option<Arc<StoreReader>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
-    /// Versions of a key, oldest first.
-    entries: BTreeMap<Vec<u8>, Vec<Version>>,
-    /// Keys with more than one version.
-    versioned: BTreeSet<Vec<u8>>,
+    layers: Layers,
     /// All changes below are in.
     applied: Lsn,
-    /// LSNs of living snapshots, and how many there are of each.
-    snapshots: BTreeMap<Lsn, usize>,
-    /// Messages that entries refer to, and by how many.
-    targets: BTreeMap<Lsn, usize>,
-    /// Origins of links, by the link; and the other way round.
-    links: BTreeMap<Lsn, Lsn>,
-    origins: BTreeSet<(Lsn, Lsn)>,
+    snapshots: Snapshots,
 }
 
 /// The table that readers see.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Visible {
     state: RwLock<State>,
 }
@@ -62,52 +68,71 @@ pub(crate) struct Visible {
 const INTACT: &str = "the table is intact";
 
 impl Visible {
+    /// A table that goes on from what a checkpoint wrote.
+    pub(crate) fn new(store: Option<Arc<StoreReader>>, applied: Lsn) -> Visible {
+        let layers = Layers { store, ..Layers::default() };
+        Visible { state: RwLock::new(State { layers, applied, snapshots: Snapshots::default() }) }
+    }
+
     /// Applies the changes of frames that end at `end`.
     pub(crate) fn apply(&self, changes: &mut Vec<Change>, end: Lsn) {
         let mut state = self.state.write().expect(INTACT);
+        let state = &mut *state;
+        let mut active = state.layers.active.write().expect(INTACT);
         for change in changes.drain(..) {
-            state.change(change);
+            active.change(change, &state.snapshots);
         }
         state.applied = state.applied.max(end);
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Option<TableEntry> {
-        let state = self.state.read().expect(INTACT);
-        state.entries.get(key).and_then(|versions| versions.last()).and_then(|version| version.entry.clone())
-    }
-
     /// Notes that the link at `link` leads to `origin`.
     pub(crate) fn link(&self, link: Lsn, origin: Lsn) {
-        let mut state = self.state.write().expect(INTACT);
-        state.links.insert(link, origin);
-        state.origins.insert((origin, link));
+        self.state.read().expect(INTACT).layers.active.write().expect(INTACT).link(link, origin);
     }
 
-    /// Forgets links below `start`, which are gone with their segments.
-    pub(crate) fn release_links(&self, start: Lsn) {
-        let mut state = self.state.write().expect(INTACT);
-        let kept = state.links.split_off(&start);
-        for (link, origin) in std::mem::replace(&mut state.links, kept) {
-            state.origins.remove(&(origin, link));
-        }
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<TableEntry>, ReadError> {
+        self.layers().get(key, Lsn::MAX)
+    }
+
+    fn layers(&self) -> Layers {
+        self.state.read().expect(INTACT).layers.clone()
     }
 
     /// The smallest LSN that a table entry refers to, or a link at or above `start`, if it is below `start`.
-    pub(crate) fn lowest_target(&self, start: Lsn) -> Option<Lsn> {
-        let state = self.state.read().expect(INTACT);
-        let by_entry = state.targets.range(..start).next().map(|(lsn, _)| *lsn);
-        // A link that goes together with its origin holds nothing.
-        let mut origins = state.origins.range(..(start, Lsn::ZERO));
-        let by_link = origins.find(|(_, link)| *link >= start).map(|(origin, _)| *origin);
-        by_entry.into_iter().chain(by_link).min()
+    pub(crate) fn lowest_target(&self, start: Lsn) -> Result<Option<Lsn>, ReadError> {
+        self.layers().lowest_target(start)
+    }
+
+    /// Changes that only memory has.
+    pub(crate) fn unsaved(&self) -> usize {
+        self.layers().active.read().expect(INTACT).len()
+    }
+
+    /// Puts what was applied so far aside for a checkpoint; what is applied from now on goes to a new layer.
+    ///
+    /// # Panics
+    /// When there is one aside already.
+    pub(crate) fn freeze(&self) -> SharedLayer {
+        let mut state = self.state.write().expect(INTACT);
+        assert!(state.layers.frozen.is_none(), "one checkpoint at a time");
+        let frozen = std::mem::take(&mut state.layers.active);
+        state.layers.frozen = Some(Arc::clone(&frozen));
+        frozen
+    }
+
+    /// The frozen layer is in the store that `reader` sees.
+    pub(crate) fn merged(&self, reader: Arc<StoreReader>) {
+        let mut state = self.state.write().expect(INTACT);
+        state.layers.frozen = None;
+        state.layers.store = Some(reader);
     }
 
     /// Begins a snapshot; give it back with [`Visible::end_snapshot`].
-    pub(crate) fn begin_snapshot(&self) -> Lsn {
+    pub(crate) fn begin_snapshot(&self) -> (Lsn, Layers) {
         let mut state = self.state.write().expect(INTACT);
         let lsn = state.applied;
         *state.snapshots.entry(lsn).or_default() += 1;
-        lsn
+        (lsn, state.layers.clone())
     }
 
     pub(crate) fn end_snapshot(&self, lsn: Lsn) {
@@ -118,86 +143,174 @@ impl Visible {
                 state.snapshots.remove(&lsn);
             }
         }
-        state.prune();
+        let state = &*state;
+        state.layers.active.write().expect(INTACT).prune(&state.snapshots);
+    }
+}
+
+impl std::fmt::Debug for Visible {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.state.read().expect(INTACT);
+        f.debug_struct("Visible").field("applied", &state.applied).finish_non_exhaustive()
+    }
+}
+
+impl Layers {
+    /// What the layers above the store know of a key.
+    #[expect(clippy::option_option, reason = "not known and known to be removed are two answers")]
+    fn overlaid(&self, key: &[u8], lsn: Lsn) -> Option<Option<TableEntry>> {
+        for layer in std::iter::once(&self.active).chain(&self.frozen) {
+            if let Some(found) = layer.read().expect(INTACT).get(key, lsn) {
+                return Some(found.cloned());
+            }
+        }
+        None
     }
 
-    pub(crate) fn get_at(&self, key: &[u8], lsn: Lsn) -> Option<TableEntry> {
-        let state = self.state.read().expect(INTACT);
-        state.entries.get(key).and_then(|versions| at(versions, lsn)).cloned()
+    /// A key as of `lsn`.
+    pub(crate) fn get(&self, key: &[u8], lsn: Lsn) -> Result<Option<TableEntry>, ReadError> {
+        if let Some(found) = self.overlaid(key, lsn) {
+            return Ok(found);
+        }
+        let Some(store) = &self.store else { return Ok(None) };
+        let row = store.get(StoreTable::Table, key)?;
+        Ok(row.map(|row| rows::decode_entry(&row)).transpose()?)
     }
 
     /// Up to `count` entries with `from <= key < to` as of `lsn`, in the order of their keys.
-    pub(crate) fn range_at(
+    pub(crate) fn range(
         &self,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
+        from: &[u8],
+        to: Option<&[u8]>,
         lsn: Lsn,
         count: usize,
-    ) -> Vec<(Vec<u8>, TableEntry)> {
-        let state = self.state.read().expect(INTACT);
-        state
-            .entries
-            .range::<[u8], _>((from, to))
-            .filter_map(|(key, versions)| Some((key.clone(), at(versions, lsn)?.clone())))
-            .take(count)
-            .collect()
-    }
-}
-
-fn at(versions: &[Version], lsn: Lsn) -> Option<&TableEntry> {
-    versions.iter().rev().find(|version| version.lsn < lsn).and_then(|version| version.entry.as_ref())
-}
-
-impl State {
-    /// Forgets versions that no living snapshot reads.
-    fn prune(&mut self) {
-        let lowest = self.snapshots.first_key_value().map_or(Lsn::MAX, |(lsn, _)| *lsn);
-        let entries = &mut self.entries;
-        self.versioned.retain(|key| {
-            let Some(versions) = entries.get_mut(key) else { return false };
-            let read_by_lowest = versions.iter().rposition(|version| version.lsn < lowest).unwrap_or(0);
-            versions.drain(..read_by_lowest);
-            if versions.len() == 1 && versions[0].entry.is_none() {
-                entries.remove(key);
-                return false;
+    ) -> Result<Vec<(Vec<u8>, TableEntry)>, ReadError> {
+        let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut out = Vec::new();
+        let mut page_from = Bound::Included(from.to_vec());
+        while out.len() < count {
+            let (page, is_last) = self.page(bound(&page_from), to, count - out.len())?;
+            // What lies behind the last row of a full page is for the next round.
+            let end = match (is_last, page.back()) {
+                (false, Some((key, _))) => Bound::Included(key.clone()),
+                _ => owned(to),
+            };
+            self.merge(bound(&page_from), bound(&end), lsn, count, page, &mut out);
+            match end {
+                Bound::Included(last) => page_from = Bound::Excluded(last),
+                _ => break,
             }
-            versions.len() > 1
-        });
+        }
+        Ok(out)
     }
 
-    fn change(&mut self, change: Change) {
-        let versions = self.entries.entry(change.key.clone()).or_default();
-        let before = versions.last().and_then(|version| version.entry.as_ref()).and_then(|entry| entry.target);
-        let after = change.entry.as_ref().and_then(|entry| entry.target);
-        let is_deletion = change.entry.is_none();
-        // The version before is needed by a snapshot that began behind it; nobody can read one that none began behind.
-        let needed = |version: &Version, next: Lsn| self.snapshots.range(version.lsn.plus(1)..=next).next().is_some();
-        let next = Version { lsn: change.lsn, entry: change.entry };
-        match versions.last_mut() {
-            Some(last) if !needed(last, change.lsn) => *last = next,
-            _ => versions.push(next),
+    /// Adds what the layers and a page of the store have between `from` and `end`, up to `count` in all.
+    fn merge(
+        &self,
+        from: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        lsn: Lsn,
+        count: usize,
+        mut page: Page,
+        out: &mut Vec<(Vec<u8>, TableEntry)>,
+    ) {
+        let active = self.active.read().expect(INTACT);
+        let frozen = self.frozen.as_ref().map(|layer| layer.read().expect(INTACT));
+        let mut upper = active.range(from, end, lsn).peekable();
+        let mut lower = frozen.iter().flat_map(|layer| layer.range(from, end, lsn)).peekable();
+        while out.len() < count {
+            let least = [
+                upper.peek().map(|(key, _)| *key),
+                lower.peek().map(|(key, _)| *key),
+                page.front().map(|(key, _)| key.as_slice()),
+            ];
+            let Some(least) = least.into_iter().flatten().min().map(<[u8]>::to_vec) else { break };
+            let above = upper.next_if(|(key, _)| *key == least).map(|(_, entry)| entry.cloned());
+            let middle = lower.next_if(|(key, _)| *key == least).map(|(_, entry)| entry.cloned());
+            let is_next = page.front().is_some_and(|(key, _)| *key == least);
+            let below = if is_next { page.pop_front() } else { None }.map(|(_, entry)| Some(entry));
+            if let Some(entry) = above.or(middle).or(below).flatten() {
+                out.push((least, entry));
+            }
         }
-        if versions.len() > 1 {
-            self.versioned.insert(change.key);
-        } else if is_deletion {
-            self.entries.remove(&change.key);
+    }
+
+    /// The store's next entries, and whether there are no more of them.
+    fn page(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, count: usize) -> Result<(Page, bool), ReadError> {
+        let (mut page, mut bad, mut is_last) = (Page::new(), None, true);
+        if let Some(store) = &self.store {
+            store.range(StoreTable::Table, (from, to), Direction::Ascending, |key, value| {
+                if page.len() == count {
+                    is_last = false;
+                    return ControlFlow::Break(());
+                }
+                match rows::decode_entry(value) {
+                    Ok(entry) => page.push_back((key.to_vec(), entry)),
+                    Err(row) => bad = Some(row),
+                }
+                if bad.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
         }
-        if let Some(target) = after {
-            *self.targets.entry(target).or_default() += 1;
+        bad.map_or(Ok((page, is_last)), |row| Err(row.into()))
+    }
+
+    fn lowest_target(&self, start: Lsn) -> Result<Option<Lsn>, ReadError> {
+        let mut lowest = None;
+        let mut note = |lsn: Lsn| lowest = Some(lowest.map_or(lsn, |known: Lsn| known.min(lsn)));
+        for layer in std::iter::once(&self.active).chain(&self.frozen) {
+            let candidates: Vec<(Lsn, Vec<u8>)> = {
+                let layer = layer.read().expect(INTACT);
+                // A link that goes together with its origin holds nothing.
+                if let Some((origin, _)) = layer.origins_below(start).find(|(_, link)| *link >= start) {
+                    note(origin);
+                }
+                layer.targets_below(start).map(|(target, key)| (target, key.to_vec())).collect()
+            };
+            for (target, key) in candidates {
+                if self.get(&key, Lsn::MAX)?.is_some_and(|entry| entry.target == Some(target)) {
+                    note(target);
+                    break;
+                }
+            }
         }
-        if let Some(target) = before {
-            release(&mut self.targets, target);
+        let Some(store) = &self.store else { return Ok(lowest) };
+        let (mut bad, mut found) = (None, None);
+        let end = rows::references_from(start);
+        let bounds = (Bound::Unbounded, Bound::Excluded(&end[..]));
+        store.range(StoreTable::References, bounds, Direction::Ascending, |key, _| {
+            let holds = match rows::decode_reference(key) {
+                Ok((target, Referrer::Link(link))) => (link >= start).then_some(target),
+                Ok((target, Referrer::Entry(key))) => {
+                    // What is not overlaid is as the store has it.
+                    let now = self.overlaid(&key, Lsn::MAX);
+                    now.is_none_or(|entry| entry.is_some_and(|entry| entry.target == Some(target))).then_some(target)
+                }
+                Err(row) => {
+                    bad = Some(row);
+                    None
+                }
+            };
+            found = holds;
+            if found.is_some() || bad.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if let Some(row) = bad {
+            return Err(row.into());
         }
+        if let Some(target) = found {
+            note(target);
+        }
+        Ok(lowest)
     }
 }
 
-fn release(counts: &mut BTreeMap<Lsn, usize>, lsn: Lsn) {
-    if let Some(count) = counts.get_mut(&lsn) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&lsn);
-        }
-    }
+type Page = VecDeque<(Vec<u8>, TableEntry)>;
+
+fn bound(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
+    bound.as_ref().map(Vec::as_slice)
+}
+
+fn owned(bound: Bound<&[u8]>) -> Bound<Vec<u8>> {
+    bound.map(<[u8]>::to_vec)
 }
 
 #[cfg(test)]
@@ -217,8 +330,17 @@ mod tests {
         table.apply(&mut vec![change(key, lsn, Some(value), target)], Lsn(lsn + 8));
     }
 
+    fn remove(table: &Visible, key: &str, lsn: u64) {
+        table.apply(&mut vec![change(key, lsn, None, None)], Lsn(lsn + 8));
+    }
+
     fn value(entry: Option<TableEntry>) -> Option<String> {
         entry.map(|entry| String::from_utf8_lossy(&entry.value).into_owned())
+    }
+
+    fn keys(layers: &Layers, lsn: Lsn) -> Vec<String> {
+        let all = layers.range(b"", None, lsn, 100).unwrap();
+        all.into_iter().map(|(key, _)| String::from_utf8(key).unwrap()).collect()
     }
 
     #[test]
@@ -226,22 +348,23 @@ mod tests {
         let table = Visible::default();
         put(&table, "a", 8, "1", None);
         put(&table, "b", 16, "1", None);
-        let lsn = table.begin_snapshot();
+        let (lsn, layers) = table.begin_snapshot();
         put(&table, "a", 24, "2", None);
-        table.apply(&mut vec![change("b", 32, None, None)], Lsn(40));
+        table.freeze();
+        remove(&table, "b", 32);
         put(&table, "c", 40, "1", None);
-        assert_eq!(value(table.get_at(b"a", lsn)).as_deref(), Some("1"));
-        let all = table.range_at(Bound::Unbounded, Bound::Unbounded, lsn, 10);
-        assert_eq!(all.iter().map(|(key, _)| &key[..]).collect::<Vec<_>>(), [b"a", b"b"]);
-        assert_eq!((value(table.get(b"a")).as_deref(), table.get(b"b")), (Some("2"), None));
+        assert_eq!(value(layers.get(b"a", lsn).unwrap()).as_deref(), Some("1"));
+        assert_eq!(keys(&layers, lsn), ["a", "b"]);
+        assert_eq!((value(table.get(b"a").unwrap()).as_deref(), table.get(b"b").unwrap()), (Some("2"), None));
+        assert_eq!(keys(&table.layers(), Lsn::MAX), ["a", "c"]);
 
-        let later = table.begin_snapshot();
-        put(&table, "a", 48, "3", None);
+        let (later, layers) = table.begin_snapshot();
+        put(&table, "c", 48, "2", None);
+        put(&table, "c", 56, "3", None);
         table.end_snapshot(lsn);
-        assert_eq!(value(table.get_at(b"a", later)).as_deref(), Some("2"));
+        assert_eq!(value(layers.get(b"c", later).unwrap()).as_deref(), Some("1"));
         table.end_snapshot(later);
-        let state = table.state.read().unwrap();
-        assert!(state.versioned.is_empty() && !state.entries.contains_key(&b"b"[..]), "nothing is kept for nobody");
+        assert_eq!(value(layers.get(b"c", later).unwrap()), None, "nothing is kept for nobody");
     }
 
     #[test]
@@ -250,23 +373,24 @@ mod tests {
         put(&table, "a", 100, "", Some(16));
         put(&table, "b", 108, "", Some(8));
         put(&table, "c", 116, "", Some(8));
-        assert_eq!(table.lowest_target(Lsn(1000)), Some(Lsn(8)));
+        let lowest = |start| table.lowest_target(Lsn(start)).unwrap();
+        assert_eq!(lowest(1000), Some(Lsn(8)));
         put(&table, "b", 124, "", None);
-        assert_eq!(table.lowest_target(Lsn(1000)), Some(Lsn(8)));
-        table.apply(&mut vec![change("c", 132, None, None)], Lsn(140));
-        assert_eq!(table.lowest_target(Lsn(1000)), Some(Lsn(16)));
-        assert_eq!(table.lowest_target(Lsn(16)), None, "it is not below");
+        table.freeze();
+        assert_eq!(lowest(1000), Some(Lsn(8)));
+        remove(&table, "c", 132);
+        assert_eq!(lowest(1000), Some(Lsn(16)));
+        assert_eq!(lowest(16), None, "it is not below");
     }
 
     #[test]
-    fn a_link_holds_its_origin_until_it_is_gone_itself() {
+    fn a_link_holds_its_origin_while_it_is_retained_itself() {
         let table = Visible::default();
         table.link(Lsn(100), Lsn(8));
         table.link(Lsn(200), Lsn(16));
-        assert_eq!(table.lowest_target(Lsn(50)), Some(Lsn(8)));
-        assert_eq!(table.lowest_target(Lsn(150)), Some(Lsn(16)), "the link at 100 goes with its origin");
-        assert_eq!(table.lowest_target(Lsn(250)), None);
-        table.release_links(Lsn(150));
-        assert_eq!(table.lowest_target(Lsn(50)), Some(Lsn(16)));
+        let lowest = |start| table.lowest_target(Lsn(start)).unwrap();
+        assert_eq!(lowest(50), Some(Lsn(8)));
+        assert_eq!(lowest(150), Some(Lsn(16)), "the link at 100 goes with its origin");
+        assert_eq!(lowest(250), None);
     }
 }

@@ -486,7 +486,7 @@ fn search_by_time(world: &mut World) -> Outcome {
     };
     let later = messages[range].partition_point(|message| message.store_time_ms < time);
     let expected = (min + later as u64).min(max);
-    let found = world.engine().offset_by_time(&handle, time);
+    let found = world.engine().offset_by_time(&handle, time).map_err(|error| error.to_string())?;
     demand!(found.0 == expected, "offset {found} at time {time}, should be {expected}");
     Ok(())
 }

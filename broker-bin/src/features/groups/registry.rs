@@ -1,6 +1,6 @@
 //! Consumer groups: which exist, who is a member now, and what each group subscribes.
 //!
-//! 1. A group that exists has its record in the journal's hands.
+//! 1. A group that exists has its table entry in the log, or noted to be written.
 //! 2. A client id is in a group once: a later connection with the same id takes its place.
 //! 3. Members live as long as their connection; nothing of them survives a restart.
 
@@ -147,13 +147,6 @@ impl Groups {
     #[must_use]
     pub fn subscription(&self, group: &str, topic: &str) -> Option<Arc<Subscription>> {
         self.with(group, |group| group.subscriptions.get(topic).cloned()).flatten()
-    }
-
-    /// Every existing group's name, in order.
-    #[must_use]
-    pub fn names(&self) -> Vec<Box<str>> {
-        let by_name = lock(&self.by_name);
-        by_name.iter().filter(|(_, group)| group.config.is_some()).map(|(name, _)| name.clone()).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! 14, 15, 29, 30, 31, 32.
 
-use anchorlog_engine::{Queue, QueueOffset};
+use anchorlog_engine::{Queue, QueueOffset, ReadError};
 
 use super::{Commit, OffsetKey};
 use crate::features::{Outcome, Reply, Request, code, groups};
@@ -28,13 +28,13 @@ pub fn query(shared: &Shared, request: &Request<'_>) -> Outcome {
 /// 15: commits an offset.
 pub fn commit(shared: &Shared, request: &Request<'_>) -> Outcome {
     match try_commit(shared, request) {
-        Ok(true) => Outcome::Journaled(Reply::success()),
+        Ok(true) => Outcome::Recorded(Reply::success()),
         Ok(false) => Reply::success().into(),
         Err(reply) => reply.into(),
     }
 }
 
-/// True when the answer waits for the journal.
+/// True when the answer waits for the log.
 fn try_commit(shared: &Shared, request: &Request<'_>) -> Result<bool, Reply> {
     let key = key(request)?;
     let Ok(offset) = u64::try_from(request.required_number::<i64>("commitOffset")?) else {
@@ -65,11 +65,12 @@ pub fn search_by_time(shared: &Shared, request: &Request<'_>) -> Outcome {
             return Ok(Reply::success().with("offset", 0));
         };
         let time = u64::try_from(wanted).unwrap_or(0);
+        let found = |time| shared.engine.offset_by_time(&queue, time).map_err(|error| unreadable(&error));
         let offset = if upper {
-            let behind = shared.engine.offset_by_time(&queue, time.saturating_add(1));
+            let behind = found(time.saturating_add(1))?;
             QueueOffset(behind.0.saturating_sub(1)).max(shared.engine.range(&queue).min)
         } else {
-            shared.engine.offset_by_time(&queue, time)
+            found(time)?
         };
         Ok(Reply::success().with("offset", offset))
     })
@@ -95,10 +96,20 @@ pub fn min(shared: &Shared, request: &Request<'_>) -> Outcome {
 pub fn earliest_time(shared: &Shared, request: &Request<'_>) -> Outcome {
     answered(|| {
         let queue = asked_queue(shared, request)?;
-        let time = queue.and_then(|queue| shared.engine.store_time(&queue, shared.engine.range(&queue).min));
+        let time = match queue {
+            Some(queue) => {
+                let min = shared.engine.range(&queue).min;
+                shared.engine.store_time(&queue, min).map_err(|error| unreadable(&error))?
+            }
+            None => None,
+        };
         let time = time.and_then(|time| i64::try_from(time).ok()).unwrap_or(-1);
         Ok(Reply::success().with("timestamp", time))
     })
+}
+
+fn unreadable(error: &ReadError) -> Reply {
+    Reply::failure(code::SYSTEM_ERROR, error.to_string())
 }
 
 fn answered(reply: impl FnOnce() -> Result<Reply, Reply>) -> Outcome {

@@ -22,7 +22,7 @@ pub struct OffsetKey {
 pub enum Commit {
     /// The value was already there.
     Unchanged,
-    /// The journal must hear of it.
+    /// The log must hear of it.
     Changed,
     /// There are too many offsets to remember one more.
     Full,
@@ -53,15 +53,6 @@ impl Offsets {
         }
         by_key.insert(key.clone(), offset);
         Commit::Changed
-    }
-
-    /// Up to `count` keys behind `after`, in order.
-    #[must_use]
-    pub fn keys_after(&self, after: Option<&OffsetKey>, count: usize) -> Vec<OffsetKey> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let by_key = lock(&self.by_key);
-        let from = after.map_or(Unbounded, Excluded);
-        by_key.range::<OffsetKey, _>((from, Unbounded)).take(count).map(|(key, _)| key.clone()).collect()
     }
 
     /// Lets `fix` change every offset; used once, when the broker starts.

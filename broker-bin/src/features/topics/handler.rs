@@ -8,7 +8,7 @@ use crate::shared::Shared;
 /// 17: makes or changes a topic; answered when that is durable.
 pub fn create(shared: &Shared, request: &Request<'_>) -> Outcome {
     match try_create(shared, request) {
-        Ok(()) => Outcome::Journaled(Reply::default()),
+        Ok(()) => Outcome::Recorded(Reply::default()),
         Err(reply) => reply.into(),
     }
 }

@@ -1,7 +1,7 @@
 //! Topics: which there are, their queues, and how they come to be.
 //!
 //! 1. A topic made on demand is in the next route answer.
-//! 2. A topic's record is in the log before its first message.
+//! 2. A topic's table entry is in the log before its first message.
 
 mod handler;
 mod table;

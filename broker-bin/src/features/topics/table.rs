@@ -1,6 +1,6 @@
 //! Which topics there are, and the queues of each.
 //!
-//! 1. A topic that [`Topics::get`] shows has its record in the journal's hands: whoever appends a message flushes the journal first.
+//! 1. A topic that [`Topics::get`] shows has its table entry in the log, or noted: whoever appends a message flushes the state first.
 //! 2. The handle of a queue is asked of the engine once.
 
 use std::collections::BTreeMap;

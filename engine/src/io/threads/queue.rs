@@ -3,7 +3,7 @@
 use std::io;
 use std::thread::JoinHandle;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::super::{IoCompletion, IoOp, IoQueue, Wait, file};
 

@@ -1,0 +1,164 @@
+//! Reading the state back, and which stores are refused.
+
+use anchorlog_engine::{AppendError, Engine, Lsn, Put, ReadError, Snapshot, WaitError, WriteBatch};
+
+use super::entries::{self, BadEntry, format, group, offset, topic};
+use super::tables::{FlushError, State};
+use crate::features::offsets::Commit;
+use crate::features::topics::queue_name;
+use crate::limits;
+
+/// Where brokers before format 1 kept their state: messages of this queue. No topic's name begins with this byte.
+pub(super) const SYSTEM_QUEUE: &[u8] = b"\x01journal";
+
+/// Why a store cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// A broker that kept its state elsewhere wrote the store.
+    #[error(
+        "{dir} was written by an older version of the broker, which kept topics, groups and offsets in a system queue; this version \
+         keeps them in the table and does not convert them. Open the store with the version that wrote it, or start with a new directory"
+    )]
+    Older {
+        /// The store.
+        dir: String,
+    },
+    /// A broker of a later version wrote the store.
+    #[error(
+        "{dir} was written by a newer version of the broker: its topics, groups and offsets have format {found}, this version knows \
+         format {known}. Open the store with the version that wrote it, or start with a new directory"
+    )]
+    Newer {
+        /// The store.
+        dir: String,
+        /// What the store says.
+        found: u32,
+        /// What this version reads.
+        known: u32,
+    },
+    /// The log holds something, and not the entry that every broker's store begins with.
+    #[error(
+        "{dir} holds {holds}, but not the table entry meta/format with which every broker's store begins: its topics, groups and \
+         offsets are missing, or it is no broker's store. Restore it from a copy, or start with a new directory"
+    )]
+    Missing {
+        /// The store.
+        dir: String,
+        /// What shows that it is not a new one.
+        holds: String,
+    },
+    /// An entry is there and cannot be understood.
+    #[error("the table entry {key} at LSN {lsn}: {source}; open the store with the version that wrote it", key = key.escape_ascii())]
+    Bad {
+        /// Its key.
+        key: Vec<u8>,
+        /// Where it stands.
+        lsn: Lsn,
+        /// What is wrong.
+        source: BadEntry,
+    },
+    /// The table cannot be read.
+    #[error("reading topics, groups and offsets: {0}")]
+    Read(#[from] ReadError),
+    /// The log does not take what must be written before anything else.
+    #[error("writing topics, groups and offsets: {0}")]
+    Append(#[from] AppendError),
+    /// The log could not write what must be written before anything else.
+    #[error("writing topics, groups and offsets: {0}")]
+    Wait(#[from] WaitError),
+}
+
+/// Reads the state back, or begins one.
+pub(super) fn open(engine: &Engine) -> Result<State, StateError> {
+    let snapshot = engine.snapshot();
+    check_format(engine, &snapshot)?;
+    let state = State::default();
+    each(&snapshot, topic::PREFIX, |key, value| {
+        let (name, config) = topic::decode(key, value)?;
+        state.topics.put(&name, config);
+        Ok(())
+    })?;
+    each(&snapshot, group::PREFIX, |key, value| {
+        let (name, config) = group::decode(key, value)?;
+        let put = state.groups.put(&name, config);
+        if put { Ok(()) } else { Err(BadEntry("there are more groups than this version remembers")) }
+    })?;
+    each(&snapshot, offset::PREFIX, |key, value| {
+        let (key, offset) = offset::decode(key, value)?;
+        match state.offsets.commit(&key, offset) {
+            Commit::Full => Err(BadEntry("there are more offsets than this version remembers")),
+            Commit::Changed | Commit::Unchanged => Ok(()),
+        }
+    })?;
+    let moved = state.clamp_offsets(|key| {
+        let queue = engine.queue(&queue_name(&key.topic, key.queue))?;
+        Ok(engine.range(&queue).max.0)
+    })?;
+    if moved {
+        write(engine, &state)?;
+    }
+    Ok(state)
+}
+
+/// Refuses what another version wrote, and marks a new store as one of this version.
+fn check_format(engine: &Engine, snapshot: &Snapshot) -> Result<(), StateError> {
+    let dir = || engine.info().dir.display().to_string();
+    // The engine knows the queue as long as it knows the log, also when all messages of it are gone.
+    let queues = engine.queues();
+    if queues.iter().any(|queue| queue.name() == SYSTEM_QUEUE) {
+        return Err(StateError::Older { dir: dir() });
+    }
+    if let Some(entry) = snapshot.get(format::KEY)? {
+        let bad = |source| StateError::Bad { key: format::KEY.to_vec(), lsn: entry.lsn, source };
+        return match format::decode(&entry.value).map_err(bad)? {
+            format::KNOWN => Ok(()),
+            found => Err(StateError::Newer { dir: dir(), found, known: format::KNOWN }),
+        };
+    }
+    // The first entry of a store cannot have been lost alone: what stands behind it in the log is lost before it.
+    if let Some(queue) = queues.iter().find(|queue| engine.range(queue).max.0 > 0) {
+        let holds = format!("messages (of the queue {})", queue.name().escape_ascii());
+        return Err(StateError::Missing { dir: dir(), holds });
+    }
+    if let Some((key, _)) = snapshot.range(&[1], None, 1)?.first() {
+        return Err(StateError::Missing { dir: dir(), holds: format!("the table entry {}", key.escape_ascii()) });
+    }
+    let mut batch = WriteBatch::new();
+    let value = format::encode(format::KNOWN);
+    batch.put(&Put { key: format::KEY, value: &value, target: None }).expect("a small batch with a good key");
+    // Its place is enough: nothing behind it is durable before it is.
+    drop(engine.append(batch)?);
+    Ok(())
+}
+
+/// Gives every entry of a kind to `read`.
+fn each(
+    snapshot: &Snapshot,
+    prefix: &[u8],
+    mut read: impl FnMut(&[u8], &[u8]) -> Result<(), BadEntry>,
+) -> Result<(), StateError> {
+    let end = entries::end_of(prefix);
+    let mut from = prefix.to_vec();
+    loop {
+        let page = snapshot.range(&from, Some(&end), limits::STATE_PAGE_ENTRIES)?;
+        for (key, entry) in &page {
+            let bad = |source| StateError::Bad { key: key.clone(), lsn: entry.lsn, source };
+            read(key, &entry.value).map_err(bad)?;
+        }
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        from.clone_from(last);
+        from.push(0);
+    }
+}
+
+/// Appends all that is noted.
+fn write(engine: &Engine, state: &State) -> Result<(), StateError> {
+    loop {
+        match state.flush_all(engine) {
+            Ok(_) => return Ok(()),
+            Err(FlushError::Full) => drop(engine.flush()?),
+            Err(FlushError::Append(error)) => return Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Topics, groups and offsets in memory, and their way into the log.
+
+use std::sync::{Arc, Mutex};
+
+use anchorlog_engine::{AppendError, Engine, Lsn, Put, WriteBatch};
+
+use super::changes::{Changes, Key, Taken, Which};
+use super::entries::{group, offset, topic};
+use super::open::{self, StateError};
+use crate::features::groups::{GroupConfig, Groups};
+use crate::features::offsets::{Commit, OffsetKey, Offsets};
+use crate::features::topics::{Topic, TopicConfig, Topics};
+use crate::limits;
+use crate::lock::lock;
+
+/// Why changes are not in the log yet. They stay noted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FlushError {
+    /// The log buffer is full: try again when the written watermark has moved.
+    #[error("the log buffer is full")]
+    Full,
+    /// The log does not take them.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// What orders the writes.
+#[derive(Debug, Default)]
+struct Tail {
+    /// End of the last batch.
+    end_lsn: Lsn,
+    batch: WriteBatch,
+}
+
+/// Topics, groups and offsets, and what of them the log does not know yet.
+#[derive(Debug, Default)]
+pub struct State {
+    /// The topics.
+    pub topics: Topics,
+    /// The groups.
+    pub groups: Groups,
+    /// The committed offsets.
+    pub offsets: Offsets,
+    changes: Changes,
+    tail: Mutex<Tail>,
+}
+
+impl State {
+    /// Reads the state back from the log, or begins one in a log that holds nothing.
+    ///
+    /// # Errors
+    /// When the log holds no state of this version, or not all of it; nothing is started from half a state.
+    pub fn open(engine: &Engine) -> Result<State, StateError> {
+        open::open(engine)
+    }
+
+    /// Sets a topic. [`State::flush`] before anything is appended to it.
+    pub fn put_topic(&self, name: &str, config: TopicConfig) {
+        self.changes.urgently(Key::Topic(name.into()), || (self.topics.put(name, config), ()));
+    }
+
+    /// The topic, made with `config` when it is missing; `None` when there are too many.
+    pub fn get_or_make_topic(&self, name: &str, config: TopicConfig) -> Option<Arc<Topic>> {
+        if let Some(topic) = self.topics.get(name) {
+            return Some(topic);
+        }
+        if self.topics.count() >= limits::TOPIC_COUNT_MAX {
+            return None;
+        }
+        Some(self.changes.urgently(Key::Topic(name.into()), || {
+            let (topic, made) = self.topics.get_or_put(name, config);
+            (made, topic)
+        }))
+    }
+
+    /// Sets a group.
+    pub fn put_group(&self, name: &str, config: GroupConfig) {
+        self.changes.urgently(Key::Group(name.into()), || (self.groups.put(name, config), ()));
+    }
+
+    /// Sets an offset; `awaited` when an answer waits for it to be durable.
+    pub fn commit_offset(&self, key: &OffsetKey, offset: u64, awaited: bool) -> Commit {
+        let commit = || {
+            let commit = self.offsets.commit(key, offset);
+            (commit == Commit::Changed, commit)
+        };
+        if awaited {
+            return self.changes.urgently(Key::Offset(key.clone()), commit);
+        }
+        // Clients repeat themselves every few seconds. Whoever brought the value has noted it.
+        if self.offsets.get(key) == Some(offset) {
+            return Commit::Unchanged;
+        }
+        self.changes.lazily(Key::Offset(key.clone()), commit)
+    }
+
+    /// Appends what somebody waits for, if there is any. Afterwards everything noted before the call stands before the
+    /// LSN returned.
+    ///
+    /// # Errors
+    /// The changes stay noted.
+    pub fn flush(&self, engine: &Engine) -> Result<Lsn, FlushError> {
+        self.flush_some(engine, Which::Urgent)
+    }
+
+    /// True when [`State::flush`] has something to do.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.changes.is_urgent()
+    }
+
+    /// Appends every change noted.
+    ///
+    /// # Errors
+    /// The changes stay noted.
+    pub fn flush_all(&self, engine: &Engine) -> Result<Lsn, FlushError> {
+        self.flush_some(engine, Which::All)
+    }
+
+    fn flush_some(&self, engine: &Engine, which: Which) -> Result<Lsn, FlushError> {
+        let mut tail = lock(&self.tail);
+        if which == Which::Urgent && !self.is_urgent() {
+            return Ok(tail.end_lsn);
+        }
+        let taken = self.changes.take(which);
+        let (names, offsets) = split(&taken);
+        let mut outcome = Ok(());
+        // What keeps new topics out of the log, like a full disk, need not keep offsets out.
+        for keys in [names, offsets] {
+            let mut left = keys;
+            while !left.is_empty() {
+                match self.append_some(engine, &mut tail, left) {
+                    Ok(count) => left = &left[count..],
+                    Err(error) => {
+                        self.changes.put_back(left.iter().cloned());
+                        outcome = outcome.and(Err(error));
+                        break;
+                    }
+                }
+            }
+        }
+        outcome?;
+        self.changes.written(&taken);
+        Ok(tail.end_lsn)
+    }
+
+    /// Appends one batch for the first keys; says for how many.
+    fn append_some(&self, engine: &Engine, tail: &mut Tail, keys: &[Key]) -> Result<usize, FlushError> {
+        tail.batch.clear();
+        let mut count = 0;
+        for key in keys {
+            if tail.batch.frame_bytes() >= limits::STATE_BATCH_BYTES {
+                break;
+            }
+            count += 1;
+            let entry = match key {
+                Key::Topic(name) => self.topics.get(name).map(|topic| topic::encode(name, &topic.config)),
+                Key::Group(name) => self.groups.config(name).map(|config| group::encode(name, &config)),
+                Key::Offset(key) => self.offsets.get(key).map(|offset| offset::encode(key, offset)),
+            };
+            if let Some((key, value)) = entry {
+                let put = tail.batch.put(&Put { key: &key, value: &value, target: None });
+                put.expect("names are bounded by limits, and so is the batch");
+            }
+        }
+        if tail.batch.is_empty() {
+            return Ok(count);
+        }
+        // Consumers go on when the disk is full.
+        tail.batch.set_essential(matches!(keys[0], Key::Offset(_)));
+        let mut outcomes = Vec::with_capacity(1);
+        if engine.append_all(std::slice::from_mut(&mut tail.batch), &mut outcomes)? == 0 {
+            return Err(FlushError::Full);
+        }
+        tail.end_lsn = outcomes[0].end_lsn;
+        Ok(count)
+    }
+
+    /// Moves offsets beyond the end of their queue back to it; flush them before anything else is appended.
+    ///
+    /// The messages that such an offset speaks of are lost with the tail of an asynchronous log, or never were. What is sent next gets
+    /// their offsets, and must not be skipped: not now, and not after the next crash either, when the queue may have grown past them.
+    ///
+    /// Says whether there were any.
+    pub(super) fn clamp_offsets(
+        &self,
+        end_of: impl Fn(&OffsetKey) -> Result<u64, AppendError>,
+    ) -> Result<bool, AppendError> {
+        let mut moved = Vec::new();
+        let mut outcome = Ok(());
+        self.offsets.for_each_mut(|key, offset| match end_of(key) {
+            Ok(end) if *offset > end => {
+                tracing::warn!(
+                    group = &*key.group,
+                    topic = &*key.topic,
+                    queue = key.queue,
+                    committed = *offset,
+                    end,
+                    "a committed offset lies beyond the queue's end, whose tail was lost; moved back to the end"
+                );
+                *offset = end;
+                moved.push(Key::Offset(key.clone()));
+            }
+            Ok(_) => {}
+            Err(error) => outcome = Err(error),
+        });
+        outcome?;
+        let any = !moved.is_empty();
+        self.changes.put_back(moved);
+        Ok(any)
+    }
+}
+
+/// Names of things, and offsets.
+fn split(taken: &Taken) -> (&[Key], &[Key]) {
+    taken.keys.split_at(taken.keys.partition_point(|key| !matches!(key, Key::Offset(_))))
+}

@@ -1,0 +1,364 @@
+//! Checkpoints: what queues and table hold, written down now and then, so that opening need not read the whole log.
+//!
+//! Invariants:
+//! 1. A checkpoint shows the state at one LSN, which is durable and acknowledged before it is committed.
+//! 2. It is one transaction of the derived store: there or not there. It costs what changed since the one before.
+//! 3. It is never on the way of an append: what is being written was put aside in one short step.
+//! 4. The log's start never passes the last checkpoint: what the log says from there on makes the checkpoint whole.
+//! 5. Whatever is wrong with it costs time, never data: it is a function of the retained log.
+//!
+//! A state machine: whoever drives it calls [`Checkpointer::step`], which may block as long as the store writes.
+
+pub(crate) mod rows;
+
+use std::ops::Bound;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::commit::ring::LogBuffer;
+use crate::commit::watermark::{Marks, Watermark};
+use crate::consume_queue::{QueueMark, Queues};
+use crate::dispatch::Dispatcher;
+use crate::error::ReadError;
+use crate::io::IoBackend;
+use crate::limits;
+use crate::store::{Origin, Pace, Store, StoreError, StoreIdentity, StoreReader, StoreTable, StoreWriter};
+use crate::table::{Layer, Visible};
+use crate::units::{Lsn, to_u64};
+use rows::Referrer;
+
+/// What is put aside for one checkpoint.
+pub(crate) struct Frozen {
+    /// Everything below is in it.
+    pub(crate) lsn: Lsn,
+    /// Queues that changed, by id.
+    pub(crate) queues: Vec<(u32, QueueMark)>,
+    pub(crate) layer: Arc<RwLock<Layer>>,
+}
+
+/// Why a checkpoint was not written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckpointError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Row(#[from] rows::BadRow),
+}
+
+/// What the engine shares with the machine.
+#[derive(Debug, Default)]
+pub(crate) struct CheckpointShared {
+    /// The last checkpoint goes up to here: the log's start stays at or below. `u64::MAX` while there are none to be.
+    pub(crate) applied: AtomicU64,
+    /// A checkpoint up to here is wanted, whatever the time.
+    pub(crate) wanted: AtomicU64,
+    pub(crate) count: AtomicU64,
+    /// Bytes that the derived store takes on disk.
+    pub(crate) store_bytes: AtomicU64,
+}
+
+impl CheckpointShared {
+    /// How far the log's start may go.
+    pub(crate) fn applied(&self) -> Lsn {
+        Lsn(self.applied.load(Ordering::SeqCst))
+    }
+
+    /// Asks for a checkpoint that reaches `lsn`.
+    pub(crate) fn want(&self, lsn: Lsn) {
+        self.wanted.fetch_max(lsn.0, Ordering::SeqCst);
+    }
+}
+
+/// What it works with.
+pub(crate) struct Parts {
+    pub(crate) backend: Arc<dyn IoBackend>,
+    pub(crate) dir: PathBuf,
+    pub(crate) store_id: u128,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) marks: Arc<Marks>,
+    pub(crate) buffer: Arc<LogBuffer>,
+    pub(crate) dispatcher: Arc<Mutex<Dispatcher>>,
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) table: Arc<Visible>,
+    pub(crate) shared: Arc<CheckpointShared>,
+    pub(crate) interval: Option<Duration>,
+    pub(crate) bytes: u64,
+    pub(crate) cache_bytes: usize,
+    /// Asks for everything up to there to become durable soon.
+    pub(crate) hurry: Box<dyn Fn(Lsn) + Send>,
+}
+
+/// The state machine.
+pub(crate) struct Checkpointer {
+    parts: Parts,
+    /// Made at the first checkpoint, unless it was there at open.
+    store: Option<Store>,
+    frozen: Option<Frozen>,
+    /// The last checkpoint began then.
+    began_at: Duration,
+    /// Nothing is tried before then.
+    retry_at: Duration,
+    /// The store is no good any more in this run.
+    given_up: bool,
+}
+
+impl Checkpointer {
+    pub(crate) fn new(parts: Parts, store: Option<Store>, applied: Lsn) -> Checkpointer {
+        let began_at = parts.clock.monotonic();
+        let first = if parts.interval.is_some() { applied } else { Lsn::MAX };
+        parts.shared.applied.store(first.0, Ordering::SeqCst);
+        parts.shared.store_bytes.store(store.as_ref().map_or(0, Store::file_bytes), Ordering::Relaxed);
+        Checkpointer { parts, store, frozen: None, began_at, retry_at: Duration::ZERO, given_up: false }
+    }
+
+    /// Where the log must be for the next checkpoint to be due before its time.
+    pub(crate) fn due_at(&self) -> Lsn {
+        Lsn(self.parts.shared.applied().0.saturating_add(self.parts.bytes))
+    }
+
+    /// Begins, or ends, a checkpoint that is due; says when to look again.
+    pub(crate) fn step(&mut self) -> Duration {
+        let now = self.parts.clock.monotonic();
+        let Some(interval) = self.parts.interval.filter(|_| !self.given_up) else { return limits::CHECKPOINT_NAP };
+        if self.parts.marks.fenced().is_some() {
+            return limits::CHECKPOINT_NAP;
+        }
+        if now < self.retry_at {
+            return self.retry_at - now;
+        }
+        // A reader may have found it.
+        if let Some(what) = self.store.as_ref().and_then(Store::damage).map(str::to_owned) {
+            self.give_up(&what);
+            return limits::CHECKPOINT_NAP;
+        }
+        if self.frozen.is_none() {
+            let last = self.parts.shared.applied();
+            let acked = self.parts.marks.acked();
+            let wanted = Lsn(self.parts.shared.wanted.load(Ordering::SeqCst)) > last;
+            let since = now.saturating_sub(self.began_at);
+            let much =
+                acked.since(last) >= self.parts.bytes || self.parts.table.unsaved() >= limits::CHECKPOINT_CHANGES;
+            if acked == last || !(wanted || since >= interval || much) {
+                return interval.saturating_sub(since).clamp(Duration::from_millis(10), limits::CHECKPOINT_NAP);
+            }
+            self.freeze(now);
+        }
+        self.finish(now)
+    }
+
+    fn freeze(&mut self, now: Duration) {
+        let mut dispatcher = self.parts.dispatcher.lock().expect("the dispatcher is intact");
+        while dispatcher.step() {}
+        self.frozen = Some(dispatcher.freeze());
+        self.began_at = now;
+    }
+
+    fn finish(&mut self, now: Duration) -> Duration {
+        let Some(frozen) = &self.frozen else { return limits::CHECKPOINT_NAP };
+        if self.parts.marks.load(Watermark::Durable) < frozen.lsn {
+            (self.parts.hurry)(frozen.lsn);
+            return Duration::from_millis(1);
+        }
+        match self.write() {
+            Ok(()) => Duration::ZERO,
+            Err(CheckpointError::Store(error @ StoreError::Io { .. })) => {
+                tracing::warn!(%error, "the checkpoint is tried again later");
+                self.retry_at = now + limits::CHECKPOINT_RETRY;
+                limits::CHECKPOINT_RETRY
+            }
+            Err(error) => {
+                self.give_up(&error.to_string());
+                limits::CHECKPOINT_NAP
+            }
+        }
+    }
+
+    /// The log alone has to do in this run; it may begin wherever it will, for the store is made anew at the next opening.
+    fn give_up(&mut self, why: &str) {
+        tracing::error!(why, "no more checkpoints in this run; the next opening makes the derived store anew");
+        self.given_up = true;
+        self.parts.shared.applied.store(u64::MAX, Ordering::SeqCst);
+    }
+
+    fn write(&mut self) -> Result<(), CheckpointError> {
+        let Parts { backend, dir, store_id, cache_bytes, queues, table, shared, .. } = &self.parts;
+        if self.store.is_none() {
+            let (store, _) = open_store(backend, dir, *store_id, *cache_bytes)?;
+            self.store = Some(store);
+        }
+        let store = self.store.as_ref().expect("just made");
+        let frozen = self.frozen.as_ref().expect("there is one to write");
+        let reader = write(store, frozen, queues, self.parts.marks.start())?;
+        publish(frozen, reader, queues, table, self.parts.buffer.floor());
+        shared.applied.store(frozen.lsn.0, Ordering::SeqCst);
+        shared.count.fetch_add(1, Ordering::Relaxed);
+        shared.store_bytes.store(store.file_bytes(), Ordering::Relaxed);
+        self.frozen = None;
+        Ok(())
+    }
+
+    /// A last checkpoint, for an orderly end: opening then has nothing to read.
+    pub(crate) fn finish_now(&mut self) {
+        if self.parts.interval.is_none() || self.given_up || self.parts.marks.fenced().is_some() {
+            return;
+        }
+        for _ in 0..2 {
+            if self.frozen.is_none() {
+                if self.parts.marks.acked() == self.parts.shared.applied() {
+                    return;
+                }
+                self.freeze(self.began_at);
+            }
+            if let Err(error) = self.write() {
+                tracing::warn!(%error, "closed without a last checkpoint; opening reads what the log says since the one before");
+                return;
+            }
+        }
+    }
+}
+
+/// The store of a directory, made when there is none.
+pub(crate) fn open_store(
+    backend: &Arc<dyn IoBackend>,
+    dir: &std::path::Path,
+    store_id: u128,
+    cache_bytes: usize,
+) -> Result<(Store, Origin), StoreError> {
+    let identity = StoreIdentity { store_id, format_version: rows::ROWS_VERSION };
+    // A checkpoint's writes are few beside the log's; the device's queue paces them.
+    let pace: Pace = Arc::new(|_| {});
+    Store::open(backend, dir, identity, cache_bytes, pace)
+}
+
+/// Writes what was put aside, in one transaction; returns a view of the outcome.
+pub(crate) fn write(
+    store: &Store,
+    frozen: &Frozen,
+    queues: &Queues,
+    start: Lsn,
+) -> Result<Arc<StoreReader>, CheckpointError> {
+    let writer = store.begin_write()?;
+    write_queues(&writer, frozen, queues)?;
+    write_table(&writer, frozen, start)?;
+    let mut meta = writer.table(StoreTable::Meta)?;
+    meta.put(rows::APPLIED_KEY, &rows::encode_applied(frozen.lsn))?;
+    drop(meta);
+    writer.commit()?;
+    Ok(Arc::new(store.begin_read()?))
+}
+
+/// Lets readers see the checkpoint, and memory go.
+pub(crate) fn publish(frozen: &Frozen, reader: Arc<StoreReader>, queues: &Queues, table: &Visible, floor: Lsn) {
+    // Readers first: entries leave memory only when they can be read elsewhere.
+    queues.set_store(Arc::clone(&reader));
+    table.merged(reader);
+    for (id, mark) in &frozen.queues {
+        queues.state(*id).set_saved(mark.range, floor);
+    }
+}
+
+fn write_queues(writer: &StoreWriter, frozen: &Frozen, queues: &Queues) -> Result<(), CheckpointError> {
+    let mut entries_table = writer.table(StoreTable::Entries)?;
+    let mut queues_table = writer.table(StoreTable::Queues)?;
+    let mut entries = Vec::with_capacity(rows::PIECE_ENTRIES);
+    for (id, mark) in &frozen.queues {
+        let queue = queues.by_id(*id);
+        let saved = queues.state(*id).saved();
+        let (mut min, max) = (mark.range.min, mark.range.max);
+        // A queue that was emptied goes on elsewhere, and a dropped one nowhere.
+        let gone = if mark.dropped || min >= saved.max { saved.max } else { min };
+        remove_pieces(&mut entries_table, *id, saved.min.0, gone.0)?;
+        let mut at = saved.max.max(min);
+        while at < max && !mark.dropped {
+            entries.clear();
+            let count = (max.0 - at.0).min(to_u64(rows::PIECE_ENTRIES));
+            let range = queues.copy(&queue, at, crate::units::to_usize(count), &mut entries)?;
+            // Released while it was put aside: what is left begins further on.
+            if entries.is_empty() {
+                assert!(range.min > at, "what is readable was copied");
+                (at, min) = (range.min, range.min);
+                continue;
+            }
+            entries_table.put(&rows::piece_key(*id, at.0), &rows::encode_piece(&entries))?;
+            at.0 += to_u64(entries.len());
+        }
+        let row = rows::QueueRow {
+            name: Arc::clone(&queue.name),
+            incarnation: queue.incarnation,
+            dropped: mark.dropped,
+            min: min.min(max),
+            max,
+            latest: mark.latest,
+        };
+        queues_table.put(&rows::queue_key(&queue), &rows::encode_queue(&row))?;
+    }
+    Ok(())
+}
+
+/// Removes the pieces of a queue that hold no entry at or above `to`.
+fn remove_pieces(
+    entries: &mut crate::store::TableWriter<'_>,
+    id: u32,
+    from: u64,
+    to: u64,
+) -> Result<(), CheckpointError> {
+    if from >= to {
+        return Ok(());
+    }
+    // The piece that holds `to` stays whole: it begins before.
+    let (lowest, end) = (rows::piece_key(id, 0), rows::piece_key(id, to));
+    let mut holds_it = None;
+    let below = (Bound::Included(&lowest[..]), Bound::Excluded(&end[..]));
+    let mut bad = None;
+    entries.range(below, crate::store::Direction::Descending, |key, value| {
+        match (rows::piece_first(key), rows::decode_piece(value)) {
+            (Ok(first), Ok(piece)) if first + to_u64(piece.len()) > to => holds_it = Some(key.to_vec()),
+            (Ok(_), Ok(_)) => {}
+            (Err(row), _) | (_, Err(row)) => bad = Some(row),
+        }
+        std::ops::ControlFlow::Break(())
+    })?;
+    if let Some(row) = bad {
+        return Err(row.into());
+    }
+    let end = holds_it.unwrap_or(end.to_vec());
+    entries.remove_range((Bound::Included(&lowest[..]), Bound::Excluded(&end[..])))?;
+    Ok(())
+}
+
+fn write_table(writer: &StoreWriter, frozen: &Frozen, start: Lsn) -> Result<(), CheckpointError> {
+    let mut table = writer.table(StoreTable::Table)?;
+    let mut references = writer.table(StoreTable::References)?;
+    let layer = frozen.layer.read().expect("the table is intact");
+    for (key, entry) in layer.newest() {
+        let before = table.get(key)?.map(|row| rows::decode_entry(&row)).transpose()?;
+        let (old, new) = (before.and_then(|entry| entry.target), entry.and_then(|entry| entry.target));
+        if old != new {
+            let referrer = Referrer::Entry(key.to_vec());
+            if let Some(target) = old {
+                references.remove(&rows::reference_key(target, &referrer))?;
+            }
+            if let Some(target) = new {
+                references.put(&rows::reference_key(target, &referrer), &[])?;
+            }
+        }
+        match entry {
+            Some(entry) => table.put(key, &rows::encode_entry(entry))?,
+            None => {
+                table.remove(key)?;
+            }
+        }
+    }
+    for (origin, link) in layer.origins_below(Lsn::MAX) {
+        references.put(&rows::reference_key(origin, &Referrer::Link(link)), &[])?;
+    }
+    // What refers to a message that is gone is gone itself.
+    let end = rows::references_from(start);
+    references.remove_range((Bound::Unbounded, Bound::Excluded(&end[..])))?;
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! Rows of the derived store: keys and values of each of its tables. Written down in `engine/docs/format.md`.
+//!
+//! Numbers in keys are big-endian, so that their order is the order of bytes.
+
+use std::sync::Arc;
+
+use crate::batch::Queue;
+use crate::consume_queue::{ENTRY_BYTES, QueueEntry};
+use crate::table::TableEntry;
+use crate::units::{Lsn, QueueOffset, to_u64};
+
+/// Version of what is written down here; a store of another version is made anew.
+pub(crate) const ROWS_VERSION: u32 = 1;
+
+/// Entries of one piece: two pieces fill a page of the store.
+pub(crate) const PIECE_ENTRIES: usize = 80;
+
+/// Key of the row that says how far the store goes.
+pub(crate) const APPLIED_KEY: &[u8] = b"applied";
+
+/// A row that is not what this version writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a row of {0} has another form")]
+pub(crate) struct BadRow(pub(crate) &'static str);
+
+/// Takes fields off the front of a row.
+struct Fields<'a>(&'a [u8], &'static str);
+
+impl<'a> Fields<'a> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], BadRow> {
+        let (head, tail) = self.0.split_first_chunk::<N>().ok_or(BadRow(self.1))?;
+        self.0 = tail;
+        Ok(*head)
+    }
+
+    fn end(self) -> Result<(), BadRow> {
+        if self.0.is_empty() { Ok(()) } else { Err(BadRow(self.1)) }
+    }
+
+    fn rest(self) -> &'a [u8] {
+        self.0
+    }
+}
+
+/// `applied`: the LSN up to which the log is in the store.
+pub(crate) fn encode_applied(lsn: Lsn) -> [u8; 8] {
+    lsn.0.to_be_bytes()
+}
+
+pub(crate) fn decode_applied(value: &[u8]) -> Result<Lsn, BadRow> {
+    let mut fields = Fields(value, "meta");
+    let lsn = Lsn(u64::from_be_bytes(fields.take()?));
+    fields.end().map(|()| lsn)
+}
+
+/// Key of a piece of a queue's entries: queue id, offset of the first.
+pub(crate) fn piece_key(queue: u32, first: u64) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&queue.to_be_bytes());
+    key[4..].copy_from_slice(&first.to_be_bytes());
+    key
+}
+
+/// The offset of a piece's first entry, from its key.
+pub(crate) fn piece_first(key: &[u8]) -> Result<u64, BadRow> {
+    let mut fields = Fields(key, "entries");
+    let _queue: [u8; 4] = fields.take()?;
+    let first = u64::from_be_bytes(fields.take()?);
+    fields.end().map(|()| first)
+}
+
+pub(crate) fn encode_piece(entries: &[QueueEntry]) -> Vec<u8> {
+    entries.iter().flat_map(QueueEntry::encode).collect()
+}
+
+/// The entries of a piece; never none.
+pub(crate) fn decode_piece(value: &[u8]) -> Result<Vec<QueueEntry>, BadRow> {
+    let (entries, rest) = value.as_chunks::<ENTRY_BYTES>();
+    if entries.is_empty() || !rest.is_empty() {
+        return Err(BadRow("entries"));
+    }
+    Ok(entries.iter().map(QueueEntry::decode).collect())
+}
+
+/// A queue, but for its entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct QueueRow {
+    pub(crate) name: Arc<[u8]>,
+    pub(crate) incarnation: u32,
+    pub(crate) dropped: bool,
+    pub(crate) min: QueueOffset,
+    pub(crate) max: QueueOffset,
+    /// Where the newest record stands that tells `max`.
+    pub(crate) latest: Option<Lsn>,
+}
+
+pub(crate) fn queue_key(queue: &Queue) -> [u8; 4] {
+    queue.id.to_be_bytes()
+}
+
+pub(crate) fn encode_queue(row: &QueueRow) -> Vec<u8> {
+    let mut value = Vec::with_capacity(29 + row.name.len());
+    value.extend_from_slice(&row.incarnation.to_be_bytes());
+    value.push(u8::from(row.dropped));
+    value.extend_from_slice(&row.min.0.to_be_bytes());
+    value.extend_from_slice(&row.max.0.to_be_bytes());
+    value.extend_from_slice(&row.latest.unwrap_or(Lsn::MAX).0.to_be_bytes());
+    value.extend_from_slice(&row.name);
+    value
+}
+
+/// The id, and the row.
+pub(crate) fn decode_queue(key: &[u8], value: &[u8]) -> Result<(u32, QueueRow), BadRow> {
+    let mut id = Fields(key, "queues");
+    let number = u32::from_be_bytes(id.take()?);
+    id.end()?;
+    let mut fields = Fields(value, "queues");
+    let incarnation = u32::from_be_bytes(fields.take()?);
+    let [dropped] = fields.take()?;
+    let min = QueueOffset(u64::from_be_bytes(fields.take()?));
+    let max = QueueOffset(u64::from_be_bytes(fields.take()?));
+    let latest = Lsn(u64::from_be_bytes(fields.take()?));
+    let latest = (latest != Lsn::MAX).then_some(latest);
+    if min > max || dropped > 1 {
+        return Err(BadRow("queues"));
+    }
+    let name = Arc::from(fields.rest());
+    Ok((number, QueueRow { name, incarnation, dropped: dropped == 1, min, max, latest }))
+}
+
+pub(crate) fn encode_entry(entry: &TableEntry) -> Vec<u8> {
+    let mut value = Vec::with_capacity(17 + entry.value.len());
+    value.extend_from_slice(&entry.lsn.0.to_be_bytes());
+    value.push(u8::from(entry.target.is_some()));
+    value.extend_from_slice(&entry.target.unwrap_or_default().0.to_be_bytes());
+    value.extend_from_slice(&entry.value);
+    value
+}
+
+pub(crate) fn decode_entry(value: &[u8]) -> Result<TableEntry, BadRow> {
+    let mut fields = Fields(value, "table");
+    let lsn = Lsn(u64::from_be_bytes(fields.take()?));
+    let [has_target] = fields.take()?;
+    let target = Lsn(u64::from_be_bytes(fields.take()?));
+    Ok(TableEntry { lsn, target: (has_target == 1).then_some(target), value: Arc::from(fields.rest()) })
+}
+
+/// Who refers to a message.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Referrer {
+    /// The table entry of this key.
+    Entry(Vec<u8>),
+    /// The link at this LSN.
+    Link(Lsn),
+}
+
+const BY_ENTRY: u8 = 1;
+const BY_LINK: u8 = 2;
+
+/// Key of a reference: the message, then who refers to it. There is no value.
+pub(crate) fn reference_key(target: Lsn, referrer: &Referrer) -> Vec<u8> {
+    let mut key = target.0.to_be_bytes().to_vec();
+    match referrer {
+        Referrer::Entry(name) => {
+            key.push(BY_ENTRY);
+            key.extend_from_slice(name);
+        }
+        Referrer::Link(link) => {
+            key.push(BY_LINK);
+            key.extend_from_slice(&link.0.to_be_bytes());
+        }
+    }
+    key
+}
+
+pub(crate) fn decode_reference(key: &[u8]) -> Result<(Lsn, Referrer), BadRow> {
+    let mut fields = Fields(key, "references");
+    let target = Lsn(u64::from_be_bytes(fields.take()?));
+    match fields.take()? {
+        [BY_ENTRY] => Ok((target, Referrer::Entry(fields.rest().to_vec()))),
+        [BY_LINK] => {
+            let link = Lsn(u64::from_be_bytes(fields.take()?));
+            fields.end().map(|()| (target, Referrer::Link(link)))
+        }
+        _ => Err(BadRow("references")),
+    }
+}
+
+/// First key of the references to messages at or above `lsn`.
+pub(crate) fn references_from(lsn: Lsn) -> [u8; 8] {
+    lsn.0.to_be_bytes()
+}
+
+const _: () = assert!(to_u64(PIECE_ENTRIES * ENTRY_BYTES) < 2000, "two pieces fit a page");
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn rows_come_back_as_they_went(
+            numbers in any::<(u32, u64, u64, u64)>(),
+            text in prop::collection::vec(any::<u8>(), 0..40),
+            flag in any::<bool>(),
+        ) {
+            let (id, one, two, three) = numbers;
+            let row = QueueRow {
+                name: Arc::from(&text[..]),
+                incarnation: id ^ 1,
+                dropped: flag,
+                min: QueueOffset(one.min(two)),
+                max: QueueOffset(one.max(two)),
+                latest: flag.then_some(Lsn(three / 2)),
+            };
+            prop_assert_eq!(decode_queue(&id.to_be_bytes(), &encode_queue(&row)), Ok((id, row)));
+            let entry = TableEntry { lsn: Lsn(one), target: flag.then_some(Lsn(two)), value: Arc::from(&text[..]) };
+            prop_assert_eq!(decode_entry(&encode_entry(&entry)), Ok(entry));
+            let referrer = if flag { Referrer::Link(Lsn(two)) } else { Referrer::Entry(text) };
+            prop_assert_eq!(decode_reference(&reference_key(Lsn(one), &referrer)), Ok((Lsn(one), referrer)));
+            prop_assert_eq!(piece_first(&piece_key(id, one)), Ok(one));
+            prop_assert_eq!(decode_applied(&encode_applied(Lsn(one))), Ok(Lsn(one)));
+            let piece = [QueueEntry { lsn: Lsn(one), size: id, tag: id, store_time_ms: two }; 3];
+            prop_assert_eq!(decode_piece(&encode_piece(&piece)).unwrap(), piece);
+        }
+
+        #[test]
+        fn any_bytes_are_a_row_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let outcomes = [
+                decode_queue(&bytes, &bytes).is_ok(),
+                decode_entry(&bytes).is_ok(),
+                decode_reference(&bytes).is_ok(),
+                decode_piece(&bytes).is_ok(),
+                decode_applied(&bytes).is_ok(),
+                piece_first(&bytes).is_ok(),
+            ];
+            prop_assert!(!bytes.is_empty() || outcomes == [false; 6]);
+        }
+    }
+
+    #[test]
+    fn the_order_of_keys_is_the_order_of_numbers() {
+        assert!(piece_key(1, 300) > piece_key(1, 255) && piece_key(2, 0) > piece_key(1, u64::MAX));
+        let at = |lsn| reference_key(Lsn(lsn), &Referrer::Link(Lsn(9)));
+        assert!(
+            at(256) > at(255)
+                && at(256)[..] > references_from(Lsn(256))[..]
+                && at(255)[..] < references_from(Lsn(256))[..]
+        );
+    }
+}
