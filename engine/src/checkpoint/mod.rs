@@ -258,7 +258,7 @@ pub(crate) fn publish(frozen: &Frozen, reader: Arc<StoreReader>, queues: &Queues
     queues.set_store(Arc::clone(&reader));
     table.merged(reader);
     for (id, mark) in &frozen.queues {
-        queues.state(*id).set_saved(mark.range, floor);
+        queues.state(*id).set_saved(*mark, floor);
     }
 }
 
@@ -268,7 +268,8 @@ fn write_queues(writer: &StoreWriter, frozen: &Frozen, queues: &Queues) -> Resul
     let mut entries = Vec::with_capacity(rows::PIECE_ENTRIES);
     for (id, mark) in &frozen.queues {
         let queue = queues.by_id(*id);
-        let saved = queues.state(*id).saved();
+        let state = queues.state(*id);
+        let saved = state.saved();
         let (mut min, max) = (mark.range.min, mark.range.max);
         // A queue that was emptied goes on elsewhere, and a dropped one nowhere.
         let gone = if mark.dropped || min >= saved.max { saved.max } else { min };
@@ -277,11 +278,11 @@ fn write_queues(writer: &StoreWriter, frozen: &Frozen, queues: &Queues) -> Resul
         while at < max && !mark.dropped {
             entries.clear();
             let count = (max.0 - at.0).min(to_u64(rows::PIECE_ENTRIES));
-            let range = queues.copy(&queue, at, crate::units::to_usize(count), &mut entries)?;
+            let first = state.copy_unsaved(at, crate::units::to_usize(count), &mut entries);
             // Released while it was put aside: what is left begins further on.
             if entries.is_empty() {
-                assert!(range.min > at, "what is readable was copied");
-                (at, min) = (range.min, range.min);
+                assert!(first > at, "what no checkpoint has is in memory");
+                (at, min) = (first, first);
                 continue;
             }
             entries_table.put(&rows::piece_key(*id, at.0), &rows::encode_piece(&entries))?;
