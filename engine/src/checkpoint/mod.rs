@@ -11,6 +11,7 @@
 
 pub(crate) mod rows;
 
+use std::io;
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +26,7 @@ use crate::dispatch::Dispatcher;
 use crate::error::ReadError;
 use crate::io::IoBackend;
 use crate::limits;
-use crate::store::{Origin, Pace, Store, StoreError, StoreIdentity, StoreReader, StoreTable, StoreWriter};
+use crate::store::{self, Origin, Pace, Store, StoreError, StoreIdentity, StoreReader, StoreTable, StoreWriter};
 use crate::table::{Layer, Visible};
 use crate::units::{Lsn, to_u64};
 use rows::Referrer;
@@ -188,8 +189,7 @@ impl Checkpointer {
     fn write(&mut self) -> Result<(), CheckpointError> {
         let Parts { backend, dir, store_id, cache_bytes, queues, table, shared, .. } = &self.parts;
         if self.store.is_none() {
-            let (store, _) = open_store(backend, dir, *store_id, *cache_bytes)?;
-            self.store = Some(store);
+            self.store = Some(new_store(backend, dir, *store_id, *cache_bytes)?);
         }
         let store = self.store.as_ref().expect("just made");
         let frozen = self.frozen.as_ref().expect("there is one to write");
@@ -233,6 +233,23 @@ pub(crate) fn open_store(
     // A checkpoint's writes are few beside the log's; the device's queue paces them.
     let pace: Pace = Arc::new(|_| {});
     Store::open(backend, dir, identity, cache_bytes, pace)
+}
+
+/// An empty store in place of one that this run did not go on from: there the same numbers are other queues.
+pub(crate) fn new_store(
+    backend: &Arc<dyn IoBackend>,
+    dir: &std::path::Path,
+    store_id: u128,
+    cache_bytes: usize,
+) -> Result<Store, StoreError> {
+    let path = dir.join(store::FILE_NAME);
+    match backend.remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(StoreError::Io { what: "removing", path, source: Arc::new(error) });
+        }
+        Ok(()) | Err(_) => {}
+    }
+    Ok(open_store(backend, dir, store_id, cache_bytes)?.0)
 }
 
 /// Writes what was put aside, in one transaction; returns a view of the outcome.
