@@ -1,5 +1,6 @@
 //! The engine: opening, appending, reading, closing. Wiring only; each promise is kept in the module that it names.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -237,6 +238,8 @@ impl Engine {
             buffer: Arc::clone(&buffer),
             marks: Arc::clone(&marks),
             unmarked: false,
+            durable_end: found.end,
+            frame_ends: VecDeque::new(),
             broken: options.broken(),
             opening: queues.opening(),
             batches: 0,

@@ -92,11 +92,10 @@ impl LogReader {
         if !self.is_kept(lsn) || end > self.marks.load(Watermark::Written) {
             return Err(ReadError::NotFound(lsn));
         }
-        let base = self.segments.geometry().base(lsn);
         let begin = out.len();
         let mut at = lsn;
         while at < end {
-            let block_lsn = base.plus(at.since(base) / COLD_READ_BYTES * COLD_READ_BYTES);
+            let block_lsn = self.block_of(at);
             let block = match self.block(block_lsn, end) {
                 Ok(block) => block,
                 // One bad sector fails the whole block, and is no reason to refuse what lies beside it.
@@ -147,6 +146,20 @@ impl LogReader {
         Ok(())
     }
 
+    /// First LSN of the block that holds `lsn`.
+    fn block_of(&self, lsn: Lsn) -> Lsn {
+        let base = self.segments.geometry().base(lsn);
+        base.plus(lsn.since(base) / COLD_READ_BYTES * COLD_READ_BYTES)
+    }
+
+    /// Lets the next reader of a range read it from the disk.
+    fn forget(&self, lsn: Lsn, len: u64) {
+        let blocks = self.block_of(lsn)..lsn.plus(len);
+        let mut cache = self.cache.lock().expect("the block cache is intact");
+        cache.blocks.retain(|at, _| !blocks.contains(at));
+        cache.order.retain(|at| !blocks.contains(at));
+    }
+
     fn block(&self, at: Lsn, needed: Lsn) -> Result<Arc<Loaded>, ReadError> {
         let block = self.cached(at);
         let mut slot = block.lock().expect("the block is intact");
@@ -194,8 +207,16 @@ impl LogReader {
         if !self.bytes(lsn, u64::from(size), from_disk, &mut out)? {
             return Ok(None);
         }
-        match record::decode(&out) {
-            Ok(_) => Ok(Some(out)),
+        let mut verified = record::decode(&out).map(drop);
+        if verified.is_err() {
+            // What a block was once read with may have been restored since, or misread that time only.
+            self.forget(lsn, u64::from(size));
+            out.clear();
+            self.bytes(lsn, u64::from(size), from_disk, &mut out)?;
+            verified = record::decode(&out).map(drop);
+        }
+        match verified {
+            Ok(()) => Ok(Some(out)),
             Err(_) if self.broken.is(Fault::ChecksumUnchecked) => Ok(Some(out)),
             // Released while it was read: the bytes are another segment's.
             Err(_) if !self.is_retained(lsn) => Err(ReadError::NotFound(lsn)),
@@ -226,20 +247,33 @@ impl LogReader {
 
     /// The frame header and the record's size for a record known by its LSN alone. Reads the disk if it must.
     pub(crate) fn locate(&self, lsn: Lsn) -> Result<(FrameHeader, frame::RecordEntry), ReadError> {
-        match self.look_up(lsn) {
+        let found = match self.look_up(lsn, false) {
+            // What a block was once read with may have been restored since, or misread that time only.
+            Err(ReadError::NotFound(_)) => self.look_up(lsn, true),
+            other => other,
+        };
+        match found {
             Err(ReadError::NotFound(_)) => Err(self.why_unreadable(lsn)),
             other => other,
         }
     }
 
-    fn look_up(&self, lsn: Lsn) -> Result<(FrameHeader, frame::RecordEntry), ReadError> {
+    /// `anew`: what was read from the disk before is read again.
+    fn look_up(&self, lsn: Lsn, anew: bool) -> Result<(FrameHeader, frame::RecordEntry), ReadError> {
+        let read = |at: Lsn, len: usize, out: &mut Vec<u8>| {
+            if anew {
+                self.forget(at, to_u64(len));
+            }
+            out.clear();
+            self.bytes(at, to_u64(len), true, out)
+        };
         let geometry = self.segments.geometry();
         let room = geometry.segment_end(lsn).since(lsn);
         if room < to_u64(RECORD_HEADER_BYTES) || !self.is_retained(lsn) {
             return Err(ReadError::NotFound(lsn));
         }
         let mut bytes = Vec::new();
-        self.bytes(lsn, to_u64(RECORD_HEADER_BYTES), true, &mut bytes)?;
+        read(lsn, RECORD_HEADER_BYTES, &mut bytes)?;
         record::len_of(&bytes).map_err(|_| ReadError::NotFound(lsn))?;
         let frame_offset = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
         let frame_lsn = lsn.0.checked_sub(u64::from(frame_offset)).map(Lsn).ok_or(ReadError::NotFound(lsn))?;
@@ -247,13 +281,12 @@ impl LogReader {
             return Err(ReadError::NotFound(lsn));
         }
         let mut header = Vec::new();
-        self.bytes(frame_lsn, to_u64(FRAME_HEADER_BYTES), true, &mut header)?;
+        read(frame_lsn, FRAME_HEADER_BYTES, &mut header)?;
         let need = frame::header_bytes_needed(&header).map_err(|_| ReadError::NotFound(lsn))?;
         if to_u64(need) > u64::from(frame_offset) {
             return Err(ReadError::NotFound(lsn));
         }
-        header.clear();
-        self.bytes(frame_lsn, to_u64(need), true, &mut header)?;
+        read(frame_lsn, need, &mut header)?;
         let decoded = frame::decode_header(&header, frame_lsn).map_err(|_| ReadError::NotFound(lsn))?;
         let mut at = frame_lsn.plus(to_u64(need));
         for entry in frame::entries(&header, decoded.record_count) {
