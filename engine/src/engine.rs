@@ -1418,7 +1418,7 @@ impl Inner {
             Payload::Own => None,
             Payload::Origin(lsn, bytes) => Some((lsn, bytes)),
         };
-        let message = Message::new(fetch.queue, offset, entry, bytes, origin);
+        let message = Message::new(Arc::clone(&fetch.queue.name), fetch.queue.opening, offset, entry, bytes, origin);
         message.map(Some).map_err(|error| self.reader.damage(entry.lsn, error.to_string()))
     }
 
@@ -1426,7 +1426,7 @@ impl Inner {
     fn message_at(
         &self,
         lsn: Lsn,
-        is_wanted: impl FnOnce(&Record<'_>, &Queue, u64) -> bool,
+        is_wanted: impl FnOnce(&Record<'_>, Option<&Queue>, u64) -> bool,
     ) -> Result<Option<Message>, ReadError> {
         let (header, entry) = self.reader.locate(lsn)?;
         let bytes = self.reader.record(lsn, entry.len, true)?.ok_or(ReadError::NotFound(lsn))?;
@@ -1434,8 +1434,9 @@ impl Inner {
         if !matches!(record.kind, RecordKind::Append | RecordKind::Link) {
             return Ok(None);
         }
-        let queue = self.queues.find_incarnation(record.name, record.incarnation).ok_or(ReadError::NotFound(lsn))?;
-        if !is_wanted(&record, &queue, header.store_time_ms) {
+        // A message may survive its queue, and everything in the log that spoke of it.
+        let queue = self.queues.find_incarnation(record.name, record.incarnation);
+        if !is_wanted(&record, queue.as_ref(), header.store_time_ms) {
             return Ok(None);
         }
         let found = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
@@ -1443,7 +1444,8 @@ impl Inner {
             Payload::Origin(lsn, bytes) => Some((lsn, bytes)),
             Payload::Own | Payload::OnDisk => None,
         };
-        let message = Message::new(&queue, entry.queue_offset, &found, bytes, origin);
+        let (name, opening) = (Arc::from(record.name), self.queues.opening());
+        let message = Message::new(name, opening, entry.queue_offset, &found, bytes, origin);
         message.map(Some).map_err(|error| self.reader.damage(lsn, error.to_string()))
     }
 
@@ -1466,7 +1468,7 @@ impl Records for Inner {
         let message = self.message_at(lsn, |record, queue, store_time_ms| {
             (query.from_ms..=query.to_ms).contains(&store_time_ms)
                 && record::keys(record.keys).any(|key| key == query.key)
-                && !self.queues.state(queue.id()).current_mark().dropped
+                && queue.is_some_and(|queue| !self.queues.state(queue.id()).current_mark().dropped)
         })?;
         Ok(message.map(|message| {
             let bytes = message.size();

@@ -83,7 +83,9 @@ fn aim(world: &mut World, spec: &Spec) -> Option<Aim> {
     if !here.is_empty() && draws.chance(2) {
         return Some(Aim::Record(pick(draws, &here)));
     }
-    let retained: Vec<Lsn> = world.model.visible.by_lsn.range(world.start..).map(|(lsn, _)| *lsn).collect();
+    let view = &world.model.visible;
+    let survivors = view.table.values().filter_map(|entry| entry.target).filter(|target| *target < world.start);
+    let retained: Vec<Lsn> = survivors.chain(view.by_lsn.range(world.start..).map(|(lsn, _)| *lsn)).collect();
     if retained.is_empty() { None } else { Some(Aim::Stored(pick(draws, &retained))) }
 }
 
