@@ -175,16 +175,20 @@ impl Housekeeper {
         let retention = self.parts.retention.lock().expect("the retention rules are intact");
         let geometry = self.parts.segments.geometry();
         let table = &self.parts.table;
-        let target =
+        let reach = |settled: Lsn| {
             retention.target(geometry, marks.start(), settled, marks.assigned(), self.parts.retain_bytes, |start| {
                 pinned(table, start)
-            });
-        let checkpoint = &self.parts.checkpoint;
-        if target > geometry.base(checkpoint.applied()) {
-            checkpoint.want(target);
-            (self.parts.wake_checkpointer)();
+            })
+        };
+        let target = reach(settled);
+        let applied = self.parts.checkpoint.applied();
+        if target <= geometry.base(applied) {
+            return target;
         }
-        target.min(geometry.base(checkpoint.applied())).max(marks.start())
+        self.parts.checkpoint.want(target);
+        (self.parts.wake_checkpointer)();
+        // Looked for anew: a lower start keeps links that would have gone together with what they lead to.
+        reach(settled.min(applied))
     }
 
     fn release(&mut self) -> io::Result<Duration> {

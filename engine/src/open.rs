@@ -239,8 +239,8 @@ impl Derived {
             source: io::Error::other(error.to_string()),
         };
         if self.store.is_none() {
-            let opened = checkpoint::open_store(backend, dir, manifest.store_id, options.checkpoint_cache_bytes);
-            self.store = Some(opened.map_err(|error| failed(&error))?.0);
+            let made = checkpoint::new_store(backend, dir, manifest.store_id, options.checkpoint_cache_bytes);
+            self.store = Some(made.map_err(|error| failed(&error))?);
         }
         let store = self.store.as_ref().expect("just opened");
         let reader = checkpoint::write(store, frozen, &self.queues, manifest.start).map_err(|error| failed(&error))?;

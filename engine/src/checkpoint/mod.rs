@@ -11,6 +11,7 @@
 
 pub(crate) mod rows;
 
+use std::io;
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +26,7 @@ use crate::dispatch::Dispatcher;
 use crate::error::ReadError;
 use crate::io::IoBackend;
 use crate::limits;
-use crate::store::{Origin, Pace, Store, StoreError, StoreIdentity, StoreReader, StoreTable, StoreWriter};
+use crate::store::{self, Origin, Pace, Store, StoreError, StoreIdentity, StoreReader, StoreTable, StoreWriter};
 use crate::table::{Layer, Visible};
 use crate::units::{Lsn, to_u64};
 use rows::Referrer;
@@ -188,8 +189,7 @@ impl Checkpointer {
     fn write(&mut self) -> Result<(), CheckpointError> {
         let Parts { backend, dir, store_id, cache_bytes, queues, table, shared, .. } = &self.parts;
         if self.store.is_none() {
-            let (store, _) = open_store(backend, dir, *store_id, *cache_bytes)?;
-            self.store = Some(store);
+            self.store = Some(new_store(backend, dir, *store_id, *cache_bytes)?);
         }
         let store = self.store.as_ref().expect("just made");
         let frozen = self.frozen.as_ref().expect("there is one to write");
@@ -235,6 +235,23 @@ pub(crate) fn open_store(
     Store::open(backend, dir, identity, cache_bytes, pace)
 }
 
+/// An empty store in place of one that this run did not go on from: there the same numbers are other queues.
+pub(crate) fn new_store(
+    backend: &Arc<dyn IoBackend>,
+    dir: &std::path::Path,
+    store_id: u128,
+    cache_bytes: usize,
+) -> Result<Store, StoreError> {
+    let path = dir.join(store::FILE_NAME);
+    match backend.remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(StoreError::Io { what: "removing", path, source: Arc::new(error) });
+        }
+        Ok(()) | Err(_) => {}
+    }
+    Ok(open_store(backend, dir, store_id, cache_bytes)?.0)
+}
+
 /// Writes what was put aside, in one transaction; returns a view of the outcome.
 pub(crate) fn write(
     store: &Store,
@@ -258,7 +275,7 @@ pub(crate) fn publish(frozen: &Frozen, reader: Arc<StoreReader>, queues: &Queues
     queues.set_store(Arc::clone(&reader));
     table.merged(reader);
     for (id, mark) in &frozen.queues {
-        queues.state(*id).set_saved(mark.range, floor);
+        queues.state(*id).set_saved(*mark, floor);
     }
 }
 
@@ -268,7 +285,8 @@ fn write_queues(writer: &StoreWriter, frozen: &Frozen, queues: &Queues) -> Resul
     let mut entries = Vec::with_capacity(rows::PIECE_ENTRIES);
     for (id, mark) in &frozen.queues {
         let queue = queues.by_id(*id);
-        let saved = queues.state(*id).saved();
+        let state = queues.state(*id);
+        let saved = state.saved();
         let (mut min, max) = (mark.range.min, mark.range.max);
         // A queue that was emptied goes on elsewhere, and a dropped one nowhere.
         let gone = if mark.dropped || min >= saved.max { saved.max } else { min };
@@ -277,11 +295,11 @@ fn write_queues(writer: &StoreWriter, frozen: &Frozen, queues: &Queues) -> Resul
         while at < max && !mark.dropped {
             entries.clear();
             let count = (max.0 - at.0).min(to_u64(rows::PIECE_ENTRIES));
-            let range = queues.copy(&queue, at, crate::units::to_usize(count), &mut entries)?;
+            let first = state.copy_unsaved(at, crate::units::to_usize(count), &mut entries);
             // Released while it was put aside: what is left begins further on.
             if entries.is_empty() {
-                assert!(range.min > at, "what is readable was copied");
-                (at, min) = (range.min, range.min);
+                assert!(first > at, "what no checkpoint has is in memory");
+                (at, min) = (first, first);
                 continue;
             }
             entries_table.put(&rows::piece_key(*id, at.0), &rows::encode_piece(&entries))?;

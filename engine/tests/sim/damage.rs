@@ -16,6 +16,9 @@ use super::checkers;
 use super::model::{Msg, Outcome, demand};
 use super::world::{DIR, Seat, World, lift_limits};
 
+/// File name of the derived store.
+const DERIVED: &str = "DERIVED";
+
 /// Where an LSN lies: in which file, and where in it.
 pub(crate) fn place(world: &World, lsn: Lsn) -> (PathBuf, u64) {
     let geometry = Geometry { segment_bytes: world.plan.segment_bytes, tail: Tail::Rewrite };
@@ -180,6 +183,8 @@ fn entry_out_of_turn(world: &mut World) -> Outcome {
     let mut forged = vec![0; frame::header_bytes(entries.len())];
     frame::encode_header(&mut forged, header.kind, header.frame_len, &stamp, entries.into_iter());
     copy.overwrite(&path, offset, &forged);
+    // A checkpoint may have been written from what the frame said before: the log alone must be refused.
+    copy.lose(&Path::new(DIR).join(DERIVED));
     match open(world, &copy) {
         Err(OpenError::Contradiction { .. }) => Ok(()),
         Err(error) => Err(format!("an entry out of turn is told as: {error}")),

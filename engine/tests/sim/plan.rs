@@ -108,6 +108,9 @@ impl Plan {
             .with_commit_depth(pick(draws, &[1, 1, 1, 2, 4]))
             .with_spare_count(pick(draws, &[0, 1, 1, 2]))
             .with_retain_bytes(retain_bytes)
+            .with_checkpoint_interval(pick(draws, &[None, Some(10), Some(50), Some(500)]).map(Duration::from_millis))
+            .with_checkpoint_bytes(pick(draws, &[64 << 10, 128 << 10, 256 << 20]))
+            .with_checkpoint_cache_bytes(1 << 20)
             .with_manual_drive();
         if let Some(fault) = fault {
             options = options.with_fault(fault);
