@@ -21,6 +21,7 @@ use crate::error::{AppendError, Found, Rejection, TooLarge};
 use crate::fault::{Broken, Fault};
 use crate::io::IO_ALIGN;
 use crate::limits;
+use crate::retention::Survivors;
 use crate::table::{HeadView, Held};
 use crate::units::{Epoch, Lsn, QueueOffset, align_down, align_up, to_u64};
 
@@ -47,8 +48,9 @@ pub(crate) struct Sequencer {
     pub(crate) queues: Vec<QueueHead>,
     /// The table at the head of the log.
     pub(crate) head: HeadView,
-    /// Messages below are on their way out: nothing new may refer to them.
+    /// Messages below are gone, or on their way out: nothing new may refer to them, unless they survive.
     pub(crate) closed_below: Lsn,
+    pub(crate) survivors: Arc<Survivors>,
     pub(crate) geometry: Geometry,
     pub(crate) buffer_bytes: u64,
     pub(crate) buffer: Arc<LogBuffer>,
@@ -123,8 +125,9 @@ impl Sequencer {
                     dropped_here.push(id);
                 }
             }
+            let gone = |lsn: Lsn| lsn < self.closed_below && !self.survivors.contains(lsn);
             if let Some((lsn, origin)) = record.targets()
-                && lsn.min(origin) < self.closed_below
+                && (gone(lsn) || gone(origin))
             {
                 return Err(AppendError::TargetGone(lsn));
             }

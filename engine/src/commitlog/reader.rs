@@ -24,6 +24,7 @@ use crate::error::ReadError;
 use crate::fault::{Broken, Fault};
 use crate::io::{AlignedBuf, IO_ALIGN};
 use crate::limits::{COLD_BLOCK_COUNT, COLD_READ_BYTES};
+use crate::retention::Survivors;
 use crate::units::{Lsn, align_down, align_up, to_u64, to_usize};
 
 struct Loaded {
@@ -49,6 +50,7 @@ pub(crate) struct LogReader {
     disk: Mutex<()>,
     cold_reads: AtomicU64,
     damages: Arc<Damages>,
+    survivors: Arc<Survivors>,
     broken: Broken,
 }
 
@@ -58,6 +60,7 @@ impl LogReader {
         segments: Arc<Segments>,
         marks: Arc<Marks>,
         damages: Arc<Damages>,
+        survivors: Arc<Survivors>,
         broken: Broken,
     ) -> LogReader {
         LogReader {
@@ -68,6 +71,7 @@ impl LogReader {
             disk: Mutex::new(()),
             cold_reads: AtomicU64::new(0),
             damages,
+            survivors,
             broken,
         }
     }
@@ -85,7 +89,7 @@ impl LogReader {
             return Ok(false);
         }
         let end = lsn.plus(len);
-        if lsn < self.marks.start() || end > self.marks.load(Watermark::Written) {
+        if !self.is_kept(lsn) || end > self.marks.load(Watermark::Written) {
             return Err(ReadError::NotFound(lsn));
         }
         let begin = out.len();
@@ -108,10 +112,20 @@ impl LogReader {
             at = block_lsn.plus(to_u64(to));
         }
         // A segment that was recycled meanwhile is not the one that was asked for.
-        if lsn < self.marks.start() {
+        if !self.is_kept(lsn) {
             return Err(ReadError::NotFound(lsn));
         }
         Ok(true)
+    }
+
+    /// Whether the segment that holds `lsn` is there, dense or sparse.
+    fn is_kept(&self, lsn: Lsn) -> bool {
+        lsn >= self.marks.start() || self.survivors.has_segment(lsn)
+    }
+
+    /// Whether the record at `lsn` is retained.
+    pub(crate) fn is_retained(&self, lsn: Lsn) -> bool {
+        lsn >= self.marks.start() || self.survivors.contains(lsn)
     }
 
     /// Reads no more blocks than `[lsn, lsn + len)` lies in, and keeps none of them.
@@ -205,7 +219,7 @@ impl LogReader {
             Ok(()) => Ok(Some(out)),
             Err(_) if self.broken.is(Fault::ChecksumUnchecked) => Ok(Some(out)),
             // Released while it was read: the bytes are another segment's.
-            Err(_) if lsn < self.marks.start() => Err(ReadError::NotFound(lsn)),
+            Err(_) if !self.is_retained(lsn) => Err(ReadError::NotFound(lsn)),
             Err(error) => Err(self.damage(lsn, error.to_string())),
         }
     }
@@ -255,7 +269,7 @@ impl LogReader {
         };
         let geometry = self.segments.geometry();
         let room = geometry.segment_end(lsn).since(lsn);
-        if room < to_u64(RECORD_HEADER_BYTES) || lsn < self.marks.start() {
+        if room < to_u64(RECORD_HEADER_BYTES) || !self.is_retained(lsn) {
             return Err(ReadError::NotFound(lsn));
         }
         let mut bytes = Vec::new();
@@ -296,10 +310,6 @@ impl LogReader {
     pub(super) fn geometry(&self) -> Geometry {
         self.segments.geometry()
     }
-
-    pub(super) fn is_retained(&self, lsn: Lsn) -> bool {
-        lsn >= self.marks.start()
-    }
 }
 
 #[cfg(test)]
@@ -333,10 +343,13 @@ mod tests {
             let (buffer, _tail) = LogBuffer::new(4096, 8192, end, &prefix);
             let geometry = Geometry { segment_bytes: 64 << 10, tail: Tail::Rewrite };
             let files = BTreeMap::new();
-            let segments = Segments::new(SimDisk::new(1).backend(), Path::new("/log"), 1, geometry, true, files);
+            let segments =
+                Segments::new(SimDisk::new(1).backend(), Path::new("/log"), 1, geometry, true, files, BTreeMap::new());
             let marks = Arc::new(Marks::new(false, Lsn::ZERO, end));
             let damages = Arc::<Damages>::default();
-            let reader = LogReader::new(buffer, Arc::new(segments), marks, Arc::clone(&damages), Broken::default());
+            let survivors = Arc::new(Survivors::new(geometry));
+            let reader =
+                LogReader::new(buffer, Arc::new(segments), marks, Arc::clone(&damages), survivors, Broken::default());
             match reader.record(Lsn::ZERO, u32::try_from(len).unwrap(), false) {
                 Ok(Some(found)) => assert!(sound && found == prefix),
                 Err(ReadError::Damaged { lsn, .. }) => assert!(!sound && lsn == Lsn::ZERO),

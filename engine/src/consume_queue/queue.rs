@@ -197,6 +197,20 @@ impl QueueState {
         (entries.min, entries.max, entries.latest, entries.dropped) = (0, 0, None, true);
     }
 
+    /// Puts entries before the first one; the last of them is told to come right before it. False when it does not.
+    pub(crate) fn prepend(&self, last: QueueOffset, older: &[QueueEntry]) -> bool {
+        let mut entries = self.entries.write().expect(INTACT);
+        if last.0 + 1 != entries.min || entries.min != entries.base || to_u64(older.len()) > entries.min {
+            return false;
+        }
+        let min = entries.min - to_u64(older.len());
+        let newer: Vec<QueueEntry> = (entries.min..entries.max).map(|offset| entries.get(offset)).collect();
+        let all: Vec<QueueEntry> = older.iter().copied().chain(newer).collect();
+        entries.chunks = all.chunks(to_usize(CHUNK_ENTRIES)).map(<[QueueEntry]>::to_vec).collect();
+        (entries.base, entries.min) = (min, min);
+        true
+    }
+
     /// Adds a watch; returns how many fired at once.
     pub(crate) fn watch(&self, from: QueueOffset, watcher: &Arc<Watcher>, token: u64) -> usize {
         {

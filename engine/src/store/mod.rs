@@ -33,4 +33,4 @@ mod tests;
 pub(crate) use database::{DAMAGED_NAME, FILE_NAME, Origin, Store, StoreError};
 pub(crate) use layout::StoreIdentity;
 pub(crate) use pages::Pace;
-pub(crate) use tables::{Direction, StoreReader, StoreTable, StoreWriter, TableWriter};
+pub(crate) use tables::{Bounds, Direction, StoreReader, StoreTable, StoreWriter, TableWriter};
