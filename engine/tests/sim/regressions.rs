@@ -2,14 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anchorlog_engine::clock::SimClock;
-use anchorlog_engine::io::sim::SimDisk;
+use anchorlog_engine::io::sim::{SimDisk, Survival, Times};
 use anchorlog_engine::{
-    Append, AppendError, Engine, EngineOptions, Lsn, OpenError, Queue, QueueOffset, Tail, WriteBatch,
+    Append, AppendError, Engine, EngineOptions, Fetch, Flush, Link, Lsn, OpenError, Queue, QueueOffset, ReadError,
+    Tail, WriteBatch,
 };
 
-use super::world::DIR;
+use super::world::{CLASSES, DIR, EIO};
 
 fn options() -> EngineOptions {
     EngineOptions::default()
@@ -22,12 +24,32 @@ fn options() -> EngineOptions {
 }
 
 fn open(disk: &SimDisk, options: EngineOptions) -> Result<Engine, OpenError> {
-    Engine::open_with(disk.backend(), Arc::new(SimClock::default()), Path::new(DIR), options)
+    open_at(disk, &Arc::new(SimClock::default()), options)
+}
+
+fn open_at(disk: &SimDisk, clock: &Arc<SimClock>, options: EngineOptions) -> Result<Engine, OpenError> {
+    let clock: Arc<SimClock> = Arc::clone(clock);
+    Engine::open_with(disk.backend(), clock, Path::new(DIR), options)
 }
 
 fn push(batch: &mut WriteBatch, queue: &Queue, len: usize) {
     let payload = vec![b'x'; len];
     batch.append(&Append { queue, tag: 0, keys: &[], attributes: b"", payload: &[&payload] }).expect("it is small");
+}
+
+/// All payloads' lengths.
+fn lengths(engine: &Engine, queue: &Queue) -> Result<Vec<usize>, ReadError> {
+    let from = engine.range(queue).min;
+    let fetch = Fetch {
+        queue,
+        from,
+        messages_max: 1000,
+        bytes_max: 1 << 20,
+        scan_max: 1000,
+        from_disk: true,
+        matches: &|_| true,
+    };
+    Ok(engine.fetch(&fetch)?.messages.iter().map(|message| message.payload().len()).collect())
 }
 
 fn put(engine: &Engine, queue: &Queue, len: usize) -> Lsn {
@@ -167,4 +189,122 @@ fn a_file_that_may_not_grow_refuses_and_heals_like_a_full_disk() {
     settle(&engine);
     let marks = engine.watermarks();
     assert!(marks.acked == marks.assigned, "{marks:?}");
+}
+
+#[test]
+fn a_link_that_a_shorter_release_keeps_keeps_what_it_leads_to() {
+    let (disk, clock) = (SimDisk::new(1), Arc::new(SimClock::default()));
+    let options = options().with_checkpoint_interval(Some(Duration::from_millis(10)));
+    let engine = open_at(&disk, &clock, options).expect("nothing is wrong");
+    let queue = engine.queue(b"q").expect("it is short");
+    let mut batch = WriteBatch::new();
+    push(&mut batch, &queue, 77);
+    let origin = engine.try_append(&mut batch).expect("there is room").outcome().first.lsn;
+    let segment = (64 << 10) - 4096;
+    let fill = |to: u64| {
+        while engine.watermarks().assigned.0 < to {
+            put(&engine, &queue, 4000);
+            (0..3).for_each(|_| drop(engine.step()));
+        }
+    };
+    fill(segment + 5000);
+    // A checkpoint in the second segment; behind it a link that leads back to the first.
+    clock.advance(Duration::from_millis(20));
+    settle(&engine);
+    assert!(engine.stats().checkpoints > 0);
+    let target = engine.reference(origin).expect("it is in sight").into();
+    let mut batch = WriteBatch::new();
+    batch.link(&Link { queue: &queue, target, tag: 0, keys: &[], attributes: b"" }).expect("it is small");
+    let link = engine.try_append(&mut batch).expect("there is room").outcome().first.lsn;
+    assert!(link.0 < 2 * segment);
+    fill(3 * segment + 5000);
+    // Far enough that link and origin would go together; the checkpoint holds back the link alone.
+    drop(engine.release(engine.watermarks().acked));
+    for _ in 0..200 {
+        engine.step();
+        let start = engine.watermarks().start;
+        assert!(origin >= start || link < start, "the log begins at {start}, between link {link} and origin {origin}");
+    }
+    clock.advance(Duration::from_millis(20));
+    settle(&engine);
+    assert!(engine.watermarks().start > link, "both are gone once a checkpoint has seen the link");
+}
+
+#[test]
+fn a_queue_that_is_dropped_while_a_checkpoint_waits_does_not_stop_it_and_may_come_back() {
+    let flush = Flush::Async { interval: Duration::from_secs(3600), bytes: 1 << 30 };
+    let options = options().with_flush(flush).with_checkpoint_interval(Some(Duration::from_millis(10)));
+    let mut came_back = 0;
+    for later in 0..8 {
+        let (disk, clock) = (SimDisk::new(1), Arc::new(SimClock::default()));
+        let engine = open_at(&disk, &clock, options.clone()).expect("nothing is wrong");
+        let queue = engine.queue(b"q").expect("it is short");
+        for len in 1..=5 {
+            put(&engine, &queue, len);
+        }
+        clock.advance(Duration::from_millis(15));
+        // Put aside; it waits for the log to be durable that far.
+        engine.step();
+        (0..later).for_each(|_| drop(engine.step()));
+        let waits = engine.stats().checkpoints == 0;
+        let mut batch = WriteBatch::new();
+        batch.drop_queue(&queue).expect("it is small");
+        drop(engine.try_append(&mut batch).expect("there is room"));
+        while engine.stats().checkpoints == 0 {
+            engine.step();
+        }
+        let engine =
+            open_at(&disk.crash_with(1, Survival::Nothing), &clock, options.clone()).expect("nothing is wrong");
+        let queue = engine.queue(b"q").expect("it is short");
+        // The power failure takes the drop: the queue is as the checkpoint saw it.
+        if queue.incarnation() == 0 {
+            came_back += u32::from(waits);
+            assert_eq!(lengths(&engine, &queue).expect("all is there"), [1, 2, 3, 4, 5]);
+        }
+    }
+    assert!(came_back > 0, "no drop came between the two in the way that this scene needs");
+}
+
+#[test]
+fn a_store_that_an_opening_did_not_go_on_from_is_not_added_to() {
+    let clock = Arc::new(SimClock::default());
+    let options = options().with_checkpoint_interval(Some(Duration::from_millis(10)));
+    let checkpoint = |engine: &Engine| {
+        settle(engine);
+        let before = engine.stats().checkpoints;
+        clock.advance(Duration::from_millis(20));
+        settle(engine);
+        assert!(engine.stats().checkpoints > before);
+    };
+    let disk = SimDisk::new(1);
+    let engine = open_at(&disk, &clock, options.clone()).expect("nothing is wrong");
+    // Numbered in this order, and in the log in the other.
+    let (first, second) = (engine.queue(b"first").expect("it is short"), engine.queue(b"second").expect("it is short"));
+    for round in 0..2 {
+        put(&engine, &second, 20 + round);
+        put(&engine, &first, 10 + round);
+        checkpoint(&engine);
+    }
+    let mut opened = 0;
+    for (class, nth) in CLASSES.into_iter().flat_map(|class| (1..12).map(move |nth| (class, nth))) {
+        let disk = disk.kill();
+        // Of some of these the opening says that the store cannot be had, and reads the log.
+        disk.fail(class, nth, EIO, Times::Once);
+        let Ok(engine) = open_at(&disk, &clock, options.clone()) else { continue };
+        disk.heal();
+        opened += 1;
+        let second = engine.queue(b"second").expect("it is short");
+        for round in 2..5 {
+            put(&engine, &second, 20 + round);
+            checkpoint(&engine);
+        }
+        drop(engine);
+        let engine = open_at(&disk.kill(), &clock, options.clone()).expect("nothing is wrong");
+        for (name, expected) in [(&b"first"[..], vec![10, 11]), (b"second", vec![20, 21, 22, 23, 24])] {
+            let queue = engine.queue(name).expect("it is short");
+            let found = lengths(&engine, &queue).unwrap_or_else(|error| panic!("{class:?} {nth} failed: {error}"));
+            assert_eq!(found, expected, "{class:?} {nth} failed");
+        }
+    }
+    assert!(opened > 10, "{opened} openings went well");
 }
