@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::recovery::cases::{self, RecoveryCase};
 use crate::units::{Epoch, Lsn, QueueOffset};
 
 /// An option that cannot be met.
@@ -18,7 +19,7 @@ pub struct OptionsError {
     pub want: &'static str,
 }
 
-/// Why a log could not be opened. Nothing was changed unless the text says so.
+/// Why a log could not be opened. Nothing was changed unless the text says so; [`OpenError::case`] has the row of the case table.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -26,7 +27,7 @@ pub enum OpenError {
     #[error(transparent)]
     Options(#[from] OptionsError),
     /// The kernel refused something.
-    #[error("{what} {path}: {source}", path = path.display())]
+    #[error("{what} {path}: {source}{remedy}", path = path.display(), remedy = remedy(self.case()))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -36,7 +37,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Another process has the directory.
-    #[error("{dir} is in use by another process ({holder}); stop it or choose another directory", dir = dir.display())]
+    #[error("{dir} is in use by another process ({holder}){remedy}", dir = dir.display(), remedy = remedy(self.case()))]
     Locked {
         /// The directory.
         dir: PathBuf,
@@ -44,15 +45,34 @@ pub enum OpenError {
         holder: String,
     },
     /// A file that the log cannot do without is missing.
-    #[error("{path} is missing: {why}; restore it from a copy of the directory", path = path.display())]
+    #[error("{path} is missing: {why}{remedy}", path = path.display(), remedy = remedy(self.case()))]
     Missing {
         /// The file.
         path: PathBuf,
+        /// The first LSN that is missing with it; `None` for the manifest.
+        lsn: Option<Lsn>,
         /// What shows that it should be there.
         why: String,
     },
+    /// There is a manifest of a log that was in use, and nothing else of it.
+    #[error(
+        "{dir}: every segment is missing: the manifest says that the log begins at {start}{remedy}",
+        dir = dir.display(),
+        remedy = remedy(self.case())
+    )]
+    NoSegments {
+        /// The directory.
+        dir: PathBuf,
+        /// Where the log begins.
+        start: Lsn,
+    },
     /// Bytes that were durable have changed.
-    #[error("{path} is damaged at LSN {lsn}: expected {expected}, found {found}; the log goes on to at least LSN {durable_lsn}, so this is not a torn tail. Restore the file from a copy", path = path.display())]
+    #[error(
+        "{path} is damaged at LSN {lsn}: expected {expected}, found {found}; the log goes on to at least LSN {durable_lsn}, so this is not \
+         a torn tail{remedy}",
+        path = path.display(),
+        remedy = remedy(self.case())
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -66,7 +86,7 @@ pub enum OpenError {
         durable_lsn: Lsn,
     },
     /// A file contradicts the manifest or has a form that this version does not know.
-    #[error("{path}: {what}: expected {expected}, found {found}", path = path.display())]
+    #[error("{path}: {what}: expected {expected}, found {found}{remedy}", path = path.display(), remedy = remedy(self.case()))]
     Contradiction {
         /// The file.
         path: PathBuf,
@@ -77,6 +97,30 @@ pub enum OpenError {
         /// What the file says.
         found: String,
     },
+}
+
+impl OpenError {
+    /// The row of the case table ([`crate::RECOVERY_CASES`], `engine/docs/recovery.md`); `None` for what concerns no bytes or names of a
+    /// log: options, space, permissions.
+    #[must_use]
+    pub fn case(&self) -> Option<&'static RecoveryCase> {
+        Some(match self {
+            OpenError::Options(_) => return None,
+            OpenError::Io { what, .. } if *what == "reading" => cases::case("unreadable"),
+            OpenError::Io { .. } => return None,
+            OpenError::Locked { .. } => cases::case("second-process"),
+            OpenError::Missing { lsn: None, .. } => cases::case("no-manifest"),
+            OpenError::Missing { .. } => cases::case("missing-segment"),
+            OpenError::NoSegments { .. } => cases::case("no-segments"),
+            OpenError::Damaged { .. } => cases::case("damage"),
+            OpenError::Contradiction { what, .. } => return cases::contradiction(what),
+        })
+    }
+}
+
+/// The end of an error's sentence: what to do, and where it is explained.
+fn remedy(case: Option<&RecoveryCase>) -> String {
+    case.map_or_else(String::new, |case| format!(". Remedy: {} (case {})", case.remedy, case.id))
 }
 
 /// Why the log takes nothing any more: the first write or flush that failed. It stays so until the directory is opened again.

@@ -72,4 +72,5 @@ pub use engine::{AppendOrWaitError, Engine, EngineInfo, EngineStats, ReleaseOutc
 pub use error::{AppendError, Fenced, OpenError, ReadError, ReleaseError, TooLarge, WaitError};
 pub use options::{BackendChoice, EngineOptions, Flush, Tail};
 pub use read::{Fetch, FetchOutcome, FetchStatus, Message, QueueRange};
+pub use recovery::cases::{CaseOutcome, RECOVERY_CASES, RecoveryCase};
 pub use units::{Epoch, Lsn, QueueOffset};

@@ -1,14 +1,17 @@
 //! The steps of opening, in the order that keeps them safe.
 //!
-//! 1. The directory is locked. 2. The manifest says what must be there. 3. The log is read and its end found; nothing is written so far.
-//! 4. The new run's epoch becomes durable in the manifest. 5. Only then does anything get appended: first the history that names it.
+//! 1. The directory is locked.
+//! 2. The manifest says what must be there.
+//! 3. The log is read and its end found; nothing is written or removed so far, so a refusal changes nothing.
+//! 4. The new run's epoch becomes durable in the manifest.
+//! 5. Only then does anything get appended: first the history that names it.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::commitlog::manifest::{MANIFEST_NAME, Manifest};
+use crate::commitlog::manifest::{MANIFEST_NAME, Manifest, ManifestError};
 use crate::commitlog::segment::{Geometry, SegmentHeader, base_of, file_name};
 use crate::commitlog::segments::{HALF_MADE_SUFFIX, Segments};
 use crate::consume_queue::Queues;
@@ -17,6 +20,7 @@ use crate::error::OpenError;
 use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
 use crate::limits;
 use crate::options::EngineOptions;
+use crate::recovery::cases::property;
 use crate::recovery::{Found, Recovery};
 use crate::units::{Epoch, Lsn, align_down, align_up, to_u64, to_usize};
 
@@ -56,7 +60,6 @@ pub(crate) fn open(
     })?;
     let names = io.list(dir).map_err(io_error("listing", dir))?;
     let mut manifest = load_manifest(io, dir, &names, options, store_id)?;
-    remove_half_made(io, dir, &names)?;
     let mut files = open_segments(io, dir, &names, &manifest)?;
     let store = |manifest: &Manifest| {
         let stored = manifest.store(io, dir, sync_names(options));
@@ -74,6 +77,7 @@ pub(crate) fn open(
         position_unchecked: position_unchecked(options),
     };
     let found = recovery.run(manifest.start)?;
+    remove_leftovers(io, dir, &names, manifest.start)?;
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
     write_again(dir, &files, manifest.geometry, found.durable_lsn.min(found.end), found.end)?;
@@ -106,25 +110,38 @@ fn load_manifest(
     store_id: u128,
 ) -> Result<Manifest, OpenError> {
     let path = dir.join(MANIFEST_NAME);
-    let Some(bytes) = Manifest::load(backend, dir).map_err(io_error("reading", &path))? else {
+    let contradiction = |what: &'static str, expected: String, found: String| OpenError::Contradiction {
+        path: path.clone(),
+        what,
+        expected,
+        found,
+    };
+    let loaded = Manifest::load(backend, dir).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => contradiction(property::MANIFEST, "a whole manifest".into(), source.to_string()),
+        _ => OpenError::Io { what: "reading", path: path.clone(), source },
+    })?;
+    let Some(bytes) = loaded else {
         // Segments without a manifest are somebody's log: never a silent fresh start.
         if let Some(segment) = names.iter().find(|name| base_of(name).is_some()) {
-            return Err(OpenError::Missing { path, why: format!("{segment} lies beside it") });
+            return Err(OpenError::Missing { path, lsn: None, why: format!("{segment} lies beside it") });
         }
         let geometry = Geometry { segment_bytes: options.segment_bytes, tail: options.tail };
         let manifest = Manifest { store_id, geometry, start: Lsn::ZERO, history: EpochHistory::default() };
         return Ok(manifest);
     };
-    Manifest::decode(&bytes).map_err(|found| OpenError::Contradiction {
-        path,
-        what: "manifest",
-        expected: "a whole manifest".into(),
-        found,
+    Manifest::decode(&bytes).map_err(|error| match error {
+        ManifestError::Version { known, found } => {
+            contradiction(property::MANIFEST_VERSION, format!("at most {known}"), found.to_string())
+        }
+        ManifestError::Damaged(found) => contradiction(property::MANIFEST, "a whole manifest".into(), found),
     })
 }
 
-fn remove_half_made(backend: &dyn IoBackend, dir: &Path, names: &[String]) -> Result<(), OpenError> {
-    for name in names.iter().filter(|name| name.ends_with(HALF_MADE_SUFFIX)) {
+/// Removes what nothing refers to: half-made files, and segments that were released before the power failed and would have been recycled
+/// next.
+fn remove_leftovers(backend: &dyn IoBackend, dir: &Path, names: &[String], start: Lsn) -> Result<(), OpenError> {
+    let is_released = |name: &str| base_of(name).is_some_and(|base| base < start);
+    for name in names.iter().filter(|name| name.ends_with(HALF_MADE_SUFFIX) || is_released(name)) {
         let path = dir.join(name);
         backend.remove(&path).map_err(io_error("removing", &path))?;
     }
@@ -139,52 +156,58 @@ fn open_segments(
 ) -> Result<BTreeMap<Lsn, Arc<dyn IoFile>>, OpenError> {
     let mut files = BTreeMap::new();
     for (name, base) in names.iter().filter_map(|name| base_of(name).map(|base| (name, base))) {
-        let path = dir.join(name);
-        if base < manifest.start {
-            // Released before the power failed; it would have been recycled next.
-            backend.remove(&path).map_err(io_error("removing", &path))?;
-            continue;
+        if base >= manifest.start {
+            files.insert(base, open_segment(backend, &dir.join(name), base, manifest)?);
         }
-        let contradiction = |what: &'static str, expected: String, found: String| OpenError::Contradiction {
-            path: path.clone(),
-            what,
-            expected,
-            found,
-        };
-        let file = backend.open(&path, OpenMode::Existing).map_err(io_error("opening", &path))?;
-        let len = file.len().map_err(io_error("reading", &path))?;
-        if len != manifest.geometry.segment_bytes {
-            return Err(contradiction(
-                "length",
-                format!("{} bytes", manifest.geometry.segment_bytes),
-                format!("{len}"),
-            ));
-        }
-        let mut block = AlignedBuf::zeroed(IO_ALIGN);
-        file.read_at(&mut block, 0).map_err(io_error("reading", &path))?;
-        let header = SegmentHeader::decode_buf(&block)
-            .map_err(|error| contradiction("segment header", "a whole header".into(), error.to_string()))?;
-        if header.store_id != manifest.store_id {
-            let hex = |id: u128| format!("{id:032x}");
-            return Err(contradiction("store id", hex(manifest.store_id), hex(header.store_id)));
-        }
-        if header.geometry != manifest.geometry {
-            let (expected, found) = (format!("{:?}", manifest.geometry), format!("{:?}", header.geometry));
-            return Err(contradiction("geometry", expected, found));
-        }
-        if header.base != base || manifest.geometry.base(base) != base {
-            return Err(contradiction("base LSN", file_name(base), file_name(header.base)));
-        }
-        files.insert(base, file);
     }
-    if !files.contains_key(&manifest.start) && manifest.history.last().is_some() {
-        let path = dir.join(file_name(manifest.start));
+    if manifest.history.last().is_some() && files.is_empty() {
+        return Err(OpenError::NoSegments { dir: dir.to_path_buf(), start: manifest.start });
+    }
+    if manifest.history.last().is_some() && !files.contains_key(&manifest.start) {
         return Err(OpenError::Missing {
-            path,
+            path: dir.join(file_name(manifest.start)),
+            lsn: Some(manifest.start),
             why: format!("the manifest says that the log begins at {}", manifest.start),
         });
     }
     Ok(files)
+}
+
+/// Opens the segment that must begin at `base`, and checks that it is that one.
+pub(crate) fn open_segment(
+    backend: &dyn IoBackend,
+    path: &Path,
+    base: Lsn,
+    manifest: &Manifest,
+) -> Result<Arc<dyn IoFile>, OpenError> {
+    let contradiction = |what: &'static str, expected: String, found: String| OpenError::Contradiction {
+        path: path.to_path_buf(),
+        what,
+        expected,
+        found,
+    };
+    let file = backend.open(path, OpenMode::Existing).map_err(io_error("opening", path))?;
+    let len = file.len().map_err(io_error("reading", path))?;
+    if len != manifest.geometry.segment_bytes {
+        let expected = format!("{} bytes", manifest.geometry.segment_bytes);
+        return Err(contradiction(property::LENGTH, expected, format!("{len}")));
+    }
+    let mut block = AlignedBuf::zeroed(IO_ALIGN);
+    file.read_at(&mut block, 0).map_err(io_error("reading", path))?;
+    let header = SegmentHeader::decode_buf(&block)
+        .map_err(|error| contradiction(property::SEGMENT_HEADER, "a whole header".into(), error.to_string()))?;
+    if header.store_id != manifest.store_id {
+        let hex = |id: u128| format!("{id:032x}");
+        return Err(contradiction(property::STORE_ID, hex(manifest.store_id), hex(header.store_id)));
+    }
+    if header.geometry != manifest.geometry {
+        let (expected, found) = (format!("{:?}", manifest.geometry), format!("{:?}", header.geometry));
+        return Err(contradiction(property::GEOMETRY, expected, found));
+    }
+    if header.base != base || manifest.geometry.base(base) != base {
+        return Err(contradiction(property::BASE, file_name(base), file_name(header.base)));
+    }
+    Ok(file)
 }
 
 /// Files behind a gap hold nothing (recovery looked): they were prepared, and would be in the way.

@@ -33,6 +33,7 @@ pub const FRAME_ENTRY_BYTES: usize = 16;
 /// Frames begin and end on multiples of this.
 pub const FRAME_ALIGN: u64 = 8;
 
+const LSN_AT: usize = 16;
 const CRC_AT: usize = 60;
 
 /// What a frame is for.
@@ -130,7 +131,7 @@ pub enum FrameError {
     /// A sound header that belongs elsewhere: stale bytes of a recycled segment, or a misdirected write.
     #[error("frame of LSN {0}")]
     Position(Lsn),
-    /// Fields that contradict each other.
+    /// A whole header whose fields contradict each other, or a kind of a later version: no torn write and no rot leaves this.
     #[error("inconsistent header: {0}")]
     Inconsistent(&'static str),
 }
@@ -241,7 +242,12 @@ pub fn header_bytes_needed(bytes: &[u8]) -> Result<usize, FrameError> {
 /// # Errors
 /// Says why these bytes are not the frame of that position. The record bytes are not looked at.
 pub fn decode_header(bytes: &[u8], at: Lsn) -> Result<FrameHeader, FrameError> {
-    let header = decode_anywhere(bytes)?;
+    let header = decode_anywhere(bytes).map_err(|error| match error {
+        FrameError::Inconsistent(_) if u64_at(bytes, LSN_AT) != at.0 => {
+            FrameError::Position(Lsn(u64_at(bytes, LSN_AT)))
+        }
+        error => error,
+    })?;
     if header.lsn != at {
         return Err(FrameError::Position(header.lsn));
     }
@@ -270,7 +276,7 @@ pub fn decode_anywhere(bytes: &[u8]) -> Result<FrameHeader, FrameError> {
         record_count,
         frame_len,
         prev_crc: u32_at(bytes, 12),
-        lsn: Lsn(u64_at(bytes, 16)),
+        lsn: Lsn(u64_at(bytes, LSN_AT)),
         epoch: Epoch { term: u32_at(bytes, 24), run: u32_at(bytes, 28) },
         store_time_ms: u64_at(bytes, 32),
         durable_lsn: Lsn(u64_at(bytes, 40)),

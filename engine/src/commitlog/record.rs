@@ -191,6 +191,18 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
     parse(record)
 }
 
+/// The checksum that stands in front of a record; 0 when there is none.
+#[must_use]
+pub fn stored_checksum(record: &[u8]) -> u32 {
+    record.first_chunk().map_or(0, |crc| u32::from_le_bytes(*crc))
+}
+
+/// The checksum that these bytes of one record should carry; 0 when there are too few.
+#[must_use]
+pub fn checksum(record: &[u8]) -> u32 {
+    record.get(4..).map_or(0, crc32fast::hash)
+}
+
 /// [`decode`] without the checksum, for bytes that this process wrote itself and still holds.
 ///
 /// # Errors

@@ -1,0 +1,839 @@
+//! The start-up case table, walked row by row: each scene is prepared on a simulated disk, opened, and must end as the table says.
+//!
+//! Whatever the row: nothing acknowledged is lost and nothing is made up; a refusal changes nothing; opening again gives the same; and the
+//! power may fail at every I/O of it, whatever of it survives.
+#![expect(clippy::unwrap_used, reason = "a failing step ends the test")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anchorlog_engine::clock::SimClock;
+use anchorlog_engine::commitlog::frame::{self, FrameHeader, FrameKind, FrameStamp, RecordEntry};
+use anchorlog_engine::commitlog::manifest::{MANIFEST_NAME, Manifest};
+use anchorlog_engine::commitlog::record::{self, RecordKind, RecordParts};
+use anchorlog_engine::commitlog::segment::{Geometry, SegmentHeader, file_name};
+use anchorlog_engine::epoch::{EpochHistory, EpochStart};
+use anchorlog_engine::io::sim::{SimDisk, Survival};
+use anchorlog_engine::io::{AlignedBuf, OpenMode};
+use anchorlog_engine::{
+    Append, CaseOutcome, Engine, EngineOptions, Epoch, Fetch, FetchStatus, Lsn, OpenError, QueueOffset, RECOVERY_CASES,
+    Tail, WriteBatch,
+};
+
+const DIR: &str = "/log";
+const SEGMENT: u64 = 64 << 10;
+const DATA: u64 = SEGMENT - 4096;
+
+fn options() -> EngineOptions {
+    EngineOptions::default()
+        .with_segment_bytes(SEGMENT)
+        .with_chunk_bytes(16 << 10)
+        .with_buffer_bytes(64 << 10)
+        .with_cache_bytes(96 << 10)
+        .with_spare_count(1)
+        .with_manual_drive()
+}
+
+fn open(disk: &SimDisk) -> Result<Engine, OpenError> {
+    Engine::open_with(disk.backend(), Arc::new(SimClock::default()), Path::new(DIR), options())
+}
+
+/// Bodies by queue and offset.
+type Messages = BTreeMap<(String, u64), Vec<u8>>;
+
+fn append(engine: &Engine, name: &str, body: &[u8], messages: &mut Messages) {
+    let queue = engine.queue(name.as_bytes()).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.append(&Append { queue: &queue, tag: 1, keys: &[], attributes: b"", payload: &[body] }).unwrap();
+    let outcome = loop {
+        if let Ok(ticket) = engine.try_append(&mut batch) {
+            break ticket.outcome().clone();
+        }
+        engine.step();
+    };
+    messages.insert((name.to_owned(), outcome.first.queue_offset.0), body.to_vec());
+}
+
+fn contents(engine: &Engine) -> Messages {
+    let mut found = Messages::new();
+    for queue in engine.queues() {
+        let name = String::from_utf8(queue.name().to_vec()).unwrap();
+        let mut next = engine.range(&queue).min;
+        loop {
+            let fetch = Fetch {
+                queue: &queue,
+                from: next,
+                messages_max: 100,
+                bytes_max: 1 << 20,
+                scan_max: 100,
+                from_disk: true,
+                matches: &|_| true,
+            };
+            let fetched = engine.fetch(&fetch).unwrap();
+            if fetched.status == FetchStatus::AtEnd {
+                break;
+            }
+            for message in fetched.messages {
+                found.insert((name.clone(), message.queue_offset.0), message.payload().to_vec());
+            }
+            next = fetched.next;
+        }
+    }
+    found
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(DIR).join(name)
+}
+
+fn segment(number: u64) -> PathBuf {
+    path(&file_name(Lsn(number * DATA)))
+}
+
+/// Two runs in three segments, closed in order; and what was acknowledged.
+struct Log {
+    disk: SimDisk,
+    messages: Messages,
+}
+
+/// A frame as it stands in a log.
+#[derive(Clone)]
+struct Placed {
+    header: FrameHeader,
+    /// The file, and where in it.
+    path: PathBuf,
+    offset: u64,
+}
+
+impl Log {
+    fn new() -> Log {
+        let mut messages = Messages::new();
+        let disk = SimDisk::new(7);
+        for run in 0..2_u8 {
+            let clock = Arc::new(SimClock::default());
+            let engine =
+                Engine::open_with(disk.backend(), Arc::<SimClock>::clone(&clock), Path::new(DIR), options()).unwrap();
+            for number in 0..11_u8 {
+                append(&engine, &format!("queue-{}", number % 2), &vec![b'a' + run * 11 + number; 6000], &mut messages);
+                engine.step();
+                engine.step();
+            }
+            for _ in 0..40 {
+                engine.step();
+                clock.advance(Duration::from_millis(5));
+            }
+            engine.close().unwrap();
+        }
+        let log = Log { disk: disk.crash_with(1, Survival::Everything), messages };
+        assert!(log.frames().last().unwrap().path == segment(2), "three segments are in use");
+        assert!(log.disk.read(&segment(3)).is_some(), "and one is prepared");
+        log
+    }
+
+    fn bytes(&self, path: &Path) -> Vec<u8> {
+        self.disk.read(path).unwrap()
+    }
+
+    fn manifest(&self) -> Manifest {
+        Manifest::decode(&self.bytes(&path(MANIFEST_NAME))).unwrap()
+    }
+
+    fn store_manifest(&self, manifest: &Manifest) {
+        manifest.store(&*self.disk.backend(), Path::new(DIR), true).unwrap();
+    }
+
+    /// Every frame from the start to the end.
+    fn frames(&self) -> Vec<Placed> {
+        let mut frames: Vec<Placed> = Vec::new();
+        for number in 0.. {
+            let path = segment(number);
+            let Some(bytes) = self.disk.read(&path) else { break };
+            let mut at = 4096;
+            while at + 64 <= bytes.len() {
+                let lsn = Lsn(number * DATA + u64::try_from(at - 4096).unwrap());
+                let Ok(header) = frame::decode_header(&bytes[at..], lsn) else { return frames };
+                let len = usize::try_from(header.frame_len).unwrap();
+                frames.push(Placed { header, path: path.clone(), offset: u64::try_from(at).unwrap() });
+                at += len;
+            }
+        }
+        frames
+    }
+
+    /// The frames with a message of the given segment.
+    fn messages_in(&self, number: u64) -> Vec<Placed> {
+        let frames = self.frames().into_iter();
+        frames.filter(|frame| frame.path == segment(number) && frame.header.frame_len > 6000).collect()
+    }
+
+    /// A frame that goes on where the log ends, with one message of "queue-0" that was never acknowledged. `change` may alter stamp,
+    /// record kind and queue offset.
+    fn forge(&self, change: impl FnOnce(&mut FrameStamp, &mut u8, &mut u64)) -> (Placed, Vec<u8>) {
+        let last = self.frames().pop().unwrap();
+        self.forge_behind(&last, change)
+    }
+
+    fn forge_behind(
+        &self,
+        last: &Placed,
+        change: impl FnOnce(&mut FrameStamp, &mut u8, &mut u64),
+    ) -> (Placed, Vec<u8>) {
+        let end = last.header.lsn.plus(u64::from(last.header.frame_len));
+        let mut stamp = FrameStamp {
+            lsn: end,
+            prev_crc: last.header.header_crc,
+            epoch: last.header.epoch,
+            store_time_ms: last.header.store_time_ms,
+            durable_lsn: last.header.lsn,
+            acked_lsn: last.header.lsn,
+        };
+        let mut kind = RecordKind::Append as u8 + 1;
+        let mut offset = u64::try_from(self.messages.keys().filter(|(name, _)| name == "queue-0").count()).unwrap();
+        change(&mut stamp, &mut kind, &mut offset);
+        let mut body = Vec::new();
+        let parts = RecordParts {
+            kind: RecordKind::Append,
+            queue_name: b"queue-0",
+            tag: 1,
+            keys: &[],
+            attributes: b"",
+            payload: &[&[b'!'; 3000]],
+        };
+        record::encode(&mut body, &parts);
+        body[12] = kind;
+        let crc = record::seal(&mut body, 80);
+        let mut bytes = vec![0; 80];
+        let len = u32::try_from(80 + body.len()).unwrap();
+        let entry = RecordEntry { len: len - 80, crc, queue_offset: QueueOffset(offset) };
+        frame::encode_header(&mut bytes, FrameKind::Records, len, &stamp, [entry].into_iter());
+        bytes.extend_from_slice(&body);
+        // A frame that claims another place is decoded as what it claims.
+        let header = frame::decode_header(&bytes, stamp.lsn).unwrap();
+        let placed = Placed { header, path: last.path.clone(), offset: last.offset + u64::from(last.header.frame_len) };
+        assert!(placed.offset + u64::from(len) < SEGMENT, "it fits the segment");
+        (placed, bytes)
+    }
+
+    fn plant(&self, (placed, bytes): &(Placed, Vec<u8>)) {
+        self.disk.overwrite(&placed.path, placed.offset, bytes);
+    }
+
+    fn make_file(&self, path: &Path, bytes: &[u8]) {
+        let backend = self.disk.backend();
+        let file = backend.open(path, OpenMode::CreateNew).unwrap();
+        let buf = AlignedBuf::padded(bytes);
+        file.allocate(u64::try_from(buf.len()).unwrap()).unwrap();
+        file.write_at(&buf, 0, true).unwrap();
+        file.sync().unwrap();
+        backend.sync_dir(Path::new(DIR)).unwrap();
+    }
+
+    fn header(&self, number: u64) -> SegmentHeader {
+        let manifest = self.manifest();
+        SegmentHeader { store_id: manifest.store_id, geometry: manifest.geometry, base: Lsn(number * DATA) }
+    }
+
+    /// The same log, but written by one run whose frames carry no mark.
+    fn without_marks(self) -> Log {
+        let mut manifest = self.manifest();
+        let epoch = Epoch { term: 1, run: 2 };
+        manifest.history = EpochHistory::default();
+        manifest.history.push(EpochStart { epoch, first_lsn: Lsn(0) });
+        self.store_manifest(&manifest);
+        let mut prev_crc = 0;
+        for Placed { header, path, offset } in &self.frames() {
+            let at = usize::try_from(*offset).unwrap();
+            let bytes = self.bytes(path);
+            let count = usize::from(header.record_count);
+            let stamp = FrameStamp {
+                lsn: header.lsn,
+                prev_crc,
+                epoch,
+                store_time_ms: header.store_time_ms,
+                durable_lsn: Lsn(0),
+                acked_lsn: Lsn(0),
+            };
+            let mut out = vec![0; frame::header_bytes(count)];
+            let entries: Vec<_> = frame::entries(&bytes[at..], header.record_count).collect();
+            prev_crc = frame::encode_header(&mut out, header.kind, header.frame_len, &stamp, entries.into_iter());
+            self.disk.overwrite(path, *offset, &out);
+        }
+        self
+    }
+
+    fn opens(self, name: &'static str) -> Scene {
+        Scene { name, disk: self.disk, messages: self.messages, words: Vec::new(), cuts: false, gone: Vec::new() }
+    }
+
+    fn cuts(self, name: &'static str) -> Scene {
+        Scene { cuts: true, ..self.opens(name) }
+    }
+
+    fn removes(self, name: &'static str, gone: Vec<PathBuf>) -> Scene {
+        Scene { gone, ..self.opens(name) }
+    }
+
+    /// `words`: what the error must say beside the file: LSN, expected, found.
+    fn refuses(self, name: &'static str, file: &Path, words: &[String]) -> Scene {
+        let mut all = vec![file.display().to_string()];
+        all.extend_from_slice(words);
+        Scene { words: all, ..self.opens(name) }
+    }
+}
+
+/// One scene of a row.
+struct Scene {
+    name: &'static str,
+    disk: SimDisk,
+    /// What an open log holds, no more and no less.
+    messages: Messages,
+    /// What a refusal says.
+    words: Vec<String>,
+    /// Whether bytes are reported as cut.
+    cuts: bool,
+    /// Files that are gone afterwards.
+    gone: Vec<PathBuf>,
+}
+
+/// All files but the lock, with their bytes.
+fn image(disk: &SimDisk) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = disk.files().into_iter().filter(|path| !path.ends_with("LOCK"));
+    files.map(|path| (path.clone(), disk.read(&path).unwrap())).collect()
+}
+
+impl Scene {
+    /// Opens a copy and compares with the row.
+    fn check(&self, disk: &SimDisk, id: &str, is_first: bool) -> Result<(), String> {
+        let row = RECOVERY_CASES.iter().find(|row| row.id == id).unwrap();
+        let before = image(disk);
+        match (open(disk), row.outcome.is_open()) {
+            (Ok(engine), true) => {
+                if contents(&engine) != self.messages {
+                    return Err("the messages are not those that were acknowledged".into());
+                }
+                let cut = engine.info().recovery_cut_bytes;
+                if is_first && (cut > 0) != self.cuts {
+                    return Err(format!("{cut} bytes were cut"));
+                }
+                let files = disk.files();
+                match self.gone.iter().find(|path| files.contains(path)) {
+                    Some(path) => Err(format!("{} is still there", path.display())),
+                    None => Ok(()),
+                }
+            }
+            (Err(error), false) => {
+                let text = error.to_string();
+                if error.case().is_none_or(|case| case.id != id) {
+                    return Err(format!("another case: {text}"));
+                }
+                let words = self.words.iter().map(String::as_str).chain([row.remedy]);
+                if let Some(word) = words.into_iter().find(|word| !text.contains(*word)) {
+                    return Err(format!("it does not say {word:?}: {text}"));
+                }
+                if image(disk) != before {
+                    return Err("the refusal changed something".into());
+                }
+                Ok(())
+            }
+            (Ok(_), false) => Err("it opens".into()),
+            (Err(error), true) => Err(format!("it does not open: {error}")),
+        }
+    }
+
+    /// Opens it whole, twice; and with the power failing after each I/O, whatever survives.
+    fn walk(&self, id: &str) {
+        let fail = |what: String| panic!("case {id}, {}: {what}", self.name);
+        let disk = self.disk.kill();
+        self.check(&disk, id, true).unwrap_or_else(fail);
+        self.check(&disk.kill(), id, false).unwrap_or_else(|what| fail(format!("the second time: {what}")));
+        self.check(&disk.crash_with(5, Survival::Nothing), id, false)
+            .unwrap_or_else(|what| fail(format!("after a crash: {what}")));
+        let mut count = 0;
+        loop {
+            let dying = self.disk.kill();
+            dying.stop_after(dying.io_count() + count);
+            drop(open(&dying));
+            if !dying.is_dead() {
+                break;
+            }
+            for (seed, survival) in [
+                (count, Survival::Nothing),
+                (count, Survival::Everything),
+                (count, Survival::Seeded),
+                (count + 1000, Survival::Seeded),
+            ] {
+                let left = dying.crash_with(seed, survival);
+                self.check(&left, id, false)
+                    .unwrap_or_else(|what| fail(format!("stopped after I/O {count}, {survival:?}: {what}")));
+            }
+            count += 1;
+        }
+        assert!(count > 0, "the sweep met no I/O");
+    }
+}
+
+/// The scenes of a row; empty for a row that nobody prepares.
+fn scenes(id: &str) -> Vec<Scene> {
+    let log = Log::new();
+    match id {
+        "empty-directory" => {
+            let nothing = || Log { disk: SimDisk::new(3), messages: Messages::new() };
+            let made = nothing();
+            made.disk.backend().create_dir_all(Path::new(DIR)).unwrap();
+            vec![nothing().opens("no directory"), made.opens("an empty one")]
+        }
+        "half-created" => {
+            let manifest = Manifest { history: Default::default(), ..log.manifest() };
+            let alone = Log { disk: SimDisk::new(3), messages: Messages::new() };
+            alone.disk.backend().create_dir_all(Path::new(DIR)).unwrap();
+            alone.store_manifest(&manifest);
+            let with_segment = Log { disk: SimDisk::new(4), messages: Messages::new() };
+            with_segment.disk.backend().create_dir_all(Path::new(DIR)).unwrap();
+            with_segment.store_manifest(&manifest);
+            let mut bytes = vec![0; usize::try_from(SEGMENT).unwrap()];
+            bytes[..4096].copy_from_slice(&log.header(0).encode());
+            with_segment.make_file(&segment(0), &bytes);
+            vec![alone.opens("the manifest alone"), with_segment.opens("and the first segment")]
+        }
+        "clean-end" => vec![log.opens("closed in order")],
+        "stale-bytes" => {
+            // Of an older run, with marks that would be evidence: at the end itself, and behind it.
+            let older = |stamp: &mut FrameStamp| {
+                stamp.epoch = Epoch { run: stamp.epoch.run - 1, ..stamp.epoch };
+                stamp.durable_lsn = Lsn(stamp.lsn.0 + 900);
+            };
+            let first = log.forge(|stamp, _, _| older(stamp));
+            log.plant(&first);
+            log.plant(&log.forge_behind(&first.0, |stamp, _, _| older(stamp)));
+            let elsewhere = Log::new();
+            let mut moved = elsewhere.forge(|stamp, _, _| {
+                stamp.lsn = Lsn(stamp.lsn.0 + DATA);
+                stamp.durable_lsn = stamp.lsn;
+            });
+            elsewhere.plant(&moved);
+            moved.0.offset += u64::from(moved.0.header.frame_len) + 64;
+            elsewhere.plant(&moved);
+            vec![log.opens("an older run's"), elsewhere.opens("another place's")]
+        }
+        "power-fails-again" | "torn-tail" => {
+            let (mut torn, mut bytes) = log.forge(|_, _, _| {});
+            let behind = log.forge_behind(&torn, |stamp, _, _| stamp.durable_lsn = torn.header.lsn);
+            log.plant(&behind);
+            bytes.truncate(1024);
+            torn.header.frame_len = 1024;
+            log.plant(&(torn, bytes));
+            let mut scenes = vec![log.cuts("a group whose first frame is torn")];
+            if id == "torn-tail" {
+                // The mark itself: it covers what came before it, and nothing covers the mark.
+                let marked = Log::new();
+                let mark = marked.frames().pop().unwrap();
+                assert_eq!(mark.header.kind, FrameKind::Mark);
+                marked.disk.flip_bit(&mark.path, mark.offset + 20, 1);
+                scenes.push(marked.opens("rot in the mark of an orderly stop"));
+                // A torn write that leaves a whole record of the segment's earlier life behind a new header.
+                let stale = Log::new();
+                let (placed, mut bytes) = stale.forge(|_, _, _| {});
+                let mut other = Vec::new();
+                let parts = RecordParts {
+                    kind: RecordKind::Append,
+                    queue_name: b"queue-0",
+                    tag: 1,
+                    keys: &[],
+                    attributes: b"",
+                    payload: &[&[b'?'; 3000]],
+                };
+                record::encode(&mut other, &parts);
+                record::seal(&mut other, 80);
+                bytes[80..].copy_from_slice(&other);
+                stale.plant(&(placed, bytes));
+                scenes.push(stale.cuts("a whole but stale record behind a new header"));
+            }
+            scenes
+        }
+        "half-made" => {
+            let names = ["segment-0.tmp", "MANIFEST.tmp"].map(path);
+            for name in &names {
+                log.make_file(name, b"half");
+            }
+            vec![log.removes("a segment and a manifest in the making", names.to_vec())]
+        }
+        "released-segment" => {
+            let mut log = log;
+            let mut manifest = log.manifest();
+            manifest.start = Lsn(DATA);
+            log.store_manifest(&manifest);
+            // What lay in the first segment is released.
+            let in_first = log.messages_in(0).len();
+            let first = |offset: &u64| usize::try_from(*offset).unwrap() * 2 < in_first;
+            log.messages.retain(|(name, offset), _| {
+                !first(offset) || (name == "queue-1" && *offset * 2 + 1 >= u64::try_from(in_first).unwrap())
+            });
+            vec![log.removes("the first of three", vec![segment(0)])]
+        }
+        "prepared-behind-gap" => {
+            let mut bytes = vec![0; usize::try_from(SEGMENT).unwrap()];
+            bytes[..4096].copy_from_slice(&log.header(9).encode());
+            log.make_file(&segment(9), &bytes);
+            vec![log.removes("one of zeros", vec![segment(9)])]
+        }
+        "derived-store" => {
+            let damaged = Log::new();
+            damaged.disk.backend().remove(&path("DERIVED")).ok();
+            damaged.make_file(&path("DERIVED"), &[0xA5; 9000]);
+            log.disk.lose(&path("DERIVED"));
+            vec![log.opens("missing"), damaged.opens("damaged")]
+        }
+        "damage" => {
+            let mut scenes = Vec::new();
+            let mut hurt = |name: &'static str, pick: fn(&Log) -> (Placed, u64), expected: &str, found: &str| {
+                let log = Log::new();
+                let (frame, at) = pick(&log);
+                log.disk.flip_bit(&frame.path, frame.offset + at, 2);
+                let words = [
+                    format!("at LSN {}:", frame.header.lsn),
+                    format!("expected {expected}"),
+                    format!("found {found}"),
+                    "the log goes on to at least LSN".to_owned(),
+                ];
+                scenes.push(log.refuses(name, &frame.path, &words));
+            };
+            hurt("a header", |log| (log.messages_in(0)[2].clone(), 30), "a frame", "header checksum");
+            hurt("a magic", |log| (log.messages_in(0)[2].clone(), 0), "a frame", "no frame magic");
+            hurt("a record", |log| (log.messages_in(0)[1].clone(), 900), "whole records", "record 0 at LSN");
+            hurt("the first frame of the log", |log| (log.frames()[0].clone(), 8), "a frame", "header checksum");
+            hurt(
+                "the first frame of a segment",
+                |log| {
+                    let mut frames = log.frames().into_iter();
+                    (frames.find(|frame| frame.path == segment(1)).unwrap(), 70)
+                },
+                "a frame",
+                "header checksum",
+            );
+            hurt(
+                "the last group before an orderly stop",
+                |log| (log.messages_in(2).pop().unwrap(), 3000),
+                "whole records",
+                "record 0 at LSN",
+            );
+            hurt(
+                "the last frame before the newest run",
+                |log| {
+                    let run = log.manifest().history.last().unwrap().first_lsn;
+                    (log.frames().into_iter().rfind(|frame| frame.header.lsn < run).unwrap(), 40)
+                },
+                "a frame",
+                "header checksum",
+            );
+            // Only the newest epoch says that it was durable: everything behind is gone.
+            let log = Log::new();
+            let run = log.manifest().history.last().unwrap().first_lsn;
+            let mut frames = log.frames();
+            frames.retain(|frame| frame.header.lsn < run);
+            let last = frames.pop().unwrap();
+            let zeros = vec![0; usize::try_from(SEGMENT - last.offset).unwrap()];
+            log.disk.overwrite(&last.path, last.offset, &zeros);
+            for number in (1..4).filter(|number| segment(*number) != last.path) {
+                let zeros = vec![0; usize::try_from(DATA).unwrap()];
+                log.disk.overwrite(&segment(number), 4096, &zeros);
+            }
+            let words = [format!("at LSN {}:", last.header.lsn), format!("at least LSN {run}")];
+            scenes.push(log.refuses("an end that the newest epoch contradicts", &last.path, &words));
+            scenes
+        }
+        "unreadable" => {
+            let frame = log.messages_in(1)[0].clone();
+            log.disk.break_sector(&frame.path, frame.offset + 1000);
+            vec![log.refuses("a sector below the end", &frame.path, &["reading".to_owned()])]
+        }
+        "missing-segment" => {
+            log.disk.lose(&segment(0));
+            let words = ["is missing".to_owned(), "the log begins at 0".to_owned()];
+            let first = log.refuses("the first", &segment(0), &words);
+            let log = Log::new();
+            log.disk.lose(&segment(1));
+            let run = log.manifest().history.last().unwrap().first_lsn;
+            assert!(run > Lsn(DATA) && run < Lsn(2 * DATA), "the newest run begins in the second segment");
+            let words = ["is missing".to_owned(), format!("the newest epoch began at LSN {run}")];
+            let middle = log.refuses("one that the newest epoch wrote behind", &segment(1), &words);
+            // One run alone, and no mark behind the file that is missing: the frames behind it are the only witness.
+            let log = Log::new().without_marks();
+            log.disk.lose(&segment(1));
+            let words = ["is missing".to_owned(), format!("goes on with the frame at LSN {}", 2 * DATA)];
+            vec![first, middle, log.refuses("one that a later one follows", &segment(1), &words)]
+        }
+        "no-segments" => {
+            for path in log.disk.files().iter().filter(|path| path.extension().is_some_and(|end| end == "seg")) {
+                log.disk.lose(path);
+            }
+            vec![log.refuses("a manifest alone", Path::new(DIR), &["the log begins at 0".to_owned()])]
+        }
+        "no-manifest" => {
+            log.disk.lose(&path(MANIFEST_NAME));
+            let words = ["is missing".to_owned(), format!("{} lies beside it", file_name(Lsn(0)))];
+            vec![log.refuses("lost", &path(MANIFEST_NAME), &words)]
+        }
+        "damaged-manifest" => {
+            log.disk.flip_bit(&path(MANIFEST_NAME), 26, 4);
+            let words = ["expected a whole manifest".to_owned(), "found checksum".to_owned()];
+            let rotten = log.refuses("a changed bit", &path(MANIFEST_NAME), &words);
+            let log = Log::new();
+            log.disk.set_len(&path(MANIFEST_NAME), 0);
+            let words = ["expected a whole manifest".to_owned(), "found a manifest of 0 bytes".to_owned()];
+            vec![rotten, log.refuses("no bytes", &path(MANIFEST_NAME), &words)]
+        }
+        "newer-manifest" => {
+            log.disk.overwrite(&path(MANIFEST_NAME), 4, &99_u32.to_le_bytes());
+            let words = ["manifest version: expected at most".to_owned(), "found 99".to_owned()];
+            vec![log.refuses("version 99", &path(MANIFEST_NAME), &words)]
+        }
+        "newer-form" => {
+            let forged = log.forge(|_, kind, _| *kind = 200);
+            log.plant(&forged);
+            let lsn = forged.0.header.lsn;
+            let words = [format!("at LSN {lsn}"), "found record 0".to_owned(), "unknown kind".to_owned()];
+            vec![log.refuses("a record of kind 200 at the very end", &forged.0.path, &words)]
+        }
+        "damaged-segment-header" => {
+            log.disk.flip_bit(&segment(1), 9, 0);
+            let words = ["segment header: expected a whole header".to_owned(), "found header checksum".to_owned()];
+            vec![log.refuses("a changed bit", &segment(1), &words)]
+        }
+        "wrong-store-id" => {
+            let header = SegmentHeader { store_id: 77, ..log.header(1) };
+            log.disk.overwrite(&segment(1), 0, &header.encode());
+            let expected = format!("store id: expected {:032x}, found {:032x}", log.manifest().store_id, 77);
+            vec![log.refuses("another log's", &segment(1), &[expected])]
+        }
+        "wrong-length" => {
+            log.disk.set_len(&segment(1), SEGMENT / 2);
+            let short = log.refuses(
+                "half a segment",
+                &segment(1),
+                &[format!("length: expected {SEGMENT} bytes, found {}", SEGMENT / 2)],
+            );
+            let log = Log::new();
+            log.disk.set_len(&segment(3), SEGMENT + 4096);
+            let words = [format!("found {}", SEGMENT + 4096)];
+            vec![short, log.refuses("one block more, in a prepared one", &segment(3), &words)]
+        }
+        "wrong-geometry" => {
+            let geometry = Geometry { segment_bytes: SEGMENT, tail: Tail::Pad };
+            let header = SegmentHeader { geometry, ..log.header(1) };
+            log.disk.overwrite(&segment(1), 0, &header.encode());
+            let words = ["geometry: expected".to_owned(), "found Geometry".to_owned(), "Pad".to_owned()];
+            vec![log.refuses("another tail mode", &segment(1), &words)]
+        }
+        "wrong-base" => {
+            let bytes = log.bytes(&segment(2));
+            log.disk.overwrite(&segment(1), 0, &bytes);
+            let words = [format!("base LSN: expected {}, found {}", file_name(Lsn(DATA)), file_name(Lsn(2 * DATA)))];
+            vec![log.refuses("one segment over another", &segment(1), &words)]
+        }
+        "queue-out-of-turn" => {
+            let forged = log.forge(|_, _, offset| *offset += 3);
+            log.plant(&forged);
+            let words = ["expected offset 12 of queue-0".to_owned(), "found offset 15 at LSN".to_owned()];
+            vec![log.refuses("an offset that skips three", &forged.0.path, &words)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn walk(id: &str) {
+    let scenes = scenes(id);
+    assert!(!scenes.is_empty(), "case {id} has no scene");
+    for scene in scenes {
+        scene.walk(id);
+    }
+}
+
+#[test]
+fn an_empty_directory_becomes_a_log() {
+    walk("empty-directory");
+}
+
+#[test]
+fn a_log_that_was_half_made_is_made() {
+    walk("half-created");
+}
+
+#[test]
+fn a_log_closed_in_order_opens_as_it_was() {
+    walk("clean-end");
+}
+
+#[test]
+fn stale_bytes_behind_the_end_say_nothing() {
+    walk("stale-bytes");
+}
+
+#[test]
+fn the_power_may_fail_again_at_every_step_of_opening() {
+    walk("power-fails-again");
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_what_came_before_survives() {
+    walk("torn-tail");
+}
+
+#[test]
+fn half_made_files_are_removed() {
+    walk("half-made");
+}
+
+#[test]
+fn a_released_segment_that_is_still_there_is_removed() {
+    walk("released-segment");
+}
+
+#[test]
+fn a_prepared_segment_behind_a_gap_is_removed() {
+    walk("prepared-behind-gap");
+}
+
+#[test]
+fn derived_state_is_rebuilt_from_the_log() {
+    walk("derived-store");
+}
+
+#[test]
+fn damage_below_the_durable_mark_is_refused_wherever_it_is() {
+    walk("damage");
+}
+
+#[test]
+fn bytes_that_cannot_be_read_are_refused() {
+    walk("unreadable");
+}
+
+#[test]
+fn a_missing_segment_is_refused() {
+    walk("missing-segment");
+}
+
+#[test]
+fn a_manifest_alone_is_no_fresh_start() {
+    walk("no-segments");
+}
+
+#[test]
+fn segments_without_a_manifest_are_no_fresh_start() {
+    walk("no-manifest");
+}
+
+#[test]
+fn a_damaged_manifest_is_refused() {
+    walk("damaged-manifest");
+}
+
+#[test]
+fn a_manifest_of_a_newer_version_is_refused() {
+    walk("newer-manifest");
+}
+
+#[test]
+fn a_whole_record_of_an_unknown_kind_is_refused_not_cut() {
+    walk("newer-form");
+}
+
+#[test]
+fn a_damaged_segment_header_is_refused() {
+    walk("damaged-segment-header");
+}
+
+#[test]
+fn a_segment_of_another_log_is_refused() {
+    walk("wrong-store-id");
+}
+
+#[test]
+fn a_segment_of_another_length_is_refused() {
+    walk("wrong-length");
+}
+
+#[test]
+fn a_segment_of_another_geometry_is_refused() {
+    walk("wrong-geometry");
+}
+
+#[test]
+fn a_segment_under_another_ones_name_is_refused() {
+    walk("wrong-base");
+}
+
+#[test]
+fn a_queue_offset_out_of_turn_is_refused() {
+    walk("queue-out-of-turn");
+}
+
+#[test]
+fn a_second_process_is_refused_and_the_first_goes_on() {
+    let mut log = Log::new();
+    let engine = open(&log.disk).unwrap();
+    let before = image(&log.disk);
+    let error = open(&log.disk).unwrap_err();
+    assert_eq!(error.case().unwrap().id, "second-process");
+    let text = error.to_string();
+    assert!(text.contains("/log is in use") && text.contains(error.case().unwrap().remedy), "{text}");
+    assert_eq!(image(&log.disk), before, "the refusal changed something");
+    append(&engine, "queue-0", b"one more", &mut log.messages);
+    for _ in 0..20 {
+        engine.step();
+    }
+    assert_eq!(contents(&engine), log.messages);
+}
+
+/// The rows of a table in the document: cells without blanks around them.
+fn rows(text: &str) -> Vec<Vec<String>> {
+    let lines = text.lines().filter(|line| line.starts_with("| `"));
+    lines.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+#[test]
+fn the_document_and_the_table_agree_row_by_row() {
+    let document = include_str!("../docs/recovery.md");
+    let section = document.split("\n## ").find(|section| section.starts_with("Cases")).expect("a section of cases");
+    let rows = rows(section);
+    let found: Vec<_> = rows.iter().map(|row| (row[0].trim_matches('`'), &*row[1], &*row[2], &*row[4])).collect();
+    let expected: Vec<_> =
+        RECOVERY_CASES.iter().map(|case| (case.id, case.outcome.to_string(), case.title, case.remedy)).collect();
+    let expected: Vec<_> =
+        expected.iter().map(|(id, outcome, title, remedy)| (*id, &**outcome, *title, *remedy)).collect();
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found, expected, "id, outcome, title, remedy");
+    }
+    assert_eq!(found.len(), expected.len());
+
+    let tests = [include_str!("recovery.rs"), include_str!("crash.rs"), include_str!("regressions.rs")];
+    for name in
+        document.split('`').filter(|name| name.contains('_') && name.len() > 25 && !name.contains([' ', '/', '.', ':']))
+    {
+        assert!(tests.iter().any(|text| text.contains(&format!("fn {name}("))), "{name} is no test");
+    }
+    for row in &rows {
+        assert!(row[5].starts_with('`') && row[5].ends_with('`'), "{} names no test", row[0]);
+        let walks = tests[0].contains(&format!(
+            "{}() {{\n    walk(\"{}\")",
+            row[5].trim_matches('`'),
+            row[0].trim_matches('`')
+        ));
+        assert!(walks || row[0] == "`second-process`", "{} does not walk {}", row[5], row[0]);
+    }
+}
+
+#[test]
+fn ids_are_names_and_every_refusal_has_a_remedy() {
+    for (index, case) in RECOVERY_CASES.iter().enumerate() {
+        assert!(case.id.chars().all(|letter| letter.is_ascii_lowercase() || letter == '-'), "{}", case.id);
+        assert!(RECOVERY_CASES[..index].iter().all(|other| other.id != case.id), "{} twice", case.id);
+        assert!(
+            case.outcome != CaseOutcome::Refuses || case.remedy.len() > 20,
+            "{} leaves the operator alone",
+            case.id
+        );
+    }
+}
