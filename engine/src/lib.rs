@@ -43,8 +43,10 @@
 //! | `dispatch`, [`consume_queue`] | from the log to queues |
 //! | `recovery`, `retention`, `housekeeping` | the log's end after a crash; its beginning; segments ahead of need |
 //! | [`commitlog`] | frames, records, segments, the manifest: bytes on disk (`engine/docs/format.md`) |
+//! | [`audit`] | a log from outside: what it holds, where it is damaged, mending it |
 //! | [`io`] | the seam: `io_uring`, plain system calls, or the simulated disk |
 
+pub mod audit;
 pub mod batch;
 pub mod clock;
 pub mod commit;

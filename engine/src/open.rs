@@ -40,7 +40,7 @@ pub(crate) struct Opened {
     pub(crate) queues: Arc<Queues>,
 }
 
-fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
+pub(crate) fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
     move |source| OpenError::Io { what, path: path.to_path_buf(), source }
 }
 
@@ -53,11 +53,7 @@ pub(crate) fn open(
 ) -> Result<Opened, OpenError> {
     let io: &dyn IoBackend = &**backend;
     io.create_dir_all(dir).map_err(io_error("creating", dir))?;
-    let lock_path = dir.join(LOCK_NAME);
-    let lock = io.lock(&lock_path).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_path_buf(), holder: source.to_string() },
-        _ => OpenError::Io { what: "locking", path: lock_path.clone(), source },
-    })?;
+    let lock = lock(io, dir)?;
     let names = io.list(dir).map_err(io_error("listing", dir))?;
     let mut manifest = load_manifest(io, dir, &names, options, store_id)?;
     let mut files = open_segments(io, dir, &names, &manifest)?;
@@ -109,6 +105,20 @@ fn load_manifest(
     options: &EngineOptions,
     store_id: u128,
 ) -> Result<Manifest, OpenError> {
+    if let Some(manifest) = read_manifest(backend, dir)? {
+        return Ok(manifest);
+    }
+    // Segments without a manifest are somebody's log: never a silent fresh start.
+    if let Some(segment) = names.iter().find(|name| base_of(name).is_some()) {
+        let why = format!("{segment} lies beside it");
+        return Err(OpenError::Missing { path: dir.join(MANIFEST_NAME), lsn: None, why });
+    }
+    let geometry = Geometry { segment_bytes: options.segment_bytes, tail: options.tail };
+    Ok(Manifest { store_id, geometry, start: Lsn::ZERO, history: EpochHistory::default() })
+}
+
+/// The manifest in `dir`; `None` when there is none.
+pub(crate) fn read_manifest(backend: &dyn IoBackend, dir: &Path) -> Result<Option<Manifest>, OpenError> {
     let path = dir.join(MANIFEST_NAME);
     let contradiction = |what: &'static str, expected: String, found: String| OpenError::Contradiction {
         path: path.clone(),
@@ -120,20 +130,21 @@ fn load_manifest(
         io::ErrorKind::InvalidData => contradiction(property::MANIFEST, "a whole manifest".into(), source.to_string()),
         _ => OpenError::Io { what: "reading", path: path.clone(), source },
     })?;
-    let Some(bytes) = loaded else {
-        // Segments without a manifest are somebody's log: never a silent fresh start.
-        if let Some(segment) = names.iter().find(|name| base_of(name).is_some()) {
-            return Err(OpenError::Missing { path, lsn: None, why: format!("{segment} lies beside it") });
-        }
-        let geometry = Geometry { segment_bytes: options.segment_bytes, tail: options.tail };
-        let manifest = Manifest { store_id, geometry, start: Lsn::ZERO, history: EpochHistory::default() };
-        return Ok(manifest);
-    };
-    Manifest::decode(&bytes).map_err(|error| match error {
+    let Some(bytes) = loaded else { return Ok(None) };
+    Manifest::decode(&bytes).map(Some).map_err(|error| match error {
         ManifestError::Version { known, found } => {
             contradiction(property::MANIFEST_VERSION, format!("at most {known}"), found.to_string())
         }
         ManifestError::Damaged(found) => contradiction(property::MANIFEST, "a whole manifest".into(), found),
+    })
+}
+
+/// Takes the directory for this process alone.
+pub(crate) fn lock(backend: &dyn IoBackend, dir: &Path) -> Result<Box<dyn DirLock>, OpenError> {
+    let path = dir.join(LOCK_NAME);
+    backend.lock(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_path_buf(), holder: source.to_string() },
+        _ => OpenError::Io { what: "locking", path, source },
     })
 }
 

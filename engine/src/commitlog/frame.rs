@@ -56,6 +56,16 @@ impl FrameKind {
         }
     }
 
+    /// Its name, for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            FrameKind::Records => "records",
+            FrameKind::Pad => "pad",
+            FrameKind::Mark => "mark",
+        }
+    }
+
     const fn from_code(code: u8) -> Option<FrameKind> {
         match code {
             1 => Some(FrameKind::Records),

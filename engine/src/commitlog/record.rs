@@ -30,7 +30,17 @@ pub enum RecordKind {
     EpochHistory,
 }
 
+/// Names of the kinds by code; format.md keeps those that are not in use yet.
+const KIND_NAMES: [&str; 8] =
+    ["none", "append", "queue counter", "epoch history", "link", "put", "delete", "drop queue"];
+
 impl RecordKind {
+    /// Its name, for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        KIND_NAMES.get(usize::from(self.code())).copied().unwrap_or("unnamed")
+    }
+
     pub(crate) const fn code(self) -> u8 {
         match self {
             RecordKind::Append => 1,

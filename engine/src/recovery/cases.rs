@@ -93,7 +93,7 @@ pub const RECOVERY_CASES: [RecoveryCase; 25] = [
         "unreadable",
         Refuses,
         "the device answers a read with an error",
-        "check the device; then `anchorlog log repair --from-copy DIR` writes the bytes anew",
+        "check the device; then `anchorlog log repair --from-copy DIR` writes the bytes anew, or `--cut-from LSN` gives up what lies behind",
     ),
     row(
         "missing-segment",

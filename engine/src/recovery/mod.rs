@@ -55,7 +55,7 @@ pub(crate) struct Found {
 }
 
 /// How far a segment behind the log's end is searched for frames.
-const HEAD_BYTES: u64 = 16 << 20;
+pub(crate) const HEAD_BYTES: u64 = 16 << 20;
 
 /// Reads the retained log.
 pub(crate) struct Recovery<'a> {
