@@ -15,6 +15,7 @@ pub mod features;
 pub mod journal;
 pub mod limits;
 mod lock;
+pub mod log_tools;
 pub mod net;
 pub mod router;
 pub mod shared;

@@ -1,6 +1,7 @@
 //! The files of a log as they are, whole or not.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ pub struct Trouble {
 }
 
 /// One segment file.
-pub(crate) enum SegmentFile {
+pub(crate) enum FoundSegment {
     Whole(Arc<dyn IoFile>),
     /// Its header block says nothing; its frames may speak for themselves.
     Headless(Arc<dyn IoFile>, Trouble),
@@ -35,15 +36,24 @@ pub(crate) struct LogFiles<'a> {
     pub(crate) backend: &'a dyn IoBackend,
     pub(crate) dir: PathBuf,
     pub(crate) manifest: Manifest,
-    pub(crate) segments: BTreeMap<Lsn, SegmentFile>,
+    pub(crate) segments: BTreeMap<Lsn, FoundSegment>,
 }
 
 impl<'a> LogFiles<'a> {
     /// Opens what is in `dir`.
     pub(crate) fn open(backend: &'a dyn IoBackend, dir: &Path) -> Result<LogFiles<'a>, OpenError> {
+        let names = backend.list(dir).map_err(io_error("listing", dir))?;
         let Some(manifest) = read_manifest(backend, dir)? else {
-            let why = "there is no log without one".to_owned();
-            return Err(OpenError::Missing { path: dir.join(MANIFEST_NAME), lsn: None, why });
+            return Err(match names.iter().find(|name| base_of(name).is_some()) {
+                Some(segment) => {
+                    let why = format!("{segment} lies beside it");
+                    OpenError::Missing { path: dir.join(MANIFEST_NAME), lsn: None, why }
+                }
+                None => {
+                    let source = io::Error::new(io::ErrorKind::NotFound, "neither a manifest nor segments are there");
+                    OpenError::Io { what: "looking for a log in", path: dir.to_path_buf(), source }
+                }
+            });
         };
         LogFiles::with_manifest(backend, dir, manifest)
     }
@@ -59,18 +69,18 @@ impl<'a> LogFiles<'a> {
         for base in names.iter().filter_map(|name| base_of(name)).filter(|base| *base >= manifest.start) {
             let path = dir.join(file_name(base));
             let segment = match open_segment(backend, &path, base, &manifest) {
-                Ok(file) => SegmentFile::Whole(file),
+                Ok(file) => FoundSegment::Whole(file),
                 Err(OpenError::Contradiction { what, expected, found, .. }) if what == property::SEGMENT_HEADER => {
                     let file = backend.open(&path, OpenMode::Existing).map_err(io_error("opening", &path))?;
-                    SegmentFile::Headless(file, Trouble { expected, found })
+                    FoundSegment::Headless(file, Trouble { expected, found })
                 }
                 Err(OpenError::Contradiction { what, expected, found, .. }) => {
-                    SegmentFile::Foreign(Trouble { expected: format!("{what} {expected}"), found })
+                    FoundSegment::Foreign(Trouble { expected: format!("{what} {expected}"), found })
                 }
                 Err(OpenError::Io { what: "reading", source, .. }) => {
                     let file = backend.open(&path, OpenMode::Existing).map_err(io_error("opening", &path))?;
                     let expected = "a header that can be read".to_owned();
-                    SegmentFile::Headless(file, Trouble { expected, found: source.to_string() })
+                    FoundSegment::Headless(file, Trouble { expected, found: source.to_string() })
                 }
                 Err(error) => return Err(error),
             };
@@ -87,8 +97,8 @@ impl<'a> LogFiles<'a> {
     /// The file that holds `lsn`, or why there is none.
     pub(crate) fn file(&self, lsn: Lsn) -> Result<&Arc<dyn IoFile>, Trouble> {
         match self.segments.get(&self.manifest.geometry.base(lsn)) {
-            Some(SegmentFile::Whole(file) | SegmentFile::Headless(file, _)) => Ok(file),
-            Some(SegmentFile::Foreign(trouble)) => Err(trouble.clone()),
+            Some(FoundSegment::Whole(file) | FoundSegment::Headless(file, _)) => Ok(file),
+            Some(FoundSegment::Foreign(trouble)) => Err(trouble.clone()),
             None => Err(Trouble { expected: "a segment file".to_owned(), found: "none".to_owned() }),
         }
     }

@@ -10,6 +10,7 @@
 //!
 //! Nothing is printed here: reports and visitors only. Deliberately not here: repair from a replica over a network.
 
+mod aside;
 mod files;
 mod repair;
 mod survey;

@@ -18,22 +18,18 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::audit::files::{LogFiles, SegmentFile, Trouble};
+use crate::audit::aside::{failed, keep_aside, move_aside, write_beside};
+use crate::audit::files::{FoundSegment, LogFiles, Trouble};
 use crate::audit::survey::{Contents, Damage, Part, Survey, survey_files, survey_until};
 use crate::audit::walk::{Step, Walk};
 use crate::commitlog::manifest::{MANIFEST_NAME, Manifest};
 use crate::commitlog::segment::{SegmentHeader, base_of, file_name};
-use crate::commitlog::segments::HALF_MADE_SUFFIX;
 use crate::epoch::{EpochHistory, EpochStart};
 use crate::error::OpenError;
 use crate::io::{AlignedBuf, IO_ALIGN, IoBackend, IoFile, OpenMode};
-use crate::limits::SCAN_READ_BYTES;
 use crate::open::{lock, read_manifest};
 use crate::recovery::scan::read_blocks;
 use crate::units::{Epoch, Lsn, QueueOffset, align_down, to_u64, to_usize};
-
-/// Suffix of what a repair replaced.
-const ASIDE_SUFFIX: &str = ".damaged";
 
 /// Why nothing, or no more, was repaired. What was finished before stays; the same call may be made again.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +159,11 @@ pub fn mend_from_copy(backend: &dyn IoBackend, dir: &Path, copy: &Path) -> Resul
         if backend.list(dir).map_err(failed("listing", dir))?.iter().any(|name| name == MANIFEST_NAME) {
             keep_aside(backend, dir, MANIFEST_NAME)?;
         }
-        log.manifest.store(backend, dir, true).map_err(|(_, source)| RepairError::Io { what: "writing", path, source })?;
+        log.manifest.store(backend, dir, true).map_err(|(_, source)| RepairError::Io {
+            what: "writing",
+            path,
+            source,
+        })?;
     }
     let mut report = MendReport { manifest: is_taken, mended: Vec::new(), refused: Vec::new(), after: before };
     let mut by_segment: BTreeMap<Lsn, Vec<Damage>> = BTreeMap::new();
@@ -186,10 +186,6 @@ pub fn mend_from_copy(backend: &dyn IoBackend, dir: &Path, copy: &Path) -> Resul
     Ok(report)
 }
 
-fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> RepairError + use<'a> {
-    move |source| RepairError::Io { what, path: path.to_path_buf(), source }
-}
-
 /// The copy's manifest for a log that has none, after a look at whose segments lie here.
 fn manifest_of_copy(backend: &dyn IoBackend, dir: &Path, source: &LogFiles<'_>) -> Result<Manifest, RepairError> {
     for name in backend.list(dir).map_err(failed("listing", dir))?.iter().filter(|name| base_of(name).is_some()) {
@@ -200,7 +196,12 @@ fn manifest_of_copy(backend: &dyn IoBackend, dir: &Path, source: &LogFiles<'_>) 
         if let Ok(header) = SegmentHeader::decode_buf(&block)
             && header.store_id != source.manifest.store_id
         {
-            return Err(wrong_copy(source, "store id", format!("{:032x}", header.store_id), format!("{:032x}", source.manifest.store_id)));
+            return Err(wrong_copy(
+                source,
+                "store id",
+                format!("{:032x}", header.store_id),
+                format!("{:032x}", source.manifest.store_id),
+            ));
         }
     }
     Ok(source.manifest.clone())
@@ -224,7 +225,8 @@ fn check_copy(manifest: &Manifest, source: &LogFiles<'_>) -> Result<(), RepairEr
     for ours in manifest.history.starts() {
         let theirs = other.history.starts().iter().find(|theirs| theirs.epoch == ours.epoch);
         if let Some(theirs) = theirs.filter(|theirs| theirs.first_lsn != ours.first_lsn) {
-            let (expected, found) = (format!("{} at LSN {}", ours.epoch, ours.first_lsn), format!("at LSN {}", theirs.first_lsn));
+            let (expected, found) =
+                (format!("{} at LSN {}", ours.epoch, ours.first_lsn), format!("at LSN {}", theirs.first_lsn));
             return Err(wrong_copy(source, "first LSN of an epoch", expected, found));
         }
     }
@@ -304,8 +306,8 @@ fn plan(
     Ok(plan)
 }
 
-/// Takes what the copy holds behind the end of this log. An end says nothing of what was lost behind it; frames of this log's own epochs that
-/// are chained to it do.
+/// Takes what the copy holds behind the end of this log. An end says nothing of what was lost behind it; frames of this log's own epochs
+/// that are chained to it do.
 fn go_on(
     log: &LogFiles<'_>,
     source: &LogFiles<'_>,
@@ -404,7 +406,9 @@ fn prove(
         if let Some(next) = damage.next_prev_crc
             && next != crc
         {
-            return Ok(Err(format!("the frame at LSN {expected} follows {next:#010x}, the copy ends with {crc:#010x}")));
+            return Ok(Err(format!(
+                "the frame at LSN {expected} follows {next:#010x}, the copy ends with {crc:#010x}"
+            )));
         }
     }
     Ok(Ok((end, crc)))
@@ -447,112 +451,6 @@ fn rewrite(
     write_beside(log.backend, &log.dir, &file_name(base), geometry.segment_bytes, fill)
 }
 
-/// Replaces a file as a whole: what `fill` puts into each piece, durable before the name is.
-fn write_beside(
-    backend: &dyn IoBackend,
-    dir: &Path,
-    name: &str,
-    len: u64,
-    mut fill: impl FnMut(u64, &mut AlignedBuf) -> io::Result<()>,
-) -> io::Result<()> {
-    let half_made = format!("{name}{HALF_MADE_SUFFIX}");
-    let new = dir.join(&half_made);
-    if backend.list(dir)?.contains(&half_made) {
-        backend.remove(&new)?;
-    }
-    let file = backend.open(&new, OpenMode::CreateNew)?;
-    file.allocate(len)?;
-    let mut offset = 0;
-    while offset < len {
-        let mut buf = AlignedBuf::zeroed(to_usize((len - offset).min(to_u64(SCAN_READ_BYTES))));
-        fill(offset, &mut buf)?;
-        file.write_at(&buf, offset, false)?;
-        offset += to_u64(buf.len());
-    }
-    file.sync()?;
-    backend.rename(&new, &dir.join(name))?;
-    backend.sync_dir(dir)
-}
-
-/// Names for what a repair replaced, the preferred one first.
-fn aside_names(name: &str) -> impl Iterator<Item = String> {
-    let plain = format!("{name}{ASIDE_SUFFIX}");
-    std::iter::once(plain.clone()).chain((2..).map(move |number: u32| format!("{plain}.{number}")))
-}
-
-fn free_name(names: &[String], name: &str) -> String {
-    aside_names(name).find(|aside| !names.contains(aside)).expect("numbers do not end")
-}
-
-/// Renames a file, durably, and returns its new name.
-fn move_aside(backend: &dyn IoBackend, dir: &Path, name: &str) -> Result<PathBuf, RepairError> {
-    let path = dir.join(name);
-    let aside = || {
-        let aside = dir.join(free_name(&backend.list(dir)?, name));
-        backend.rename(&path, &aside)?;
-        backend.sync_dir(dir)?;
-        Ok(aside)
-    };
-    aside().map_err(failed("keeping aside", &path))
-}
-
-/// A copy of what a repair is about to replace.
-struct Kept {
-    path: PathBuf,
-    /// Blocks that could not be read, and are zeros in the copy.
-    unreadable_count: usize,
-}
-
-/// Copies a file under another name, durably; a copy that is there already is not made again.
-fn keep_aside(backend: &dyn IoBackend, dir: &Path, name: &str) -> Result<Kept, RepairError> {
-    let path = dir.join(name);
-    let keep = || {
-        let names = backend.list(dir)?;
-        let file = backend.open(&path, OpenMode::Existing)?;
-        let len = file.len()?;
-        let mut unreadable = BTreeMap::new();
-        let mut read = |offset: u64, buf: &mut AlignedBuf| {
-            if file.read_at(buf, offset).is_err() {
-                read_blocks(&*file, offset, buf, &mut unreadable);
-            }
-            Ok(())
-        };
-        let newest = aside_names(name).take_while(|aside| names.contains(aside)).last();
-        if let Some(newest) = newest.map(|newest| dir.join(newest))
-            && is_same(&*backend.open(&newest, OpenMode::Existing)?, len, &mut read)?
-        {
-            return Ok(Kept { path: newest, unreadable_count: unreadable.len() });
-        }
-        let aside = free_name(&names, name);
-        write_beside(backend, dir, &aside, len, read)?;
-        Ok(Kept { path: dir.join(aside), unreadable_count: unreadable.len() })
-    };
-    keep().map_err(failed("keeping aside", &path))
-}
-
-/// Whether a file holds what `read` gives, `len` bytes of it.
-fn is_same(
-    file: &dyn IoFile,
-    len: u64,
-    read: &mut impl FnMut(u64, &mut AlignedBuf) -> io::Result<()>,
-) -> io::Result<bool> {
-    if file.len()? != len {
-        return Ok(false);
-    }
-    let mut offset = 0;
-    while offset < len {
-        let piece = to_usize((len - offset).min(to_u64(SCAN_READ_BYTES)));
-        let (mut left, mut right) = (AlignedBuf::zeroed(piece), AlignedBuf::zeroed(piece));
-        file.read_at(&mut left, offset)?;
-        read(offset, &mut right)?;
-        if left[..] != right[..] {
-            return Ok(false);
-        }
-        offset += to_u64(piece);
-    }
-    Ok(true)
-}
-
 /// Ends the log in `dir` at `lsn`, which must be the first damaged place: what lies behind, whole or not, is given up.
 ///
 /// # Errors
@@ -561,8 +459,7 @@ pub fn cut_from(backend: &dyn IoBackend, dir: &Path, lsn: Lsn) -> Result<CutRepo
     let _lock = lock(backend, dir)?;
     let log = LogFiles::open(backend, dir)?;
     let all = survey_files(&log)?;
-    let mut report =
-        CutReport { lsn, known_end: lsn, frames: 0, records: 0, lost: Vec::new(), aside: Vec::new() };
+    let mut report = CutReport { lsn, known_end: lsn, frames: 0, records: 0, lost: Vec::new(), aside: Vec::new() };
     let first = all.damage.first().map(|damage| damage.lsn);
     // A cut that was cut short, or finished before, has left an end where the damage was.
     let is_again = first.is_none() && all.contents.end == lsn;
@@ -570,7 +467,7 @@ pub fn cut_from(backend: &dyn IoBackend, dir: &Path, lsn: Lsn) -> Result<CutRepo
         return Err(RepairError::NotThere { asked: lsn, first });
     }
     let start = log.manifest.start;
-    if lsn == start && !matches!(log.segments.get(&start), Some(SegmentFile::Whole(_))) {
+    if lsn == start && !matches!(log.segments.get(&start), Some(FoundSegment::Whole(_))) {
         return Err(RepairError::NothingLeft(lsn));
     }
     let kept = survey_until(&log, lsn)?.contents;
@@ -606,7 +503,11 @@ pub fn cut_from(backend: &dyn IoBackend, dir: &Path, lsn: Lsn) -> Result<CutRepo
         let last = began.map_or(Epoch::default(), |last| last.epoch);
         history.push(EpochStart { epoch: Epoch { run: last.run + 1, ..last }, first_lsn: lsn });
         let manifest = Manifest { history, ..log.manifest.clone() };
-        manifest.store(backend, dir, true).map_err(|(path, source)| RepairError::Io { what: "writing", path, source })?;
+        manifest.store(backend, dir, true).map_err(|(path, source)| RepairError::Io {
+            what: "writing",
+            path,
+            source,
+        })?;
     }
     Ok(report)
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::audit::files::{LogFiles, SegmentFile, Trouble};
+use crate::audit::files::{FoundSegment, LogFiles, Trouble};
 use crate::audit::walk::{Broken, Step, Walk, records};
 use crate::commitlog::frame::{FRAME_HEADER_BYTES, FrameHeader, RecordEntry};
 use crate::commitlog::manifest::Manifest;
@@ -140,7 +140,7 @@ pub fn survey(backend: &dyn IoBackend, dir: &Path) -> Result<Survey, OpenError> 
 
 fn is_still_there(log: &LogFiles<'_>, damage: &Damage) -> Result<bool, OpenError> {
     Ok(match damage.part {
-        Part::Header => matches!(log.segments.get(&damage.lsn), Some(SegmentFile::Headless(..))),
+        Part::Header => matches!(log.segments.get(&damage.lsn), Some(FoundSegment::Headless(..))),
         // Its frames were whole.
         Part::Order => true,
         Part::File | Part::Frames => !frame_begins(log, damage.lsn, damage.prev_crc)?,
@@ -279,7 +279,7 @@ fn judge(log: &LogFiles<'_>, mut contents: Contents, suspects: &[Suspect], order
     let last_frame_end = contents.end;
     let mut damage: Vec<Damage> = Vec::new();
     for (base, segment) in &log.segments {
-        if let SegmentFile::Headless(_, trouble) = segment {
+        if let FoundSegment::Headless(_, trouble) = segment {
             damage.push(Damage {
                 path: log.path(*base),
                 lsn: *base,
@@ -296,7 +296,7 @@ fn judge(log: &LogFiles<'_>, mut contents: Contents, suspects: &[Suspect], order
         let broken = &suspect.broken;
         let next = suspects[index..].iter().find_map(|suspect| suspect.next);
         // Opening looks at every file's header, wherever the log ends.
-        let is_foreign = matches!(log.segments.get(&broken.lsn), Some(SegmentFile::Foreign(_)));
+        let is_foreign = matches!(log.segments.get(&broken.lsn), Some(FoundSegment::Foreign(_)));
         let is_below_end = end.is_none()
             && (broken.lsn < evidence || broken.is_form || is_foreign || (broken.is_file && next.is_some()));
         if !is_below_end {

@@ -1,7 +1,7 @@
 //! From frame to frame through a log, over damaged places.
 //!
-//! Behind a place that holds no whole frame, the next one is looked for at every multiple of 8: a frame names its own position and epoch, so
-//! nothing else passes for one.
+//! Behind a place that holds no whole frame, the next one is looked for at every multiple of 8: a frame names its own position and epoch,
+//! so nothing else passes for one.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -76,7 +76,15 @@ impl<'a> Walk<'a> {
                 Ok(_) => self.segment(at, visit)?,
                 Err(trouble) => {
                     let prev_crc = self.prev_crc.take();
-                    let broken = Broken { lsn: at, resumes: None, trouble, is_file: true, is_form: false, epoch: None, prev_crc };
+                    let broken = Broken {
+                        lsn: at,
+                        resumes: None,
+                        trouble,
+                        is_file: true,
+                        is_form: false,
+                        epoch: None,
+                        prev_crc,
+                    };
                     visit(Step::Broken(broken))
                 }
             };
@@ -156,14 +164,12 @@ impl<'a> Walk<'a> {
             Err(error) => return Ok(Err(trouble(error))),
         };
         let bytes = scan.need(need)?;
-        Ok(frame::decode_header(bytes, at).map_err(trouble).and_then(|header| {
-            match self.log.manifest.history.at(at) {
-                Some(epoch) if epoch != header.epoch => {
-                    let expected = format!("a frame of epoch {epoch}");
-                    Err((Trouble { expected, found: format!("one of epoch {}", header.epoch) }, false))
-                }
-                _ => Ok(header),
+        Ok(frame::decode_header(bytes, at).map_err(trouble).and_then(|header| match self.log.manifest.history.at(at) {
+            Some(epoch) if epoch != header.epoch => {
+                let expected = format!("a frame of epoch {epoch}");
+                Err((Trouble { expected, found: format!("one of epoch {}", header.epoch) }, false))
             }
+            _ => Ok(header),
         }))
     }
 
@@ -179,7 +185,12 @@ impl<'a> Walk<'a> {
             Ok(Err(Fault { trouble: Trouble { expected, found }, next, is_form, epoch: Some(header.epoch) }))
         };
         if next > self.log.manifest.geometry.segment_end(at) {
-            return fault("a frame within its segment".into(), format!("one of {} bytes", header.frame_len), nothing, false);
+            return fault(
+                "a frame within its segment".into(),
+                format!("one of {} bytes", header.frame_len),
+                nothing,
+                false,
+            );
         }
         if let Some(prev_crc) = self.prev_crc
             && prev_crc != header.prev_crc

@@ -124,7 +124,12 @@ impl<'a> SegmentScan<'a> {
 }
 
 /// Fills `buf` block by block; what cannot be read is zero and noted.
-pub(crate) fn read_blocks(file: &dyn IoFile, offset: u64, buf: &mut AlignedBuf, unreadable: &mut BTreeMap<u64, String>) {
+pub(crate) fn read_blocks(
+    file: &dyn IoFile,
+    offset: u64,
+    buf: &mut AlignedBuf,
+    unreadable: &mut BTreeMap<u64, String>,
+) {
     let mut block = AlignedBuf::zeroed(IO_ALIGN);
     for (at, out) in (offset..).step_by(IO_ALIGN).zip(buf.chunks_mut(IO_ALIGN)) {
         match file.read_at(&mut block, at) {

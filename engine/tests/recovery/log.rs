@@ -184,7 +184,7 @@ impl Log {
             durable_lsn: last.header.lsn,
             acked_lsn: last.header.lsn,
         };
-        let mut kind = RecordKind::Append as u8 + 1;
+        let mut kind = 1;
         let mut offset = u64::try_from(self.messages.keys().filter(|(name, _)| name == "queue-0").count()).unwrap();
         change(&mut stamp, &mut kind, &mut offset);
         let mut body = Vec::new();
@@ -264,4 +264,3 @@ pub(crate) fn image(disk: &SimDisk) -> BTreeMap<PathBuf, Vec<u8>> {
     let files = disk.files().into_iter().filter(|path| !path.ends_with("LOCK"));
     files.map(|path| (path.clone(), disk.read(&path).unwrap())).collect()
 }
-

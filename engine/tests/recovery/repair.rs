@@ -7,8 +7,8 @@ use anchorlog_engine::audit::{self, Item, MendReport, RepairError};
 use anchorlog_engine::commitlog::manifest::MANIFEST_NAME;
 use anchorlog_engine::commitlog::record::RecordKind;
 use anchorlog_engine::commitlog::segment::{SegmentHeader, file_name};
-use anchorlog_engine::io::OpenMode;
 use anchorlog_engine::io::AlignedBuf;
+use anchorlog_engine::io::OpenMode;
 use anchorlog_engine::io::sim::{SimDisk, Survival};
 use anchorlog_engine::{Lsn, OpenError, QueueOffset};
 
@@ -71,11 +71,7 @@ fn hurts() -> Vec<Hurt> {
             },
             at: |log| second(log).header.lsn,
         },
-        Hurt {
-            name: "the first frame",
-            hurt: |log| log.disk.flip_bit(&segment(0), 4096 + 10, 0),
-            at: |_| Lsn(0),
-        },
+        Hurt { name: "the first frame", hurt: |log| log.disk.flip_bit(&segment(0), 4096 + 10, 0), at: |_| Lsn(0) },
         Hurt {
             name: "a segment's end and the next one's beginning",
             hurt: |log| {
@@ -180,7 +176,10 @@ fn a_bit_anywhere_is_judged_as_opening_judges_it() {
                 Err(error) => {
                     let text = error.to_string();
                     let first = &survey.damage[0];
-                    assert!(text.contains(&first.path.display().to_string()), "segment {number} at {at}: {text}: {first:?}");
+                    assert!(
+                        text.contains(&first.path.display().to_string()),
+                        "segment {number} at {at}: {text}: {first:?}"
+                    );
                     assert!(text.contains(&first.trouble.found), "segment {number} at {at}: {text}: {first:?}");
                     refused += 1;
                 }
@@ -358,18 +357,17 @@ fn what_a_copy_replaced_is_kept_once_and_mending_again_does_nothing() {
 
 #[test]
 fn a_manifest_is_taken_from_a_copy_that_knows_the_newest_run() {
-    for hurt in [|log: &Log| log.disk.lose(&path(MANIFEST_NAME)), |log: &Log| log.disk.flip_bit(&path(MANIFEST_NAME), 50, 1)] {
+    for hurt in
+        [|log: &Log| log.disk.lose(&path(MANIFEST_NAME)), |log: &Log| log.disk.flip_bit(&path(MANIFEST_NAME), 50, 1)]
+    {
         let log = Log::new();
         copy(&log);
         hurt(&log);
         let report = mend(&log.disk.kill()).unwrap();
         assert!(report.manifest && report.after.is_clean(), "{report:?}");
-        sweep(
-            &log.disk,
-            "a manifest",
-            &|disk| mend(disk).map(drop).map_err(|error| error.to_string()),
-            &|disk| opens_with(disk, "a manifest", &log.messages),
-        );
+        sweep(&log.disk, "a manifest", &|disk| mend(disk).map(drop).map_err(|error| error.to_string()), &|disk| {
+            opens_with(disk, "a manifest", &log.messages)
+        });
     }
     // Another run after the copy was made: its number would be given out again.
     let log = Log::new();
