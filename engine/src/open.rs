@@ -1,7 +1,11 @@
 //! The steps of opening, in the order that keeps them safe.
 //!
-//! 1. The directory is locked. 2. The manifest says what must be there. 3. The log is read and its end found; nothing is written so far.
-//! 4. The new run's epoch becomes durable in the manifest. 5. Only then does anything get appended: first the history that names it.
+//! 1. The directory is locked.
+//! 2. The manifest says what must be there.
+//! 3. The log is read and its end found; nothing of the log is written or removed so far, so a refusal changes nothing of it. The derived
+//!    store may change at any time: it is only what the log says.
+//! 4. The new run's epoch becomes durable in the manifest.
+//! 5. Only then does anything get appended: first the history that names it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::{self, Frozen, rows};
-use crate::commitlog::manifest::{MANIFEST_NAME, Manifest};
+use crate::commitlog::manifest::{MANIFEST_NAME, Manifest, ManifestError};
 use crate::commitlog::segment::{Geometry, SegmentHeader, base_of, file_name};
 use crate::commitlog::segments::{HALF_MADE_SUFFIX, Segments};
 use crate::consume_queue::Queues;
@@ -19,6 +23,7 @@ use crate::fault::Fault;
 use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
 use crate::limits;
 use crate::options::EngineOptions;
+use crate::recovery::cases::property;
 use crate::recovery::{Found, Recovery};
 use crate::store::{self, Store, StoreTable};
 use crate::table::Visible;
@@ -51,7 +56,7 @@ pub(crate) struct Derived {
     pub(crate) changed: Vec<u32>,
 }
 
-fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
+pub(crate) fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
     move |source| OpenError::Io { what, path: path.to_path_buf(), source }
 }
 
@@ -64,14 +69,9 @@ pub(crate) fn open(
 ) -> Result<Opened, OpenError> {
     let io: &dyn IoBackend = &**backend;
     io.create_dir_all(dir).map_err(io_error("creating", dir))?;
-    let lock_path = dir.join(LOCK_NAME);
-    let lock = io.lock(&lock_path).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_path_buf(), holder: source.to_string() },
-        _ => OpenError::Io { what: "locking", path: lock_path.clone(), source },
-    })?;
+    let lock = lock(io, dir)?;
     let names = io.list(dir).map_err(io_error("listing", dir))?;
     let mut manifest = load_manifest(io, dir, &names, options, store_id)?;
-    remove_half_made(io, dir, &names)?;
     let mut files = open_segments(io, dir, &names, &manifest)?;
     let store = |manifest: &Manifest| {
         let stored = manifest.store(io, dir, sync_names(options));
@@ -79,6 +79,7 @@ pub(crate) fn open(
     };
 
     let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files)?;
+    remove_leftovers(io, dir, &names, manifest.start)?;
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
     write_again(dir, &files, manifest.geometry, found.durable_lsn.min(found.end), found.end)?;
@@ -130,7 +131,7 @@ fn read_log(
         while base < derived.applied {
             if !files.contains_key(&base) {
                 let why = format!("the last checkpoint says that the log was durable to {}", derived.applied);
-                return Err(OpenError::Missing { path: dir.join(file_name(base)), why });
+                return Err(OpenError::Missing { path: dir.join(file_name(base)), lsn: Some(base), why });
             }
             base = manifest.geometry.segment_end(base);
         }
@@ -151,8 +152,10 @@ fn read_log(
                 derived.changed.extend(&found.changed);
                 return Ok((derived, found));
             }
-            // Entries that do not follow on the checkpoint's: it is the checkpoint that is wrong, or the log says the same without it.
-            Err(OpenError::Contradiction { what: "queue entry", found, .. }) if uses_store => {
+            // Frames or entries that do not follow on the checkpoint's: it is the checkpoint that is wrong, or the log says the same without it.
+            Err(OpenError::Contradiction { what: property::QUEUE_ENTRY | property::CHECKPOINT, found, .. })
+                if uses_store =>
+            {
                 tracing::warn!(found, "the last checkpoint contradicts the log; the whole log is read");
                 use_store = false;
             }
@@ -177,10 +180,7 @@ fn restore(
     let reader = Arc::new(store.begin_read().map_err(|error| words(&error))?);
     let applied = reader.get(StoreTable::Meta, rows::APPLIED_KEY).map_err(|error| words(&error))?;
     let Some(applied) = applied else { return Ok(empty(store)) };
-    let applied = rows::decode_applied(&applied).map_err(|error| words(&error))?;
-    if applied < manifest.start {
-        return Err(format!("it ends at LSN {applied}, and the log begins at {}", manifest.start));
-    }
+    let applied = checkpoint::applied(&applied, manifest)?;
     let queues = Queues::new();
     queues.set_store(Arc::clone(&reader));
     let mut bad = None;
@@ -239,11 +239,12 @@ impl Derived {
             source: io::Error::other(error.to_string()),
         };
         if self.store.is_none() {
-            let opened = checkpoint::open_store(backend, dir, manifest.store_id, options.checkpoint_cache_bytes);
-            self.store = Some(opened.map_err(|error| failed(&error))?.0);
+            let made = checkpoint::new_store(backend, dir, manifest.store_id, options.checkpoint_cache_bytes);
+            self.store = Some(made.map_err(|error| failed(&error))?);
         }
         let store = self.store.as_ref().expect("just opened");
-        let reader = checkpoint::write(store, frozen, &self.queues, manifest.start).map_err(|error| failed(&error))?;
+        let written = checkpoint::write(store, frozen, &self.queues, manifest.start, &manifest.history);
+        let reader = written.map_err(|error| failed(&error))?;
         checkpoint::publish(frozen, reader, &self.queues, &self.table, Lsn::MAX);
         self.applied = frozen.lsn;
         Ok(())
@@ -257,26 +258,54 @@ fn load_manifest(
     options: &EngineOptions,
     store_id: u128,
 ) -> Result<Manifest, OpenError> {
-    let path = dir.join(MANIFEST_NAME);
-    let Some(bytes) = Manifest::load(backend, dir).map_err(io_error("reading", &path))? else {
-        // Segments without a manifest are somebody's log: never a silent fresh start.
-        if let Some(segment) = names.iter().find(|name| base_of(name).is_some()) {
-            return Err(OpenError::Missing { path, why: format!("{segment} lies beside it") });
-        }
-        let geometry = Geometry { segment_bytes: options.segment_bytes, tail: options.tail };
-        let manifest = Manifest { store_id, geometry, start: Lsn::ZERO, history: EpochHistory::default() };
+    if let Some(manifest) = read_manifest(backend, dir)? {
         return Ok(manifest);
-    };
-    Manifest::decode(&bytes).map_err(|found| OpenError::Contradiction {
-        path,
-        what: "manifest",
-        expected: "a whole manifest".into(),
+    }
+    // Segments without a manifest are somebody's log: never a silent fresh start.
+    if let Some(segment) = names.iter().find(|name| base_of(name).is_some()) {
+        let why = format!("{segment} lies beside it");
+        return Err(OpenError::Missing { path: dir.join(MANIFEST_NAME), lsn: None, why });
+    }
+    let geometry = Geometry { segment_bytes: options.segment_bytes, tail: options.tail };
+    Ok(Manifest { store_id, geometry, start: Lsn::ZERO, history: EpochHistory::default() })
+}
+
+/// The manifest in `dir`; `None` when there is none.
+pub(crate) fn read_manifest(backend: &dyn IoBackend, dir: &Path) -> Result<Option<Manifest>, OpenError> {
+    let path = dir.join(MANIFEST_NAME);
+    let contradiction = |what: &'static str, expected: String, found: String| OpenError::Contradiction {
+        path: path.clone(),
+        what,
+        expected,
         found,
+    };
+    let loaded = Manifest::load(backend, dir).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => contradiction(property::MANIFEST, "a whole manifest".into(), source.to_string()),
+        _ => OpenError::Io { what: "reading", path: path.clone(), source },
+    })?;
+    let Some(bytes) = loaded else { return Ok(None) };
+    Manifest::decode(&bytes).map(Some).map_err(|error| match error {
+        ManifestError::Version { known, found } => {
+            contradiction(property::MANIFEST_VERSION, format!("at most {known}"), found.to_string())
+        }
+        ManifestError::Damaged(found) => contradiction(property::MANIFEST, "a whole manifest".into(), found),
     })
 }
 
-fn remove_half_made(backend: &dyn IoBackend, dir: &Path, names: &[String]) -> Result<(), OpenError> {
-    for name in names.iter().filter(|name| name.ends_with(HALF_MADE_SUFFIX)) {
+/// Takes the directory for this process alone.
+pub(crate) fn lock(backend: &dyn IoBackend, dir: &Path) -> Result<Box<dyn DirLock>, OpenError> {
+    let path = dir.join(LOCK_NAME);
+    backend.lock(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_path_buf(), holder: source.to_string() },
+        _ => OpenError::Io { what: "locking", path, source },
+    })
+}
+
+/// Removes what nothing refers to: half-made files, and segments that were released before the power failed and would have been recycled
+/// next.
+fn remove_leftovers(backend: &dyn IoBackend, dir: &Path, names: &[String], start: Lsn) -> Result<(), OpenError> {
+    let is_released = |name: &str| base_of(name).is_some_and(|base| base < start);
+    for name in names.iter().filter(|name| name.ends_with(HALF_MADE_SUFFIX) || is_released(name)) {
         let path = dir.join(name);
         backend.remove(&path).map_err(io_error("removing", &path))?;
     }
@@ -291,52 +320,58 @@ fn open_segments(
 ) -> Result<BTreeMap<Lsn, Arc<dyn IoFile>>, OpenError> {
     let mut files = BTreeMap::new();
     for (name, base) in names.iter().filter_map(|name| base_of(name).map(|base| (name, base))) {
-        let path = dir.join(name);
-        if base < manifest.start {
-            // Released before the power failed; it would have been recycled next.
-            backend.remove(&path).map_err(io_error("removing", &path))?;
-            continue;
+        if base >= manifest.start {
+            files.insert(base, open_segment(backend, &dir.join(name), base, manifest)?);
         }
-        let contradiction = |what: &'static str, expected: String, found: String| OpenError::Contradiction {
-            path: path.clone(),
-            what,
-            expected,
-            found,
-        };
-        let file = backend.open(&path, OpenMode::Existing).map_err(io_error("opening", &path))?;
-        let len = file.len().map_err(io_error("reading", &path))?;
-        if len != manifest.geometry.segment_bytes {
-            return Err(contradiction(
-                "length",
-                format!("{} bytes", manifest.geometry.segment_bytes),
-                format!("{len}"),
-            ));
-        }
-        let mut block = AlignedBuf::zeroed(IO_ALIGN);
-        file.read_at(&mut block, 0).map_err(io_error("reading", &path))?;
-        let header = SegmentHeader::decode_buf(&block)
-            .map_err(|error| contradiction("segment header", "a whole header".into(), error.to_string()))?;
-        if header.store_id != manifest.store_id {
-            let hex = |id: u128| format!("{id:032x}");
-            return Err(contradiction("store id", hex(manifest.store_id), hex(header.store_id)));
-        }
-        if header.geometry != manifest.geometry {
-            let (expected, found) = (format!("{:?}", manifest.geometry), format!("{:?}", header.geometry));
-            return Err(contradiction("geometry", expected, found));
-        }
-        if header.base != base || manifest.geometry.base(base) != base {
-            return Err(contradiction("base LSN", file_name(base), file_name(header.base)));
-        }
-        files.insert(base, file);
     }
-    if !files.contains_key(&manifest.start) && manifest.history.last().is_some() {
-        let path = dir.join(file_name(manifest.start));
+    if manifest.history.last().is_some() && files.is_empty() {
+        return Err(OpenError::NoSegments { dir: dir.to_path_buf(), start: manifest.start });
+    }
+    if manifest.history.last().is_some() && !files.contains_key(&manifest.start) {
         return Err(OpenError::Missing {
-            path,
+            path: dir.join(file_name(manifest.start)),
+            lsn: Some(manifest.start),
             why: format!("the manifest says that the log begins at {}", manifest.start),
         });
     }
     Ok(files)
+}
+
+/// Opens the segment that must begin at `base`, and checks that it is that one.
+pub(crate) fn open_segment(
+    backend: &dyn IoBackend,
+    path: &Path,
+    base: Lsn,
+    manifest: &Manifest,
+) -> Result<Arc<dyn IoFile>, OpenError> {
+    let contradiction = |what: &'static str, expected: String, found: String| OpenError::Contradiction {
+        path: path.to_path_buf(),
+        what,
+        expected,
+        found,
+    };
+    let file = backend.open(path, OpenMode::Existing).map_err(io_error("opening", path))?;
+    let len = file.len().map_err(io_error("reading", path))?;
+    if len != manifest.geometry.segment_bytes {
+        let expected = format!("{} bytes", manifest.geometry.segment_bytes);
+        return Err(contradiction(property::LENGTH, expected, format!("{len}")));
+    }
+    let mut block = AlignedBuf::zeroed(IO_ALIGN);
+    file.read_at(&mut block, 0).map_err(io_error("reading", path))?;
+    let header = SegmentHeader::decode_buf(&block)
+        .map_err(|error| contradiction(property::SEGMENT_HEADER, "a whole header".into(), error.to_string()))?;
+    if header.store_id != manifest.store_id {
+        let hex = |id: u128| format!("{id:032x}");
+        return Err(contradiction(property::STORE_ID, hex(manifest.store_id), hex(header.store_id)));
+    }
+    if header.geometry != manifest.geometry {
+        let (expected, found) = (format!("{:?}", manifest.geometry), format!("{:?}", header.geometry));
+        return Err(contradiction(property::GEOMETRY, expected, found));
+    }
+    if header.base != base || manifest.geometry.base(base) != base {
+        return Err(contradiction(property::BASE, file_name(base), file_name(header.base)));
+    }
+    Ok(file)
 }
 
 /// Files behind a gap hold nothing (recovery looked): they were prepared, and would be in the way.

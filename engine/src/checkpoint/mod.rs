@@ -6,13 +6,15 @@
 //! 3. It is never on the way of an append: what is being written was put aside in one short step.
 //! 4. The log's start never passes the last checkpoint: what the log says from there on makes the checkpoint whole.
 //! 5. Whatever is wrong with it costs time, never data: it is a function of the retained log.
+//! 6. It names the epoch at its LSN: one of another history than the manifest's is not believed. One of this history that goes beyond the
+//!    end of the log proves that durable bytes are gone.
 //!
 //! A state machine: whoever drives it calls [`Checkpointer::step`], which may block as long as the store writes.
 
 pub(crate) mod rows;
 
 use std::ops::Bound;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -20,15 +22,17 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::commit::ring::LogBuffer;
 use crate::commit::watermark::{Marks, Watermark};
+use crate::commitlog::manifest::Manifest;
 use crate::consume_queue::{QueueMark, Queues};
 use crate::dispatch::Dispatcher;
+use crate::epoch::EpochHistory;
 use crate::error::ReadError;
 use crate::io::IoBackend;
 use crate::limits;
-use crate::store::{Origin, Pace, Store, StoreError, StoreIdentity, StoreReader, StoreTable, StoreWriter};
+use crate::store::{self, Origin, Pace, Store, StoreError, StoreIdentity, StoreReader, StoreTable, StoreWriter};
 use crate::table::{Layer, Visible};
-use crate::units::{Lsn, to_u64};
-use rows::Referrer;
+use crate::units::{Epoch, Lsn, to_u64};
+use rows::{Applied, Referrer};
 
 /// What is put aside for one checkpoint.
 pub(crate) struct Frozen {
@@ -79,6 +83,8 @@ pub(crate) struct Parts {
     pub(crate) backend: Arc<dyn IoBackend>,
     pub(crate) dir: PathBuf,
     pub(crate) store_id: u128,
+    /// As this run began it.
+    pub(crate) history: EpochHistory,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) marks: Arc<Marks>,
     pub(crate) buffer: Arc<LogBuffer>,
@@ -188,12 +194,11 @@ impl Checkpointer {
     fn write(&mut self) -> Result<(), CheckpointError> {
         let Parts { backend, dir, store_id, cache_bytes, queues, table, shared, .. } = &self.parts;
         if self.store.is_none() {
-            let (store, _) = open_store(backend, dir, *store_id, *cache_bytes)?;
-            self.store = Some(store);
+            self.store = Some(new_store(backend, dir, *store_id, *cache_bytes)?);
         }
         let store = self.store.as_ref().expect("just made");
         let frozen = self.frozen.as_ref().expect("there is one to write");
-        let reader = write(store, frozen, queues, self.parts.marks.start())?;
+        let reader = write(store, frozen, queues, self.parts.marks.start(), &self.parts.history)?;
         publish(frozen, reader, queues, table, self.parts.buffer.floor());
         shared.applied.store(frozen.lsn.0, Ordering::SeqCst);
         shared.count.fetch_add(1, Ordering::Relaxed);
@@ -225,14 +230,54 @@ impl Checkpointer {
 /// The store of a directory, made when there is none.
 pub(crate) fn open_store(
     backend: &Arc<dyn IoBackend>,
-    dir: &std::path::Path,
+    dir: &Path,
     store_id: u128,
     cache_bytes: usize,
 ) -> Result<(Store, Origin), StoreError> {
-    let identity = StoreIdentity { store_id, format_version: rows::ROWS_VERSION };
     // A checkpoint's writes are few beside the log's; the device's queue paces them.
     let pace: Pace = Arc::new(|_| {});
-    Store::open(backend, dir, identity, cache_bytes, pace)
+    Store::open(backend, dir, identity(store_id), cache_bytes, pace)
+}
+
+/// An empty store, whatever lies in its place: for what was read from the log alone. Nothing of one that was not believed may be left.
+pub(crate) fn new_store(
+    backend: &Arc<dyn IoBackend>,
+    dir: &Path,
+    store_id: u128,
+    cache_bytes: usize,
+) -> Result<Store, StoreError> {
+    store::remove(&**backend, dir)?;
+    Ok(open_store(backend, dir, store_id, cache_bytes)?.0)
+}
+
+fn identity(store_id: u128) -> StoreIdentity {
+    StoreIdentity { store_id, format_version: rows::ROWS_VERSION }
+}
+
+/// How far a checkpoint goes, from its row; or why it is none of the log that this manifest describes.
+pub(crate) fn applied(row: &[u8], manifest: &Manifest) -> Result<Lsn, String> {
+    let Applied { lsn, epoch } = rows::decode_applied(row).map_err(|row| row.to_string())?;
+    if lsn < manifest.start {
+        return Err(format!("it ends at LSN {lsn}, and the log begins at {}", manifest.start));
+    }
+    let fits = match epoch_before(&manifest.history, lsn) {
+        Some(known) => known == epoch,
+        // Older than all that the manifest still names.
+        None => manifest.history.starts().first().is_none_or(|first| epoch < first.epoch),
+    };
+    if fits { Ok(lsn) } else { Err(format!("it ends at LSN {lsn} of epoch {epoch}: that is another history")) }
+}
+
+/// The epoch of the byte before `lsn`.
+fn epoch_before(history: &EpochHistory, lsn: Lsn) -> Option<Epoch> {
+    history.at(Lsn(lsn.0.checked_sub(1)?))
+}
+
+/// How far the last checkpoint in `dir` says that the log was durable; `None` where there is none, or none that is believed. It only
+/// reads, beside the process that has the directory.
+pub(crate) fn peek(backend: &dyn IoBackend, dir: &Path, manifest: &Manifest) -> Option<Lsn> {
+    let row = store::peek(backend, dir, identity(manifest.store_id), StoreTable::Meta, rows::APPLIED_KEY)?;
+    applied(&row, manifest).ok()
 }
 
 /// Writes what was put aside, in one transaction; returns a view of the outcome.
@@ -241,12 +286,14 @@ pub(crate) fn write(
     frozen: &Frozen,
     queues: &Queues,
     start: Lsn,
+    history: &EpochHistory,
 ) -> Result<Arc<StoreReader>, CheckpointError> {
     let writer = store.begin_write()?;
     write_queues(&writer, frozen, queues)?;
     write_table(&writer, frozen, start)?;
     let mut meta = writer.table(StoreTable::Meta)?;
-    meta.put(rows::APPLIED_KEY, &rows::encode_applied(frozen.lsn))?;
+    let epoch = epoch_before(history, frozen.lsn).unwrap_or_default();
+    meta.put(rows::APPLIED_KEY, &rows::encode_applied(Applied { lsn: frozen.lsn, epoch }))?;
     drop(meta);
     writer.commit()?;
     Ok(Arc::new(store.begin_read()?))
