@@ -304,6 +304,7 @@ impl Engine {
             backend: Arc::clone(&backend),
             dir: dir.to_path_buf(),
             store_id: manifest.store_id,
+            history: manifest.history.clone(),
             clock: Arc::clone(&clock),
             marks: Arc::clone(&marks),
             buffer: Arc::clone(&buffer),

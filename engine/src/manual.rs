@@ -64,7 +64,9 @@
 //! up, for media that can lose a whole block when a rewrite of it is torn. It is fixed when the log is created.
 //!
 //! After a crash, opening cuts a torn tail and says how many bytes that were ([`EngineInfo::recovery_cut_bytes`]). Damage *below* what is
-//! known to have been durable is never cut: opening refuses with [`OpenError::Damaged`], with file, LSN, expected and found.
+//! known to have been durable is never cut: opening refuses with [`OpenError::Damaged`], with file, LSN, expected and found; or
+//! with [`OpenError::Lost`], where only the last checkpoint knows. [`OpenError::case`] names the row of `engine/docs/recovery.md`, and
+//! `anchorlog log` or the [`audit`](crate::audit) finds and mends it.
 //!
 //! # Reading
 //! [`Engine::fetch`] reads a queue by offset, [`Engine::read`] one message by its LSN, [`Engine::get`] one table entry, and

@@ -13,7 +13,7 @@ use crate::error::ReadError;
 use crate::io::IoBackend;
 use crate::io::sim::{IoClass, SimDisk, Survival, Times};
 use crate::store::{Direction, Store, StoreError, StoreTable};
-use crate::units::{Lsn, to_u64, to_usize};
+use crate::units::{Epoch, Lsn, to_u64, to_usize};
 
 const DIR: &str = "/log";
 const STORE_ID: u128 = 99;
@@ -120,7 +120,7 @@ impl World {
         let (store, _) = open_store(backend, Path::new(DIR), STORE_ID, 0).unwrap();
         let reader = Arc::new(store.begin_read().unwrap());
         let applied = reader.get(StoreTable::Meta, saved::APPLIED_KEY).unwrap();
-        let applied = applied.map_or(Lsn::ZERO, |value| saved::decode_applied(&value).unwrap());
+        let applied = applied.map_or(Lsn::ZERO, |value| saved::decode_applied(&value).unwrap().lsn);
         self.index.restore(reader, applied).unwrap();
         self.store = Some(store);
         for (lsn, (store_time_ms, keys)) in self.log.messages.range(applied..) {
@@ -163,7 +163,10 @@ impl World {
         let store = self.store.as_ref().unwrap();
         let writer = store.begin_write()?;
         let runs = self.index.write(&writer, self.frozen_to, self.log.start)?;
-        writer.table(StoreTable::Meta)?.put(saved::APPLIED_KEY, &saved::encode_applied(self.frozen_to))?;
+        writer.table(StoreTable::Meta)?.put(
+            saved::APPLIED_KEY,
+            &saved::encode_applied(saved::Applied { lsn: self.frozen_to, epoch: Epoch::default() }),
+        )?;
         writer.commit()?;
         self.index.merged(Arc::new(store.begin_read()?), runs);
         Ok(())

@@ -204,7 +204,9 @@ fn a_link_that_a_shorter_release_keeps_keeps_what_it_leads_to() {
     let fill = |to: u64| {
         while engine.watermarks().assigned.0 < to {
             put(&engine, &queue, 4000);
-            (0..3).for_each(|_| drop(engine.step()));
+            for _ in 0..3 {
+                engine.step();
+            }
         }
     };
     fill(segment + 5000);
@@ -245,7 +247,9 @@ fn a_queue_that_is_dropped_while_a_checkpoint_waits_does_not_stop_it_and_may_com
         clock.advance(Duration::from_millis(15));
         // Put aside; it waits for the log to be durable that far.
         engine.step();
-        (0..later).for_each(|_| drop(engine.step()));
+        for _ in 0..later {
+            engine.step();
+        }
         let waits = engine.stats().checkpoints == 0;
         let mut batch = WriteBatch::new();
         batch.drop_queue(&queue).expect("it is small");
