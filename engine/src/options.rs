@@ -203,7 +203,7 @@ impl EngineOptions {
 
     /// Releases the oldest segments, below every pin, while the file system has fewer free bytes than this.
     ///
-    /// Default: none, free space is not looked at.
+    /// Default: none, free space is not looked at. Minimum: 1.
     #[must_use]
     pub fn with_free_bytes_min(mut self, bytes: Option<u64>) -> Self {
         self.free_bytes_min = bytes;
