@@ -180,7 +180,8 @@ fn read_log(
                 }
                 return Ok((derived, found));
             }
-            // Frames or entries that do not follow on the checkpoint's: it is the checkpoint that is wrong, or the log says the same without it.
+            // Frames or entries that do not follow on the checkpoint's: it is the checkpoint that is wrong, or the log says the
+            // same without it.
             Err(OpenError::Contradiction { what: property::QUEUE_ENTRY | property::CHECKPOINT, found, .. })
                 if uses_store =>
             {

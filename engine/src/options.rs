@@ -228,7 +228,8 @@ impl EngineOptions {
         self
     }
 
-    /// Longest time between two checkpoints while the log grows: what opening has to read is what was appended since the last one. With `None`
+    /// Longest time between two checkpoints while the log grows: what opening has to read is what was appended since the last
+    /// one. With `None`
     /// there are none, opening reads the whole retained log, and all of queues and table stays in memory.
     ///
     /// Default: 5 s. Minimum: 10 ms.
