@@ -1418,7 +1418,8 @@ impl Inner {
             Payload::Own => None,
             Payload::Origin(lsn, bytes) => Some((lsn, bytes)),
         };
-        let message = Message::new(fetch.queue, offset, entry, bytes, origin);
+        let Queue { name, opening, .. } = fetch.queue;
+        let message = Message::new(Arc::clone(name), *opening, offset, entry, bytes, origin);
         message.map(Some).map_err(|error| self.reader.damage(entry.lsn, error.to_string()))
     }
 
@@ -1426,7 +1427,7 @@ impl Inner {
     fn message_at(
         &self,
         lsn: Lsn,
-        is_wanted: impl FnOnce(&Record<'_>, &Queue, u64) -> bool,
+        is_wanted: impl FnOnce(&Record<'_>, Option<&Queue>, u64) -> bool,
     ) -> Result<Option<Message>, ReadError> {
         let (header, entry) = self.reader.locate(lsn)?;
         let bytes = self.reader.record(lsn, entry.len, true)?.ok_or(ReadError::NotFound(lsn))?;
@@ -1434,16 +1435,18 @@ impl Inner {
         if !matches!(record.kind, RecordKind::Append | RecordKind::Link) {
             return Ok(None);
         }
-        let queue = self.queues.find_incarnation(record.name, record.incarnation).ok_or(ReadError::NotFound(lsn))?;
-        if !is_wanted(&record, &queue, header.store_time_ms) {
+        // Of a queue that was dropped long ago nothing may be left but this message.
+        let queue = self.queues.find_incarnation(record.name, record.incarnation);
+        if !is_wanted(&record, queue.as_ref(), header.store_time_ms) {
             return Ok(None);
         }
+        let name = queue.map_or_else(|| Arc::from(record.name), |queue| queue.name);
         let found = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
         let origin = match self.payload(record.origin(lsn), true)? {
             Payload::Origin(lsn, bytes) => Some((lsn, bytes)),
             Payload::Own | Payload::OnDisk => None,
         };
-        let message = Message::new(&queue, entry.queue_offset, &found, bytes, origin);
+        let message = Message::new(name, self.queues.opening(), entry.queue_offset, &found, bytes, origin);
         message.map(Some).map_err(|error| self.reader.damage(lsn, error.to_string()))
     }
 
@@ -1466,7 +1469,7 @@ impl Records for Inner {
         let message = self.message_at(lsn, |record, queue, store_time_ms| {
             (query.from_ms..=query.to_ms).contains(&store_time_ms)
                 && record::keys(record.keys).any(|key| key == query.key)
-                && !self.queues.state(queue.id()).current_mark().dropped
+                && queue.is_some_and(|queue| !self.queues.state(queue.id()).current_mark().dropped)
         })?;
         Ok(message.map(|message| {
             let bytes = message.size();

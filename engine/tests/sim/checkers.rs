@@ -42,9 +42,9 @@ pub(crate) fn look(world: &mut World) -> Outcome {
             Some(end) => demand!(marks.acked == end, "acknowledged to {} after the fence at {end}", marks.acked),
         }
     }
+    world.model.acknowledge(marks.acked);
     retained(world, marks.start, marks.assigned)?;
     world.marks = Some(marks);
-    world.model.acknowledge(marks.acked);
     world.model.promised = world.model.promised.max(marks.durable);
     tickets(world, marks.acked, fenced.is_some())?;
     watches(world, marks.dispatched == marks.acked)
@@ -73,10 +73,9 @@ fn watches(world: &mut World, caught_up: bool) -> Outcome {
     Ok(())
 }
 
-/// The log's start moves only as far as somebody asked, and below every pin and reference.
+/// The log's start moves only as far as somebody asked, and below every pin.
 fn retained(world: &mut World, start: Lsn, assigned: Lsn) -> Outcome {
-    let by_size = world.plan.retain_bytes.map_or(Lsn::ZERO, |bytes| Lsn(assigned.0.saturating_sub(bytes)));
-    let asked = world.released.max(by_size);
+    let asked = world.released.max(asked_by_rules(world, assigned));
     world.asked = world.asked.max(asked);
     if start == world.start {
         return Ok(());
@@ -88,15 +87,41 @@ fn retained(world: &mut World, start: Lsn, assigned: Lsn) -> Outcome {
     for (name, pin) in &world.pins {
         demand!(start <= *pin, "released to {start} over the pin {name} at {pin}");
     }
-    for (key, entry) in &world.model.visible.table {
-        let held = entry.target.is_none_or(|target| target >= start);
-        demand!(held, "released to {start} over what {} refers to: {entry:?}", String::from_utf8_lossy(key));
-    }
-    for message in world.model.visible.by_lsn.range(start..).map(|(_, message)| message) {
-        demand!(message.origin >= start, "released to {start} over what the link at {} leads to", message.lsn);
-    }
     world.tally.released += 1;
     world.start = start;
+    survivors(world)
+}
+
+/// How far size, age and free space let the log go.
+pub(crate) fn asked_by_rules(world: &World, assigned: Lsn) -> Lsn {
+    let by_size = world.plan.retain_bytes.map_or(0, |bytes| assigned.0.saturating_sub(bytes));
+    let by_age = world.plan.retain_age.map_or(0, |age| {
+        let before = u128::from(world.wall_max).saturating_sub(age.as_millis());
+        // A segment goes with its last message, and what fills its rest.
+        let end = world.model.end_before(u64::try_from(before).unwrap_or(u64::MAX));
+        world.geometry().segment_end(end).0
+    });
+    let by_space = if world.plan.free_bytes_min.is_some() && world.had_no_room { assigned.0 } else { 0 };
+    Lsn(by_size.max(by_age).max(by_space))
+}
+
+/// What is referred to can be read, wherever the log begins.
+fn survivors(world: &mut World) -> Outcome {
+    for lsn in world.model.visible.referred(world.start).into_iter().filter(|lsn| *lsn < world.start) {
+        let expected = world.model.visible.by_lsn.get(&lsn).ok_or_else(|| format!("nothing was ever at {lsn}"))?;
+        match world.engine().read(lsn) {
+            Ok(message) => same_message(&message, expected)?,
+            Err(error) => {
+                let referrers = world.model.visible.referrers(lsn, world.start);
+                demand!(
+                    is_planned(world, &error),
+                    "{error}, and the log begins at {}; needed by {referrers}",
+                    world.start
+                )
+            }
+        }
+        world.tally.survivors += 1;
+    }
     Ok(())
 }
 
@@ -179,7 +204,14 @@ pub(crate) fn queue_from(world: &mut World, queue: usize, handle: &Queue, from: 
         if found.status == FetchStatus::AtEnd {
             return Ok(());
         }
-        demand!(found.status == FetchStatus::Found, "{} at {next}: {:?}", World::queue_name(queue), found.status);
+        demand!(
+            found.status == FetchStatus::Found,
+            "{} at {next}: {:?}, {:?}, consumed {:?}",
+            World::queue_name(queue),
+            found.status,
+            found.range,
+            world.consumed.get(&(queue, handle.incarnation()))
+        );
         let messages = &world.model.visible.queues[queue].messages;
         for message in &found.messages {
             let expected = usize::try_from(message.queue_offset.0).ok().and_then(|offset| messages.get(offset));
@@ -197,19 +229,23 @@ pub(crate) fn queue_from(world: &mut World, queue: usize, handle: &Queue, from: 
     }
 }
 
-/// The range of a queue that is in sight.
-pub(crate) fn same_range(world: &World, queue: usize, handle: &Queue) -> Outcome<(u64, u64)> {
+/// The range of a queue that is in sight. It may begin before the log does: with what its consumer has not had.
+pub(crate) fn same_range(world: &mut World, queue: usize, handle: &Queue) -> Outcome<(u64, u64)> {
     let range = world.engine().range(handle);
     let start = world.engine().watermarks().start;
-    let expected = world.model.visible.range(queue, start);
+    let (dense, max) = world.model.visible.range(queue, start);
+    let place = (queue, handle.incarnation());
+    let needed = world.consumed.get(&place).map_or(dense, |consumed| dense.min(*consumed));
+    let least = if world.plan.consumes { world.mins.get(&place).copied().unwrap_or(0) } else { dense };
     demand!(
-        (range.min.0, range.max.0) == expected,
-        "{} is readable from {} to {}, should be {expected:?}",
+        (least..=needed).contains(&range.min.0) && range.max.0 == max,
+        "{} is readable from {} to {}, should be from {least} to {needed}, to {max}",
         World::queue_name(queue),
         range.min,
         range.max
     );
-    Ok(expected)
+    world.mins.insert(place, range.min.0);
+    Ok((range.min.0, max))
 }
 
 /// All queues and the table, message by message and entry by entry.
@@ -233,6 +269,7 @@ pub(crate) fn everything(world: &mut World) -> Outcome {
             demand!(range.max.0 == 0, "{} shows what comes after its drop", World::queue_name(queue));
         }
     }
+    survivors(world)?;
     whole_table(world)
 }
 
