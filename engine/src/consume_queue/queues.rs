@@ -328,25 +328,51 @@ impl Queues {
         }
     }
 
-    /// Forgets entries of messages below `start` that are not `kept` in their queues; the queues that lost some are told to `changed`.
+    /// Lets queues begin behind the last message below `start` that is not `kept` in its queue; those that lost some are told to `changed`.
     pub(crate) fn release(
         &self,
         start: Lsn,
         kept: impl Fn(Lsn) -> bool,
         mut changed: impl FnMut(u32),
     ) -> Result<(), ReadError> {
-        let is_gone = |lsn: Lsn| lsn < start && !kept(lsn);
         for queue in self.all() {
             let state = self.state_of(&queue);
             let min = state.range().min;
-            if self.get(&queue, min)?.is_some_and(|first| is_gone(first.lsn)) {
-                // Whoever needs a message needs those behind it: what is gone lies before what is kept.
-                state.set_min(self.partition(&queue, |entry| is_gone(entry.lsn))?);
+            if self.get(&queue, min)?.is_none_or(|first| first.lsn >= start) {
+                continue;
+            }
+            let first = self.first_kept(&queue, min, start, &kept)?;
+            if first > min {
+                state.set_min(first);
                 if state.note_change() {
                     changed(queue.id);
                 }
             }
         }
         Ok(())
+    }
+
+    /// The lowest offset from which on nothing of a queue is missing. Segments lose their survivors one by one, in any order: what is kept
+    /// before a gap is reached by its LSN only.
+    fn first_kept(
+        &self,
+        queue: &Queue,
+        min: QueueOffset,
+        start: Lsn,
+        kept: impl Fn(Lsn) -> bool,
+    ) -> Result<QueueOffset, ReadError> {
+        let mut first = self.partition(queue, |entry| entry.lsn < start)?;
+        let mut entries = Vec::new();
+        while first > min {
+            let from = QueueOffset(first.0.saturating_sub(256)).max(min);
+            entries.clear();
+            self.copy(queue, from, to_usize(first.0 - from.0), &mut entries)?;
+            let some = entries.iter().rev().take_while(|entry| kept(entry.lsn)).count();
+            first.0 -= to_u64(some);
+            if first > from {
+                break;
+            }
+        }
+        Ok(first)
     }
 }
