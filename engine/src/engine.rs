@@ -1007,8 +1007,8 @@ impl Engine {
         inner.message_at(lsn, |_, _, _| true)?.ok_or(ReadError::NotFound(lsn))
     }
 
-    /// The messages that have a key, as far as they are visible and retained: of queues that are not dropped, links by their own keys. May read
-    /// from the disk. A message that cannot be read is left out; [`Engine::damaged_places`] tells of it.
+    /// The messages that have a key, as far as they are visible and retained: of queues that are not dropped, links by their own
+    /// keys. May read from the disk. A message that cannot be read is left out; [`Engine::damaged_places`] tells of it.
     ///
     /// Every answer is exact, whatever other keys there are. The index that it comes from costs eight bytes of memory for a key
     /// until the next checkpoint; without checkpoints all of them stay there.
