@@ -160,7 +160,8 @@ impl World {
         self.frozen_to = self.log.end;
     }
 
-    fn write(&self) -> Result<(), CheckpointError> {
+    /// Commits a checkpoint of whose success nobody hears.
+    fn write_unheard(&self) -> Result<Vec<Run>, CheckpointError> {
         let store = self.store.as_ref().unwrap();
         let writer = store.begin_write()?;
         let runs = self.index.write(&writer, self.frozen_to, self.log.start)?;
@@ -169,7 +170,12 @@ impl World {
             &saved::encode_applied(saved::Applied { lsn: self.frozen_to, epoch: Epoch::default() }),
         )?;
         writer.commit()?;
-        self.index.merged(Arc::new(store.begin_read()?), runs);
+        Ok(runs)
+    }
+
+    fn write(&self) -> Result<(), CheckpointError> {
+        let runs = self.write_unheard()?;
+        self.index.merged(Arc::new(self.store.as_ref().unwrap().begin_read()?), runs);
         Ok(())
     }
 
@@ -345,6 +351,22 @@ fn a_checkpoint_that_fails_at_any_io_is_written_again_without_loss_or_doubles() 
         last += 1;
     }
     assert!(failed > 3, "{failed} scenes");
+}
+
+#[test]
+fn a_checkpoint_that_was_written_unheard_is_not_written_twice() {
+    let disk = SimDisk::new(6);
+    let mut world = World::new(6);
+    world.open(&disk.backend());
+    for count in [300, 100, 80, 60] {
+        world.messages(count);
+        world.freeze();
+        world.write_unheard().unwrap();
+        world.expect_exact(10);
+        world.write().unwrap();
+        assert_eq!(stored_entries(&world), world.entries());
+        world.expect_exact(10);
+    }
 }
 
 /// A plan of merges with counts alone: what the runs are after checkpoints of these sizes, and how many entries were written for it.
