@@ -10,11 +10,13 @@ use std::sync::Arc;
 use super::rows::Run;
 use super::{KeyIndex, KeyOrder, KeyQuery, Records, merge};
 use crate::checkpoint::{CheckpointError, open_store, rows as saved};
+use crate::clock::SimClock;
 use crate::error::ReadError;
 use crate::io::IoBackend;
 use crate::io::sim::{IoClass, SimDisk, Survival, Times};
 use crate::store::{Direction, Store, StoreError, StoreTable};
 use crate::units::{Epoch, Lsn, to_u64, to_usize};
+use crate::{Append, Engine, EngineOptions, Message, WriteBatch};
 
 const DIR: &str = "/log";
 const STORE_ID: u128 = 99;
@@ -366,6 +368,34 @@ fn a_checkpoint_that_was_written_unheard_is_not_written_twice() {
         world.write().unwrap();
         assert_eq!(stored_entries(&world), world.entries());
         world.expect_exact(10);
+    }
+}
+
+#[test]
+fn an_engine_tells_keys_of_one_hash_apart() {
+    let disk = SimDisk::new(7);
+    let options = EngineOptions::default()
+        .with_segment_bytes(64 << 10)
+        .with_chunk_bytes(16 << 10)
+        .with_buffer_bytes(64 << 10)
+        .with_cache_bytes(96 << 10)
+        .with_manual_drive();
+    let clock = Arc::new(SimClock::default());
+    let engine = Engine::open_with(disk.backend(), clock, Path::new(DIR), options).unwrap();
+    let keys = colliding(&KeyIndex::new(engine.info().store_id), 4);
+    let queue = engine.queue(b"q").unwrap();
+    for key in &keys {
+        let mut batch = WriteBatch::new();
+        let append = Append { queue: &queue, tag: 0, keys: &[key], attributes: b"", payload: &[key] };
+        batch.append(&append).unwrap();
+        engine.try_append(&mut batch).map(drop).unwrap();
+        while engine.watermarks().acked < engine.watermarks().assigned {
+            engine.step();
+        }
+    }
+    for key in &keys {
+        let found = engine.find(&KeyQuery::new(key)).unwrap();
+        assert_eq!(found.iter().map(Message::payload).collect::<Vec<_>>(), [&key[..]]);
     }
 }
 
