@@ -86,11 +86,18 @@ pub(crate) fn open(
         stored.map_err(|(path, source)| OpenError::Io { what: "writing", path, source })
     };
 
-    let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files, &mut sparse)?;
+    let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files, &sparse)?;
     remove_leftovers(io, dir, &names, manifest.start, sync_names(options))?;
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
     write_again(dir, &files, manifest.geometry, found.durable_lsn.min(found.end), found.end)?;
+    // What says that nothing survives there is durable now, and not before.
+    let gone: Vec<Lsn> = sparse.keys().copied().filter(|base| derived.survivors.list(*base).is_none()).collect();
+    for base in gone {
+        let path = dir.join(sparse_name(base));
+        io.remove(&path).map_err(io_error("removing", &path))?;
+        sparse.remove(&base);
+    }
 
     let first_file_is_missing = !files.contains_key(&manifest.start);
     let segments = Segments::new(
@@ -127,7 +134,7 @@ fn read_log(
     names: &[String],
     manifest: &Manifest,
     files: &Files,
-    sparse: &mut Files,
+    sparse: &Files,
 ) -> Result<(Derived, Found), OpenError> {
     let is_there = names.iter().any(|name| name == store::FILE_NAME || name == store::DAMAGED_NAME);
     let mut use_store = is_there && options.checkpoint_interval.is_some();
@@ -170,7 +177,7 @@ fn read_log(
         match outcome {
             Ok(found) => {
                 derived.changed.extend(&found.changed);
-                settle_survivors(&**backend, dir, manifest, sparse, &mut derived)?;
+                settle_survivors(dir, manifest, sparse, &mut derived)?;
                 if !is_restored {
                     revive(dir, manifest.geometry, sparse, &mut derived);
                 } else if let Err(error) = derived.release(manifest.start) {
@@ -412,14 +419,8 @@ fn open_segments(
     Ok((files, sparse))
 }
 
-/// Takes over what the table says of survivors, and files of which it says nothing away.
-fn settle_survivors(
-    backend: &dyn IoBackend,
-    dir: &Path,
-    manifest: &Manifest,
-    sparse: &mut Files,
-    derived: &mut Derived,
-) -> Result<(), OpenError> {
+/// Takes over what the table says of survivors.
+fn settle_survivors(dir: &Path, manifest: &Manifest, sparse: &Files, derived: &mut Derived) -> Result<(), OpenError> {
     let lists = derived.table.survivors().map_err(|error| OpenError::Io {
         what: "reading the lists of survivors in",
         path: dir.join(store::FILE_NAME),
@@ -436,12 +437,6 @@ fn settle_survivors(
             return Err(OpenError::Missing { path: dir.join(sparse_name(base)), lsn: Some(base), why });
         }
         derived.survivors.set(base, Some(list));
-    }
-    let gone: Vec<Lsn> = sparse.keys().copied().filter(|base| derived.survivors.list(*base).is_none()).collect();
-    for base in gone {
-        let path = dir.join(sparse_name(base));
-        backend.remove(&path).map_err(io_error("removing", &path))?;
-        sparse.remove(&base);
     }
     Ok(())
 }
