@@ -1175,8 +1175,8 @@ impl Engine {
     }
 
     /// Keeps the messages of a queue from `offset` on readable through it, until the pin of this name is moved, or removed with
-    /// `None`: those
-    /// in segments that are released survive there. A pin does not outlive the engine; set them before [`Engine::start_retention`].
+    /// `None`: those in segments that are released survive there. A pin does not outlive the engine; set them before
+    /// [`Engine::start_retention`].
     ///
     /// # Panics
     /// When another thread panicked inside the engine, or the queue is of another one.
