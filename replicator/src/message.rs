@@ -53,6 +53,8 @@ pub struct LogState {
     pub end: Lsn,
     /// Where it ends, on the disk.
     pub durable: Lsn,
+    /// What it was told to be committed: readers have seen it, and what records say up to there was acted on.
+    pub committed: Lsn,
 }
 
 /// What a connection is for.

@@ -102,6 +102,7 @@ impl Out {
         self.lsn(log.start);
         self.lsn(log.end);
         self.lsn(log.durable);
+        self.lsn(log.committed);
         self.history(&log.history);
     }
 
@@ -356,9 +357,10 @@ impl<'a> In<'a> {
 
     fn log(&mut self) -> Option<LogState> {
         let identity = self.identity()?;
-        let (start, end, durable) = (self.lsn()?, self.lsn()?, self.lsn()?);
+        let (start, end, durable, committed) = (self.lsn()?, self.lsn()?, self.lsn()?, self.lsn()?);
         let history = self.history()?;
-        (start <= end && durable <= end).then_some(LogState { identity, history, start, end, durable })
+        let ordered = start <= end && durable <= end && committed <= end;
+        ordered.then_some(LogState { identity, history, start, end, durable, committed })
     }
 
     fn maybe_log(&mut self) -> Option<Option<LogState>> {
