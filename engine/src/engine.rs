@@ -15,6 +15,7 @@ use crate::commit::sequencer::{QueueHead, Sequencer};
 use crate::commit::watermark::Marks;
 use crate::commit::writer::{LogWriter, Step, WriterShared};
 use crate::commit::{Subscription, Ticket, Watcher, Watermark, Watermarks};
+use crate::commitlog::manifest::Manifest;
 use crate::commitlog::reader::LogReader;
 use crate::commitlog::record::{self, Origin, Record, RecordKind};
 use crate::commitlog::segments::Segments;
@@ -31,6 +32,7 @@ use crate::key_index::{KeyIndex, KeyQuery, Records};
 use crate::open::{self, Derived, Opened};
 use crate::options::{Drivers, EngineOptions, Flush};
 use crate::read::{Fetch, FetchOutcome, FetchStatus, Message, Payload, QueueRange};
+use crate::replica::Role;
 use crate::retention::{Releaser, ReleaserParts, Retention, RetentionInfo, Survivors};
 use crate::scrub::{Progress, ScrubParts, Scrubber};
 use crate::table::{Fetched, HeadView, Held, Snapshot, TableEntry, Visible};
@@ -144,6 +146,11 @@ struct Inner {
     scrubbed: Arc<Progress>,
     survivors: Arc<Survivors>,
     retention: Arc<Mutex<Retention>>,
+    buffer: Arc<LogBuffer>,
+    backend: Arc<dyn IoBackend>,
+    manifest: Arc<Mutex<Manifest>>,
+    /// One caller at a time takes over.
+    receiving: Mutex<()>,
     watch_count: Arc<AtomicUsize>,
     signals: Arc<Signals>,
     stop: Arc<Stop>,
@@ -153,6 +160,8 @@ struct Inner {
     /// Held as long as the engine is open.
     _lock: Box<dyn DirLock>,
 }
+
+mod replication;
 
 const LOCKED: &str = "no holder of this lock panics";
 
@@ -214,7 +223,9 @@ impl Engine {
         options.tail = manifest.geometry.tail;
         options.validate()?;
 
-        let marks = Arc::new(Marks::new(options.flush != Flush::Sync, manifest.start, found.end));
+        let marks = Marks::new(options.flush != Flush::Sync, manifest.start, found.end);
+        let marks = Arc::new(if options.waits_for_replicas() { marks.replicated(found.end, found.end) } else { marks });
+        let shared_manifest = Arc::new(Mutex::new(manifest.clone()));
         let (buffer, tail) = LogBuffer::new(options.chunk_bytes, options.cache_bytes, found.end, &tail_block);
         let known = queues.all();
         let heads = known.iter().map(|queue| {
@@ -226,6 +237,7 @@ impl Engine {
             tail,
             next: found.end,
             prev_crc: found.prev_crc,
+            is_chained: found.frames > 0 || found.end == Lsn::ZERO,
             epoch,
             history: manifest.history.clone(),
             store_time_ms: found.store_time_ms,
@@ -241,6 +253,7 @@ impl Engine {
             durable_end: found.end,
             frame_ends: VecDeque::new(),
             broken: options.broken(),
+            is_replica: options.role == Role::Replica,
             opening: queues.opening(),
             batches: 0,
             records: 0,
@@ -304,7 +317,7 @@ impl Engine {
             backend: Arc::clone(&backend),
             dir: dir.to_path_buf(),
             store_id: manifest.store_id,
-            history: manifest.history.clone(),
+            manifest: Arc::clone(&shared_manifest),
             clock: Arc::clone(&clock),
             marks: Arc::clone(&marks),
             buffer: Arc::clone(&buffer),
@@ -335,7 +348,7 @@ impl Engine {
             reader: Arc::clone(&reader),
             survivors: Arc::clone(&survivors),
             retention: Arc::clone(&retention),
-            manifest: manifest.clone(),
+            manifest: Arc::clone(&shared_manifest),
             retain_bytes: options.retain_bytes,
             retain_age: options.retain_age,
             free_bytes_min: options.free_bytes_min,
@@ -402,6 +415,10 @@ impl Engine {
             survivors,
             keys,
             retention,
+            buffer,
+            backend,
+            manifest: shared_manifest,
+            receiving: Mutex::new(()),
             watch_count,
             signals,
             stop: Arc::new(Stop::default()),

@@ -28,6 +28,7 @@ use crate::limits;
 use crate::options::EngineOptions;
 use crate::recovery::cases::property;
 use crate::recovery::{Found, Recovery};
+use crate::replica::{Role, SEED_NAME};
 use crate::retention::{Survivors, survivors};
 use crate::store::{self, Store, StoreTable};
 use crate::table::Visible;
@@ -79,6 +80,9 @@ pub(crate) fn open(
     io.create_dir_all(dir).map_err(io_error("creating", dir))?;
     let lock = lock(io, dir)?;
     let names = io.list(dir).map_err(io_error("listing", dir))?;
+    if names.iter().any(|name| name == SEED_NAME) {
+        return Err(OpenError::HalfSeeded { dir: dir.to_path_buf() });
+    }
     let mut manifest = load_manifest(io, dir, &names, options, store_id)?;
     let (mut files, mut sparse) = open_segments(io, dir, &names, &manifest)?;
     let store = |manifest: &Manifest| {
@@ -116,7 +120,7 @@ pub(crate) fn open(
         segments.prepare_now(Lsn::ZERO).map_err(io_error("making the first segment in", dir))?;
     }
     Manifest::keep_reserve(io, dir);
-    let epoch = next_epoch(options, last);
+    let epoch = next_epoch(options, last)?;
     let new_epoch = epoch > last;
     if new_epoch {
         manifest.history.push(EpochStart { epoch, first_lsn: found.end });
@@ -318,6 +322,9 @@ fn load_manifest(
     if let Some(segment) = names.iter().find(|name| base_of(name).is_some()) {
         let why = format!("{segment} lies beside it");
         return Err(OpenError::Missing { path: dir.join(MANIFEST_NAME), lsn: None, why });
+    }
+    if options.role == Role::Replica {
+        return Err(OpenError::NoReplica { dir: dir.to_path_buf() });
     }
     let geometry = Geometry { segment_bytes: options.segment_bytes, tail: options.tail };
     Ok(Manifest { store_id, geometry, start: Lsn::ZERO, history: EpochHistory::default() })
@@ -626,6 +633,16 @@ pub(crate) fn sync_names(options: &EngineOptions) -> bool {
     !options.broken().is(Fault::NoDirectorySync)
 }
 
-fn next_epoch(options: &EngineOptions, last: Epoch) -> Epoch {
-    if options.broken().is(Fault::NoNewEpoch) && last.run > 0 { last } else { Epoch { run: last.run + 1, ..last } }
+/// The epoch of this run: a replica begins none.
+fn next_epoch(options: &EngineOptions, last: Epoch) -> Result<Epoch, OpenError> {
+    match options.role {
+        Role::Replica => Ok(last),
+        // A log that was just made has no run of its first term yet.
+        Role::Leader { term: Some(term) } if term > last.term || (term == last.term && last.run == 0) => {
+            Ok(Epoch { term, run: 1 })
+        }
+        Role::Leader { term: Some(asked) } => Err(OpenError::Term { asked, last: last.term }),
+        Role::Leader { term: None } if options.broken().is(Fault::NoNewEpoch) && last.run > 0 => Ok(last),
+        Role::Leader { term: None } => Ok(Epoch { run: last.run + 1, ..last }),
+    }
 }

@@ -67,7 +67,7 @@ const RESTORE_FILE: &str = "take the file from a copy of this log: `anchorlog lo
 use CaseOutcome::{Cuts, Opens, Rebuilds, Refuses, Removes};
 
 /// Every case, in the order of the document.
-pub const RECOVERY_CASES: [RecoveryCase; 26] = [
+pub const RECOVERY_CASES: [RecoveryCase; 27] = [
     row("empty-directory", Opens, "no directory, or one without manifest and segments", NOTHING),
     row("half-created", Opens, "a manifest that names no epoch: the power failed while the log was made", NOTHING),
     row("clean-end", Opens, "zeros behind the last frame", NOTHING),
@@ -152,6 +152,12 @@ pub const RECOVERY_CASES: [RecoveryCase; 26] = [
         Refuses,
         "a whole record whose queue offset does not follow",
         "keep the directory and report it: no fault of a disk explains this; `anchorlog log repair --cut-from LSN` gives up what lies behind",
+    ),
+    row(
+        "half-seeded",
+        Refuses,
+        "a file `SEED`: a replica that was not given its beginning to the end, or a log that was half wiped",
+        "seed it again, from the beginning; the replicator does so by itself",
     ),
     row("second-process", Refuses, "another process has the directory", "stop it, or choose another directory"),
 ];
