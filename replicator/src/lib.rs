@@ -32,6 +32,9 @@
 
 pub mod divergence;
 mod fault;
+mod follower_link;
+pub mod leader;
+mod leader_link;
 pub mod link;
 pub mod member;
 pub mod message;
@@ -40,6 +43,9 @@ pub mod quorum;
 
 #[cfg(feature = "sim")]
 pub use fault::Fault;
+pub use follower_link::{FollowerConfig, FollowerLink};
+pub use leader::{LeadError, Leader, LeaderConfig, LeaderStatus, NotAdmitted, PeerStatus};
+pub use leader_link::LeaderLink;
 pub use link::{End, Link, LinkError, Piece};
 pub use member::{Member, ReplicaId};
 pub use message::Message;

@@ -67,8 +67,15 @@ fn samples() -> Vec<(&'static str, Message)> {
         ("ack-v1", Message::Ack(Ack { epoch: EPOCH, received: Lsn(8192), durable: Lsn(8000), free_bytes, beat })),
         (
             "seed-begin-v1",
-            Message::SeedBegin(SeedBegin { identity: IDENTITY, start: Lsn(4096), history: history(), segments: 1 }),
+            Message::SeedBegin(SeedBegin {
+                identity: IDENTITY,
+                start: Lsn(4096),
+                end: Lsn(8192),
+                history: history(),
+                segments: 1,
+            }),
         ),
+        ("seed-segment-v1", Message::SeedSegment(SeedSegment { base: Lsn(0), ranges: vec![Lsn(64)..Lsn(72)] })),
         ("seed-piece-v1", Message::SeedPiece(SeedPiece { base: Lsn(0), at: Lsn(64), bytes: b"survivor".to_vec() })),
         ("seed-end-v1", Message::SeedEnd),
         ("range-request-v1", Message::RangeRequest(RangeRequest { at: Lsn(4096), len: 512 })),
@@ -221,7 +228,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_message_is_never_another_one(sample in 0_usize..21, at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+    fn a_damaged_message_is_never_another_one(sample in 0_usize..22, at in any::<prop::sample::Index>(), bit in 0_u8..8) {
         let (_, message) = samples().swap_remove(sample);
         let mut bytes = message.encode();
         let at = at.index(bytes.len());
