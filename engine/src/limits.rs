@@ -80,6 +80,8 @@ pub const ASYNC_WRITE_BYTES_MAX: u64 = 2 << 20;
 pub const ASYNC_DEPTH: usize = 4;
 /// How long the log must be idle before a mark frame covers the last group.
 pub const MARK_DELAY: Duration = Duration::from_millis(10);
+/// Shortest time between two writes of a replica's side block.
+pub const SIDE_BLOCK_INTERVAL: Duration = Duration::from_millis(10);
 /// Reads in flight, and bytes of each, while the log is scanned at open.
 pub const SCAN_DEPTH: usize = 4;
 /// Bytes of one scan read.

@@ -28,7 +28,7 @@ use crate::limits;
 use crate::options::EngineOptions;
 use crate::recovery::cases::property;
 use crate::recovery::{Found, Recovery};
-use crate::replica::{Role, SEED_NAME};
+use crate::replica::{Role, SEED_NAME, SIDE_NAME, SideBlock};
 use crate::retention::{Survivors, survivors};
 use crate::store::{self, Store, StoreTable};
 use crate::table::Visible;
@@ -48,6 +48,8 @@ pub(crate) struct Opened {
     /// Bytes of the last block that are on disk already.
     pub(crate) tail_block: Vec<u8>,
     pub(crate) derived: Derived,
+    /// What a replica's side block says now.
+    pub(crate) side: Option<SideBlock>,
 }
 
 /// What is made of the log: by the last checkpoint, and by what the log says since.
@@ -90,7 +92,8 @@ pub(crate) fn open(
         stored.map_err(|(path, source)| OpenError::Io { what: "writing", path, source })
     };
 
-    let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files, &sparse)?;
+    let side = load_side(io, dir, &manifest)?;
+    let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files, &sparse, side)?;
     remove_leftovers(io, dir, &names, manifest.start, sync_names(options))?;
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
@@ -127,7 +130,59 @@ pub(crate) fn open(
         manifest.history.cap(limits::EPOCH_HISTORY_MAX);
         store(&manifest)?;
     }
-    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), found, tail_block, derived })
+    let side = settle_side(io, dir, options, &manifest, &found, side)?;
+    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), found, tail_block, derived, side })
+}
+
+fn load_side(io: &dyn IoBackend, dir: &Path, manifest: &Manifest) -> Result<Option<SideBlock>, OpenError> {
+    let path = dir.join(SIDE_NAME);
+    let loaded = SideBlock::load(io, dir).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => OpenError::Contradiction {
+            path: path.clone(),
+            what: property::SIDE_BLOCK,
+            expected: "a whole side block".into(),
+            found: source.to_string(),
+        },
+        _ => OpenError::Io { what: "reading", path: path.clone(), source },
+    })?;
+    match loaded {
+        Some(side) if side.store_id != manifest.store_id => {
+            let (expected, found) = (format!("{:032x}", manifest.store_id), format!("{:032x}", side.store_id));
+            Err(OpenError::Contradiction { path, what: property::SIDE_BLOCK, expected, found })
+        }
+        other => Ok(other),
+    }
+}
+
+/// From here on a replica's disk is spoken of by its side block, and a leader's by its frames again: what was found is durable now.
+fn settle_side(
+    io: &dyn IoBackend,
+    dir: &Path,
+    options: &EngineOptions,
+    manifest: &Manifest,
+    found: &Found,
+    side: Option<SideBlock>,
+) -> Result<Option<SideBlock>, OpenError> {
+    let path = dir.join(SIDE_NAME);
+    match (options.role, side) {
+        (Role::Replica, _) => {
+            let next = SideBlock {
+                store_id: manifest.store_id,
+                number: side.map_or(1, |side| side.number + 1),
+                epoch: manifest.history.last().map_or_else(Epoch::default, |last| last.epoch),
+                durable: found.end,
+                acked: found.acked,
+                seeded_to: side.map_or(Lsn::ZERO, |side| side.seeded_to),
+            };
+            next.create(io, dir, sync_names(options)).map_err(io_error("writing", &path))?;
+            Ok(Some(next))
+        }
+        (Role::Leader { .. }, Some(_)) => {
+            SideBlock::remove(io, dir).map_err(io_error("removing", &path))?;
+            Ok(None)
+        }
+        (Role::Leader { .. }, None) => Ok(None),
+    }
 }
 
 /// Reads the last checkpoint, and the log from there on; the whole retained log when the checkpoint is of no use.
@@ -139,6 +194,7 @@ fn read_log(
     manifest: &Manifest,
     files: &Files,
     sparse: &Files,
+    side: Option<SideBlock>,
 ) -> Result<(Derived, Found), OpenError> {
     let is_there = names.iter().any(|name| name == store::FILE_NAME || name == store::DAMAGED_NAME);
     let mut use_store = is_there && options.checkpoint_interval.is_some();
@@ -175,6 +231,8 @@ fn read_log(
             saves: options.checkpoint_interval.is_some() && sparse.is_empty(),
             keys: &Arc::clone(&derived.keys),
             broken: options.broken(),
+            side,
+            holds_back: options.waits_for_replicas(),
         };
         let outcome = recovery
             .run(manifest.start, derived.applied, |frozen| derived.save(backend, dir, options, manifest, &frozen));

@@ -242,8 +242,10 @@ impl Sequencer {
 
     /// Bytes below this may leave the buffer: written (but for the block that the next write begins with) and dispatched.
     pub(crate) fn keep_from(&self) -> Lsn {
-        let written = self.marks.load(Watermark::Written);
-        Lsn(align_down(written.0, to_u64(IO_ALIGN))).min(self.marks.load(Watermark::Dispatched))
+        let written = Lsn(align_down(self.marks.load(Watermark::Written).0, to_u64(IO_ALIGN)));
+        // What waits for other machines is dispatched from the disk, should that take long.
+        let waits = self.marks.replicated_lsn().is_some();
+        if waits { written } else { written.min(self.marks.load(Watermark::Dispatched)) }
     }
 
     pub(crate) fn put(&mut self, bytes: &[u8]) {

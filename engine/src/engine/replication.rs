@@ -1,15 +1,22 @@
 //! The engine's side of replication: bytes out, bytes in, and how far others are.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
 
+use crate::batch::{Queue, TableChange};
+use crate::commit::sequencer::Sequencer;
 use crate::commit::watermark::Watermark;
-use crate::engine::{Engine, LOCKED};
+use crate::commitlog::frame;
+use crate::commitlog::reader::LogReader;
+use crate::commitlog::record::{self, Record, RecordKind};
+use crate::consume_queue::Queues;
+use crate::engine::{Engine, LOCKED, register};
 use crate::epoch::{EpochHistory, EpochStart};
-use crate::error::{Fenced, ReadError};
+use crate::error::{Fenced, ReadError, TooLarge};
 use crate::limits;
 use crate::open;
 use crate::replica::{AckRule, LogIdentity, LogPiece, ReceiveError, Received, Role, Taken, TakenStop};
-use crate::units::{Lsn, to_u64};
+use crate::units::{Lsn, QueueOffset, to_u64};
 
 impl Engine {
     /// What the log is: only logs that share it can follow one another.
@@ -158,4 +165,69 @@ impl Engine {
         inner.sequencer.lock().expect(LOCKED).enter_epoch(history, start.epoch);
         Ok(())
     }
+}
+
+/// Shows the head of the log what is not visible yet: found at open, behind what is known to be acknowledged.
+pub(super) fn catch_up_head(
+    sequencer: &Mutex<Sequencer>,
+    queues: &Queues,
+    reader: &LogReader,
+    hidden: Range<Lsn>,
+) -> Result<(), ReadError> {
+    let geometry = sequencer.lock().expect(LOCKED).geometry;
+    let mut at = hidden.start;
+    while at < hidden.end {
+        let segment_end = geometry.segment_end(at);
+        if segment_end.since(at) < to_u64(frame::FRAME_HEADER_BYTES) {
+            at = segment_end;
+            continue;
+        }
+        let (header, bytes) = reader.frame(at)?;
+        let frame_end = at.plus(u64::from(header.frame_len));
+        for (lsn, entry, record) in record::of_frame(&header, &bytes) {
+            show_head(sequencer, queues, hidden.start, frame_end, lsn, entry.queue_offset, &record)
+                .map_err(|error| ReadError::Derived(error.to_string()))?;
+        }
+        at = frame_end;
+    }
+    Ok(())
+}
+
+fn show_head(
+    sequencer: &Mutex<Sequencer>,
+    queues: &Queues,
+    dispatched: Lsn,
+    frame_end: Lsn,
+    lsn: Lsn,
+    offset: QueueOffset,
+    record: &Record<'_>,
+) -> Result<(), TooLarge> {
+    let head_of = |incarnation: u32| {
+        let named = |queue: &Queue| register(&mut sequencer.lock().expect(LOCKED), queue);
+        queues.intern_incarnation(record.name, incarnation, named).map(|queue| queue.id() as usize)
+    };
+    match record.kind {
+        RecordKind::EpochHistory => {}
+        RecordKind::Append | RecordKind::Link | RecordKind::QueueCounter => {
+            let id = head_of(record.incarnation)?;
+            let next = match record.kind {
+                RecordKind::QueueCounter => record.payload.first_chunk().map_or(0, |next| u64::from_le_bytes(*next)),
+                _ => offset.0 + 1,
+            };
+            let head = &mut sequencer.lock().expect(LOCKED).queues[id];
+            (head.next, head.latest) = (QueueOffset(next).max(head.next), Some(lsn));
+        }
+        RecordKind::DropQueue => {
+            let (dropped, next) = (head_of(record.incarnation)?, head_of(record.incarnation + 1)?);
+            let mut sequencer = sequencer.lock().expect(LOCKED);
+            sequencer.queues[dropped].dropped = true;
+            sequencer.queues[next].latest = Some(lsn);
+        }
+        RecordKind::Put | RecordKind::Delete => {
+            let value = (record.kind == RecordKind::Put).then(|| Arc::from(record.payload));
+            let change = TableChange { key: Arc::from(record.name), value, only_if_latest: None };
+            sequencer.lock().expect(LOCKED).head.change(&change, lsn, frame_end, dispatched);
+        }
+    }
+    Ok(())
 }

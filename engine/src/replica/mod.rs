@@ -20,6 +20,7 @@ mod piece;
 mod receive;
 mod role;
 mod seed;
+mod side;
 
 pub use piece::LogPiece;
 pub use receive::{ReceiveError, Received};
@@ -27,3 +28,5 @@ pub(crate) use receive::{Taken, TakenStop};
 pub use role::{AckRule, LogIdentity, Role};
 pub(crate) use seed::SEED_NAME;
 pub use seed::{Seed, SeedError, Seeding, SparseSegment, wipe};
+pub use side::SideBlock;
+pub(crate) use side::{SIDE_NAME, SideKeeper};

@@ -19,9 +19,9 @@ use crate::error::{Advice, OpenError, OptionsError};
 use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, OpenMode};
 use crate::open;
 use crate::options::EngineOptions;
-use crate::replica::LogIdentity;
+use crate::replica::{LogIdentity, SIDE_NAME, SideBlock};
 use crate::store;
-use crate::units::Lsn;
+use crate::units::{Epoch, Lsn};
 
 /// Stands in a directory that is half seeded.
 pub(crate) const SEED_NAME: &str = "SEED";
@@ -99,6 +99,8 @@ pub struct Seeding {
     dir: PathBuf,
     sync_names: bool,
     manifest: Manifest,
+    /// Up to where the log says what survives; 0 where nothing does.
+    seeded_to: Lsn,
     _lock: Box<dyn DirLock>,
 }
 
@@ -109,6 +111,7 @@ fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> S
 /// Whether a file is part of a log.
 fn is_of_log(name: &str) -> bool {
     name == MANIFEST_NAME
+        || name == SIDE_NAME
         || name.ends_with(HALF_MADE_SUFFIX)
         || base_of(name).is_some()
         || base_of_sparse(name).is_some()
@@ -146,8 +149,9 @@ impl Seeding {
         }
         let sync_names = open::sync_names(options);
         clear(io, dir)?;
+        let seeded_to = if seed.sparse.is_empty() { Lsn::ZERO } else { seed.end };
         let manifest = Manifest { store_id, geometry, start: seed.start, history: seed.history.clone() };
-        Ok(Seeding { backend, dir: dir.to_path_buf(), sync_names, manifest, _lock: lock })
+        Ok(Seeding { backend, dir: dir.to_path_buf(), sync_names, manifest, seeded_to, _lock: lock })
     }
 
     /// The directory is a replica from now on, and may be opened as one.
@@ -160,6 +164,9 @@ impl Seeding {
         let (live, sparse) = (BTreeMap::new(), BTreeMap::new());
         let segments = Segments::new(Arc::clone(&self.backend), dir, store_id, geometry, self.sync_names, live, sparse);
         segments.prepare_now(start).map_err(failed("making the first segment in", dir))?;
+        let epoch = self.manifest.history.last().map_or_else(Epoch::default, |last| last.epoch);
+        let side = SideBlock { store_id, number: 0, epoch, durable: start, acked: start, seeded_to: self.seeded_to };
+        side.create(io, dir, self.sync_names).map_err(failed("writing the side block in", dir))?;
         let stored = self.manifest.store(io, dir, self.sync_names);
         stored.map_err(|(path, source)| SeedError::Io { what: "writing", path, source })?;
         let marker = dir.join(SEED_NAME);
