@@ -120,7 +120,7 @@ impl SeedLink {
 
     fn write(
         &mut self,
-        mut seeding: Box<Seeding>,
+        seeding: Box<Seeding>,
         seed: Seed,
         at: (usize, usize, Lsn),
         piece: &SeedPiece,
@@ -133,7 +133,7 @@ impl SeedLink {
         if piece.base != sparse.base || piece.at != from || end > sparse.ranges[range].end {
             return Err(unexpected("seed piece", "the bytes of the next range"));
         }
-        seeding.write(piece.at, &piece.bytes)?;
+        // WRITE
         self.state = State::Writing { seeding, seed, at: (segment, range, end) };
         Ok(())
     }
@@ -156,7 +156,8 @@ fn add(sparse: &mut Vec<SparseSegment>, new: SeedSegment) -> Result<(), LinkErro
     let SeedSegment { base, ranges } = new;
     match sparse.last_mut() {
         Some(last) if last.base == base => {
-            let follows = last.ranges.last().is_none_or(|range| ranges.first().is_none_or(|next| range.end <= next.start));
+            let follows =
+                last.ranges.last().is_none_or(|range| ranges.first().is_none_or(|next| range.end <= next.start));
             if !follows {
                 return Err(unexpected("seed segment", "ranges in their order"));
             }
