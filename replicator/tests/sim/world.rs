@@ -180,7 +180,7 @@ pub(crate) struct World {
     copies: u32,
     next_number: u64,
     /// A node that has lost its disk, until it has everything again: meanwhile nobody else may lose anything.
-    pub(crate) bereft: Option<usize>,
+    pub(crate) bereft: Option<(usize, Lsn)>,
 }
 
 pub(crate) fn name(node: usize) -> ReplicaId {
@@ -392,16 +392,16 @@ impl World {
             self.stop(node, true);
             self.nodes[node].disk = SimDisk::new(self.draws.ends.draw());
             self.nodes[node].life = Life::Empty;
-            self.model.disks[node] = Default::default();
-            self.bereft = Some(node);
+            let had = std::mem::take(&mut self.model.disks[node]);
+            self.bereft = Some((node, had.durable));
         }
         Ok(())
     }
 
     /// Ends the time in which nothing else may be lost.
     pub(crate) fn mourn(&mut self) {
-        if let Some(node) = self.bereft
-            && self.model.promised.values().all(|placed| self.model.disks[node].holds(placed))
+        if let Some((node, had)) = self.bereft
+            && self.model.disks[node].durable >= had
             && self.in_sync().contains(&node)
         {
             self.note(format!("node {node} has everything again"));
