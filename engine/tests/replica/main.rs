@@ -4,4 +4,5 @@
 mod crash;
 mod cutting;
 mod pair;
+mod releasing;
 mod taking_over;
