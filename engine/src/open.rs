@@ -104,7 +104,7 @@ pub(crate) fn open(
     };
 
     let side = load_side(io, dir, &manifest)?;
-    let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files, &sparse, side)?;
+    let (derived, found) = read_log(backend, dir, options, &names, &manifest, (&files, &sparse), side)?;
     remove_leftovers(io, dir, &names, manifest.start, sync_names(options))?;
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
@@ -210,8 +210,7 @@ fn read_log(
     options: &EngineOptions,
     names: &[String],
     manifest: &Manifest,
-    files: &Files,
-    sparse: &Files,
+    (files, sparse): (&Files, &Files),
     side: Option<SideBlock>,
 ) -> Result<(Derived, Found), OpenError> {
     let is_there = names.iter().any(|name| name == store::FILE_NAME || name == store::DAMAGED_NAME);

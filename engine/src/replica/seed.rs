@@ -161,10 +161,10 @@ impl Seeding {
         io.create_dir_all(dir).map_err(failed("creating", dir))?;
         let lock = open::lock(io, dir)?;
         let names = io.list(dir).map_err(failed("listing", dir))?;
-        if !names.iter().any(|name| name == SEED_NAME) {
-            if let Some(name) = names.iter().find(|name| is_of_log(name) && !name.ends_with(HALF_MADE_SUFFIX)) {
-                return Err(SeedError::NotEmpty { dir: dir.to_path_buf(), name: name.clone() });
-            }
+        let is_half_seeded = names.iter().any(|name| name == SEED_NAME);
+        let of_a_log = names.iter().find(|name| is_of_log(name) && !name.ends_with(HALF_MADE_SUFFIX));
+        if let Some(name) = of_a_log.filter(|_| !is_half_seeded) {
+            return Err(SeedError::NotEmpty { dir: dir.to_path_buf(), name: name.clone() });
         }
         let sync_names = open::sync_names(options);
         clear(io, dir)?;

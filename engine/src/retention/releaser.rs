@@ -154,10 +154,9 @@ impl Releaser {
         if self.punch()? {
             return Ok(Duration::ZERO);
         }
-        if (self.parts.follows || !self.is_caught_up) && !self.parts.marks.is_closing() {
-            if let Some(due) = self.follow(now)? {
-                return Ok(due);
-            }
+        let follows = (self.parts.follows || !self.is_caught_up) && !self.parts.marks.is_closing();
+        if let Some(due) = if follows { self.follow(now)? } else { None } {
+            return Ok(due);
         }
         if let Some(releasing) = self.releasing.take() {
             return self.go_on(releasing);

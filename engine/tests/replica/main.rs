@@ -6,3 +6,4 @@ mod cutting;
 mod pair;
 mod releasing;
 mod taking_over;
+mod threads;
