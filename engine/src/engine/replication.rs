@@ -30,6 +30,12 @@ impl Engine {
         LogIdentity { store_id: info.store_id, segment_bytes: info.options.segment_bytes, tail: info.options.tail }
     }
 
+    /// Which part this engine plays.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.inner.info.options.role
+    }
+
     /// Which epoch wrote what of the log, as far as that is still known.
     ///
     /// # Panics
