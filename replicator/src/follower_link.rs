@@ -26,6 +26,8 @@ use crate::message::{Ack, Data, Decoder, Heartbeat, Hello, Item, LogState, Messa
 const WELCOME_WITHIN: Duration = Duration::from_secs(2);
 /// How soon what found no room is tried again.
 const ROOM_DELAY: Duration = Duration::from_millis(1);
+/// How old the news of free space may be that an ack carries.
+const FREE_BYTES_AGE_MAX: Duration = Duration::from_millis(200);
 /// What was received is acknowledged at the latest after so many bytes, though none of it is durable yet: it moves the leader's window.
 const RECEIVED_STEP: u64 = 256 << 10;
 
@@ -75,6 +77,8 @@ pub struct FollowerLink {
     end: Option<End>,
     heard: Duration,
     sent: Duration,
+    /// Bytes free on the disk, and when that was asked.
+    free_bytes: Option<(u64, Duration)>,
 }
 
 enum State {
@@ -112,7 +116,7 @@ impl FollowerLink {
     pub fn new(engine: Arc<Engine>, config: FollowerConfig, now: Duration) -> FollowerLink {
         let broken = config.broken();
         let (decoder, state) = (Decoder::default(), State::Begin);
-        FollowerLink { engine, config, broken, decoder, state, end: None, heard: now, sent: now }
+        FollowerLink { engine, config, broken, decoder, state, end: None, heard: now, sent: now, free_bytes: None }
     }
 
     /// The epoch of the leader that it follows, once it does.
@@ -251,7 +255,19 @@ impl FollowerLink {
         }
     }
 
+    fn free_bytes(&mut self, now: Duration) -> u64 {
+        match self.free_bytes {
+            Some((bytes, asked)) if now.saturating_sub(asked) < FREE_BYTES_AGE_MAX => bytes,
+            Some(_) | None => {
+                let bytes = self.engine.free_bytes().unwrap_or(0);
+                self.free_bytes = Some((bytes, now));
+                bytes
+            }
+        }
+    }
+
     fn ack(&mut self, now: Duration) -> Option<Ack> {
+        let free_bytes = self.free_bytes(now);
         let State::Following(following) = &mut self.state else { return None };
         let marks = self.engine.watermarks();
         let received = marks.assigned;
@@ -261,7 +277,6 @@ impl FollowerLink {
         if !news && !following.owes && now < self.sent + following.heartbeat {
             return None;
         }
-        let free_bytes = self.engine.free_bytes().unwrap_or(0);
         let ack = Ack { epoch: following.epoch, received, durable, free_bytes, beat: following.beat };
         following.said = Some(ack);
         following.owes = false;
@@ -334,7 +349,7 @@ impl Link for FollowerLink {
                 purpose: Purpose::Stream,
                 promised_term: self.config.promised_term,
                 log: Some(log.clone()),
-                free_bytes: self.engine.free_bytes().unwrap_or(0),
+                free_bytes: self.free_bytes(now),
             };
             out.push(Piece::from(Message::Hello(hello).encode()));
             self.state = State::Asked(Box::new(log));
