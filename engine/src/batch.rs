@@ -323,6 +323,10 @@ impl WriteBatch {
     /// When the key or the batch is larger than `limits` allow, or the key is not the caller's to use; the batch is then as it was.
     pub fn delete(&mut self, key: &[u8]) -> Result<RecordIndex, BatchError> {
         check_key(key)?;
+        Ok(self.push_delete(key)?)
+    }
+
+    fn push_delete(&mut self, key: &[u8]) -> Result<RecordIndex, TooLarge> {
         let parts = RecordParts {
             kind: RecordKind::Delete,
             name: key,
@@ -487,6 +491,17 @@ impl WriteBatch {
         // Only the target's own LSN is stored in a put.
         let pending = target.map(|lsn| Pending::Known { lsn, origin: Origin { lsn, size: 0 } });
         self.push_put(change, value, pending)
+    }
+
+    /// Sets an entry of the engine's own namespace.
+    pub(crate) fn push_engine_put(&mut self, key: &[u8], value: &[u8]) -> Result<RecordIndex, TooLarge> {
+        let change = TableChange { key: Arc::from(key), value: Some(Arc::from(value)), only_if_latest: None };
+        self.push_put(change, value, None)
+    }
+
+    /// Removes an entry of the engine's own namespace.
+    pub(crate) fn push_engine_delete(&mut self, key: &[u8]) -> Result<RecordIndex, TooLarge> {
+        self.push_delete(key)
     }
 
     /// Sets targets, frame offsets and checksums. Idempotent.

@@ -1,5 +1,6 @@
 //! The engine: opening, appending, reading, closing. Wiring only; each promise is kept in the module that it names.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,21 +16,22 @@ use crate::commit::watermark::Marks;
 use crate::commit::writer::{LogWriter, Step, WriterShared};
 use crate::commit::{Subscription, Ticket, Watcher, Watermark, Watermarks};
 use crate::commitlog::reader::LogReader;
-use crate::commitlog::record::{self, Origin, RecordKind};
+use crate::commitlog::record::{self, Origin, Record, RecordKind};
 use crate::commitlog::segments::Segments;
 use crate::consume_queue::{QueueEntry, Queues};
 use crate::damage::{DamagedPlace, Damages};
 use crate::dispatch::{Applier, Dispatcher};
 use crate::drivers::{self, Committer, Signals, Stop};
 use crate::error::{AppendError, Fenced, OpenError, ReadError, ReleaseError, WaitError};
-use crate::housekeeping::{Housekeeper, Parts, pinned};
+use crate::housekeeping::{Housekeeper, Parts};
 use crate::io::probe::{self, Probe};
 use crate::io::threads::ThreadsBackend;
 use crate::io::{DirLock, IoBackend, Wait};
+use crate::key_index::{KeyIndex, KeyQuery, Records};
 use crate::open::{self, Derived, Opened};
 use crate::options::{Drivers, EngineOptions, Flush};
 use crate::read::{Fetch, FetchOutcome, FetchStatus, Message, Payload, QueueRange};
-use crate::retention::Retention;
+use crate::retention::{Releaser, ReleaserParts, Retention, RetentionInfo, Survivors};
 use crate::scrub::{Progress, ScrubParts, Scrubber};
 use crate::table::{Fetched, HeadView, Held, Snapshot, TableEntry, Visible};
 use crate::units::{Epoch, Lsn, QueueOffset, to_u64};
@@ -80,6 +82,8 @@ pub struct EngineStats {
     pub checkpoints: u64,
     /// Bytes that the derived store takes on disk.
     pub derived_bytes: u64,
+    /// Runs of the key index in the derived store: a search looks into each that its time does not rule out.
+    pub key_runs: u64,
     /// Damaged records met by readers, each time that one was.
     pub damaged_records: u64,
     /// Bytes of closed segments that the scrub has read.
@@ -134,9 +138,11 @@ struct Inner {
     segments: Arc<Segments>,
     queues: Arc<Queues>,
     table: Arc<Visible>,
+    keys: Arc<KeyIndex>,
     reader: Arc<LogReader>,
     damages: Arc<Damages>,
     scrubbed: Arc<Progress>,
+    survivors: Arc<Survivors>,
     retention: Arc<Mutex<Retention>>,
     watch_count: Arc<AtomicUsize>,
     signals: Arc<Signals>,
@@ -203,7 +209,7 @@ impl Engine {
         let begun = clock.monotonic();
         let opened = open::open(&backend, dir, &options, backend.new_identity())?;
         let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, derived } = opened;
-        let Derived { queues, table, store, applied, changed } = derived;
+        let Derived { queues, table, keys, store, applied, changed, survivors, .. } = derived;
         options.segment_bytes = manifest.geometry.segment_bytes;
         options.tail = manifest.geometry.tail;
         options.validate()?;
@@ -226,11 +232,14 @@ impl Engine {
             queues: heads.collect(),
             head: HeadView::default(),
             closed_below: manifest.start,
+            survivors: Arc::clone(&survivors),
             geometry: manifest.geometry,
             buffer_bytes: options.buffer_bytes,
             buffer: Arc::clone(&buffer),
             marks: Arc::clone(&marks),
             unmarked: false,
+            durable_end: found.end,
+            frame_ends: VecDeque::new(),
             broken: options.broken(),
             opening: queues.opening(),
             batches: 0,
@@ -256,7 +265,8 @@ impl Engine {
         let watch_count = Arc::new(AtomicUsize::new(0));
         let named = Arc::clone(&sequencer);
         let registered = Box::new(move |queue: &Queue| register(&mut named.lock().expect(LOCKED), queue));
-        let applier = Applier::new(Arc::clone(&queues), Arc::clone(&table), registered, options.broken());
+        let (queues_fed, table_fed, keys_fed) = (Arc::clone(&queues), Arc::clone(&table), Arc::clone(&keys));
+        let applier = Applier::new(queues_fed, table_fed, keys_fed, registered, options.broken());
         let mut dispatcher = Dispatcher::new(
             applier,
             Arc::clone(&buffer),
@@ -272,6 +282,7 @@ impl Engine {
             Arc::clone(&segments),
             Arc::clone(&marks),
             Arc::clone(&damages),
+            Arc::clone(&survivors),
             options.broken(),
         ));
         let scrubber = Scrubber::new(ScrubParts {
@@ -283,7 +294,7 @@ impl Engine {
             rate: options.scrub_rate,
         });
         let signals = Signals::new();
-        let retention = Arc::new(Mutex::new(Retention::default()));
+        let retention = Arc::new(Mutex::new(Retention { held: options.retention_held, ..Retention::default() }));
         let (woken, hurried, writer_hurried) = (Arc::clone(&signals), Arc::clone(&signals), Arc::clone(&writer_shared));
         let (caught_up, caught_up_marks) = (Arc::clone(&dispatcher), Arc::clone(&marks));
         let (released, checkpoint_woken) = (Arc::clone(&dispatcher), Arc::clone(&signals));
@@ -300,6 +311,8 @@ impl Engine {
             dispatcher: Arc::clone(&dispatcher),
             queues: Arc::clone(&queues),
             table: Arc::clone(&table),
+            survivors: Arc::clone(&survivors),
+            keys: Arc::clone(&keys),
             shared: Arc::clone(&checkpoint),
             interval: options.checkpoint_interval,
             bytes: options.checkpoint_bytes,
@@ -310,7 +323,7 @@ impl Engine {
             }),
         };
         let checkpointer = Checkpointer::new(parts, store, applied);
-        let housekeeper = Housekeeper::new(Parts {
+        let releaser = Releaser::new(ReleaserParts {
             backend: Arc::clone(&backend),
             dir: dir.to_path_buf(),
             clock: Arc::clone(&clock),
@@ -320,21 +333,34 @@ impl Engine {
             queues: Arc::clone(&queues),
             table: Arc::clone(&table),
             reader: Arc::clone(&reader),
-            catch_up: Box::new(move || catch_up(&caught_up, &caught_up_marks)),
+            survivors: Arc::clone(&survivors),
+            retention: Arc::clone(&retention),
+            manifest: manifest.clone(),
+            retain_bytes: options.retain_bytes,
+            retain_age: options.retain_age,
+            free_bytes_min: options.free_bytes_min,
+            spare_count: to_u64(options.spare_count),
+            sync_names: open::sync_names(&options),
             checkpoint: Arc::clone(&checkpoint),
             wake_checkpointer: Box::new(move || checkpoint_woken.checkpoint.wake()),
             queues_changed: Box::new(move |queues| released.lock().expect(LOCKED).note_changed(queues)),
-            retention: Arc::clone(&retention),
-            retain_bytes: options.retain_bytes,
-            spare_count: to_u64(options.spare_count),
-            sync_names: open::sync_names(&options),
-            appended: Box::new(move |end| woken.commit.reached(end)),
+            catch_up: Box::new(move || catch_up(&caught_up, &caught_up_marks)),
             hurry: Box::new(move |end| {
                 writer_hurried.flush_to.fetch_max(end.0, Ordering::SeqCst);
                 hurried.commit.wake();
             }),
-            manifest: manifest.clone(),
+        });
+        let housekeeper = Housekeeper::new(Parts {
+            backend: Arc::clone(&backend),
+            clock: Arc::clone(&clock),
+            marks: Arc::clone(&marks),
+            segments: Arc::clone(&segments),
+            sequencer: Arc::clone(&sequencer),
+            retain_bytes: options.retain_bytes,
+            spare_count: to_u64(options.spare_count),
+            appended: Box::new(move |end| woken.commit.reached(end)),
             scrubber,
+            releaser,
         });
         let recovery = format!(
             "{} frames, {} records, LSN {} to {}, {} bytes cut, {:.3} s",
@@ -373,6 +399,8 @@ impl Engine {
             segments,
             queues,
             table,
+            survivors,
+            keys,
             retention,
             watch_count,
             signals,
@@ -479,6 +507,7 @@ impl Engine {
             recycled_segments: inner.segments.recycled(),
             checkpoints: inner.checkpoint.count.load(Ordering::Relaxed),
             derived_bytes: inner.checkpoint.store_bytes.load(Ordering::Relaxed),
+            key_runs: to_u64(inner.keys.run_count()),
             damaged_records: inner.damages.met(),
             scrubbed_bytes: inner.scrubbed.bytes(),
             scrub_passes: inner.scrubbed.passes(),
@@ -929,7 +958,9 @@ impl Engine {
                         return Ok(outcome);
                     }
                     // Released while it was looked up: the queue begins further on now.
-                    Err(ReadError::NotFound(_)) if outcome.messages.is_empty() && entry.lsn < inner.marks.start() => {
+                    Err(ReadError::NotFound(_))
+                        if outcome.messages.is_empty() && !inner.reader.is_retained(entry.lsn) =>
+                    {
                         outcome.status = FetchStatus::BelowMin;
                         outcome.range = inner.queues.state_of(fetch.queue).range();
                         return Ok(outcome);
@@ -974,20 +1005,42 @@ impl Engine {
         if lsn >= inner.marks.load(Watermark::Dispatched) {
             return Err(ReadError::NotFound(lsn));
         }
-        let (header, entry) = inner.reader.locate(lsn)?;
-        let bytes = inner.reader.record(lsn, entry.len, true)?.ok_or(ReadError::NotFound(lsn))?;
-        let record = record::parse(&bytes).map_err(|error| inner.reader.damage(lsn, error.to_string()))?;
-        if !matches!(record.kind, RecordKind::Append | RecordKind::Link) {
-            return Err(ReadError::NotFound(lsn));
-        }
-        let queue = inner.queues.find_incarnation(record.name, record.incarnation).ok_or(ReadError::NotFound(lsn))?;
-        let found = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
-        let origin = match inner.payload(record.origin(lsn), true)? {
-            Payload::Origin(lsn, bytes) => Some((lsn, bytes)),
-            Payload::Own | Payload::OnDisk => None,
-        };
-        Message::new(&queue, entry.queue_offset, &found, bytes, origin)
-            .map_err(|error| inner.reader.damage(lsn, error.to_string()))
+        inner.message_at(lsn, |_, _, _| true)?.ok_or(ReadError::NotFound(lsn))
+    }
+
+    /// The messages that have a key, as far as they are visible and retained: of queues that are not dropped, links by their own keys. May read
+    /// from the disk. A message that cannot be read is left out; [`Engine::damaged_places`] tells of it.
+    ///
+    /// Every answer is exact, whatever other keys there are. The index that it comes from costs eight bytes of memory for a key
+    /// until the next checkpoint; without checkpoints all of them stay there.
+    ///
+    /// # Errors
+    /// When the index has to be read from the disk and cannot be.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, KeyOrder, KeyQuery, WriteBatch};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// # let queue = engine.queue(b"orders")?;
+    /// let mut batch = WriteBatch::new();
+    /// let append = Append { queue: &queue, tag: 0, keys: &[b"order-17", b"customer-4"], attributes: b"", payload: &[b"three anchors"] };
+    /// batch.append(&append)?;
+    /// let outcome = engine.append_and_wait(batch)?;
+    /// let found = engine.find(&KeyQuery::new(b"order-17"))?;
+    /// assert_eq!(found[0].payload(), b"three anchors");
+    ///
+    /// let time_ms = found[0].store_time_ms;
+    /// let earlier = KeyQuery { to_ms: time_ms - 1, order: KeyOrder::OldestFirst, ..KeyQuery::new(b"customer-4") };
+    /// assert!(engine.find(&earlier)?.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn find(&self, query: &KeyQuery<'_>) -> Result<Vec<Message>, ReadError> {
+        let inner = &*self.inner;
+        inner.catch_up();
+        let visible = inner.marks.start()..inner.marks.load(Watermark::Dispatched);
+        inner.keys.find(query, visible, inner)
     }
 
     /// What a link or a table entry refers to the message at `lsn` by. May read from the disk.
@@ -1085,8 +1138,7 @@ impl Engine {
             let mut retention = inner.retention.lock().expect(LOCKED);
             retention.released = retention.released.max(lsn);
             let (durable, dispatched) = (inner.marks.load(Watermark::Durable), inner.marks.load(Watermark::Dispatched));
-            let lowest = |start| pinned(&inner.table, start);
-            retention.target(geometry, from, dispatched.min(durable), inner.marks.assigned(), None, lowest)
+            retention.target(geometry, from, dispatched.min(durable), inner.marks.assigned(), None)
         };
         inner.signals.housekeeping.wake();
         Ok(ReleaseOutcome { start, segments: start.since(from) / geometry.data_bytes() })
@@ -1120,6 +1172,42 @@ impl Engine {
             Some(lsn) => drop(retention.pins.insert(name.to_owned(), lsn)),
             None => drop(retention.pins.remove(name)),
         }
+    }
+
+    /// Keeps the messages of a queue from `offset` on readable through it, until the pin of this name is moved, or removed with `None`: those
+    /// in segments that are released survive there. A pin does not outlive the engine; set them before [`Engine::start_retention`].
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine, or the queue is of another one.
+    pub fn pin_queue(&self, name: &str, queue: &Queue, offset: Option<QueueOffset>) {
+        let _ours = self.inner.queues.state_of(queue);
+        let mut retention = self.inner.retention.lock().expect(LOCKED);
+        let key = (name.to_owned(), queue.id());
+        match offset {
+            Some(offset) => drop(retention.queue_pins.insert(key, offset)),
+            None => drop(retention.queue_pins.remove(&key)),
+        }
+    }
+
+    /// Lets segments be released, where [`crate::EngineOptions::with_retention_held`] held them.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    pub fn start_retention(&self) {
+        self.inner.retention.lock().expect(LOCKED).held = false;
+        self.inner.signals.housekeeping.wake();
+    }
+
+    /// What retention would release if it could, and what stands against it.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    #[must_use]
+    pub fn retention(&self) -> RetentionInfo {
+        let inner = &*self.inner;
+        let retention = inner.retention.lock().expect(LOCKED);
+        let retain_bytes = inner.info.options.retain_bytes;
+        crate::retention::info(&retention, &inner.segments, &inner.marks, &inner.survivors, retain_bytes)
     }
 
     /// Refuses further appends, makes everything durable, stops the threads and releases the directory.
@@ -1331,8 +1419,35 @@ impl Inner {
             Payload::Own => None,
             Payload::Origin(lsn, bytes) => Some((lsn, bytes)),
         };
-        let message = Message::new(fetch.queue, offset, entry, bytes, origin);
+        let message = Message::new(Arc::clone(&fetch.queue.name), fetch.queue.opening, offset, entry, bytes, origin);
         message.map(Some).map_err(|error| self.reader.damage(entry.lsn, error.to_string()))
+    }
+
+    /// The message at `lsn`, if it is one and `is_wanted` by its record, its queue and its store time.
+    fn message_at(
+        &self,
+        lsn: Lsn,
+        is_wanted: impl FnOnce(&Record<'_>, Option<&Queue>, u64) -> bool,
+    ) -> Result<Option<Message>, ReadError> {
+        let (header, entry) = self.reader.locate(lsn)?;
+        let bytes = self.reader.record(lsn, entry.len, true)?.ok_or(ReadError::NotFound(lsn))?;
+        let record = record::parse(&bytes).map_err(|error| self.reader.damage(lsn, error.to_string()))?;
+        if !matches!(record.kind, RecordKind::Append | RecordKind::Link) {
+            return Ok(None);
+        }
+        // A message may survive its queue, and everything in the log that spoke of it.
+        let queue = self.queues.find_incarnation(record.name, record.incarnation);
+        if !is_wanted(&record, queue.as_ref(), header.store_time_ms) {
+            return Ok(None);
+        }
+        let found = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
+        let origin = match self.payload(record.origin(lsn), true)? {
+            Payload::Origin(lsn, bytes) => Some((lsn, bytes)),
+            Payload::Own | Payload::OnDisk => None,
+        };
+        let (name, opening) = (Arc::from(record.name), self.queues.opening());
+        let message = Message::new(name, opening, entry.queue_offset, &found, bytes, origin);
+        message.map(Some).map_err(|error| self.reader.damage(lsn, error.to_string()))
     }
 
     /// The bytes of a link's origin, where there is one.
@@ -1340,6 +1455,26 @@ impl Inner {
         let Some(origin) = origin else { return Ok(Payload::Own) };
         let bytes = self.reader.record(origin.lsn, origin.size, from_disk)?;
         Ok(bytes.map_or(Payload::OnDisk, |bytes| Payload::Origin(origin.lsn, bytes)))
+    }
+}
+
+impl Records for Inner {
+    type Message = Message;
+
+    fn store_time_ms(&self, lsn: Lsn) -> Result<u64, ReadError> {
+        self.reader.locate(lsn).map(|(header, _)| header.store_time_ms)
+    }
+
+    fn message(&self, lsn: Lsn, query: &KeyQuery<'_>) -> Result<Option<(Message, usize)>, ReadError> {
+        let message = self.message_at(lsn, |record, queue, store_time_ms| {
+            (query.from_ms..=query.to_ms).contains(&store_time_ms)
+                && record::keys(record.keys).any(|key| key == query.key)
+                && queue.is_some_and(|queue| !self.queues.state(queue.id()).current_mark().dropped)
+        })?;
+        Ok(message.map(|message| {
+            let bytes = message.size();
+            (message, bytes)
+        }))
     }
 }
 

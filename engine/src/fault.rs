@@ -30,6 +30,24 @@ pub enum Fault {
     NoDurableMark,
 }
 
+#[cfg(feature = "sim")]
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 11] = [
+        Fault::AckBeforeFlush,
+        Fault::FlushBesideWrites,
+        Fault::SkipFlush,
+        Fault::NoDirectorySync,
+        Fault::PositionUnchecked,
+        Fault::ChecksumUnchecked,
+        Fault::NoNewEpoch,
+        Fault::RetryFailedFlush,
+        Fault::NoFence,
+        Fault::NoDenseCheck,
+        Fault::NoDurableMark,
+    ];
+}
+
 /// Which promise is broken, if any.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Broken {

@@ -7,39 +7,21 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::batch::{Queue, WriteBatch};
-use crate::checkpoint::CheckpointShared;
 use crate::clock::Clock;
 use crate::commit::sequencer::Sequencer;
 use crate::commit::watermark::{Marks, Watermark};
-use crate::commitlog::frame;
-use crate::commitlog::manifest::Manifest;
-use crate::commitlog::reader::LogReader;
-use crate::commitlog::record::{self, RecordKind};
 use crate::commitlog::segments::{HalfMade, Segments};
-use crate::consume_queue::Queues;
-use crate::error::{Fenced, ReadError};
-use crate::io::{AlignedBuf, IoBackend, is_full};
+use crate::error::Fenced;
+use crate::io::{AlignedBuf, IoBackend};
 use crate::limits;
-use crate::retention::Retention;
+use crate::retention::Releaser;
 use crate::scrub::Scrubber;
-use crate::table::{Fetched, Held, Visible};
 use crate::units::{Lsn, to_u64, to_usize};
 
 /// A segment that is being filled with zeros.
 struct Filling {
     half_made: HalfMade,
     at: u64,
-}
-
-/// A release under way.
-enum Releasing {
-    /// What the segments below `start` say last of table entries is said again; they are read up to `at`.
-    Entries { start: Lsn, at: Lsn },
-    /// What they say last of queues is said again.
-    Counters { start: Lsn },
-    /// All is said; it waits to be durable, and for everything before it to be known to the table.
-    Settling { start: Lsn, end: Lsn },
 }
 
 /// The state machine.
@@ -51,7 +33,6 @@ pub(crate) struct Housekeeper {
 #[derive(Default)]
 struct State {
     filling: Option<Filling>,
-    releasing: Option<Releasing>,
     /// When the next paced step of the filler is due.
     fill_due: Duration,
     /// The assigned end when it last changed, and when that was.
@@ -59,8 +40,6 @@ struct State {
     seen_at: Duration,
     /// The end at which there was nothing left to mark.
     rested: Lsn,
-    /// Segments could not be released; tried again when this time is reached.
-    release_at: Duration,
     /// No segment could be made ahead; tried again when this time is reached.
     retry_at: Duration,
 }
@@ -68,39 +47,16 @@ struct State {
 /// What it works with.
 pub(crate) struct Parts {
     pub(crate) backend: Arc<dyn IoBackend>,
-    pub(crate) dir: std::path::PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) marks: Arc<Marks>,
     pub(crate) segments: Arc<Segments>,
     pub(crate) sequencer: Arc<Mutex<Sequencer>>,
-    pub(crate) queues: Arc<Queues>,
-    pub(crate) table: Arc<Visible>,
-    pub(crate) reader: Arc<LogReader>,
-    pub(crate) retention: Arc<Mutex<Retention>>,
-    pub(crate) manifest: Manifest,
     pub(crate) retain_bytes: Option<u64>,
     pub(crate) spare_count: u64,
-    pub(crate) sync_names: bool,
     pub(crate) scrubber: Scrubber,
+    pub(crate) releaser: Releaser,
     /// Told where the log ends after something was appended here.
     pub(crate) appended: Box<dyn Fn(Lsn) + Send>,
-    pub(crate) checkpoint: Arc<CheckpointShared>,
-    /// Tells that a checkpoint is wanted.
-    pub(crate) wake_checkpointer: Box<dyn Fn() + Send>,
-    /// Tells which queues lost their first entries.
-    pub(crate) queues_changed: Box<dyn Fn(Vec<u32>) + Send>,
-    /// Brings queues and table up to what is acknowledged.
-    pub(crate) catch_up: Box<dyn Fn() + Send>,
-    /// Asks for everything up to there to become durable soon.
-    pub(crate) hurry: Box<dyn Fn(Lsn) + Send>,
-}
-
-/// The lowest message below `start` that is referred to; everything, as long as nobody can tell.
-pub(crate) fn pinned(table: &Visible, start: Lsn) -> Option<Lsn> {
-    table.lowest_target(start).unwrap_or_else(|error| {
-        tracing::warn!(%error, "nothing is released while it is not known what is referred to");
-        Some(Lsn::ZERO)
-    })
 }
 
 impl Housekeeper {
@@ -120,7 +76,7 @@ impl Housekeeper {
         }
         let idle = now.saturating_sub(self.state.seen_at);
         let mark_in = self.mark(idle);
-        let release_in = self.release().unwrap_or_else(|error| self.fence("releasing segments", error));
+        let release_in = self.parts.releaser.step().unwrap_or_else(|error| self.fence("releasing segments", error));
         let busy = idle < limits::BUSY_FOR;
         let fill_in = match self.fill(now, busy) {
             Ok(due) => due,
@@ -166,168 +122,6 @@ impl Housekeeper {
         };
         (self.parts.appended)(end);
         limits::MARK_DELAY
-    }
-
-    fn target(&self) -> Lsn {
-        let marks = &self.parts.marks;
-        // Under asynchronous flush queues run ahead of the disk; the log's start may not.
-        let settled = marks.load(Watermark::Dispatched).min(marks.load(Watermark::Durable));
-        let retention = self.parts.retention.lock().expect("the retention rules are intact");
-        let geometry = self.parts.segments.geometry();
-        let table = &self.parts.table;
-        let target =
-            retention.target(geometry, marks.start(), settled, marks.assigned(), self.parts.retain_bytes, |start| {
-                pinned(table, start)
-            });
-        let checkpoint = &self.parts.checkpoint;
-        if target > geometry.base(checkpoint.applied()) {
-            checkpoint.want(target);
-            (self.parts.wake_checkpointer)();
-        }
-        target.min(geometry.base(checkpoint.applied())).max(marks.start())
-    }
-
-    fn release(&mut self) -> io::Result<Duration> {
-        match self.state.releasing.take() {
-            None => self.begin_release(),
-            Some(Releasing::Entries { start, at }) if at < start => {
-                let next = match self.restate_entries(start, at) {
-                    Ok(next) => next,
-                    Err(why) => {
-                        tracing::warn!(%why, lsn = %at, "segments cannot be released");
-                        self.open_again();
-                        self.state.release_at = self.parts.clock.monotonic() + limits::RELEASE_RETRY;
-                        return Ok(limits::HOUSEKEEPING_INTERVAL);
-                    }
-                };
-                self.state.releasing = Some(Releasing::Entries { start, at: next });
-                Ok(if next == at { Duration::from_millis(1) } else { Duration::ZERO })
-            }
-            Some(Releasing::Entries { start, .. } | Releasing::Counters { start }) => {
-                let queues: Vec<Queue> = self.parts.queues.all();
-                let wall_ms = self.parts.clock.wall_ms();
-                let mut sequencer = self.parts.sequencer.lock().expect("the append lock is intact");
-                let all_restated = sequencer.restate_counters(&queues, start, wall_ms);
-                let end = sequencer.next;
-                drop(sequencer);
-                (self.parts.hurry)(end);
-                // A full buffer puts it off.
-                let done = matches!(all_restated, Ok(true));
-                self.state.releasing =
-                    Some(if done { Releasing::Settling { start, end } } else { Releasing::Counters { start } });
-                Ok(if done { Duration::ZERO } else { Duration::from_millis(1) })
-            }
-            Some(Releasing::Settling { start, end }) => {
-                (self.parts.catch_up)();
-                let marks = &self.parts.marks;
-                if marks.load(Watermark::Durable).min(marks.load(Watermark::Dispatched)) < end {
-                    self.state.releasing = Some(Releasing::Settling { start, end });
-                    return Ok(Duration::from_millis(1));
-                }
-                // A pin that was set meanwhile, or a reference, holds; what was restated does no harm.
-                if self.target() >= start {
-                    self.finish_release(start)?;
-                } else {
-                    self.open_again();
-                }
-                Ok(Duration::ZERO)
-            }
-        }
-    }
-
-    fn begin_release(&mut self) -> io::Result<Duration> {
-        let target = self.target();
-        let current = self.parts.marks.start();
-        if target > current
-            && self.parts.segments.find(target).is_some()
-            && !self.parts.marks.is_closing()
-            && self.parts.clock.monotonic() >= self.state.release_at
-        {
-            // From here on nothing new can refer to what goes: what does so already is known once this is dispatched.
-            self.parts.sequencer.lock().expect("the append lock is intact").closed_below = target;
-            self.state.releasing = Some(Releasing::Entries { start: target, at: current });
-            return Ok(Duration::ZERO);
-        }
-        let keep = to_usize(self.parts.spare_count + 1);
-        let more = self.parts.segments.drop_surplus(keep)?;
-        Ok(if more { Duration::from_millis(5) } else { limits::HOUSEKEEPING_INTERVAL })
-    }
-
-    fn open_again(&self) {
-        let start = self.parts.marks.start();
-        self.parts.sequencer.lock().expect("the append lock is intact").closed_below = start;
-    }
-
-    /// Appends again what the next frames from `at` on say last of table entries; returns where to go on.
-    fn restate_entries(&mut self, start: Lsn, at: Lsn) -> Result<Lsn, ReadError> {
-        let geometry = self.parts.segments.geometry();
-        let (mut at, mut read, began) = (at, 0, at);
-        let mut batch = WriteBatch::new();
-        let mut held = Vec::new();
-        while at < start && read < limits::RESTATE_READ_BYTES {
-            let end = geometry.segment_end(at);
-            if end.since(at) < to_u64(frame::FRAME_HEADER_BYTES) {
-                at = end;
-                continue;
-            }
-            let (header, bytes) = self.parts.reader.frame(at)?;
-            // What one frame says fits one frame again; what two say may not.
-            if !held.is_empty() && batch.frame_bytes() + u64::from(header.frame_len) > limits::RESTATE_BATCH_BYTES {
-                break;
-            }
-            read += u64::from(header.frame_len);
-            for (lsn, _, record) in record::of_frame(&header, &bytes) {
-                if record.kind != RecordKind::Put {
-                    continue;
-                }
-                let entry = self.parts.table.get(record.name)?;
-                let Some(entry) = entry.filter(|entry| entry.lsn == lsn) else { continue };
-                let pushed = batch.push_restated(record.name, &entry.value, entry.target, lsn);
-                pushed.expect("what one frame says fits one frame again");
-                let fetched = Fetched { latest: Some(lsn), value: Some(entry.value) };
-                held.push(Held { key: Arc::from(record.name), fetched: Some(fetched) });
-            }
-            at = at.plus(u64::from(header.frame_len));
-        }
-        if held.is_empty() {
-            return Ok(at);
-        }
-        let wall_ms = self.parts.clock.wall_ms();
-        let mut sequencer = self.parts.sequencer.lock().expect("the append lock is intact");
-        for held in &held {
-            sequencer.head.hold(&held.key);
-        }
-        let appended = sequencer.restate_entries(batch, &held, wall_ms);
-        sequencer.release(&held);
-        let end = sequencer.next;
-        drop(sequencer);
-        (self.parts.appended)(end);
-        // A full buffer puts it off, and a fenced or closing log for good.
-        Ok(if appended.is_ok() { at } else { began })
-    }
-
-    fn finish_release(&mut self, start: Lsn) -> io::Result<()> {
-        self.parts.manifest.start = start;
-        self.parts.manifest.history.trim(start);
-        let stored = self.parts.manifest.store(&*self.parts.backend, &self.parts.dir, self.parts.sync_names);
-        match stored {
-            Ok(()) => {}
-            // The manifest on disk is as it was, and the release begins anew when there is room.
-            Err((path, source)) if is_full(&source) => {
-                tracing::warn!(path = %path.display(), "no space to release segments; trying again");
-                return Ok(());
-            }
-            Err((path, source)) => return Err(io::Error::new(source.kind(), format!("{}: {source}", path.display()))),
-        }
-        let mut changed = Vec::new();
-        if let Err(error) = self.parts.queues.release(start, |id| changed.push(id)) {
-            tracing::error!(%error, "some queues still show messages that are released");
-        }
-        (self.parts.queues_changed)(changed);
-        // Whoever sees the new start finds no queue that begins before it.
-        self.parts.marks.set_start(start);
-        self.parts.segments.retire(start);
-        Ok(())
     }
 
     /// Keeps segments ready behind the current one: recycled ones first, new ones filled with zeros, paced.

@@ -42,7 +42,7 @@
 //! |---|---|
 //! | [`engine`] | opening, appending, reading, closing: wiring |
 //! | [`commit`] | the append lock, the log buffer, the one writer, watermarks, tickets |
-//! | `dispatch`, [`consume_queue`], [`table`] | from the log to queues and table |
+//! | `dispatch`, [`consume_queue`], [`table`], [`key_index`] | from the log to queues, table and what messages are found by |
 //! | `recovery`, `retention`, `housekeeping` | the log's end after a crash; its beginning; segments ahead of need |
 //! | `scrub`, `damage` | rot found before a reader does; what is known of it |
 //! | `store` | one file for what is derived from the log, as it was at one LSN: may be lost, is never wrong |
@@ -66,6 +66,7 @@ pub mod error;
 mod fault;
 mod housekeeping;
 pub mod io;
+pub mod key_index;
 pub mod limits;
 pub mod manual;
 mod open;
@@ -88,8 +89,10 @@ pub use engine::{AppendOrWaitError, Engine, EngineInfo, EngineStats, ReleaseOutc
 pub use error::{
     Advice, AppendError, BatchError, Fenced, OpenError, ReadError, Rejection, ReleaseError, TooLarge, WaitError,
 };
+pub use key_index::{KeyOrder, KeyQuery};
 pub use options::{BackendChoice, EngineOptions, Flush, Tail};
 pub use read::{Fetch, FetchOutcome, FetchStatus, Message, QueueRange};
 pub use recovery::cases::{CaseOutcome, RECOVERY_CASES, RecoveryCase};
+pub use retention::RetentionInfo;
 pub use table::{Snapshot, TableEntry};
 pub use units::{Epoch, Lsn, QueueOffset};

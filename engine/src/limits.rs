@@ -36,10 +36,26 @@ pub const COUNTER_BATCHES_PER_STEP: usize = 8;
 pub const RESTATE_READ_BYTES: u64 = 1 << 20;
 /// Bytes of a batch of restated table entries, unless one frame says more.
 pub const RESTATE_BATCH_BYTES: u64 = 8 << 10;
+/// Holes that are punched in one step.
+pub const PUNCHES_PER_STEP: usize = 32;
+/// A segment is punched when at least this fraction of it (one over) is needed by nobody.
+pub const SPARSE_GAIN: u64 = 8;
+/// Time between two looks at a segment of survivors.
+pub const REVIEW_INTERVAL: Duration = Duration::from_millis(200);
+/// Time between two looks at the age of segments and at free space.
+pub const AGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a release waits after what it has to read could not be read.
 pub const RELEASE_RETRY: Duration = Duration::from_secs(60);
 /// Changes of the table that wait in memory before a checkpoint begins at once.
 pub const CHECKPOINT_CHANGES: usize = 500_000;
+/// Keys of messages that wait in memory before a checkpoint begins at once: 16 MiB of them.
+pub const CHECKPOINT_KEYS: usize = 2 << 20;
+/// Keys of one chunk of the key index in memory.
+pub const KEY_CHUNK_COUNT: usize = 8 << 10;
+/// Keys of a run of the key index from which on it stays as it is.
+pub const KEY_RUN_FULL: u64 = 2 << 20;
+/// Bytes of one piece of a run of the key index.
+pub const KEY_PIECE_BYTES: usize = 1900;
 /// Longest sleep of the checkpointer.
 pub const CHECKPOINT_NAP: Duration = Duration::from_secs(1);
 /// How long the checkpointer waits after the kernel refused something.

@@ -12,22 +12,27 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::checkpoint::{self, Frozen, rows};
+use crate::checkpoint::{self, Frozen, Retained, rows};
+use crate::commitlog::frame;
 use crate::commitlog::manifest::{MANIFEST_NAME, Manifest, ManifestError};
+use crate::commitlog::record::{self, Origin};
 use crate::commitlog::segment::{Geometry, SegmentHeader, base_of, file_name};
-use crate::commitlog::segments::{HALF_MADE_SUFFIX, Segments};
-use crate::consume_queue::Queues;
+use crate::commitlog::segments::{HALF_MADE_SUFFIX, Segments, base_of_sparse, sparse_name};
+use crate::consume_queue::{QueueEntry, Queues};
 use crate::epoch::{EpochHistory, EpochStart};
-use crate::error::OpenError;
+use crate::error::{OpenError, ReadError};
 use crate::fault::Fault;
 use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
+use crate::key_index::KeyIndex;
 use crate::limits;
 use crate::options::EngineOptions;
 use crate::recovery::cases::property;
 use crate::recovery::{Found, Recovery};
+use crate::retention::survivors::List;
+use crate::retention::{Survivors, survivors};
 use crate::store::{self, Store, StoreTable};
 use crate::table::Visible;
-use crate::units::{Epoch, Lsn, align_down, align_up, to_u64, to_usize};
+use crate::units::{Epoch, Lsn, QueueOffset, align_down, align_up, to_u64, to_usize};
 
 const LOCK_NAME: &str = "LOCK";
 
@@ -49,11 +54,15 @@ pub(crate) struct Opened {
 pub(crate) struct Derived {
     pub(crate) queues: Arc<Queues>,
     pub(crate) table: Arc<Visible>,
+    pub(crate) keys: Arc<KeyIndex>,
     pub(crate) store: Option<Store>,
     /// The last checkpoint goes up to here.
     pub(crate) applied: Lsn,
     /// Queues that are not as the checkpoint has them.
     pub(crate) changed: Vec<u32>,
+    pub(crate) survivors: Arc<Survivors>,
+    /// Whether it goes on from a checkpoint.
+    is_restored: bool,
 }
 
 pub(crate) fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
@@ -72,21 +81,29 @@ pub(crate) fn open(
     let lock = lock(io, dir)?;
     let names = io.list(dir).map_err(io_error("listing", dir))?;
     let mut manifest = load_manifest(io, dir, &names, options, store_id)?;
-    let mut files = open_segments(io, dir, &names, &manifest)?;
+    let (mut files, mut sparse) = open_segments(io, dir, &names, &manifest)?;
     let store = |manifest: &Manifest| {
         let stored = manifest.store(io, dir, sync_names(options));
         stored.map_err(|(path, source)| OpenError::Io { what: "writing", path, source })
     };
 
-    let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files)?;
-    remove_leftovers(io, dir, &names, manifest.start)?;
+    let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files, &sparse)?;
+    remove_leftovers(io, dir, &names, manifest.start, &derived.survivors, &mut sparse)?;
+    name_dense(io, dir, &names, manifest.start, sync_names(options))?;
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
     write_again(dir, &files, manifest.geometry, found.durable_lsn.min(found.end), found.end)?;
 
     let first_file_is_missing = !files.contains_key(&manifest.start);
-    let segments =
-        Segments::new(Arc::clone(backend), dir, manifest.store_id, manifest.geometry, sync_names(options), files);
+    let segments = Segments::new(
+        Arc::clone(backend),
+        dir,
+        manifest.store_id,
+        manifest.geometry,
+        sync_names(options),
+        files,
+        sparse,
+    );
     let last = manifest.history.last().map_or(Epoch { term: 1, run: 0 }, |last| last.epoch);
     if last.run == 0 && first_file_is_missing {
         // Identity first, then the first segment, then the first epoch: from there on a missing first segment is an error.
@@ -111,7 +128,8 @@ fn read_log(
     options: &EngineOptions,
     names: &[String],
     manifest: &Manifest,
-    files: &BTreeMap<Lsn, Arc<dyn IoFile>>,
+    files: &Files,
+    sparse: &Files,
 ) -> Result<(Derived, Found), OpenError> {
     let is_there = names.iter().any(|name| name == store::FILE_NAME || name == store::DAMAGED_NAME);
     let mut use_store = is_there && options.checkpoint_interval.is_some();
@@ -119,12 +137,13 @@ fn read_log(
         let derived = if use_store {
             restore(backend, dir, options, manifest).unwrap_or_else(|why| {
                 tracing::warn!(why, "the last checkpoint is not used; the whole log is read");
-                Derived::empty(manifest.start)
+                Derived::empty(manifest)
             })
         } else {
-            Derived::empty(manifest.start)
+            Derived::empty(manifest)
         };
         let uses_store = derived.store.is_some();
+        let is_restored = derived.is_restored;
         let mut derived = derived;
         // Recovery looks at what comes behind the checkpoint; what lies before it must be there, too.
         let mut base = manifest.start;
@@ -143,6 +162,9 @@ fn read_log(
             files,
             queues: &Arc::clone(&derived.queues),
             table: &Arc::clone(&derived.table),
+            // What survives below the dense log comes last, and before everything else in its queue.
+            saves: options.checkpoint_interval.is_some() && sparse.is_empty(),
+            keys: &Arc::clone(&derived.keys),
             broken: options.broken(),
         };
         let outcome = recovery
@@ -150,6 +172,26 @@ fn read_log(
         match outcome {
             Ok(found) => {
                 derived.changed.extend(&found.changed);
+                let lists = match derived.table.survivors() {
+                    Ok(lists) => lists,
+                    Err(error) if is_restored => {
+                        tracing::warn!(%error, "the last checkpoint cannot be read; the whole log is");
+                        use_store = false;
+                        continue;
+                    }
+                    Err(error) => {
+                        let (path, source) = (dir.join(store::FILE_NAME), io::Error::other(error.to_string()));
+                        return Err(OpenError::Io { what: "reading the lists of survivors in", path, source });
+                    }
+                };
+                settle_survivors(dir, manifest, sparse, lists, &mut derived)?;
+                if !is_restored {
+                    revive(dir, manifest.geometry, sparse, &mut derived);
+                } else if let Err(error) = derived.release(manifest.start) {
+                    tracing::warn!(%error, "the last checkpoint lacks entries; the whole log is read");
+                    use_store = false;
+                    continue;
+                }
                 return Ok((derived, found));
             }
             // Frames or entries that do not follow on the checkpoint's: it is the checkpoint that is wrong, or the log says the same without it.
@@ -173,7 +215,7 @@ fn restore(
     let words = |error: &dyn std::error::Error| error.to_string();
     let opened = checkpoint::open_store(backend, dir, manifest.store_id, options.checkpoint_cache_bytes);
     let (store, origin) = opened.map_err(|error| words(&error))?;
-    let empty = |store| Derived { store: Some(store), ..Derived::empty(manifest.start) };
+    let empty = |store| Derived { store: Some(store), ..Derived::empty(manifest) };
     if origin != store::Origin::Existing {
         return Ok(empty(store));
     }
@@ -202,22 +244,41 @@ fn restore(
     if let Some(why) = bad {
         return Err(why);
     }
-    // What was released since the checkpoint.
-    let mut changed = Vec::new();
-    queues.release(manifest.start, |id| changed.push(id)).map_err(|error| words(&error))?;
+    let keys = KeyIndex::new(manifest.store_id);
+    keys.restore(Arc::clone(&reader), applied)?;
     let table = Arc::new(Visible::new(Some(reader), applied));
-    Ok(Derived { queues: Arc::new(queues), table, store: Some(store), applied, changed })
+    let survivors = Arc::new(Survivors::new(manifest.geometry));
+    let changed = Vec::new();
+    Ok(Derived {
+        queues: Arc::new(queues),
+        table,
+        keys: Arc::new(keys),
+        store: Some(store),
+        applied,
+        changed,
+        survivors,
+        is_restored: true,
+    })
 }
 
 impl Derived {
-    fn empty(start: Lsn) -> Derived {
+    fn empty(manifest: &Manifest) -> Derived {
         Derived {
             queues: Arc::new(Queues::new()),
             table: Arc::new(Visible::default()),
+            keys: Arc::new(KeyIndex::new(manifest.store_id)),
             store: None,
-            applied: start,
+            applied: manifest.start,
             changed: Vec::new(),
+            survivors: Arc::new(Survivors::new(manifest.geometry)),
+            is_restored: false,
         }
+    }
+
+    /// Forgets what was released since the checkpoint.
+    fn release(&mut self, start: Lsn) -> Result<(), ReadError> {
+        let Derived { queues, survivors, changed, .. } = self;
+        queues.release(start, |lsn| survivors.in_queue(lsn), |id| changed.push(id))
     }
 
     /// A checkpoint in the middle of opening.
@@ -229,9 +290,6 @@ impl Derived {
         manifest: &Manifest,
         frozen: &Frozen,
     ) -> Result<(), OpenError> {
-        if options.checkpoint_interval.is_none() {
-            return Ok(());
-        }
         let path = dir.join(store::FILE_NAME);
         let failed = |error: &dyn std::error::Error| OpenError::Io {
             what: "writing a checkpoint to",
@@ -243,9 +301,10 @@ impl Derived {
             self.store = Some(made.map_err(|error| failed(&error))?);
         }
         let store = self.store.as_ref().expect("just opened");
-        let written = checkpoint::write(store, frozen, &self.queues, manifest.start, &manifest.history);
-        let reader = written.map_err(|error| failed(&error))?;
-        checkpoint::publish(frozen, reader, &self.queues, &self.table, Lsn::MAX);
+        let retained = Retained { start: manifest.start, survivors: &self.survivors, clean: false };
+        let written = checkpoint::write(store, frozen, &self.queues, &self.keys, &retained, &manifest.history);
+        let written = written.map_err(|error| failed(&error))?;
+        checkpoint::publish(frozen, written, &self.queues, &self.table, &self.keys, Lsn::MAX);
         self.applied = frozen.lsn;
         Ok(())
     }
@@ -301,27 +360,65 @@ pub(crate) fn lock(backend: &dyn IoBackend, dir: &Path) -> Result<Box<dyn DirLoc
     })
 }
 
-/// Removes what nothing refers to: half-made files, and segments that were released before the power failed and would have been recycled
-/// next.
-fn remove_leftovers(backend: &dyn IoBackend, dir: &Path, names: &[String], start: Lsn) -> Result<(), OpenError> {
+/// Removes what nothing refers to: half-made files, and segments that were released, or lost their last survivor, before the power failed.
+fn remove_leftovers(
+    backend: &dyn IoBackend,
+    dir: &Path,
+    names: &[String],
+    start: Lsn,
+    survivors: &Survivors,
+    sparse: &mut Files,
+) -> Result<(), OpenError> {
     let is_released = |name: &str| base_of(name).is_some_and(|base| base < start);
-    for name in names.iter().filter(|name| name.ends_with(HALF_MADE_SUFFIX) || is_released(name)) {
+    let is_left_over = |name: &str| name.ends_with(HALF_MADE_SUFFIX) || is_released(name);
+    let emptied: Vec<Lsn> = sparse.keys().copied().filter(|base| survivors.list(*base).is_none()).collect();
+    let left_over = names.iter().filter(|name| is_left_over(name)).cloned();
+    for name in left_over.chain(emptied.iter().map(|base| sparse_name(*base))) {
         let path = dir.join(name);
         backend.remove(&path).map_err(io_error("removing", &path))?;
+    }
+    sparse.retain(|base, _| !emptied.contains(base));
+    Ok(())
+}
+
+/// Gives segments of the dense log their names back: the power failed before the manifest said that the log begins behind them.
+pub(crate) fn name_dense(
+    backend: &dyn IoBackend,
+    dir: &Path,
+    names: &[String],
+    start: Lsn,
+    sync_names: bool,
+) -> Result<(), OpenError> {
+    let mut is_renamed = false;
+    for base in names.iter().filter_map(|name| base_of_sparse(name)).filter(|base| *base >= start) {
+        let path = dir.join(sparse_name(base));
+        backend.rename(&path, &dir.join(file_name(base))).map_err(io_error("renaming", &path))?;
+        is_renamed = true;
+    }
+    if is_renamed && sync_names {
+        backend.sync_dir(dir).map_err(io_error("syncing", dir))?;
     }
     Ok(())
 }
 
+type Files = BTreeMap<Lsn, Arc<dyn IoFile>>;
+
+/// The segments of the dense log, and those that are kept for what survives in them.
 fn open_segments(
     backend: &dyn IoBackend,
     dir: &Path,
     names: &[String],
     manifest: &Manifest,
-) -> Result<BTreeMap<Lsn, Arc<dyn IoFile>>, OpenError> {
-    let mut files = BTreeMap::new();
-    for (name, base) in names.iter().filter_map(|name| base_of(name).map(|base| (name, base))) {
+) -> Result<(Files, Files), OpenError> {
+    let (mut files, mut sparse) = (Files::new(), Files::new());
+    for name in names {
+        let is_sparse = base_of_sparse(name);
+        let Some(base) = is_sparse.or_else(|| base_of(name)) else { continue };
+        // Under which of its names a segment is found behind the start does not matter: see `name_dense`.
         if base >= manifest.start {
             files.insert(base, open_segment(backend, &dir.join(name), base, manifest)?);
+        } else if is_sparse.is_some() {
+            sparse.insert(base, open_segment(backend, &dir.join(name), base, manifest)?);
         }
     }
     if manifest.history.last().is_some() && files.is_empty() {
@@ -334,7 +431,7 @@ fn open_segments(
             why: format!("the manifest says that the log begins at {}", manifest.start),
         });
     }
-    Ok(files)
+    Ok((files, sparse))
 }
 
 /// Opens the segment that must begin at `base`, and checks that it is that one.
@@ -374,13 +471,130 @@ pub(crate) fn open_segment(
     Ok(file)
 }
 
+/// Takes over what the table says of survivors.
+fn settle_survivors(
+    dir: &Path,
+    manifest: &Manifest,
+    sparse: &Files,
+    lists: Vec<(Lsn, List)>,
+    derived: &mut Derived,
+) -> Result<(), OpenError> {
+    derived.survivors = Arc::new(Survivors::new(manifest.geometry));
+    for (base, list) in lists {
+        // A list of a segment that is still dense is one of a release that did not come to its end.
+        if base >= manifest.start {
+            continue;
+        }
+        if !sparse.contains_key(&base) {
+            let why = format!("{} messages survive in it, says the log", list.len());
+            return Err(OpenError::Missing { path: dir.join(sparse_name(base)), lsn: Some(base), why });
+        }
+        derived.survivors.set(base, Some(list));
+    }
+    Ok(())
+}
+
+/// What only the segments of survivors say, for a log that is read without a checkpoint: where links lead, and what still stands in queues.
+fn revive(dir: &Path, geometry: Geometry, sparse: &Files, derived: &mut Derived) {
+    let mut entries: BTreeMap<(Vec<u8>, u32), BTreeMap<u64, QueueEntry>> = BTreeMap::new();
+    for base in derived.survivors.bases() {
+        let Some(list) = derived.survivors.list(base) else { continue };
+        for code in list.iter() {
+            let (lsn, in_queue) = survivors::decode(base, *code);
+            let survivor = match Survivor::read(&sparse[&base], geometry, lsn) {
+                Ok(survivor) => survivor,
+                Err(what) => {
+                    let path = dir.join(sparse_name(base));
+                    tracing::error!(path = %path.display(), %lsn, what, "a message that survives cannot be read");
+                    continue;
+                }
+            };
+            if let Some(origin) = survivor.origin {
+                derived.table.link(lsn, origin.lsn);
+            }
+            if in_queue {
+                let queue = entries.entry((survivor.queue_name, survivor.incarnation)).or_default();
+                queue.insert(survivor.queue_offset.0, survivor.entry);
+            }
+        }
+    }
+    for ((name, incarnation), older) in entries {
+        let queue = derived.queues.intern_incarnation(&name, incarnation, |_| {});
+        let Some((last, _)) = older.last_key_value() else { continue };
+        // What does not follow without a gap is reached by its LSN only.
+        let dense = older.iter().rev().zip((0..=*last).rev()).take_while(|((offset, _), due)| **offset == *due);
+        let mut dense: Vec<QueueEntry> = dense.map(|((_, entry), _)| *entry).collect();
+        dense.reverse();
+        match queue {
+            Ok(queue) => {
+                let state = derived.queues.state(queue.id());
+                if state.prepend(QueueOffset(*last), &dense) && state.note_change() {
+                    derived.changed.push(queue.id());
+                }
+            }
+            Err(error) => tracing::error!(%error, "a queue whose messages survive cannot be had"),
+        }
+    }
+}
+
+/// One message that survives, as its segment has it.
+pub(crate) struct Survivor {
+    queue_name: Vec<u8>,
+    incarnation: u32,
+    queue_offset: QueueOffset,
+    entry: QueueEntry,
+    origin: Option<Origin>,
+}
+
+impl Survivor {
+    pub(crate) fn read(file: &Arc<dyn IoFile>, geometry: Geometry, lsn: Lsn) -> Result<Survivor, String> {
+        let room = geometry.segment_end(lsn).since(lsn);
+        let bytes = |from: Lsn, len: u64| {
+            let offset = geometry.file_offset(from);
+            let begin = align_down(offset, to_u64(IO_ALIGN));
+            let end = align_up(offset + len, to_u64(IO_ALIGN)).min(geometry.segment_bytes);
+            let mut buf = AlignedBuf::zeroed(to_usize(end - begin));
+            file.read_at(&mut buf, begin).map_err(|error| error.to_string())?;
+            let skip = to_usize(offset - begin);
+            let found = buf.get(skip..skip + to_usize(len)).ok_or("it leaves its segment")?;
+            Ok::<Vec<u8>, String>(found.to_vec())
+        };
+        let head = bytes(lsn, to_u64(record::RECORD_HEADER_BYTES).min(room))?;
+        let len = record::len_of(&head).map_err(|error| error.to_string())?;
+        let whole = bytes(lsn, to_u64(len))?;
+        let record = record::decode(&whole).map_err(|error| error.to_string())?;
+        let frame = lsn.0.checked_sub(u64::from(record.frame_offset)).map(Lsn).ok_or("it names no frame")?;
+        if frame < geometry.base(lsn) || record.frame_offset < 64 {
+            return Err("it names no frame".to_owned());
+        }
+        let header_bytes = bytes(frame, u64::from(record.frame_offset))?;
+        let header = frame::decode_header(&header_bytes, frame).map_err(|error| error.to_string())?;
+        let mut at = frame.plus(to_u64(frame::header_bytes(usize::from(header.record_count))));
+        for listed in frame::entries(&header_bytes, header.record_count) {
+            if at == lsn {
+                let store_time_ms = header.store_time_ms;
+                let entry = QueueEntry { lsn, size: listed.len, tag: record.tag, store_time_ms };
+                return Ok(Survivor {
+                    queue_name: record.name.to_vec(),
+                    incarnation: record.incarnation,
+                    queue_offset: listed.queue_offset,
+                    entry,
+                    origin: record.origin(lsn),
+                });
+            }
+            at = at.plus(u64::from(listed.len));
+        }
+        Err("its frame does not name it".to_owned())
+    }
+}
+
 /// Files behind a gap hold nothing (recovery looked): they were prepared, and would be in the way.
 fn drop_unreachable(
     backend: &dyn IoBackend,
     dir: &Path,
     geometry: Geometry,
     end: Lsn,
-    files: &mut BTreeMap<Lsn, Arc<dyn IoFile>>,
+    files: &mut Files,
 ) -> Result<(), OpenError> {
     let mut base = geometry.base(end);
     while files.contains_key(&base) {
@@ -393,12 +607,7 @@ fn drop_unreachable(
     Ok(())
 }
 
-fn read_tail_block(
-    dir: &Path,
-    files: &BTreeMap<Lsn, Arc<dyn IoFile>>,
-    geometry: Geometry,
-    end: Lsn,
-) -> Result<Vec<u8>, OpenError> {
+fn read_tail_block(dir: &Path, files: &Files, geometry: Geometry, end: Lsn) -> Result<Vec<u8>, OpenError> {
     let start = Lsn(align_down(end.0, to_u64(IO_ALIGN)));
     if start == end {
         return Ok(Vec::new());
@@ -412,13 +621,7 @@ fn read_tail_block(
 
 /// Makes what was found behind the newest durable mark durable, by writing it once more: it was read, but a killed process, or one whose
 /// flush failed, may have left it in a cache that the next power failure empties; after a failed flush a second one proves nothing.
-fn write_again(
-    dir: &Path,
-    files: &BTreeMap<Lsn, Arc<dyn IoFile>>,
-    geometry: Geometry,
-    from: Lsn,
-    end: Lsn,
-) -> Result<(), OpenError> {
+fn write_again(dir: &Path, files: &Files, geometry: Geometry, from: Lsn, end: Lsn) -> Result<(), OpenError> {
     let mut at = Lsn(align_down(from.0, to_u64(IO_ALIGN)));
     while at < end {
         let base = geometry.base(at);

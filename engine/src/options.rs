@@ -66,6 +66,9 @@ pub struct EngineOptions {
     pub(crate) cache_bytes: u64,
     pub(crate) chunk_bytes: u64,
     pub(crate) retain_bytes: Option<u64>,
+    pub(crate) retain_age: Option<Duration>,
+    pub(crate) free_bytes_min: Option<u64>,
+    pub(crate) retention_held: bool,
     pub(crate) spare_count: usize,
     pub(crate) checkpoint_interval: Option<Duration>,
     pub(crate) checkpoint_bytes: u64,
@@ -90,6 +93,9 @@ impl Default for EngineOptions {
             cache_bytes: 128 << 20,
             chunk_bytes: 1 << 20,
             retain_bytes: None,
+            retain_age: None,
+            free_bytes_min: None,
+            retention_held: false,
             spare_count: 2,
             checkpoint_interval: Some(Duration::from_secs(5)),
             checkpoint_bytes: 256 << 20,
@@ -183,6 +189,33 @@ impl EngineOptions {
     #[must_use]
     pub fn with_retain_bytes(mut self, bytes: Option<u64>) -> Self {
         self.retain_bytes = bytes;
+        self
+    }
+
+    /// Releases segments whose newest message is older than this by the wall clock, below every pin.
+    ///
+    /// Default: none, nothing is released for its age. Unit: a [`Duration`], of which whole milliseconds count.
+    #[must_use]
+    pub fn with_retain_age(mut self, age: Option<Duration>) -> Self {
+        self.retain_age = age;
+        self
+    }
+
+    /// Releases the oldest segments, below every pin, while the file system has fewer free bytes than this.
+    ///
+    /// Default: none, free space is not looked at.
+    #[must_use]
+    pub fn with_free_bytes_min(mut self, bytes: Option<u64>) -> Self {
+        self.free_bytes_min = bytes;
+        self
+    }
+
+    /// Releases nothing before [`crate::Engine::start_retention`]: for those who have pins to set first.
+    ///
+    /// Default: false.
+    #[must_use]
+    pub fn with_retention_held(mut self, held: bool) -> Self {
+        self.retention_held = held;
         self
     }
 

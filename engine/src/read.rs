@@ -53,7 +53,8 @@ pub(crate) enum Payload {
 impl Message {
     /// `origin`: where a link leads, with the bytes of the record there.
     pub(crate) fn new(
-        queue: &Queue,
+        queue_name: Arc<[u8]>,
+        opening: u32,
         queue_offset: QueueOffset,
         entry: &QueueEntry,
         bytes: Vec<u8>,
@@ -72,11 +73,11 @@ impl Message {
         };
         Ok(Message {
             lsn: entry.lsn,
-            queue_name: Arc::clone(&queue.name),
+            queue_name,
             queue_offset,
             store_time_ms: entry.store_time_ms,
             tag: entry.tag,
-            opening: queue.opening,
+            opening,
             keys,
             attributes,
             payload,

@@ -532,7 +532,15 @@ mod tests {
             let files = BTreeMap::from([(Lsn::ZERO, file)]);
             let parts = ScrubParts {
                 marks: Arc::new(Marks::new(false, Lsn::ZERO, end)),
-                segments: Arc::new(Segments::new(backend, Path::new("/log"), 1, geometry(), true, files)),
+                segments: Arc::new(Segments::new(
+                    backend,
+                    Path::new("/log"),
+                    1,
+                    geometry(),
+                    true,
+                    files,
+                    BTreeMap::new(),
+                )),
                 damages: Arc::default(),
                 progress: Arc::default(),
                 next_live: Box::new(next_live),

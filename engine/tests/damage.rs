@@ -235,6 +235,19 @@ fn damage_does_not_hide_damage_behind_it() {
 }
 
 #[test]
+fn behind_a_damaged_header_the_next_frame_is_found_however_far_it_is() {
+    let scene = Scene::new(23, large(), 1 << 20);
+    let lost = scene.append(&[700_000]);
+    let behind = scene.append(&[5000, 300]);
+    scene.fill(2);
+    scene.flip(lost.lsn.plus(8), 0);
+    let victim = behind.rest[0].lsn;
+    scene.flip(victim.plus(100), 7);
+    assert_eq!(scene.pass(), 2);
+    assert!(scene.listed(DamagedPart::FrameHeader, lost.lsn) && scene.listed(DamagedPart::Record, victim));
+}
+
+#[test]
 fn a_clean_log_under_load_gives_no_report() {
     for (seed, tail, flush) in [
         (5, Tail::Rewrite, Flush::Sync),

@@ -1,4 +1,4 @@
-//! Checkpoints: what queues and table hold, written down now and then, so that opening need not read the whole log.
+//! Checkpoints: what queues, table and key index hold, written down now and then, so that opening need not read the whole log.
 //!
 //! Invariants:
 //! 1. A checkpoint shows the state at one LSN, which is durable and acknowledged before it is committed.
@@ -28,7 +28,9 @@ use crate::dispatch::Dispatcher;
 use crate::epoch::EpochHistory;
 use crate::error::ReadError;
 use crate::io::IoBackend;
+use crate::key_index::{KeyIndex, Run};
 use crate::limits;
+use crate::retention::Survivors;
 use crate::store::{self, Origin, Pace, Store, StoreError, StoreIdentity, StoreReader, StoreTable, StoreWriter};
 use crate::table::{Layer, Visible};
 use crate::units::{Epoch, Lsn, to_u64};
@@ -91,6 +93,8 @@ pub(crate) struct Parts {
     pub(crate) dispatcher: Arc<Mutex<Dispatcher>>,
     pub(crate) queues: Arc<Queues>,
     pub(crate) table: Arc<Visible>,
+    pub(crate) survivors: Arc<Survivors>,
+    pub(crate) keys: Arc<KeyIndex>,
     pub(crate) shared: Arc<CheckpointShared>,
     pub(crate) interval: Option<Duration>,
     pub(crate) bytes: u64,
@@ -109,6 +113,8 @@ pub(crate) struct Checkpointer {
     began_at: Duration,
     /// Nothing is tried before then.
     retry_at: Duration,
+    /// The log's start when references were last cleaned up.
+    cleaned: Lsn,
     /// The store is no good any more in this run.
     given_up: bool,
 }
@@ -119,7 +125,15 @@ impl Checkpointer {
         let first = if parts.interval.is_some() { applied } else { Lsn::MAX };
         parts.shared.applied.store(first.0, Ordering::SeqCst);
         parts.shared.store_bytes.store(store.as_ref().map_or(0, Store::file_bytes), Ordering::Relaxed);
-        Checkpointer { parts, store, frozen: None, began_at, retry_at: Duration::ZERO, given_up: false }
+        Checkpointer {
+            parts,
+            store,
+            frozen: None,
+            began_at,
+            retry_at: Duration::ZERO,
+            cleaned: Lsn::ZERO,
+            given_up: false,
+        }
     }
 
     /// Where the log must be for the next checkpoint to be due before its time.
@@ -147,8 +161,9 @@ impl Checkpointer {
             let acked = self.parts.marks.acked();
             let wanted = Lsn(self.parts.shared.wanted.load(Ordering::SeqCst)) > last;
             let since = now.saturating_sub(self.began_at);
-            let much =
-                acked.since(last) >= self.parts.bytes || self.parts.table.unsaved() >= limits::CHECKPOINT_CHANGES;
+            let much = acked.since(last) >= self.parts.bytes
+                || self.parts.table.unsaved() >= limits::CHECKPOINT_CHANGES
+                || self.parts.keys.unsaved() >= limits::CHECKPOINT_KEYS;
             if acked == last || !(wanted || since >= interval || much) {
                 return interval.saturating_sub(since).clamp(Duration::from_millis(10), limits::CHECKPOINT_NAP);
             }
@@ -192,14 +207,17 @@ impl Checkpointer {
     }
 
     fn write(&mut self) -> Result<(), CheckpointError> {
-        let Parts { backend, dir, store_id, cache_bytes, queues, table, shared, .. } = &self.parts;
+        let Parts { backend, dir, store_id, cache_bytes, queues, table, keys, shared, .. } = &self.parts;
         if self.store.is_none() {
             self.store = Some(new_store(backend, dir, *store_id, *cache_bytes)?);
         }
         let store = self.store.as_ref().expect("just made");
         let frozen = self.frozen.as_ref().expect("there is one to write");
-        let reader = write(store, frozen, queues, self.parts.marks.start(), &self.parts.history)?;
-        publish(frozen, reader, queues, table, self.parts.buffer.floor());
+        let start = self.parts.marks.start();
+        let retained = Retained { start, survivors: &self.parts.survivors, clean: start != self.cleaned };
+        let written = write(store, frozen, queues, keys, &retained, &self.parts.history)?;
+        self.cleaned = start;
+        publish(frozen, written, queues, table, keys, self.parts.buffer.floor());
         shared.applied.store(frozen.lsn.0, Ordering::SeqCst);
         shared.count.fetch_add(1, Ordering::Relaxed);
         shared.store_bytes.store(store.file_bytes(), Ordering::Relaxed);
@@ -239,7 +257,7 @@ pub(crate) fn open_store(
     Store::open(backend, dir, identity(store_id), cache_bytes, pace)
 }
 
-/// An empty store, whatever lies in its place: for what was read from the log alone. Nothing of one that was not believed may be left.
+/// An empty store in place of one that this run did not go on from: there the same numbers are other queues.
 pub(crate) fn new_store(
     backend: &Arc<dyn IoBackend>,
     dir: &Path,
@@ -280,32 +298,57 @@ pub(crate) fn peek(backend: &dyn IoBackend, dir: &Path, manifest: &Manifest) -> 
     applied(&row, manifest).ok()
 }
 
+/// What a checkpoint has written.
+pub(crate) struct Written {
+    reader: Arc<StoreReader>,
+    runs: Vec<Run>,
+}
+
+/// What of the log is there.
+pub(crate) struct Retained<'a> {
+    pub(crate) start: Lsn,
+    pub(crate) survivors: &'a Survivors,
+    /// Whether the start moved since references were last cleaned up.
+    pub(crate) clean: bool,
+}
+
 /// Writes what was put aside, in one transaction; returns a view of the outcome.
 pub(crate) fn write(
     store: &Store,
     frozen: &Frozen,
     queues: &Queues,
-    start: Lsn,
+    keys: &KeyIndex,
+    retained: &Retained<'_>,
     history: &EpochHistory,
-) -> Result<Arc<StoreReader>, CheckpointError> {
+) -> Result<Written, CheckpointError> {
     let writer = store.begin_write()?;
+    let runs = keys.write(&writer, frozen.lsn, retained.start)?;
     write_queues(&writer, frozen, queues)?;
-    write_table(&writer, frozen, start)?;
+    write_table(&writer, frozen, retained)?;
     let mut meta = writer.table(StoreTable::Meta)?;
     let epoch = epoch_before(history, frozen.lsn).unwrap_or_default();
     meta.put(rows::APPLIED_KEY, &rows::encode_applied(Applied { lsn: frozen.lsn, epoch }))?;
     drop(meta);
     writer.commit()?;
-    Ok(Arc::new(store.begin_read()?))
+    Ok(Written { reader: Arc::new(store.begin_read()?), runs })
 }
 
 /// Lets readers see the checkpoint, and memory go.
-pub(crate) fn publish(frozen: &Frozen, reader: Arc<StoreReader>, queues: &Queues, table: &Visible, floor: Lsn) {
+pub(crate) fn publish(
+    frozen: &Frozen,
+    written: Written,
+    queues: &Queues,
+    table: &Visible,
+    keys: &KeyIndex,
+    floor: Lsn,
+) {
+    let Written { reader, runs } = written;
     // Readers first: entries leave memory only when they can be read elsewhere.
     queues.set_store(Arc::clone(&reader));
-    table.merged(reader);
+    table.merged(Arc::clone(&reader));
+    keys.merged(reader, runs);
     for (id, mark) in &frozen.queues {
-        queues.state(*id).set_saved(mark.range, floor);
+        queues.state(*id).set_saved(*mark, floor);
     }
 }
 
@@ -315,7 +358,8 @@ fn write_queues(writer: &StoreWriter, frozen: &Frozen, queues: &Queues) -> Resul
     let mut entries = Vec::with_capacity(rows::PIECE_ENTRIES);
     for (id, mark) in &frozen.queues {
         let queue = queues.by_id(*id);
-        let saved = queues.state(*id).saved();
+        let state = queues.state(*id);
+        let saved = state.saved();
         let (mut min, max) = (mark.range.min, mark.range.max);
         // A queue that was emptied goes on elsewhere, and a dropped one nowhere.
         let gone = if mark.dropped || min >= saved.max { saved.max } else { min };
@@ -324,11 +368,11 @@ fn write_queues(writer: &StoreWriter, frozen: &Frozen, queues: &Queues) -> Resul
         while at < max && !mark.dropped {
             entries.clear();
             let count = (max.0 - at.0).min(to_u64(rows::PIECE_ENTRIES));
-            let range = queues.copy(&queue, at, crate::units::to_usize(count), &mut entries)?;
+            let first = state.copy_unsaved(at, crate::units::to_usize(count), &mut entries);
             // Released while it was put aside: what is left begins further on.
             if entries.is_empty() {
-                assert!(range.min > at, "what is readable was copied");
-                (at, min) = (range.min, range.min);
+                assert!(first > at, "what no checkpoint has is in memory");
+                (at, min) = (first, first);
                 continue;
             }
             entries_table.put(&rows::piece_key(*id, at.0), &rows::encode_piece(&entries))?;
@@ -378,7 +422,7 @@ fn remove_pieces(
     Ok(())
 }
 
-fn write_table(writer: &StoreWriter, frozen: &Frozen, start: Lsn) -> Result<(), CheckpointError> {
+fn write_table(writer: &StoreWriter, frozen: &Frozen, retained: &Retained<'_>) -> Result<(), CheckpointError> {
     let mut table = writer.table(StoreTable::Table)?;
     let mut references = writer.table(StoreTable::References)?;
     let layer = frozen.layer.read().expect("the table is intact");
@@ -401,11 +445,43 @@ fn write_table(writer: &StoreWriter, frozen: &Frozen, start: Lsn) -> Result<(), 
             }
         }
     }
-    for (origin, link) in layer.origins_below(Lsn::MAX) {
+    for (origin, link) in layer.origins(Lsn::ZERO..Lsn::MAX) {
         references.put(&rows::reference_key(origin, &Referrer::Link(link)), &[])?;
     }
-    // What refers to a message that is gone is gone itself.
+    drop(layer);
+    if retained.clean {
+        remove_dead_references(&mut references, retained.start, retained.survivors)?;
+    }
+    Ok(())
+}
+
+/// Removes what refers to messages that are gone, and what links that are gone refer to.
+fn remove_dead_references(
+    references: &mut crate::store::TableWriter<'_>,
+    start: Lsn,
+    survivors: &Survivors,
+) -> Result<(), CheckpointError> {
+    let (mut dead, mut bad) = (Vec::new(), None);
     let end = rows::references_from(start);
-    references.remove_range((Bound::Unbounded, Bound::Excluded(&end[..])))?;
+    let below = (Bound::Unbounded, Bound::Excluded(&end[..]));
+    let is_gone = |lsn: Lsn| lsn < start && !survivors.contains(lsn);
+    references.range(below, crate::store::Direction::Ascending, |key, _| match rows::decode_reference(key) {
+        Ok((target, referrer)) => {
+            if is_gone(target) || matches!(referrer, Referrer::Link(link) if is_gone(link)) {
+                dead.push(key.to_vec());
+            }
+            std::ops::ControlFlow::Continue(())
+        }
+        Err(row) => {
+            bad = Some(row);
+            std::ops::ControlFlow::Break(())
+        }
+    })?;
+    if let Some(row) = bad {
+        return Err(row.into());
+    }
+    for key in dead {
+        references.remove(&key)?;
+    }
     Ok(())
 }

@@ -7,6 +7,7 @@
 //! 4. A batch is refused before anything of it is copied.
 //! 5. No call here does I/O: preconditions are judged by the head view, for which what is needed was fetched before.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::batch::{AppendOutcome, BatchRecord, Precondition, Queue, RecordPosition, WriteBatch};
@@ -20,6 +21,7 @@ use crate::error::{AppendError, Found, Rejection, TooLarge};
 use crate::fault::{Broken, Fault};
 use crate::io::IO_ALIGN;
 use crate::limits;
+use crate::retention::Survivors;
 use crate::table::{HeadView, Held};
 use crate::units::{Epoch, Lsn, QueueOffset, align_down, align_up, to_u64};
 
@@ -46,14 +48,18 @@ pub(crate) struct Sequencer {
     pub(crate) queues: Vec<QueueHead>,
     /// The table at the head of the log.
     pub(crate) head: HeadView,
-    /// Messages below are on their way out: nothing new may refer to them.
+    /// Messages below are gone, or on their way out: nothing new may refer to them, unless they survive.
     pub(crate) closed_below: Lsn,
+    pub(crate) survivors: Arc<Survivors>,
     pub(crate) geometry: Geometry,
     pub(crate) buffer_bytes: u64,
     pub(crate) buffer: Arc<LogBuffer>,
     pub(crate) marks: Arc<Marks>,
     /// Whether there are records behind the last mark.
     pub(crate) unmarked: bool,
+    /// Where the last frame ends that is durable as a whole, and where those behind it do: no more than the buffer holds.
+    pub(crate) durable_end: Lsn,
+    pub(crate) frame_ends: VecDeque<Lsn>,
     pub(crate) broken: Broken,
     /// Which opening of an engine this is; queues and batches of another one are refused.
     pub(crate) opening: u32,
@@ -107,14 +113,21 @@ impl Sequencer {
         Ok(self.place(batch, wall_ms))
     }
 
-    /// Queues that were dropped, and messages that are on their way out, are not to be named any more.
+    /// Queues that were dropped, by an earlier operation of this batch too, and messages on their way out, are not to be named any more.
     fn check_references(&self, batch: &WriteBatch) -> Result<(), AppendError> {
+        let mut dropped_here: Vec<u32> = Vec::new();
         for record in &batch.records {
-            if record.queue_id.is_some_and(|id| self.queues[id as usize].dropped) {
-                return Err(AppendError::Dropped);
+            if let Some(id) = record.queue_id {
+                if self.queues[id as usize].dropped || dropped_here.contains(&id) {
+                    return Err(AppendError::Dropped);
+                }
+                if record.kind == RecordKind::DropQueue {
+                    dropped_here.push(id);
+                }
             }
+            let gone = |lsn: Lsn| lsn < self.closed_below && !self.survivors.contains(lsn);
             if let Some((lsn, origin)) = record.targets()
-                && lsn.min(origin) < self.closed_below
+                && (gone(lsn) || gone(origin))
             {
                 return Err(AppendError::TargetGone(lsn));
             }
@@ -232,8 +245,14 @@ impl Sequencer {
         self.next = self.next.plus(to_u64(bytes.len()));
     }
 
-    fn durable_mark(&self) -> Lsn {
-        if self.broken.is(Fault::NoDurableMark) { Lsn::ZERO } else { self.marks.load(Watermark::Durable) }
+    /// The end of the last frame that is durable as a whole. A group may end inside a frame, and a power failure may take the rest of it:
+    /// a mark in the middle would make that torn tail look like damage.
+    fn durable_mark(&mut self) -> Lsn {
+        let durable = self.marks.load(Watermark::Durable);
+        while self.frame_ends.front().is_some_and(|end| *end <= durable) {
+            self.durable_end = self.frame_ends.pop_front().expect("it was just looked at");
+        }
+        if self.broken.is(Fault::NoDurableMark) { Lsn::ZERO } else { self.durable_end }
     }
 
     fn put_frame(&mut self, kind: FrameKind, frame_len: u64, entries: &[RecordEntry], body: &[u8]) {
@@ -258,6 +277,7 @@ impl Sequencer {
         self.prev_crc = frame::encode_header(header, kind, frame_len, &stamp, entries.iter().copied());
         self.put(header);
         self.put(body);
+        self.frame_ends.push_back(stamp.lsn.plus(u64::from(frame_len)));
         self.unmarked |= kind == FrameKind::Records;
         self.frame_bytes += u64::from(frame_len);
     }

@@ -71,6 +71,8 @@ struct FlushRound {
     waiting: Vec<Arc<dyn IoFile>>,
     /// Flush operations in flight.
     in_flight: usize,
+    /// One of them failed and was tried again: never, unless that promise is broken on purpose.
+    retried: bool,
 }
 
 /// The state machine.
@@ -288,7 +290,7 @@ impl LogWriter {
         // A flush covers what has completed before it; what is in flight marks its file dirty again when it completes.
         let end = self.marks.load(Watermark::Written);
         self.last_flush = now;
-        self.round = Some(FlushRound { end, waiting: std::mem::take(&mut self.dirty), in_flight: 0 });
+        self.round = Some(FlushRound { end, waiting: std::mem::take(&mut self.dirty), in_flight: 0, retried: false });
         self.go_on_flushing(io);
     }
 
@@ -324,7 +326,10 @@ impl LogWriter {
         let IoOp { token, file, .. } = &completion.op;
         let (token, file) = (*token, Arc::clone(file));
         if let Err(error) = completion.result {
-            if self.broken.is(Fault::RetryFailedFlush) && token == FLUSH_TOKEN {
+            if self.broken.is(Fault::RetryFailedFlush)
+                && let Some(round) = self.round.as_mut().filter(|round| token == FLUSH_TOKEN && !round.retried)
+            {
+                round.retried = true;
                 io.submit(completion.op);
                 return;
             }

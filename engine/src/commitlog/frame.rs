@@ -93,7 +93,7 @@ pub struct FrameHeader {
     pub epoch: Epoch,
     /// When it was assigned; never decreases along the log.
     pub store_time_ms: u64,
-    /// The writer's durable watermark when it was assigned.
+    /// The end of the last frame that was durable as a whole when this one was assigned, on the writer's disk.
     pub durable_lsn: Lsn,
     /// The writer's acked watermark when it was assigned.
     pub acked_lsn: Lsn,
@@ -173,7 +173,7 @@ pub struct FrameStamp {
     pub epoch: Epoch,
     /// Its store time.
     pub store_time_ms: u64,
-    /// The durable watermark now.
+    /// The end of the last frame that is durable as a whole.
     pub durable_lsn: Lsn,
     /// The acked watermark now.
     pub acked_lsn: Lsn,

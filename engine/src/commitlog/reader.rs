@@ -24,6 +24,7 @@ use crate::error::ReadError;
 use crate::fault::{Broken, Fault};
 use crate::io::{AlignedBuf, IO_ALIGN};
 use crate::limits::{COLD_BLOCK_COUNT, COLD_READ_BYTES};
+use crate::retention::Survivors;
 use crate::units::{Lsn, align_down, align_up, to_u64, to_usize};
 
 struct Loaded {
@@ -49,6 +50,7 @@ pub(crate) struct LogReader {
     disk: Mutex<()>,
     cold_reads: AtomicU64,
     damages: Arc<Damages>,
+    survivors: Arc<Survivors>,
     broken: Broken,
 }
 
@@ -58,6 +60,7 @@ impl LogReader {
         segments: Arc<Segments>,
         marks: Arc<Marks>,
         damages: Arc<Damages>,
+        survivors: Arc<Survivors>,
         broken: Broken,
     ) -> LogReader {
         LogReader {
@@ -68,6 +71,7 @@ impl LogReader {
             disk: Mutex::new(()),
             cold_reads: AtomicU64::new(0),
             damages,
+            survivors,
             broken,
         }
     }
@@ -85,14 +89,13 @@ impl LogReader {
             return Ok(false);
         }
         let end = lsn.plus(len);
-        if lsn < self.marks.start() || end > self.marks.load(Watermark::Written) {
+        if !self.is_kept(lsn) || end > self.marks.load(Watermark::Written) {
             return Err(ReadError::NotFound(lsn));
         }
-        let base = self.segments.geometry().base(lsn);
         let begin = out.len();
         let mut at = lsn;
         while at < end {
-            let block_lsn = base.plus(at.since(base) / COLD_READ_BYTES * COLD_READ_BYTES);
+            let block_lsn = self.block_of(at);
             let block = match self.block(block_lsn, end) {
                 Ok(block) => block,
                 // One bad sector fails the whole block, and is no reason to refuse what lies beside it.
@@ -109,10 +112,20 @@ impl LogReader {
             at = block_lsn.plus(to_u64(to));
         }
         // A segment that was recycled meanwhile is not the one that was asked for.
-        if lsn < self.marks.start() {
+        if !self.is_kept(lsn) {
             return Err(ReadError::NotFound(lsn));
         }
         Ok(true)
+    }
+
+    /// Whether the segment that holds `lsn` is there, dense or sparse.
+    fn is_kept(&self, lsn: Lsn) -> bool {
+        lsn >= self.marks.start() || self.survivors.has_segment(lsn)
+    }
+
+    /// Whether the record at `lsn` is retained.
+    pub(crate) fn is_retained(&self, lsn: Lsn) -> bool {
+        lsn >= self.marks.start() || self.survivors.contains(lsn)
     }
 
     /// Reads no more blocks than `[lsn, lsn + len)` lies in, and keeps none of them.
@@ -131,6 +144,20 @@ impl LogReader {
         let skip = to_usize(from - offset);
         out.extend_from_slice(&buf[skip..skip + to_usize(len)]);
         Ok(())
+    }
+
+    /// First LSN of the block that holds `lsn`.
+    fn block_of(&self, lsn: Lsn) -> Lsn {
+        let base = self.segments.geometry().base(lsn);
+        base.plus(lsn.since(base) / COLD_READ_BYTES * COLD_READ_BYTES)
+    }
+
+    /// Lets the next reader of a range read it from the disk.
+    fn forget(&self, lsn: Lsn, len: u64) {
+        let blocks = self.block_of(lsn)..lsn.plus(len);
+        let mut cache = self.cache.lock().expect("the block cache is intact");
+        cache.blocks.retain(|at, _| !blocks.contains(at));
+        cache.order.retain(|at| !blocks.contains(at));
     }
 
     fn block(&self, at: Lsn, needed: Lsn) -> Result<Arc<Loaded>, ReadError> {
@@ -180,11 +207,19 @@ impl LogReader {
         if !self.bytes(lsn, u64::from(size), from_disk, &mut out)? {
             return Ok(None);
         }
-        match record::decode(&out) {
-            Ok(_) => Ok(Some(out)),
+        let mut verified = record::decode(&out).map(drop);
+        if verified.is_err() {
+            // What a block was once read with may have been restored since, or misread that time only.
+            self.forget(lsn, u64::from(size));
+            out.clear();
+            self.bytes(lsn, u64::from(size), from_disk, &mut out)?;
+            verified = record::decode(&out).map(drop);
+        }
+        match verified {
+            Ok(()) => Ok(Some(out)),
             Err(_) if self.broken.is(Fault::ChecksumUnchecked) => Ok(Some(out)),
             // Released while it was read: the bytes are another segment's.
-            Err(_) if lsn < self.marks.start() => Err(ReadError::NotFound(lsn)),
+            Err(_) if !self.is_retained(lsn) => Err(ReadError::NotFound(lsn)),
             Err(error) => Err(self.damage(lsn, error.to_string())),
         }
     }
@@ -212,20 +247,33 @@ impl LogReader {
 
     /// The frame header and the record's size for a record known by its LSN alone. Reads the disk if it must.
     pub(crate) fn locate(&self, lsn: Lsn) -> Result<(FrameHeader, frame::RecordEntry), ReadError> {
-        match self.look_up(lsn) {
+        let found = match self.look_up(lsn, false) {
+            // What a block was once read with may have been restored since, or misread that time only.
+            Err(ReadError::NotFound(_)) => self.look_up(lsn, true),
+            other => other,
+        };
+        match found {
             Err(ReadError::NotFound(_)) => Err(self.why_unreadable(lsn)),
             other => other,
         }
     }
 
-    fn look_up(&self, lsn: Lsn) -> Result<(FrameHeader, frame::RecordEntry), ReadError> {
+    /// `anew`: what was read from the disk before is read again.
+    fn look_up(&self, lsn: Lsn, anew: bool) -> Result<(FrameHeader, frame::RecordEntry), ReadError> {
+        let read = |at: Lsn, len: usize, out: &mut Vec<u8>| {
+            if anew {
+                self.forget(at, to_u64(len));
+            }
+            out.clear();
+            self.bytes(at, to_u64(len), true, out)
+        };
         let geometry = self.segments.geometry();
         let room = geometry.segment_end(lsn).since(lsn);
-        if room < to_u64(RECORD_HEADER_BYTES) || lsn < self.marks.start() {
+        if room < to_u64(RECORD_HEADER_BYTES) || !self.is_retained(lsn) {
             return Err(ReadError::NotFound(lsn));
         }
         let mut bytes = Vec::new();
-        self.bytes(lsn, to_u64(RECORD_HEADER_BYTES), true, &mut bytes)?;
+        read(lsn, RECORD_HEADER_BYTES, &mut bytes)?;
         record::len_of(&bytes).map_err(|_| ReadError::NotFound(lsn))?;
         let frame_offset = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
         let frame_lsn = lsn.0.checked_sub(u64::from(frame_offset)).map(Lsn).ok_or(ReadError::NotFound(lsn))?;
@@ -233,13 +281,12 @@ impl LogReader {
             return Err(ReadError::NotFound(lsn));
         }
         let mut header = Vec::new();
-        self.bytes(frame_lsn, to_u64(FRAME_HEADER_BYTES), true, &mut header)?;
+        read(frame_lsn, FRAME_HEADER_BYTES, &mut header)?;
         let need = frame::header_bytes_needed(&header).map_err(|_| ReadError::NotFound(lsn))?;
         if to_u64(need) > u64::from(frame_offset) {
             return Err(ReadError::NotFound(lsn));
         }
-        header.clear();
-        self.bytes(frame_lsn, to_u64(need), true, &mut header)?;
+        read(frame_lsn, need, &mut header)?;
         let decoded = frame::decode_header(&header, frame_lsn).map_err(|_| ReadError::NotFound(lsn))?;
         let mut at = frame_lsn.plus(to_u64(need));
         for entry in frame::entries(&header, decoded.record_count) {
@@ -262,10 +309,6 @@ impl LogReader {
 
     pub(super) fn geometry(&self) -> Geometry {
         self.segments.geometry()
-    }
-
-    pub(super) fn is_retained(&self, lsn: Lsn) -> bool {
-        lsn >= self.marks.start()
     }
 }
 
@@ -300,10 +343,13 @@ mod tests {
             let (buffer, _tail) = LogBuffer::new(4096, 8192, end, &prefix);
             let geometry = Geometry { segment_bytes: 64 << 10, tail: Tail::Rewrite };
             let files = BTreeMap::new();
-            let segments = Segments::new(SimDisk::new(1).backend(), Path::new("/log"), 1, geometry, true, files);
+            let segments =
+                Segments::new(SimDisk::new(1).backend(), Path::new("/log"), 1, geometry, true, files, BTreeMap::new());
             let marks = Arc::new(Marks::new(false, Lsn::ZERO, end));
             let damages = Arc::<Damages>::default();
-            let reader = LogReader::new(buffer, Arc::new(segments), marks, Arc::clone(&damages), Broken::default());
+            let survivors = Arc::new(Survivors::new(geometry));
+            let reader =
+                LogReader::new(buffer, Arc::new(segments), marks, Arc::clone(&damages), survivors, Broken::default());
             match reader.record(Lsn::ZERO, u32::try_from(len).unwrap(), false) {
                 Ok(Some(found)) => assert!(sound && found == prefix),
                 Err(ReadError::Damaged { lsn, .. }) => assert!(!sound && lsn == Lsn::ZERO),

@@ -22,6 +22,8 @@ use crate::commitlog::segment::{Geometry, SegmentHeader, file_name};
 use crate::io::{AlignedBuf, IoBackend, IoFile, OpenMode};
 use crate::units::Lsn;
 
+/// Suffix of segments below the log's dense start that are kept for what survives in them.
+pub(crate) const SPARSE_SUFFIX: &str = ".sparse";
 /// Suffix of files that are not in use yet.
 pub(crate) const HALF_MADE_SUFFIX: &str = ".tmp";
 
@@ -29,6 +31,19 @@ pub(crate) const HALF_MADE_SUFFIX: &str = ".tmp";
 pub(crate) struct HalfMade {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn IoFile>,
+}
+
+const INTACT: &str = "the segment list is intact";
+
+/// The name of a segment that is kept for what survives in it.
+pub(crate) fn sparse_name(base: Lsn) -> String {
+    format!("{:020}{SPARSE_SUFFIX}", base.0)
+}
+
+/// The base LSN in such a name.
+pub(crate) fn base_of_sparse(name: &str) -> Option<Lsn> {
+    let digits = name.strip_suffix(SPARSE_SUFFIX)?;
+    (digits.len() == 20).then(|| digits.parse().ok().map(Lsn)).flatten()
 }
 
 /// The files of a log.
@@ -39,6 +54,8 @@ pub(crate) struct Segments {
     geometry: Geometry,
     sync_names: bool,
     live: RwLock<BTreeMap<Lsn, Arc<dyn IoFile>>>,
+    /// Below the dense start.
+    sparse: RwLock<BTreeMap<Lsn, Arc<dyn IoFile>>>,
     retired: Mutex<VecDeque<Lsn>>,
     /// Held while a segment gets its final name, so that writer and filler do not make the same one.
     making: Mutex<()>,
@@ -48,7 +65,7 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
-    /// `live`: the files found at open, by base LSN.
+    /// `live`, `sparse`: the files found at open, by base LSN.
     pub(crate) fn new(
         backend: Arc<dyn IoBackend>,
         dir: &Path,
@@ -56,6 +73,7 @@ impl Segments {
         geometry: Geometry,
         sync_names: bool,
         live: BTreeMap<Lsn, Arc<dyn IoFile>>,
+        sparse: BTreeMap<Lsn, Arc<dyn IoFile>>,
     ) -> Segments {
         Segments {
             backend,
@@ -64,6 +82,7 @@ impl Segments {
             geometry,
             sync_names,
             live: RwLock::new(live),
+            sparse: RwLock::new(sparse),
             retired: Mutex::new(VecDeque::new()),
             making: Mutex::new(()),
             next_half_made: AtomicU64::new(0),
@@ -78,17 +97,21 @@ impl Segments {
 
     /// Path of the segment that holds `lsn`.
     pub(crate) fn path(&self, lsn: Lsn) -> PathBuf {
-        self.dir.join(file_name(self.geometry.base(lsn)))
+        let base = self.geometry.base(lsn);
+        let is_sparse = self.sparse.read().expect(INTACT).contains_key(&base);
+        self.dir.join(if is_sparse { sparse_name(base) } else { file_name(base) })
     }
 
     /// The file that holds `lsn`, if there is one.
     pub(crate) fn find(&self, lsn: Lsn) -> Option<Arc<dyn IoFile>> {
-        self.live.read().expect("the segment list is intact").get(&self.geometry.base(lsn)).cloned()
+        let base = self.geometry.base(lsn);
+        let live = self.live.read().expect(INTACT).get(&base).cloned();
+        live.or_else(|| self.sparse.read().expect(INTACT).get(&base).cloned())
     }
 
     /// The first segment that begins at or behind `lsn`, with its base.
     pub(crate) fn first_from(&self, lsn: Lsn) -> Option<(Lsn, Arc<dyn IoFile>)> {
-        let live = self.live.read().expect("the segment list is intact");
+        let live = self.live.read().expect(INTACT);
         live.range(lsn..).next().map(|(base, file)| (*base, Arc::clone(file)))
     }
 
@@ -145,13 +168,13 @@ impl Segments {
         if self.sync_names {
             self.backend.sync_dir(&self.dir)?;
         }
-        self.live.write().expect("the segment list is intact").insert(base, Arc::clone(&file));
+        self.live.write().expect(INTACT).insert(base, Arc::clone(&file));
         Ok(file)
     }
 
     /// First LSN at or behind the segment of `current` for which no file is ready.
     pub(crate) fn prepared_end(&self, current: Lsn) -> Lsn {
-        let live = self.live.read().expect("the segment list is intact");
+        let live = self.live.read().expect(INTACT);
         let mut base = self.geometry.base(current);
         while live.contains_key(&base) {
             base = self.geometry.segment_end(base);
@@ -164,11 +187,35 @@ impl Segments {
         self.prepared_end(current).since(self.geometry.segment_end(current)) / self.geometry.data_bytes()
     }
 
-    /// Takes the files below `start` out of the log; they wait to be recycled.
+    /// Gives segments the names under which they are kept for what survives in them, durably. Idempotent.
+    pub(crate) fn keep_sparse(&self, bases: &[Lsn]) -> io::Result<()> {
+        for base in bases {
+            if self.sparse.read().expect(INTACT).contains_key(base) {
+                continue;
+            }
+            self.backend.rename(&self.dir.join(file_name(*base)), &self.dir.join(sparse_name(*base)))?;
+            let file = self.live.read().expect(INTACT).get(base).cloned();
+            let file = file.expect("a segment that is released now is there");
+            self.sparse.write().expect(INTACT).insert(*base, file);
+        }
+        if bases.is_empty() || !self.sync_names { Ok(()) } else { self.backend.sync_dir(&self.dir) }
+    }
+
+    /// Removes a segment in which nothing survives any more.
+    pub(crate) fn remove_sparse(&self, base: Lsn) -> io::Result<()> {
+        match self.sparse.write().expect(INTACT).remove(&base) {
+            Some(_) => self.backend.remove(&self.dir.join(sparse_name(base))),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the files below `start` out of the log; they wait to be recycled, but for those that are kept.
     pub(crate) fn retire(&self, start: Lsn) -> usize {
-        let mut live = self.live.write().expect("the segment list is intact");
+        let mut live = self.live.write().expect(INTACT);
         let kept = live.split_off(&start);
-        let gone = std::mem::replace(&mut *live, kept);
+        let mut gone = std::mem::replace(&mut *live, kept);
+        let sparse = self.sparse.read().expect(INTACT);
+        gone.retain(|base, _| !sparse.contains_key(base));
         let count = gone.len();
         self.retired.lock().expect("the retired list is intact").extend(gone.into_keys());
         count

@@ -136,9 +136,13 @@ impl QueueState {
     }
 
     /// A checkpoint holds the queue like this. Entries that it has leave memory with their messages, which begin at `floor` there.
-    pub(crate) fn set_saved(&self, saved: QueueRange, floor: Lsn) {
+    pub(crate) fn set_saved(&self, mark: QueueMark, floor: Lsn) {
+        let saved = mark.range;
         *self.saved.lock().expect(INTACT) = saved;
         let mut entries = self.entries.write().expect(INTACT);
+        if mark.dropped {
+            entries.chunks.clear();
+        }
         while let Some(chunk) = entries.chunks.front() {
             let end = entries.base + to_u64(chunk.len());
             let is_full = to_u64(chunk.len()) == CHUNK_ENTRIES;
@@ -161,6 +165,17 @@ impl QueueState {
         (entries.range(), QueueOffset(entries.base))
     }
 
+    /// Copies up to `count` entries from `from` on to `out` for a checkpoint that began when they were readable: the queue may be dropped
+    /// meanwhile, and that may be undone by a crash. Returns the offset from which on entries are in memory.
+    pub(crate) fn copy_unsaved(&self, from: QueueOffset, count: usize, out: &mut Vec<QueueEntry>) -> QueueOffset {
+        let entries = self.entries.read().expect(INTACT);
+        if from.0 >= entries.base {
+            let end = entries.end().min(from.0.saturating_add(to_u64(count)));
+            out.extend((from.0..end).map(|offset| entries.get(offset)));
+        }
+        QueueOffset(entries.base)
+    }
+
     /// Moves the first readable offset up.
     pub(crate) fn set_min(&self, min: QueueOffset) {
         let mut entries = self.entries.write().expect(INTACT);
@@ -176,9 +191,24 @@ impl QueueState {
         }
     }
 
-    /// Forgets all entries: this incarnation of the queue was dropped.
+    /// Shows no entries any more: this incarnation of the queue was dropped. They leave memory when a checkpoint says so.
     pub(crate) fn clear(&self) {
-        *self.entries.write().expect(INTACT) = Entries { dropped: true, ..Entries::default() };
+        let mut entries = self.entries.write().expect(INTACT);
+        (entries.min, entries.max, entries.latest, entries.dropped) = (0, 0, None, true);
+    }
+
+    /// Puts entries before the first one; the last of them is told to come right before it. False when it does not.
+    pub(crate) fn prepend(&self, last: QueueOffset, older: &[QueueEntry]) -> bool {
+        let mut entries = self.entries.write().expect(INTACT);
+        if last.0 + 1 != entries.min || entries.min != entries.base || to_u64(older.len()) > entries.min {
+            return false;
+        }
+        let min = entries.min - to_u64(older.len());
+        let newer: Vec<QueueEntry> = (entries.min..entries.max).map(|offset| entries.get(offset)).collect();
+        let all: Vec<QueueEntry> = older.iter().copied().chain(newer).collect();
+        entries.chunks = all.chunks(to_usize(CHUNK_ENTRIES)).map(<[QueueEntry]>::to_vec).collect();
+        (entries.base, entries.min) = (min, min);
+        true
     }
 
     /// Adds a watch; returns how many fired at once.
@@ -226,6 +256,12 @@ const INTACT: &str = "the queue is intact";
 impl Entries {
     fn range(&self) -> QueueRange {
         QueueRange { min: QueueOffset(self.min), max: QueueOffset(self.max) }
+    }
+
+    /// Behind the last entry in memory.
+    fn end(&self) -> u64 {
+        let full = to_u64(self.chunks.len().saturating_sub(1)) * CHUNK_ENTRIES;
+        self.base + full + self.chunks.back().map_or(0, |last| to_u64(last.len()))
     }
 
     fn get(&self, offset: u64) -> QueueEntry {
@@ -290,11 +326,11 @@ mod tests {
         let queue = filled(0, 1000);
         let mark = queue.mark();
         queue.push(QueueOffset(1000), entry(100_000)).unwrap();
-        queue.set_saved(mark.range, Lsn(40_000));
+        queue.set_saved(mark, Lsn(40_000));
         assert!(copied(&queue, 339, 1).is_empty());
         assert_eq!(copied(&queue, 340, 1), [entry(34_000)], "two chunks of 170 lie below");
         assert_eq!(queue.range(), QueueRange { min: QueueOffset(0), max: QueueOffset(1001) });
-        queue.set_saved(mark.range, Lsn(u64::MAX));
+        queue.set_saved(mark, Lsn(u64::MAX));
         assert_eq!(copied(&queue, 1000, 1).len(), 1, "what no checkpoint has stays");
 
         let restored = QueueState::new();

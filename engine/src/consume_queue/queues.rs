@@ -1,7 +1,7 @@
 //! All queues of an engine, by name and by number.
 
 use std::collections::HashMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, Range};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -291,13 +291,41 @@ impl Queues {
         self.partition(queue, |entry| entry.store_time_ms < store_time_ms)
     }
 
-    /// Forgets entries of messages below `start`; the queues that lost some are told to `changed`.
-    pub(crate) fn release(&self, start: Lsn, mut changed: impl FnMut(u32)) -> Result<(), ReadError> {
+    /// Where messages of a queue from this offset on stand, as far as they stand in this part of the log.
+    pub(crate) fn lsns_between(
+        &self,
+        queue: &Queue,
+        from: QueueOffset,
+        part: Range<Lsn>,
+    ) -> Result<Vec<Lsn>, ReadError> {
+        let first = self.partition(queue, |entry| entry.lsn < part.start)?;
+        let mut at = first.max(from).max(self.state_of(queue).range().min);
+        let (mut lsns, mut entries) = (Vec::new(), Vec::new());
+        loop {
+            entries.clear();
+            self.copy(queue, at, 256, &mut entries)?;
+            lsns.extend(entries.iter().map(|entry| entry.lsn).take_while(|lsn| *lsn < part.end));
+            if entries.len() < 256 || entries.last().is_some_and(|last| last.lsn >= part.end) {
+                return Ok(lsns);
+            }
+            at = QueueOffset(at.0 + 256);
+        }
+    }
+
+    /// Forgets entries of messages below `start` that are not `kept` in their queues; the queues that lost some are told to `changed`.
+    pub(crate) fn release(
+        &self,
+        start: Lsn,
+        kept: impl Fn(Lsn) -> bool,
+        mut changed: impl FnMut(u32),
+    ) -> Result<(), ReadError> {
+        let is_gone = |lsn: Lsn| lsn < start && !kept(lsn);
         for queue in self.all() {
             let state = self.state_of(&queue);
             let min = state.range().min;
-            if self.get(&queue, min)?.is_some_and(|first| first.lsn < start) {
-                state.set_min(self.partition(&queue, |entry| entry.lsn < start)?);
+            if self.get(&queue, min)?.is_some_and(|first| is_gone(first.lsn)) {
+                // Whoever needs a message needs those behind it: what is gone lies before what is kept.
+                state.set_min(self.partition(&queue, |entry| is_gone(entry.lsn))?);
                 if state.note_change() {
                     changed(queue.id);
                 }

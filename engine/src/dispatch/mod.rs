@@ -1,4 +1,4 @@
-//! From the log to the queues and the table: what is acknowledged becomes readable, in log order.
+//! From the log to the queues, the table and the key index: what is acknowledged becomes readable, in log order.
 //!
 //! Invariants:
 //! 1. Nothing above the acked watermark is looked at.
@@ -22,6 +22,7 @@ use crate::commitlog::segment::Geometry;
 use crate::consume_queue::{QueueEntry, QueueState, Queues};
 use crate::error::{Fenced, NotDense};
 use crate::fault::{Broken, Fault};
+use crate::key_index::KeyIndex;
 use crate::table::{Change, TableEntry, Visible};
 use crate::units::{Lsn, QueueOffset, to_u64, to_usize};
 
@@ -31,14 +32,17 @@ const WINDOW_BYTES: u64 = 1 << 20;
 /// A queue by name and incarnation.
 type Known = HashMap<Vec<u8>, (u32, u32, Arc<QueueState>)>;
 
-/// Applies frames to queues and table.
+/// Applies frames to queues, table and key index.
 pub(crate) struct Applier {
     queues: Arc<Queues>,
     table: Arc<Visible>,
+    keys: Arc<KeyIndex>,
     /// Told of queues that the log names before anybody has asked for them.
     registered: Registered,
     known: Known,
     changes: Vec<Change>,
+    /// Keys of a frame's messages, as the index keeps them.
+    found_keys: Vec<(u32, Lsn)>,
     /// Queues that changed since the last checkpoint began.
     changed: Vec<u32>,
     broken: Broken,
@@ -48,8 +52,15 @@ pub(crate) struct Applier {
 pub(crate) type Registered = Box<dyn Fn(&Queue) + Send>;
 
 impl Applier {
-    pub(crate) fn new(queues: Arc<Queues>, table: Arc<Visible>, registered: Registered, broken: Broken) -> Applier {
-        Applier { queues, table, registered, known: HashMap::new(), changes: Vec::new(), changed: Vec::new(), broken }
+    pub(crate) fn new(
+        queues: Arc<Queues>,
+        table: Arc<Visible>,
+        keys: Arc<KeyIndex>,
+        registered: Registered,
+        broken: Broken,
+    ) -> Applier {
+        let (known, changes, found_keys, changed) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
+        Applier { queues, table, keys, registered, known, changes, found_keys, changed, broken }
     }
 
     /// Applies the records of a frame; calls `touched` with the queue of each and the record's LSN.
@@ -67,6 +78,9 @@ impl Applier {
             if let Some(id) = self.apply_record(header, &entry, &record, lsn)? {
                 touched(id, lsn);
             }
+        }
+        if !self.found_keys.is_empty() {
+            self.keys.push(&mut self.found_keys, header.store_time_ms);
         }
         if !self.changes.is_empty() {
             self.table.apply(&mut self.changes, header.lsn.plus(u64::from(header.frame_len)));
@@ -92,6 +106,8 @@ impl Applier {
                     .or_else(|due| if broken.is(Fault::NoDenseCheck) { queue.push(due, to) } else { Err(due) })
                     .map_err(|due| not_dense(record.name, due, entry.queue_offset, header, lsn))?;
                 let is_first = queue.note_change();
+                let keys = &self.keys;
+                self.found_keys.extend(record::keys(record.keys).map(|key| (keys.hash(key), lsn)));
                 if let Some(origin) = record.origin(lsn) {
                     self.table.link(lsn, origin.lsn);
                 }
@@ -133,6 +149,11 @@ impl Applier {
         Ok(Some(id))
     }
 
+    /// Keys that only memory has.
+    pub(crate) fn unsaved_keys(&self) -> usize {
+        self.keys.unsaved()
+    }
+
     /// Queues that changed since the last checkpoint began.
     pub(crate) fn changed(self) -> Vec<u32> {
         self.changed
@@ -144,6 +165,7 @@ impl Applier {
         let mut queues: Vec<_> = changed.into_iter().map(|id| (id, self.queues.state(id).mark())).collect();
         queues.sort_unstable_by_key(|(id, _)| *id);
         queues.dedup_by_key(|(id, _)| *id);
+        self.keys.freeze();
         Frozen { lsn, queues, layer: self.table.freeze() }
     }
 

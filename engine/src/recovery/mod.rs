@@ -33,6 +33,7 @@ use crate::epoch::EpochHistory;
 use crate::error::OpenError;
 use crate::fault::{Broken, Fault};
 use crate::io::{IoBackend, IoFile};
+use crate::key_index::KeyIndex;
 use crate::limits;
 use crate::table::Visible;
 use crate::units::{Lsn, to_u64, to_usize};
@@ -71,6 +72,9 @@ pub(crate) struct Recovery<'a> {
     pub(crate) files: &'a BTreeMap<Lsn, Arc<dyn IoFile>>,
     pub(crate) queues: &'a Arc<Queues>,
     pub(crate) table: &'a Arc<Visible>,
+    /// Whether checkpoints may be written on the way.
+    pub(crate) saves: bool,
+    pub(crate) keys: &'a Arc<KeyIndex>,
     pub(crate) broken: Broken,
 }
 
@@ -102,7 +106,8 @@ impl Recovery<'_> {
             durable_lsn: start,
             changed: Vec::new(),
         };
-        let mut applier = Applier::new(Arc::clone(self.queues), Arc::clone(self.table), Box::new(|_| {}), self.broken);
+        let (queues, table, keys) = (Arc::clone(self.queues), Arc::clone(self.table), Arc::clone(self.keys));
+        let mut applier = Applier::new(queues, table, keys, Box::new(|_| {}), self.broken);
         let mut saved_records = 0;
         let stop = loop {
             let Some(file) = self.files.get(&found.end) else {
@@ -112,7 +117,9 @@ impl Recovery<'_> {
                 break stop;
             }
             // Only what is known to be durable goes into a checkpoint.
-            if found.end <= found.durable_lsn && found.records - saved_records > limits::RECOVERY_UNSAVED_RECORDS {
+            let is_much = found.records - saved_records > limits::RECOVERY_UNSAVED_RECORDS
+                || applier.unsaved_keys() > limits::CHECKPOINT_KEYS;
+            if self.saves && found.end <= found.durable_lsn && is_much {
                 saved_records = found.records;
                 save(applier.freeze(found.end))?;
             }

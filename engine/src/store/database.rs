@@ -237,6 +237,19 @@ pub(crate) fn remove(backend: &dyn IoBackend, dir: &Path) -> Result<(), StoreErr
     })
 }
 
+impl Drop for Store {
+    /// Closes the file here and now: where transactions still live, they fail from now on, so that none of them closes it
+    /// later, under the feet of the next store.
+    fn drop(&mut self) {
+        if let Some(session) = self.shared.lock_session().take()
+            && Arc::strong_count(&session) > 1
+        {
+            let source = Arc::new(io::Error::other("the store was closed"));
+            session.pages.retire(Fault::Io { what: "using", source });
+        }
+    }
+}
+
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.shared.path.display())

@@ -35,4 +35,4 @@ pub(crate) use database::{DAMAGED_NAME, FILE_NAME, Origin, Store, StoreError, re
 pub(crate) use layout::StoreIdentity;
 pub(crate) use pages::Pace;
 pub(crate) use peek::peek;
-pub(crate) use tables::{Direction, StoreReader, StoreTable, StoreWriter, TableWriter};
+pub(crate) use tables::{Bounds, Direction, StoreReader, StoreTable, StoreWriter, TableWriter};

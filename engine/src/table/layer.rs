@@ -6,7 +6,7 @@
 //! 3. A removal stays as a version of its own: below this layer there may be an entry.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 use crate::table::{Change, TableEntry};
 use crate::units::Lsn;
@@ -100,14 +100,16 @@ impl Layer {
         self.range(Bound::Unbounded, Bound::Unbounded, Lsn::MAX)
     }
 
-    /// Messages below `end` that entries may refer to, lowest first.
-    pub(crate) fn targets_below(&self, end: Lsn) -> impl Iterator<Item = (Lsn, &[u8])> {
-        self.targets.range(..(end, Vec::new())).map(|(target, key)| (*target, key.as_slice()))
+    /// Messages in this part of the log that entries may refer to, with the entries' keys.
+    pub(crate) fn targets(&self, part: Range<Lsn>) -> impl Iterator<Item = (Lsn, &[u8])> {
+        self.targets
+            .range((part.start, Vec::new())..(part.end, Vec::new()))
+            .map(|(target, key)| (*target, key.as_slice()))
     }
 
-    /// Origins below `end`, with the links that lead there, lowest first.
-    pub(crate) fn origins_below(&self, end: Lsn) -> impl Iterator<Item = (Lsn, Lsn)> + '_ {
-        self.origins.range(..(end, Lsn::ZERO)).copied()
+    /// Origins in this part of the log, with the links that lead there.
+    pub(crate) fn origins(&self, part: Range<Lsn>) -> impl Iterator<Item = (Lsn, Lsn)> + '_ {
+        self.origins.range((part.start, Lsn::ZERO)..(part.end, Lsn::ZERO)).copied()
     }
 
     /// Keys and links in it.

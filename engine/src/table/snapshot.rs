@@ -41,6 +41,8 @@ impl Snapshot {
     /// # Errors
     /// When they have to be read from the disk and cannot be.
     pub fn range(&self, from: &[u8], to: Option<&[u8]>, count: usize) -> Result<Vec<(Vec<u8>, TableEntry)>, ReadError> {
+        // Keys that begin with 0 are the engine's own.
+        let from = if from.first().is_none_or(|first| *first == 0) { &[1] } else { from };
         if to.is_some_and(|to| to <= from) {
             return Ok(Vec::new());
         }

@@ -11,12 +11,13 @@
 //! 1. Changes are applied in log order, whole frames at a time.
 //! 2. A layer becomes part of the store in one step for readers: nobody sees neither, or an older state.
 
-use std::collections::VecDeque;
-use std::ops::{Bound, ControlFlow};
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::{Bound, ControlFlow, Range};
 use std::sync::{Arc, RwLock};
 
 use crate::checkpoint::rows::{self, Referrer};
 use crate::error::ReadError;
+use crate::retention::survivors;
 use crate::store::{Direction, StoreReader, StoreTable};
 use crate::table::layer::{Layer, Snapshots};
 use crate::units::Lsn;
@@ -98,9 +99,26 @@ impl Visible {
         self.state.read().expect(INTACT).layers.clone()
     }
 
-    /// The smallest LSN that a table entry refers to, or a link at or above `start`, if it is below `start`.
-    pub(crate) fn lowest_target(&self, start: Lsn) -> Result<Option<Lsn>, ReadError> {
-        self.layers().lowest_target(start)
+    /// Who refers to messages in this part of the log: entries as they are now, and every link that was ever made and may still be there.
+    pub(crate) fn references(&self, part: Range<Lsn>) -> Result<BTreeSet<(Lsn, Referrer)>, ReadError> {
+        self.layers().references(part)
+    }
+
+    /// What survives of segments below the dense log, by their base LSNs.
+    pub(crate) fn survivors(&self) -> Result<Vec<(Lsn, survivors::List)>, ReadError> {
+        let layers = self.layers();
+        let (mut lists, mut from) = (Vec::new(), survivors::KEY_PREFIX.to_vec());
+        loop {
+            let page = layers.range(&from, Some(&[1]), Lsn::MAX, 1000)?;
+            let Some((last, _)) = page.last() else { return Ok(lists) };
+            from.clone_from(last);
+            from.push(0);
+            for (key, entry) in page {
+                if let Some(base) = survivors::base_of_key(&key) {
+                    lists.push((base, survivors::decode_list(&entry.value)));
+                }
+            }
+        }
     }
 
     /// Changes that only memory has.
@@ -254,52 +272,47 @@ impl Layers {
         bad.map_or(Ok((page, is_last)), |row| Err(row.into()))
     }
 
-    fn lowest_target(&self, start: Lsn) -> Result<Option<Lsn>, ReadError> {
-        let mut lowest = None;
-        let mut note = |lsn: Lsn| lowest = Some(lowest.map_or(lsn, |known: Lsn| known.min(lsn)));
+    fn references(&self, part: Range<Lsn>) -> Result<BTreeSet<(Lsn, Referrer)>, ReadError> {
+        let mut found = BTreeSet::new();
         for layer in std::iter::once(&self.active).chain(&self.frozen) {
             let candidates: Vec<(Lsn, Vec<u8>)> = {
                 let layer = layer.read().expect(INTACT);
-                // A link that goes together with its origin holds nothing.
-                if let Some((origin, _)) = layer.origins_below(start).find(|(_, link)| *link >= start) {
-                    note(origin);
-                }
-                layer.targets_below(start).map(|(target, key)| (target, key.to_vec())).collect()
+                found.extend(layer.origins(part.clone()).map(|(origin, link)| (origin, Referrer::Link(link))));
+                layer.targets(part.clone()).map(|(target, key)| (target, key.to_vec())).collect()
             };
             for (target, key) in candidates {
                 if self.get(&key, Lsn::MAX)?.is_some_and(|entry| entry.target == Some(target)) {
-                    note(target);
-                    break;
+                    found.insert((target, Referrer::Entry(key)));
                 }
             }
         }
-        let Some(store) = &self.store else { return Ok(lowest) };
-        let (mut bad, mut found) = (None, None);
-        let end = rows::references_from(start);
-        let bounds = (Bound::Unbounded, Bound::Excluded(&end[..]));
+        let Some(store) = &self.store else { return Ok(found) };
+        let mut bad = None;
+        let (from, to) = (rows::references_from(part.start), rows::references_from(part.end));
+        let bounds = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
         store.range(StoreTable::References, bounds, Direction::Ascending, |key, _| {
-            let holds = match rows::decode_reference(key) {
-                Ok((target, Referrer::Link(link))) => (link >= start).then_some(target),
-                Ok((target, Referrer::Entry(key))) => {
+            match rows::decode_reference(key) {
+                Ok((target, referrer)) => {
                     // What is not overlaid is as the store has it.
-                    let now = self.overlaid(&key, Lsn::MAX);
-                    now.is_none_or(|entry| entry.is_some_and(|entry| entry.target == Some(target))).then_some(target)
+                    let holds = match &referrer {
+                        Referrer::Link(_) => true,
+                        Referrer::Entry(key) => {
+                            let now = self.overlaid(key, Lsn::MAX);
+                            now.is_none_or(|entry| entry.is_some_and(|entry| entry.target == Some(target)))
+                        }
+                    };
+                    if holds {
+                        found.insert((target, referrer));
+                    }
+                    ControlFlow::Continue(())
                 }
                 Err(row) => {
                     bad = Some(row);
-                    None
+                    ControlFlow::Break(())
                 }
-            };
-            found = holds;
-            if found.is_some() || bad.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            }
         })?;
-        if let Some(row) = bad {
-            return Err(row.into());
-        }
-        if let Some(target) = found {
-            note(target);
-        }
-        Ok(lowest)
+        bad.map_or(Ok(found), |row| Err(row.into()))
     }
 }
 
@@ -368,29 +381,22 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_target_is_known_while_an_entry_refers_to_it() {
+    fn references_are_known_while_an_entry_or_a_link_makes_them() {
         let table = Visible::default();
         put(&table, "a", 100, "", Some(16));
         put(&table, "b", 108, "", Some(8));
         put(&table, "c", 116, "", Some(8));
-        let lowest = |start| table.lowest_target(Lsn(start)).unwrap();
-        assert_eq!(lowest(1000), Some(Lsn(8)));
+        table.link(Lsn(120), Lsn(8));
+        let of = |part: Range<u64>| -> Vec<(u64, Referrer)> {
+            let found = table.references(Lsn(part.start)..Lsn(part.end)).unwrap();
+            found.into_iter().map(|(target, referrer)| (target.0, referrer)).collect()
+        };
+        let entry = |key: &str| Referrer::Entry(key.as_bytes().to_vec());
+        assert_eq!(of(0..16), [(8, entry("b")), (8, entry("c")), (8, Referrer::Link(Lsn(120)))]);
         put(&table, "b", 124, "", None);
         table.freeze();
-        assert_eq!(lowest(1000), Some(Lsn(8)));
         remove(&table, "c", 132);
-        assert_eq!(lowest(1000), Some(Lsn(16)));
-        assert_eq!(lowest(16), None, "it is not below");
-    }
-
-    #[test]
-    fn a_link_holds_its_origin_while_it_is_retained_itself() {
-        let table = Visible::default();
-        table.link(Lsn(100), Lsn(8));
-        table.link(Lsn(200), Lsn(16));
-        let lowest = |start| table.lowest_target(Lsn(start)).unwrap();
-        assert_eq!(lowest(50), Some(Lsn(8)));
-        assert_eq!(lowest(150), Some(Lsn(16)), "the link at 100 goes with its origin");
-        assert_eq!(lowest(250), None);
+        assert_eq!(of(0..16), [(8, Referrer::Link(Lsn(120)))]);
+        assert_eq!(of(9..17), [(16, entry("a"))]);
     }
 }

@@ -637,6 +637,19 @@ impl State {
         inode.undurable.retain(|sector, _| !(first..end).contains(sector));
     }
 
+    pub(super) fn plant_flip(&mut self, path: &Path, offset: u64, mask: u8) {
+        let inode = self.find_mut(path);
+        assert!(offset < inode.live.len, "there is no byte {offset} in {}", path.display());
+        for bytes in [&mut inode.live, &mut inode.durable] {
+            let mut byte = [0];
+            bytes.read(offset, &mut byte);
+            bytes.write(offset, &[byte[0] ^ mask]);
+        }
+        for version in inode.undurable.get_mut(&(offset / to_u64(SECTOR))).into_iter().flatten() {
+            version.data[to_usize(offset % to_u64(SECTOR))] ^= mask;
+        }
+    }
+
     pub(super) fn plant_len(&mut self, path: &Path, len: u64) {
         let inode = self.find_mut(path);
         inode.live.set_len(len);

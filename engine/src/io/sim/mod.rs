@@ -126,6 +126,11 @@ impl SimDisk {
         self.state().stop_after = Some(last);
     }
 
+    /// Takes back [`SimDisk::stop_after`], where the power has not failed yet.
+    pub fn stay_up(&self) {
+        self.state().stop_after = None;
+    }
+
     /// Whether the power has failed.
     #[must_use]
     pub fn is_dead(&self) -> bool {
@@ -237,13 +242,12 @@ impl SimDisk {
         self.state().plant_bytes(path, offset, bytes);
     }
 
-    /// Flips one bit of the byte at `offset`.
+    /// Flips one bit of the byte at `offset`: in what reads see and in all that a power failure may leave of it. Twice is as if never.
     ///
     /// # Panics
     /// When there is no such file or byte.
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) {
-        let byte = self.read(path).map(|bytes| bytes[to_usize(offset)]).expect("the file to damage exists");
-        self.overwrite(path, offset, &[byte ^ (1 << (bit % 8))]);
+        self.state().plant_flip(path, offset, 1 << (bit % 8));
     }
 
     /// Makes the sector around `offset` unreadable until it is written again.

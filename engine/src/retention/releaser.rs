@@ -1,0 +1,682 @@
+//! The machine that releases segments, keeps what survives of them, and looks after the survivors.
+//!
+//! Every step is short. What it appends goes through the append lock like everything else.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::batch::{Queue, WriteBatch};
+use crate::checkpoint::CheckpointShared;
+use crate::checkpoint::rows::Referrer;
+use crate::clock::Clock;
+use crate::commit::sequencer::Sequencer;
+use crate::commit::watermark::{Marks, Watermark};
+use crate::commitlog::frame;
+use crate::commitlog::manifest::Manifest;
+use crate::commitlog::reader::LogReader;
+use crate::commitlog::record::{self, RecordKind};
+use crate::commitlog::segments::Segments;
+use crate::consume_queue::Queues;
+use crate::error::{AppendError, ReadError};
+use crate::io::{IO_ALIGN, IoBackend, is_full};
+use crate::limits;
+use crate::retention::survivors::{self, List, Survivors};
+use crate::retention::{Retention, RetentionInfo};
+use crate::table::{Fetched, Held, Visible};
+use crate::units::{Lsn, align_down, align_up, to_u64, to_usize};
+
+/// A release under way: of everything below `start`.
+enum Releasing {
+    /// What the segments say last of table entries is said again; they are read up to `at`.
+    Entries { start: Lsn, at: Lsn },
+    /// What they say last of queues is said again.
+    Counters { start: Lsn },
+    /// All is said; it waits to be durable, and for everything before it to be known to the table.
+    Settling { start: Lsn, end: Lsn },
+    /// The survivors are in the log; it waits for that to be durable.
+    Recorded { start: Lsn, end: Lsn },
+}
+
+/// A segment of survivors that is looked at again.
+enum Reviewing {
+    /// Fewer survive; whoever referred to the others before that was decided is known at `end`.
+    Settling { base: Lsn, alive: List, end: Lsn },
+    /// That is in the log; it waits to be durable.
+    Recorded { base: Lsn, end: Lsn },
+}
+
+/// Holes to punch into one segment.
+struct Punching {
+    base: Lsn,
+    /// Ranges of the file, last first.
+    holes: Vec<Range<u64>>,
+}
+
+/// What it works with.
+pub(crate) struct ReleaserParts {
+    pub(crate) backend: Arc<dyn IoBackend>,
+    pub(crate) dir: PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) marks: Arc<Marks>,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) sequencer: Arc<Mutex<Sequencer>>,
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) table: Arc<Visible>,
+    pub(crate) reader: Arc<LogReader>,
+    pub(crate) survivors: Arc<Survivors>,
+    pub(crate) retention: Arc<Mutex<Retention>>,
+    pub(crate) manifest: Manifest,
+    pub(crate) retain_bytes: Option<u64>,
+    pub(crate) retain_age: Option<Duration>,
+    pub(crate) free_bytes_min: Option<u64>,
+    pub(crate) spare_count: u64,
+    pub(crate) sync_names: bool,
+    pub(crate) checkpoint: Arc<CheckpointShared>,
+    /// Tells that a checkpoint is wanted.
+    pub(crate) wake_checkpointer: Box<dyn Fn() + Send>,
+    /// Tells which queues lost their first entries.
+    pub(crate) queues_changed: Box<dyn Fn(Vec<u32>) + Send>,
+    /// Brings queues and table up to what is acknowledged.
+    pub(crate) catch_up: Box<dyn Fn() + Send>,
+    /// Asks for everything up to there to become durable soon.
+    pub(crate) hurry: Box<dyn Fn(Lsn) + Send>,
+}
+
+/// The state machine.
+pub(crate) struct Releaser {
+    parts: ReleaserParts,
+    releasing: Option<Releasing>,
+    reviewing: Option<Reviewing>,
+    punching: Option<Punching>,
+    /// Segments whose holes are not known to be punched.
+    unpunched: BTreeSet<Lsn>,
+    /// The segment that was reviewed last, and when the next one is.
+    reviewed: Lsn,
+    review_at: Duration,
+    /// When age and free space are looked at again.
+    aged_at: Duration,
+    /// Segments could not be released; tried again when this time is reached.
+    retry_at: Duration,
+}
+
+const LOCKED: &str = "the append lock is intact";
+const SOON: Duration = Duration::from_millis(1);
+
+impl Releaser {
+    pub(crate) fn new(parts: ReleaserParts) -> Releaser {
+        // What a run before this one left half punched is gone through again: a hole may be punched twice.
+        let unpunched = parts.survivors.bases().into_iter().collect();
+        Releaser {
+            parts,
+            releasing: None,
+            reviewing: None,
+            punching: None,
+            unpunched,
+            reviewed: Lsn::ZERO,
+            review_at: Duration::ZERO,
+            aged_at: Duration::ZERO,
+            retry_at: Duration::ZERO,
+        }
+    }
+
+    /// Does one short piece of work; says when the next is due.
+    ///
+    /// # Errors
+    /// The kernel's, after which nothing more may be written.
+    pub(crate) fn step(&mut self) -> io::Result<Duration> {
+        match self.advance() {
+            Ok(due) => Ok(due),
+            Err(Failure::Io(error)) => Err(error),
+            Err(Failure::Later(why)) => {
+                tracing::warn!(why, "segments cannot be released now");
+                self.abandon();
+                self.retry_at = self.parts.clock.monotonic() + limits::RELEASE_RETRY;
+                Ok(limits::HOUSEKEEPING_INTERVAL)
+            }
+        }
+    }
+
+    fn advance(&mut self) -> Result<Duration, Failure> {
+        let now = self.parts.clock.monotonic();
+        if now < self.retry_at {
+            return Ok(limits::HOUSEKEEPING_INTERVAL);
+        }
+        if self.punch()? {
+            return Ok(Duration::ZERO);
+        }
+        if let Some(releasing) = self.releasing.take() {
+            return self.go_on(releasing);
+        }
+        if let Some(reviewing) = self.reviewing.take() {
+            return self.go_on_reviewing(reviewing);
+        }
+        if self.parts.marks.is_closing() {
+            return Ok(limits::HOUSEKEEPING_INTERVAL);
+        }
+        self.look_at_age_and_space(now)?;
+        let (start, current) = (self.target(), self.parts.marks.start());
+        if start > current && self.parts.segments.find(start).is_some() {
+            return self.begin(start);
+        }
+        // Whoever has pins to set knows better what is needed.
+        let held = self.parts.retention.lock().expect("the retention rules are intact").held;
+        if now >= self.review_at && !held {
+            self.review_at = now + limits::REVIEW_INTERVAL;
+            if self.review()? {
+                return Ok(SOON);
+            }
+        }
+        let keep = to_usize(self.parts.spare_count + 1);
+        let more = self.parts.segments.drop_surplus(keep)?;
+        Ok(if more { Duration::from_millis(5) } else { limits::HOUSEKEEPING_INTERVAL })
+    }
+
+    /// How far the log may be released, as far as a checkpoint goes; asks for one that goes further.
+    fn target(&self) -> Lsn {
+        let marks = &self.parts.marks;
+        // Under asynchronous flush queues run ahead of the disk; the log's start may not.
+        let settled = marks.load(Watermark::Dispatched).min(marks.load(Watermark::Durable));
+        let geometry = self.parts.segments.geometry();
+        let target = {
+            let retention = self.parts.retention.lock().expect("the retention rules are intact");
+            retention.target(geometry, marks.start(), settled, marks.assigned(), self.parts.retain_bytes)
+        };
+        let applied = geometry.base(self.parts.checkpoint.applied());
+        if target > applied {
+            self.parts.checkpoint.want(target);
+            (self.parts.wake_checkpointer)();
+        }
+        target.min(applied).max(marks.start())
+    }
+
+    /// Moves what age and free space ask for.
+    fn look_at_age_and_space(&mut self, now: Duration) -> Result<(), Failure> {
+        let (age, space) = (self.parts.retain_age, self.parts.free_bytes_min);
+        if now < self.aged_at || (age.is_none() && space.is_none()) {
+            return Ok(());
+        }
+        self.aged_at = now + limits::AGE_INTERVAL;
+        let geometry = self.parts.segments.geometry();
+        let start = self.parts.marks.start();
+        let settled = self.parts.marks.load(Watermark::Dispatched).min(self.parts.marks.load(Watermark::Durable));
+        let mut aged = start;
+        if let Some(age) = age {
+            let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            let oldest_ms = self.parts.clock.wall_ms().saturating_sub(age_ms);
+            // Store times never decrease: what the next segment begins with is no older than all of this one.
+            while let next = geometry.segment_end(aged)
+                && next < settled
+                && self.parts.reader.frame(next)?.0.store_time_ms < oldest_ms
+            {
+                aged = next;
+            }
+        }
+        if space.is_some_and(|least| self.parts.segments.free_bytes().is_ok_and(|free| free < least)) {
+            aged = aged.max(geometry.segment_end(start));
+        }
+        self.parts.retention.lock().expect("the retention rules are intact").aged = aged;
+        Ok(())
+    }
+
+    fn begin(&mut self, start: Lsn) -> Result<Duration, Failure> {
+        let at = self.parts.marks.start();
+        self.find_survivors(at, start)?;
+        // From here on nothing new can refer to what goes: what does so already is known once this is dispatched.
+        self.parts.sequencer.lock().expect(LOCKED).closed_below = start;
+        self.releasing = Some(Releasing::Entries { start, at });
+        Ok(Duration::ZERO)
+    }
+
+    /// Adds what survives of the segments from `at` to `start` to their lists.
+    fn find_survivors(&self, at: Lsn, start: Lsn) -> Result<(), Failure> {
+        let geometry = self.parts.segments.geometry();
+        // The newest first: a link that survives there holds its origin here.
+        let mut end = start;
+        while end > at {
+            let base = geometry.base(Lsn(end.0 - 1));
+            let alive = self.alive(base, start)?;
+            let known = self.parts.survivors.list(base).unwrap_or_else(|| List::from([]));
+            let all = survivors::union(&known, &alive);
+            if !all.is_empty() {
+                self.parts.survivors.set(base, Some(all));
+            }
+            end = base;
+        }
+        Ok(())
+    }
+
+    /// What is still needed of the segment at `base`, when the log is dense from `dense` on.
+    fn alive(&self, base: Lsn, dense: Lsn) -> Result<List, Failure> {
+        let end = self.parts.segments.geometry().segment_end(base);
+        let mut alive = BTreeSet::new();
+        let needed = self.parts.retention.lock().expect("the retention rules are intact").needed();
+        for (id, from) in needed {
+            let queue = self.parts.queues.by_id(id);
+            for lsn in self.parts.queues.lsns_between(&queue, from, base..end)? {
+                alive.insert(survivors::code(base, lsn, true));
+            }
+        }
+        let references = self.parts.table.references(base..end)?;
+        let is_here = |alive: &BTreeSet<u32>, lsn: Lsn| {
+            (base..end).contains(&lsn) && {
+                let code = survivors::code(base, lsn, false);
+                alive.contains(&code) || alive.contains(&(code + 1))
+            }
+        };
+        loop {
+            let before = alive.len();
+            for (target, referrer) in &references {
+                let holds = match referrer {
+                    Referrer::Entry(_) => true,
+                    Referrer::Link(link) if (base..end).contains(link) => is_here(&alive, *link),
+                    Referrer::Link(link) => *link >= dense || self.parts.survivors.contains(*link),
+                };
+                if holds && !is_here(&alive, *target) {
+                    alive.insert(survivors::code(base, *target, false));
+                }
+            }
+            // A link of this segment that came to life may hold another message of it.
+            if alive.len() == before {
+                break;
+            }
+        }
+        Ok(alive.into_iter().collect())
+    }
+
+    fn go_on(&mut self, releasing: Releasing) -> Result<Duration, Failure> {
+        match releasing {
+            Releasing::Entries { start, at } if at < start => {
+                let next = self.restate_entries(start, at)?;
+                self.releasing = Some(Releasing::Entries { start, at: next });
+                Ok(if next == at { SOON } else { Duration::ZERO })
+            }
+            Releasing::Entries { start, .. } | Releasing::Counters { start } => {
+                let queues: Vec<Queue> = self.parts.queues.all();
+                let wall_ms = self.parts.clock.wall_ms();
+                let mut sequencer = self.parts.sequencer.lock().expect(LOCKED);
+                let all_restated = sequencer.restate_counters(&queues, start, wall_ms);
+                let end = sequencer.next;
+                drop(sequencer);
+                (self.parts.hurry)(end);
+                // A full buffer puts it off.
+                let done = matches!(all_restated, Ok(true));
+                self.releasing =
+                    Some(if done { Releasing::Settling { start, end } } else { Releasing::Counters { start } });
+                Ok(if done { Duration::ZERO } else { SOON })
+            }
+            Releasing::Settling { start, end } => {
+                if !self.is_settled(end) {
+                    self.releasing = Some(Releasing::Settling { start, end });
+                    return Ok(SOON);
+                }
+                // A pin that was set meanwhile holds; what was restated does no harm.
+                if self.target() < start {
+                    self.abandon();
+                    return Ok(Duration::ZERO);
+                }
+                let at = self.parts.marks.start();
+                self.find_survivors(at, start)?;
+                self.releasing = Some(match self.record_survivors(at, start)? {
+                    Some(end) => Releasing::Recorded { start, end },
+                    None => Releasing::Settling { start, end },
+                });
+                Ok(Duration::ZERO)
+            }
+            Releasing::Recorded { start, end } => {
+                if !self.is_settled(end) {
+                    self.releasing = Some(Releasing::Recorded { start, end });
+                    return Ok(SOON);
+                }
+                if self.target() < start {
+                    self.abandon();
+                    return Ok(Duration::ZERO);
+                }
+                self.finish(start)?;
+                Ok(Duration::ZERO)
+            }
+        }
+    }
+
+    /// Whether everything below `end` is durable, and known to queues and table.
+    fn is_settled(&self, end: Lsn) -> bool {
+        (self.parts.catch_up)();
+        let marks = &self.parts.marks;
+        let settled = marks.load(Watermark::Durable).min(marks.load(Watermark::Dispatched)) >= end;
+        if !settled {
+            (self.parts.hurry)(end);
+        }
+        settled
+    }
+
+    /// Says in the log what survives of the segments from `at` to `start`; where that ends, or `None` while there is no room for it.
+    fn record_survivors(&self, at: Lsn, start: Lsn) -> Result<Option<Lsn>, Failure> {
+        let geometry = self.parts.segments.geometry();
+        let mut batch = WriteBatch::new();
+        let mut base = at;
+        while base < start {
+            let key = survivors::key(base);
+            match self.parts.survivors.list(base) {
+                Some(list) => drop(batch.push_engine_put(&key, &survivors::encode(&list))?),
+                // Left by a release that did not come to its end.
+                None if self.parts.table.get(&key)?.is_some() => drop(batch.push_engine_delete(&key)?),
+                None => {}
+            }
+            base = geometry.segment_end(base);
+        }
+        self.append(batch)
+    }
+
+    /// Appends what is the engine's own; the end of the log, or `None` while there is no room.
+    fn append(&self, mut batch: WriteBatch) -> Result<Option<Lsn>, Failure> {
+        let wall_ms = self.parts.clock.wall_ms();
+        let mut sequencer = self.parts.sequencer.lock().expect(LOCKED);
+        if !batch.is_empty() {
+            batch.seal();
+            let appended = sequencer.append(&batch, wall_ms);
+            sequencer.publish();
+            match appended {
+                Ok(_) => {}
+                Err(AppendError::Full { .. }) => return Ok(None),
+                Err(error) => return Err(Failure::Later(error.to_string())),
+            }
+        }
+        let end = sequencer.next;
+        drop(sequencer);
+        (self.parts.hurry)(end);
+        Ok(Some(end))
+    }
+
+    fn finish(&mut self, start: Lsn) -> Result<(), Failure> {
+        let current = self.parts.marks.start();
+        let kept: Vec<Lsn> =
+            self.parts.survivors.bases().into_iter().filter(|base| (current..start).contains(base)).collect();
+        // The name first: below the manifest's start there are only files that are to be kept.
+        self.parts.segments.keep_sparse(&kept)?;
+        self.parts.manifest.start = start;
+        self.parts.manifest.history.trim(start);
+        let stored = self.parts.manifest.store(&*self.parts.backend, &self.parts.dir, self.parts.sync_names);
+        match stored {
+            Ok(()) => {}
+            // The manifest on disk is as it was, and the release begins anew when there is room.
+            Err((path, source)) if is_full(&source) => {
+                self.parts.manifest.start = current;
+                return Err(Failure::Later(format!("{}: {source}", path.display())));
+            }
+            Err((path, source)) => {
+                return Err(io::Error::new(source.kind(), format!("{}: {source}", path.display())).into());
+            }
+        }
+        let mut changed = Vec::new();
+        let survivors = &self.parts.survivors;
+        let released = self.parts.queues.release(start, |lsn| survivors.in_queue(lsn), |id| changed.push(id));
+        if let Err(error) = released {
+            tracing::error!(%error, "some queues still show messages that are released");
+        }
+        (self.parts.queues_changed)(changed);
+        // Whoever sees the new start finds no queue that begins before it.
+        self.parts.marks.set_start(start);
+        self.parts.segments.retire(start);
+        self.unpunched.extend(kept);
+        Ok(())
+    }
+
+    /// Gives up what is under way. What was restated does no harm.
+    fn abandon(&mut self) {
+        self.releasing = None;
+        self.reviewing = None;
+        let start = self.parts.marks.start();
+        self.parts.sequencer.lock().expect(LOCKED).closed_below = start;
+        for base in self.parts.survivors.bases() {
+            if base >= start {
+                self.parts.survivors.set(base, None);
+            }
+        }
+    }
+
+    /// Appends again what the next frames from `at` on say last of table entries; returns where to go on.
+    fn restate_entries(&self, start: Lsn, at: Lsn) -> Result<Lsn, Failure> {
+        let geometry = self.parts.segments.geometry();
+        let (mut at, mut read, began) = (at, 0, at);
+        let mut batch = WriteBatch::new();
+        let mut held = Vec::new();
+        while at < start && read < limits::RESTATE_READ_BYTES {
+            let end = geometry.segment_end(at);
+            if end.since(at) < to_u64(frame::FRAME_HEADER_BYTES) {
+                at = end;
+                continue;
+            }
+            let (header, bytes) = self.parts.reader.frame(at)?;
+            // What one frame says fits one frame again; what two say may not.
+            if !held.is_empty() && batch.frame_bytes() + u64::from(header.frame_len) > limits::RESTATE_BATCH_BYTES {
+                break;
+            }
+            read += u64::from(header.frame_len);
+            for (lsn, _, record) in record::of_frame(&header, &bytes) {
+                if record.kind != RecordKind::Put {
+                    continue;
+                }
+                let entry = self.parts.table.get(record.name)?;
+                let Some(entry) = entry.filter(|entry| entry.lsn == lsn) else { continue };
+                let pushed = batch.push_restated(record.name, &entry.value, entry.target, lsn);
+                pushed.expect("what one frame says fits one frame again");
+                let fetched = Fetched { latest: Some(lsn), value: Some(entry.value) };
+                held.push(Held { key: Arc::from(record.name), fetched: Some(fetched) });
+            }
+            at = at.plus(u64::from(header.frame_len));
+        }
+        if held.is_empty() {
+            return Ok(at);
+        }
+        let wall_ms = self.parts.clock.wall_ms();
+        let mut sequencer = self.parts.sequencer.lock().expect(LOCKED);
+        for held in &held {
+            sequencer.head.hold(&held.key);
+        }
+        let appended = sequencer.restate_entries(batch, &held, wall_ms);
+        sequencer.release(&held);
+        let end = sequencer.next;
+        drop(sequencer);
+        (self.parts.hurry)(end);
+        match appended {
+            Ok(_) => Ok(at),
+            Err(AppendError::Full { .. }) => Ok(began),
+            Err(error) => Err(Failure::Later(error.to_string())),
+        }
+    }
+
+    /// Looks whether fewer messages of the next sparse segment are needed than are kept; true when there is something to do about it.
+    fn review(&mut self) -> Result<bool, Failure> {
+        let bases = self.parts.survivors.bases();
+        let next = bases.iter().copied().find(|base| *base > self.reviewed).or(bases.first().copied());
+        let Some(base) = next else { return Ok(false) };
+        self.reviewed = base;
+        let Some(list) = self.parts.survivors.list(base) else { return Ok(false) };
+        (self.parts.catch_up)();
+        let alive = self.alive(base, self.parts.marks.start())?;
+        // A list is said again for a quarter of it, or for the last one.
+        if !alive.is_empty() && alive.len() * 4 > list.len() * 3 {
+            return Ok(false);
+        }
+        let end = {
+            let sequencer = self.parts.sequencer.lock().expect(LOCKED);
+            // Under the lock: from here on nothing new can refer to the others.
+            self.parts.survivors.set(base, Some(List::clone(&alive)));
+            sequencer.next
+        };
+        self.reviewing = Some(Reviewing::Settling { base, alive, end });
+        Ok(true)
+    }
+
+    fn go_on_reviewing(&mut self, reviewing: Reviewing) -> Result<Duration, Failure> {
+        match reviewing {
+            Reviewing::Settling { base, alive, end } => {
+                if !self.is_settled(end) {
+                    self.reviewing = Some(Reviewing::Settling { base, alive, end });
+                    return Ok(SOON);
+                }
+                // Whoever referred to one of the others just before is known now.
+                let all = survivors::union(&alive, &self.alive(base, self.parts.marks.start())?);
+                self.parts.survivors.set(base, Some(List::clone(&all)));
+                let mut batch = WriteBatch::new();
+                if all.is_empty() {
+                    batch.push_engine_delete(&survivors::key(base))?;
+                } else {
+                    batch.push_engine_put(&survivors::key(base), &survivors::encode(&all))?;
+                }
+                self.reviewing = Some(match self.append(batch)? {
+                    Some(end) => Reviewing::Recorded { base, end },
+                    None => Reviewing::Settling { base, alive: all, end },
+                });
+                Ok(SOON)
+            }
+            Reviewing::Recorded { base, end } => {
+                if !self.is_settled(end) {
+                    self.reviewing = Some(Reviewing::Recorded { base, end });
+                    return Ok(SOON);
+                }
+                let survivors = &self.parts.survivors;
+                let mut changed = Vec::new();
+                let start = self.parts.marks.start();
+                self.parts.queues.release(start, |lsn| survivors.in_queue(lsn), |id| changed.push(id))?;
+                (self.parts.queues_changed)(changed);
+                if survivors.list(base).is_none_or(|list| list.is_empty()) {
+                    survivors.set(base, None);
+                    self.parts.segments.remove_sparse(base)?;
+                    self.unpunched.remove(&base);
+                } else {
+                    self.unpunched.insert(base);
+                }
+                Ok(Duration::ZERO)
+            }
+        }
+    }
+
+    /// Punches the next few holes; true when there was one.
+    fn punch(&mut self) -> Result<bool, Failure> {
+        let Some(punching) = &mut self.punching else {
+            let Some(base) = self.unpunched.pop_first() else { return Ok(false) };
+            if base >= self.parts.marks.start() {
+                return Ok(false);
+            }
+            self.punching = Some(Punching { base, holes: self.holes(base) });
+            return Ok(true);
+        };
+        let file = self.parts.segments.find(punching.base);
+        for _ in 0..limits::PUNCHES_PER_STEP {
+            let (Some(hole), Some(file)) = (punching.holes.pop(), &file) else {
+                self.punching = None;
+                return Ok(true);
+            };
+            let outcome = file.punch_hole(hole.start, hole.end - hole.start);
+            let mut retention = self.parts.retention.lock().expect("the retention rules are intact");
+            match outcome {
+                Ok(()) => retention.punched_bytes += hole.end - hole.start,
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    retention.kept_whole += 1;
+                    self.punching = None;
+                    return Ok(true);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    fn keep_whole(&self) {
+        self.parts.retention.lock().expect("the retention rules are intact").kept_whole += 1;
+    }
+
+    /// What of a segment's file is needed by nobody, in whole blocks; nothing when that is little.
+    fn holes(&self, base: Lsn) -> Vec<Range<u64>> {
+        let geometry = self.parts.segments.geometry();
+        let Some(list) = self.parts.survivors.list(base) else { return Vec::new() };
+        let block = to_u64(IO_ALIGN);
+        let mut live: BTreeSet<u64> = BTreeSet::new();
+        let mut keep = |from: Lsn, len: u64| {
+            let offset = geometry.file_offset(from);
+            let blocks = align_down(offset, block)..align_up(offset + len, block);
+            live.extend(blocks.step_by(IO_ALIGN));
+        };
+        for code in list.iter() {
+            let (lsn, _) = survivors::decode(base, *code);
+            // Where one cannot be read now, nobody knows what it needs: nothing is punched.
+            let (header, entry) = match self.parts.reader.locate(lsn) {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::warn!(%error, "a segment of survivors is kept whole");
+                    self.keep_whole();
+                    return Vec::new();
+                }
+            };
+            keep(header.lsn, to_u64(frame::header_bytes(usize::from(header.record_count))));
+            keep(lsn, u64::from(entry.len));
+        }
+        let mut holes: Vec<Range<u64>> = Vec::new();
+        let mut at = limits::SEGMENT_HEADER_BYTES;
+        for offset in live.iter().copied().chain([geometry.segment_bytes]) {
+            if offset > at {
+                holes.push(at..offset);
+            }
+            at = offset + block;
+        }
+        let empty: u64 = holes.iter().map(|hole| hole.end - hole.start).sum();
+        if empty * limits::SPARSE_GAIN < geometry.segment_bytes {
+            self.keep_whole();
+            return Vec::new();
+        }
+        holes.reverse();
+        holes
+    }
+}
+
+/// What the rules say now, and what stands against them.
+pub(crate) fn info(
+    retention: &Retention,
+    segments: &Segments,
+    marks: &Marks,
+    survivors: &Survivors,
+    retain_bytes: Option<u64>,
+) -> RetentionInfo {
+    let wanted = retention.wanted(segments.geometry(), marks.assigned(), retain_bytes).max(marks.start());
+    let held_by = retention.pins.iter().filter(|(_, lsn)| **lsn < wanted);
+    let (sparse_segments, survivors) = survivors.counts();
+    RetentionInfo {
+        start: marks.start(),
+        wanted,
+        held_by: held_by.map(|(name, lsn)| (name.clone(), *lsn)).collect(),
+        sparse_segments,
+        survivors,
+        punched_bytes: retention.punched_bytes,
+        kept_whole: retention.kept_whole,
+    }
+}
+
+/// Why it does not go on.
+enum Failure {
+    /// The disk is no good.
+    Io(io::Error),
+    /// Perhaps later.
+    Later(String),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Io(error)
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Failure {
+        Failure::Later(error.to_string())
+    }
+}
+
+impl From<crate::error::TooLarge> for Failure {
+    fn from(error: crate::error::TooLarge) -> Failure {
+        Failure::Later(error.to_string())
+    }
+}

@@ -1,0 +1,272 @@
+//! What must hold: at every step, at every read, and after every opening.
+
+use std::task::{Context, Poll, Waker};
+
+use anchorlog_engine::{Fetch, FetchStatus, Lsn, Message, Queue, QueueOffset, ReadError, TableEntry, WaitError};
+
+use super::damage;
+use super::model::{Entry, Msg, Outcome, demand};
+use super::world::World;
+
+/// Watermarks, acknowledgements, retention and memory, as they are now.
+pub(crate) fn look(world: &mut World) -> Outcome {
+    let engine = world.engine();
+    let marks = engine.watermarks();
+    let fenced = engine.fenced();
+    let ordered = marks.start <= marks.dispatched
+        && marks.dispatched <= marks.acked
+        && marks.durable <= marks.written
+        && marks.written <= marks.assigned
+        && marks.acked <= if world.plan.is_sync() { marks.durable } else { marks.assigned };
+    demand!(ordered, "watermarks out of order: {marks:?}");
+    if let Some(before) = world.marks {
+        let grown = marks.start >= before.start
+            && marks.dispatched >= before.dispatched
+            && marks.acked >= before.acked
+            && marks.durable >= before.durable
+            && marks.written >= before.written
+            && marks.assigned >= before.assigned;
+        demand!(grown, "watermarks went back from {before:?} to {marks:?}");
+    }
+    let waiting = marks.assigned.since(marks.written);
+    let bound = world.plan.waiting_bytes_max();
+    demand!(waiting <= bound, "{waiting} bytes wait to be written, {bound} may");
+    if let Some(fenced) = &fenced {
+        demand!(world.is_troubled(), "fenced for no reason: {fenced}");
+        match world.fenced_at {
+            None => {
+                world.tally.fences += 1;
+                world.fenced_at = Some(marks.acked);
+                world.history.note(format!("fenced: {fenced}"));
+            }
+            Some(end) => demand!(marks.acked == end, "acknowledged to {} after the fence at {end}", marks.acked),
+        }
+    }
+    retained(world, marks.start, marks.assigned)?;
+    world.marks = Some(marks);
+    world.model.acknowledge(marks.acked);
+    world.model.promised = world.model.promised.max(marks.durable);
+    tickets(world, marks.acked, fenced.is_some())?;
+    watches(world, marks.dispatched == marks.acked)
+}
+
+/// A watch fires when its queue has what it waits for in sight, and not before; `caught_up`: all that is in sight was dispatched.
+fn watches(world: &mut World, caught_up: bool) -> Outcome {
+    let mut fired = Vec::new();
+    world.watcher.drain(&mut fired);
+    let in_sight = |world: &World, queue: usize, handle: &Queue, from: u64| {
+        let queue = &world.model.visible.queues[queue];
+        queue.incarnation == handle.incarnation() && queue.messages.len() as u64 > from
+    };
+    for token in fired {
+        let Some((queue, handle, from)) = world.watches.remove(&token) else { continue };
+        // A queue that was dropped since may have had it.
+        let dropped = world.model.visible.queues[queue].incarnation != handle.incarnation();
+        demand!(dropped || in_sight(world, queue, &handle, from), "a watch of {from} in queue {queue} fired too early");
+    }
+    if caught_up {
+        for (queue, handle, from) in world.watches.values() {
+            let missed = in_sight(world, *queue, handle, *from);
+            demand!(!missed, "a watch of {from} in queue {queue} has not fired");
+        }
+    }
+    Ok(())
+}
+
+/// The log's start moves only as far as somebody asked, and below every pin. What is still referred to survives: see [`survivors`].
+fn retained(world: &mut World, start: Lsn, assigned: Lsn) -> Outcome {
+    let by_size = world.plan.retain_bytes.map_or(Lsn::ZERO, |bytes| Lsn(assigned.0.saturating_sub(bytes)));
+    let asked = world.released.max(by_size);
+    world.asked = world.asked.max(asked);
+    if start == world.start {
+        return Ok(());
+    }
+    demand!(start > world.start, "the log began at {}, and now at {start}", world.start);
+    // What the process before had begun may be through when the next one opens.
+    let asked = if world.marks.is_none() { world.asked } else { asked };
+    demand!(start <= asked, "released to {start}, asked was {asked}");
+    for (name, pin) in &world.pins {
+        demand!(start <= *pin, "released to {start} over the pin {name} at {pin}");
+    }
+    world.tally.released += 1;
+    world.start = start;
+    Ok(())
+}
+
+/// A ticket is answered when, and only when, its batch is acknowledged or never will be.
+fn tickets(world: &mut World, acked: Lsn, fenced: bool) -> Outcome {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut waiting = Vec::new();
+    for mut ticket in world.tickets.drain(..) {
+        let end = ticket.outcome().end_lsn;
+        match std::pin::Pin::new(&mut ticket).poll(&mut context) {
+            Poll::Ready(Ok(_)) => demand!(end <= acked, "the ticket to {end} was answered at {acked}"),
+            Poll::Ready(Err(WaitError::Fenced(_))) => demand!(fenced && end > acked, "the ticket to {end} failed"),
+            Poll::Ready(Err(error)) => return Err(format!("the ticket to {end}: {error}")),
+            Poll::Pending => {
+                demand!(end > acked && !fenced, "the ticket to {end} is not answered at {acked}");
+                waiting.push(ticket);
+            }
+        }
+    }
+    world.tickets = waiting;
+    Ok(())
+}
+
+/// Whether a read failed because the disk did, or met what was damaged on purpose: it costs that read alone, and says where.
+pub(crate) fn is_planned(world: &World, error: &ReadError) -> bool {
+    match error {
+        ReadError::Io { .. } => world.is_troubled(),
+        ReadError::Damaged { lsn, path, .. } => {
+            let here = world.damaged.is_some_and(|(first, last)| (first..=last).contains(lsn));
+            here && *path == damage::place(world, *lsn).0
+        }
+        _ => false,
+    }
+}
+
+/// Compares a message with what the model has in its place.
+pub(crate) fn same_message(message: &Message, expected: &Msg) -> Outcome {
+    let place = format!("{} {} at LSN {}", World::queue_name(expected.queue), expected.offset, expected.lsn);
+    demand!(message.lsn == expected.lsn, "{place}: found LSN {}", message.lsn);
+    demand!(*message.queue_name == *World::queue_name(expected.queue).as_bytes(), "{place}: another queue's name");
+    demand!(message.queue_offset.0 == expected.offset, "{place}: found offset {}", message.queue_offset);
+    demand!(message.store_time_ms == expected.store_time_ms, "{place}: store time {}", message.store_time_ms);
+    demand!(message.tag == expected.content.tag(), "{place}: another tag");
+    demand!(message.keys().eq(expected.content.keys().iter().map(Vec::as_slice)), "{place}: other keys");
+    demand!(message.attributes() == expected.content.attributes(), "{place}: other attributes");
+    demand!(message.origin_lsn() == expected.origin, "{place}: leads to {}", message.origin_lsn());
+    demand!(message.payload() == expected.body.payload(), "{place}: another body");
+    Ok(())
+}
+
+/// Compares a table entry.
+pub(crate) fn same_entry(key: &[u8], found: Option<&TableEntry>, expected: Option<&Entry>) -> Outcome {
+    let found = found.map(|entry| Entry { value: entry.value.to_vec(), target: entry.target });
+    demand!(found.as_ref() == expected, "{}: found {found:?}, expected {expected:?}", String::from_utf8_lossy(key));
+    Ok(())
+}
+
+/// Reads a queue from `from` to its end and compares. Messages that the disk does not give are passed over.
+pub(crate) fn queue_from(world: &mut World, queue: usize, handle: &Queue, from: u64) -> Outcome {
+    let mut next = QueueOffset(from);
+    loop {
+        let fetch = Fetch {
+            queue: handle,
+            from: next,
+            messages_max: 100,
+            bytes_max: 1 << 20,
+            scan_max: 100,
+            from_disk: true,
+            matches: &|_| true,
+        };
+        let found = match world.engine().fetch(&fetch) {
+            Ok(found) => found,
+            Err(error) => {
+                let name = World::queue_name(queue);
+                demand!(is_planned(world, &error), "{name} at {next}: {error}");
+                next = QueueOffset(next.0 + 1);
+                continue;
+            }
+        };
+        if found.status == FetchStatus::AtEnd {
+            return Ok(());
+        }
+        demand!(found.status == FetchStatus::Found, "{} at {next}: {:?}", World::queue_name(queue), found.status);
+        let messages = &world.model.visible.queues[queue].messages;
+        for message in &found.messages {
+            let expected = usize::try_from(message.queue_offset.0).ok().and_then(|offset| messages.get(offset));
+            let expected = expected.ok_or_else(|| format!("{message:?} was made up"))?;
+            same_message(message, expected)?;
+        }
+        let expected = next.0..next.0 + found.messages.len() as u64;
+        demand!(
+            found.messages.iter().map(|message| message.queue_offset.0).eq(expected),
+            "a fetch from {next} leaves messages out"
+        );
+        world.tally.reads += found.messages.len() as u64;
+        world.model.shown = world.model.shown.max(found.messages.last().map_or(Lsn::ZERO, |last| last.lsn.plus(1)));
+        next = found.next;
+    }
+}
+
+/// The range of a queue that is in sight.
+pub(crate) fn same_range(world: &World, queue: usize, handle: &Queue) -> Outcome<(u64, u64)> {
+    let range = world.engine().range(handle);
+    let start = world.engine().watermarks().start;
+    let expected = world.model.visible.range(queue, start);
+    demand!(
+        (range.min.0, range.max.0) == expected,
+        "{} is readable from {} to {}, should be {expected:?}",
+        World::queue_name(queue),
+        range.min,
+        range.max
+    );
+    Ok(expected)
+}
+
+/// All queues and the table, message by message and entry by entry.
+pub(crate) fn everything(world: &mut World) -> Outcome {
+    world.model.acknowledge(world.engine().watermarks().acked);
+    for queue in world.engine().queues() {
+        let known = (0..world.plan.queue_count).any(|number| World::queue_name(number).as_bytes() == queue.name());
+        demand!(known, "{:?} was made up", String::from_utf8_lossy(queue.name()));
+    }
+    for queue in 0..world.plan.queue_count {
+        let incarnation = world.model.visible.queues[queue].incarnation;
+        let head = world.handle(queue)?;
+        // While a drop is not acknowledged, its queue is read through the handle from before.
+        let handle = world.handles.get(&(queue, incarnation)).cloned();
+        if let Some(handle) = handle {
+            let (min, _) = same_range(world, queue, &handle)?;
+            queue_from(world, queue, &handle, min)?;
+        }
+        if head.incarnation() != incarnation {
+            let range = world.engine().range(&head);
+            demand!(range.max.0 == 0, "{} shows what comes after its drop", World::queue_name(queue));
+        }
+    }
+    whole_table(world)?;
+    survivors(world)
+}
+
+fn whole_table(world: &mut World) -> Outcome {
+    let found = world.engine().snapshot().range(&[], None, usize::MAX).map_err(|error| error.to_string())?;
+    let expected = &world.model.visible.table;
+    for (key, entry) in &found {
+        same_entry(key, Some(entry), expected.get(key))?;
+    }
+    demand!(found.len() == expected.len(), "{} table entries, should be {}", found.len(), expected.len());
+    demand!(found.is_sorted_by(|one, other| one.0 < other.0), "the table is out of order");
+    Ok(())
+}
+
+/// What table entries refer to is there, wherever the log begins.
+pub(crate) fn survivors(world: &World) -> Outcome {
+    let view = &world.model.visible;
+    for (key, target) in view.table.iter().filter_map(|(key, entry)| Some((key, entry.target?))) {
+        let expected = view.by_lsn.get(&target).ok_or_else(|| format!("the model lost {target}"))?;
+        match world.engine().read(target) {
+            Ok(message) => same_message(&message, expected)?,
+            Err(error) => {
+                let key = String::from_utf8_lossy(key);
+                demand!(is_planned(world, &error), "{key} refers to {target}, which is gone: {error}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What was appended is acknowledged and durable, before long.
+pub(crate) fn liveness(world: &mut World) -> Outcome {
+    let end = world.engine().watermarks().assigned;
+    for _ in 0..4000 {
+        let marks = world.engine().watermarks();
+        if marks.acked.min(marks.durable) >= end {
+            return Ok(());
+        }
+        world.advance(std::time::Duration::from_millis(5));
+        world.step()?;
+    }
+    Err(format!("not acknowledged to {end}: {:?}, fenced: {:?}", world.engine().watermarks(), world.engine().fenced()))
+}
