@@ -1008,8 +1008,8 @@ impl Engine {
         inner.message_at(lsn, |_, _, _| true)?.ok_or(ReadError::NotFound(lsn))
     }
 
-    /// The messages that have a key, as far as they are visible and retained: of queues that are not dropped, links by their own keys. May read
-    /// from the disk. A message that cannot be read is left out; [`Engine::damaged_places`] tells of it.
+    /// The messages that have a key, as far as they are visible and retained: of queues that are not dropped, links by their own keys.
+    /// May read from the disk. A message that cannot be read is left out; [`Engine::damaged_places`] tells of it.
     ///
     /// Every answer is exact, whatever other keys there are. The index that it comes from costs eight bytes of memory for a key
     /// until the next checkpoint; without checkpoints all of them stay there.
@@ -1174,7 +1174,8 @@ impl Engine {
         }
     }
 
-    /// Keeps the messages of a queue from `offset` on readable through it, until the pin of this name is moved, or removed with `None`: those
+    /// Keeps the messages of a queue from `offset` on readable through it, until the pin of this name is moved, or removed with
+    /// `None`: those
     /// in segments that are released survive there. A pin does not outlive the engine; set them before [`Engine::start_retention`].
     ///
     /// # Panics

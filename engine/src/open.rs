@@ -194,7 +194,8 @@ fn read_log(
                 }
                 return Ok((derived, found));
             }
-            // Frames or entries that do not follow on the checkpoint's: it is the checkpoint that is wrong, or the log says the same without it.
+            // Frames or entries that do not follow on the checkpoint's: it is the checkpoint that is wrong, or the log says the
+            // same without it.
             Err(OpenError::Contradiction { what: property::QUEUE_ENTRY | property::CHECKPOINT, found, .. })
                 if uses_store =>
             {
@@ -434,43 +435,6 @@ fn open_segments(
     Ok((files, sparse))
 }
 
-/// Opens the segment that must begin at `base`, and checks that it is that one.
-pub(crate) fn open_segment(
-    backend: &dyn IoBackend,
-    path: &Path,
-    base: Lsn,
-    manifest: &Manifest,
-) -> Result<Arc<dyn IoFile>, OpenError> {
-    let contradiction = |what: &'static str, expected: String, found: String| OpenError::Contradiction {
-        path: path.to_path_buf(),
-        what,
-        expected,
-        found,
-    };
-    let file = backend.open(path, OpenMode::Existing).map_err(io_error("opening", path))?;
-    let len = file.len().map_err(io_error("reading", path))?;
-    if len != manifest.geometry.segment_bytes {
-        let expected = format!("{} bytes", manifest.geometry.segment_bytes);
-        return Err(contradiction(property::LENGTH, expected, format!("{len}")));
-    }
-    let mut block = AlignedBuf::zeroed(IO_ALIGN);
-    file.read_at(&mut block, 0).map_err(io_error("reading", path))?;
-    let header = SegmentHeader::decode_buf(&block)
-        .map_err(|error| contradiction(property::SEGMENT_HEADER, "a whole header".into(), error.to_string()))?;
-    if header.store_id != manifest.store_id {
-        let hex = |id: u128| format!("{id:032x}");
-        return Err(contradiction(property::STORE_ID, hex(manifest.store_id), hex(header.store_id)));
-    }
-    if header.geometry != manifest.geometry {
-        let (expected, found) = (format!("{:?}", manifest.geometry), format!("{:?}", header.geometry));
-        return Err(contradiction(property::GEOMETRY, expected, found));
-    }
-    if header.base != base || manifest.geometry.base(base) != base {
-        return Err(contradiction(property::BASE, file_name(base), file_name(header.base)));
-    }
-    Ok(file)
-}
-
 /// Takes over what the table says of survivors.
 fn settle_survivors(
     dir: &Path,
@@ -586,6 +550,43 @@ impl Survivor {
         }
         Err("its frame does not name it".to_owned())
     }
+}
+
+/// Opens the segment that must begin at `base`, and checks that it is that one.
+pub(crate) fn open_segment(
+    backend: &dyn IoBackend,
+    path: &Path,
+    base: Lsn,
+    manifest: &Manifest,
+) -> Result<Arc<dyn IoFile>, OpenError> {
+    let contradiction = |what: &'static str, expected: String, found: String| OpenError::Contradiction {
+        path: path.to_path_buf(),
+        what,
+        expected,
+        found,
+    };
+    let file = backend.open(path, OpenMode::Existing).map_err(io_error("opening", path))?;
+    let len = file.len().map_err(io_error("reading", path))?;
+    if len != manifest.geometry.segment_bytes {
+        let expected = format!("{} bytes", manifest.geometry.segment_bytes);
+        return Err(contradiction(property::LENGTH, expected, format!("{len}")));
+    }
+    let mut block = AlignedBuf::zeroed(IO_ALIGN);
+    file.read_at(&mut block, 0).map_err(io_error("reading", path))?;
+    let header = SegmentHeader::decode_buf(&block)
+        .map_err(|error| contradiction(property::SEGMENT_HEADER, "a whole header".into(), error.to_string()))?;
+    if header.store_id != manifest.store_id {
+        let hex = |id: u128| format!("{id:032x}");
+        return Err(contradiction(property::STORE_ID, hex(manifest.store_id), hex(header.store_id)));
+    }
+    if header.geometry != manifest.geometry {
+        let (expected, found) = (format!("{:?}", manifest.geometry), format!("{:?}", header.geometry));
+        return Err(contradiction(property::GEOMETRY, expected, found));
+    }
+    if header.base != base || manifest.geometry.base(base) != base {
+        return Err(contradiction(property::BASE, file_name(base), file_name(header.base)));
+    }
+    Ok(file)
 }
 
 /// Files behind a gap hold nothing (recovery looked): they were prepared, and would be in the way.

@@ -230,20 +230,10 @@ impl Queues {
     fn copy_stored(&self, id: u32, mut at: u64, most: usize, out: &mut Vec<QueueEntry>) -> Result<(), ReadError> {
         let store = self.store.read().expect(INTACT).clone();
         let store = store.ok_or(ReadError::Derived("queue entries are neither in memory nor in it".into()))?;
-        // The piece that holds `at` is the last that begins at or before it.
-        let (lowest, begin) = (rows::piece_key(id, 0), rows::piece_key(id, at));
-        let mut first = None;
-        let below = (Bound::Included(&lowest[..]), Bound::Included(&begin[..]));
-        store.range(StoreTable::Entries, below, Direction::Descending, |key, _| {
-            first = Some(key.to_vec());
-            ControlFlow::Break(())
-        })?;
         let missing = |at| ReadError::Derived(format!("entry {at} of queue {id} is missing"));
-        let first = first.ok_or_else(|| missing(at))?;
-        let end = rows::piece_key(id, u64::MAX);
-        let from_there = (Bound::Included(&first[..]), Bound::Included(&end[..]));
+        let begin = at;
         let mut failed = None;
-        store.range(StoreTable::Entries, from_there, Direction::Ascending, |key, value| {
+        let mut take = |key: &[u8], value: &[u8]| {
             let piece = rows::piece_first(key).and_then(|first| Ok((first, rows::decode_piece(value)?)));
             match piece {
                 Ok((first, entries)) if first <= at && at < first + to_u64(entries.len()) => {
@@ -256,10 +246,25 @@ impl Queues {
                 Err(row) => failed = Some(row.into()),
             }
             if failed.is_some() || out.len() == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        // The piece that holds `at` is the last that begins at or before it.
+        let (lowest, first) = (rows::piece_key(id, 0), rows::piece_key(id, begin));
+        let below = (Bound::Included(&lowest[..]), Bound::Included(&first[..]));
+        let mut used_up = None;
+        store.range(StoreTable::Entries, below, Direction::Descending, |key, value| {
+            used_up = take(key, value).is_continue().then(|| key.to_vec());
+            ControlFlow::Break(())
         })?;
+        if let Some(last) = used_up {
+            let end = rows::piece_key(id, u64::MAX);
+            let behind = (Bound::Excluded(&last[..]), Bound::Included(&end[..]));
+            store.range(StoreTable::Entries, behind, Direction::Ascending, take)?;
+        }
         match failed {
             Some(error) => Err(error),
-            None if out.len() < most => Err(missing(at)),
+            None if out.len() < most => {
+                Err(ReadError::Derived(format!("entries behind {begin} of queue {id} are missing")))
+            }
             None => Ok(()),
         }
     }
@@ -275,13 +280,24 @@ impl Queues {
     fn partition(&self, queue: &Queue, is_before: impl Fn(&QueueEntry) -> bool) -> Result<QueueOffset, ReadError> {
         let range = self.state_of(queue).range();
         let (mut low, mut high) = (range.min.0, range.max.0);
-        while low < high {
+        // Down to what one look into the store brings.
+        while high - low > to_u64(rows::PIECE_ENTRIES) {
             let middle = low + (high - low) / 2;
             match self.get(queue, QueueOffset(middle))? {
                 Some(entry) if !is_before(&entry) => high = middle,
                 // What was released meanwhile lies before everything.
                 _ => low = middle + 1,
             }
+        }
+        let mut rest = Vec::new();
+        while low < high {
+            rest.clear();
+            let range = self.copy(queue, QueueOffset(low), to_usize(high - low), &mut rest)?;
+            let before = rest.partition_point(&is_before);
+            if before < rest.len() {
+                return Ok(QueueOffset(low + to_u64(before)));
+            }
+            low = if before == 0 { range.min.0.clamp(low + 1, high) } else { low + to_u64(before) };
         }
         Ok(QueueOffset(low))
     }
@@ -312,25 +328,51 @@ impl Queues {
         }
     }
 
-    /// Forgets entries of messages below `start` that are not `kept` in their queues; the queues that lost some are told to `changed`.
+    /// Lets queues begin behind the last message below `start` that is not `kept` in its queue; those that lost some are told to `changed`.
     pub(crate) fn release(
         &self,
         start: Lsn,
         kept: impl Fn(Lsn) -> bool,
         mut changed: impl FnMut(u32),
     ) -> Result<(), ReadError> {
-        let is_gone = |lsn: Lsn| lsn < start && !kept(lsn);
         for queue in self.all() {
             let state = self.state_of(&queue);
             let min = state.range().min;
-            if self.get(&queue, min)?.is_some_and(|first| is_gone(first.lsn)) {
-                // Whoever needs a message needs those behind it: what is gone lies before what is kept.
-                state.set_min(self.partition(&queue, |entry| is_gone(entry.lsn))?);
+            if self.get(&queue, min)?.is_none_or(|first| first.lsn >= start) {
+                continue;
+            }
+            let first = self.first_kept(&queue, min, start, &kept)?;
+            if first > min {
+                state.set_min(first);
                 if state.note_change() {
                     changed(queue.id);
                 }
             }
         }
         Ok(())
+    }
+
+    /// The lowest offset from which on nothing of a queue is missing. Segments lose their survivors one by one, in any order: what is kept
+    /// before a gap is reached by its LSN only.
+    fn first_kept(
+        &self,
+        queue: &Queue,
+        min: QueueOffset,
+        start: Lsn,
+        kept: impl Fn(Lsn) -> bool,
+    ) -> Result<QueueOffset, ReadError> {
+        let mut first = self.partition(queue, |entry| entry.lsn < start)?;
+        let mut entries = Vec::new();
+        while first > min {
+            let from = QueueOffset(first.0.saturating_sub(256)).max(min);
+            entries.clear();
+            self.copy(queue, from, to_usize(first.0 - from.0), &mut entries)?;
+            let some = entries.iter().rev().take_while(|entry| kept(entry.lsn)).count();
+            first.0 -= to_u64(some);
+            if first > from {
+                break;
+            }
+        }
+        Ok(first)
     }
 }

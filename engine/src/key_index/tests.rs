@@ -1,4 +1,5 @@
 //! The index over the derived store on a simulated disk, against a list of everything that was put in.
+#![expect(clippy::unwrap_used, reason = "a failing step ends the test")]
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -163,8 +164,10 @@ impl World {
         let store = self.store.as_ref().unwrap();
         let writer = store.begin_write()?;
         let runs = self.index.write(&writer, self.frozen_to, self.log.start)?;
-        let applied = saved::Applied { lsn: self.frozen_to, epoch: Epoch::default() };
-        writer.table(StoreTable::Meta)?.put(saved::APPLIED_KEY, &saved::encode_applied(applied))?;
+        writer.table(StoreTable::Meta)?.put(
+            saved::APPLIED_KEY,
+            &saved::encode_applied(saved::Applied { lsn: self.frozen_to, epoch: Epoch::default() }),
+        )?;
         writer.commit()?;
         self.index.merged(Arc::new(store.begin_read()?), runs);
         Ok(())

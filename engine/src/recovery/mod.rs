@@ -86,7 +86,8 @@ struct Stop {
 }
 
 impl Recovery<'_> {
-    /// Reads from the beginning of the segment that holds the end of the last checkpoint (`applied`, a log's start where there is none) to the
+    /// Reads from the beginning of the segment that holds the end of the last checkpoint (`applied`, a log's start where there
+    /// is none) to the
     /// end of the log. `save` writes a checkpoint when much has come together.
     pub(crate) fn run(
         &self,

@@ -177,14 +177,15 @@ impl Releaser {
 
     /// How far the log may be released, as far as a checkpoint goes; asks for one that goes further.
     fn target(&self) -> Lsn {
+        self.target_by(&self.parts.retention.lock().expect("the retention rules are intact"))
+    }
+
+    fn target_by(&self, retention: &Retention) -> Lsn {
         let marks = &self.parts.marks;
         // Under asynchronous flush queues run ahead of the disk; the log's start may not.
         let settled = marks.load(Watermark::Dispatched).min(marks.load(Watermark::Durable));
         let geometry = self.parts.segments.geometry();
-        let target = {
-            let retention = self.parts.retention.lock().expect("the retention rules are intact");
-            retention.target(geometry, marks.start(), settled, marks.assigned(), self.parts.retain_bytes)
-        };
+        let target = retention.target(geometry, marks.start(), settled, marks.assigned(), self.parts.retain_bytes);
         let applied = geometry.base(self.parts.checkpoint.applied());
         if target > applied {
             self.parts.checkpoint.want(target);
@@ -331,11 +332,16 @@ impl Releaser {
                     self.releasing = Some(Releasing::Recorded { start, end });
                     return Ok(SOON);
                 }
-                if self.target() < start {
+                // Under the lock that pins take: whoever sets one and then sees the old start can rely on it.
+                let retention = Arc::clone(&self.parts.retention);
+                let retention = retention.lock().expect("the retention rules are intact");
+                if self.target_by(&retention) < start {
+                    drop(retention);
                     self.abandon();
                     return Ok(Duration::ZERO);
                 }
                 self.finish(start)?;
+                drop(retention);
                 Ok(Duration::ZERO)
             }
         }

@@ -217,6 +217,19 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    /// Closes the file here and now: where transactions still live, they fail from now on, so that none of them closes it
+    /// later, under the feet of the next store.
+    fn drop(&mut self) {
+        if let Some(session) = self.shared.lock_session().take()
+            && Arc::strong_count(&session) > 1
+        {
+            let source = Arc::new(io::Error::other("the store was closed"));
+            session.pages.retire(Fault::Io { what: "using", source });
+        }
+    }
+}
+
 /// Removes the store of `dir`, durably; what it said comes from the log again.
 ///
 /// # Errors
@@ -235,19 +248,6 @@ pub(crate) fn remove(backend: &dyn IoBackend, dir: &Path) -> Result<(), StoreErr
         path: path.clone(),
         source: Arc::new(source),
     })
-}
-
-impl Drop for Store {
-    /// Closes the file here and now: where transactions still live, they fail from now on, so that none of them closes it
-    /// later, under the feet of the next store.
-    fn drop(&mut self) {
-        if let Some(session) = self.shared.lock_session().take()
-            && Arc::strong_count(&session) > 1
-        {
-            let source = Arc::new(io::Error::other("the store was closed"));
-            session.pages.retire(Fault::Io { what: "using", source });
-        }
-    }
 }
 
 impl fmt::Debug for Store {

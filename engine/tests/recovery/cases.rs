@@ -1,6 +1,7 @@
 //! The start-up case table, walked row by row: each scene is prepared on a simulated disk, opened, and must end as the table says.
 //!
-//! Whatever the row: nothing acknowledged is lost and nothing is made up; a refusal changes nothing of the log; opening again gives the same; and the
+//! Whatever the row: nothing acknowledged is lost and nothing is made up; a refusal changes nothing of the log; opening again
+//! gives the same; and the
 //! power may fail at every I/O of it, whatever of it survives.
 
 use std::path::{Path, PathBuf};

@@ -83,9 +83,8 @@ fn aim(world: &mut World, spec: &Spec) -> Option<Aim> {
     if !here.is_empty() && draws.chance(2) {
         return Some(Aim::Record(pick(draws, &here)));
     }
-    let view = &world.model.visible;
-    let survivors = view.table.values().filter_map(|entry| entry.target).filter(|target| *target < world.start);
-    let retained: Vec<Lsn> = survivors.chain(view.by_lsn.range(world.start..).map(|(lsn, _)| *lsn)).collect();
+    let mut retained: Vec<Lsn> = world.model.visible.by_lsn.range(world.start..).map(|(lsn, _)| *lsn).collect();
+    retained.extend(world.model.visible.referred(world.start));
     if retained.is_empty() { None } else { Some(Aim::Stored(pick(draws, &retained))) }
 }
 
@@ -225,9 +224,10 @@ fn resolve(world: &World, aim: Aim, records: &[RecordIndex]) -> Result<Target, U
 pub(crate) fn may_be_gone(world: &World, spec: &Spec, error: &ReadError) -> Outcome<bool> {
     let start = world.engine().watermarks().start;
     let visible = &world.model.visible.by_lsn;
+    let survivors = world.model.survivors(start);
     let gone = spec.ops.iter().any(|op| match op {
         Op::Link { target: Aim::Stored(lsn), .. } | Op::Put { target: Some(Aim::Stored(lsn)), .. } => {
-            *lsn < start || !visible.contains_key(lsn)
+            (*lsn < start && !survivors.contains(lsn)) || !visible.contains_key(lsn)
         }
         _ => false,
     });

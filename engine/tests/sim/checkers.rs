@@ -42,9 +42,9 @@ pub(crate) fn look(world: &mut World) -> Outcome {
             Some(end) => demand!(marks.acked == end, "acknowledged to {} after the fence at {end}", marks.acked),
         }
     }
+    world.model.acknowledge(marks.acked);
     retained(world, marks.start, marks.assigned)?;
     world.marks = Some(marks);
-    world.model.acknowledge(marks.acked);
     world.model.promised = world.model.promised.max(marks.durable);
     tickets(world, marks.acked, fenced.is_some())?;
     watches(world, marks.dispatched == marks.acked)
@@ -73,10 +73,9 @@ fn watches(world: &mut World, caught_up: bool) -> Outcome {
     Ok(())
 }
 
-/// The log's start moves only as far as somebody asked, and below every pin. What is still referred to survives: see [`survivors`].
+/// The log's start moves only as far as somebody asked, and below every pin.
 fn retained(world: &mut World, start: Lsn, assigned: Lsn) -> Outcome {
-    let by_size = world.plan.retain_bytes.map_or(Lsn::ZERO, |bytes| Lsn(assigned.0.saturating_sub(bytes)));
-    let asked = world.released.max(by_size);
+    let asked = world.released.max(asked_by_rules(world, assigned));
     world.asked = world.asked.max(asked);
     if start == world.start {
         return Ok(());
@@ -90,6 +89,39 @@ fn retained(world: &mut World, start: Lsn, assigned: Lsn) -> Outcome {
     }
     world.tally.released += 1;
     world.start = start;
+    survivors(world)
+}
+
+/// How far size, age and free space let the log go.
+pub(crate) fn asked_by_rules(world: &World, assigned: Lsn) -> Lsn {
+    let by_size = world.plan.retain_bytes.map_or(0, |bytes| assigned.0.saturating_sub(bytes));
+    let by_age = world.plan.retain_age.map_or(0, |age| {
+        let before = u128::from(world.wall_max).saturating_sub(age.as_millis());
+        // A segment goes with its last message, and what fills its rest.
+        let end = world.model.end_before(u64::try_from(before).unwrap_or(u64::MAX));
+        world.geometry().segment_end(end).0
+    });
+    let by_space = if world.plan.free_bytes_min.is_some() && world.had_no_room { assigned.0 } else { 0 };
+    Lsn(by_size.max(by_age).max(by_space))
+}
+
+/// What is referred to can be read, wherever the log begins.
+fn survivors(world: &mut World) -> Outcome {
+    for lsn in world.model.visible.referred(world.start).into_iter().filter(|lsn| *lsn < world.start) {
+        let expected = world.model.visible.by_lsn.get(&lsn).ok_or_else(|| format!("nothing was ever at {lsn}"))?;
+        match world.engine().read(lsn) {
+            Ok(message) => same_message(&message, expected)?,
+            Err(error) => {
+                let referrers = world.model.visible.referrers(lsn, world.start);
+                demand!(
+                    is_planned(world, &error),
+                    "{error}, and the log begins at {}; needed by {referrers}",
+                    world.start
+                )
+            }
+        }
+        world.tally.survivors += 1;
+    }
     Ok(())
 }
 
@@ -172,7 +204,14 @@ pub(crate) fn queue_from(world: &mut World, queue: usize, handle: &Queue, from: 
         if found.status == FetchStatus::AtEnd {
             return Ok(());
         }
-        demand!(found.status == FetchStatus::Found, "{} at {next}: {:?}", World::queue_name(queue), found.status);
+        demand!(
+            found.status == FetchStatus::Found,
+            "{} at {next}: {:?}, {:?}, consumed {:?}",
+            World::queue_name(queue),
+            found.status,
+            found.range,
+            world.consumed.get(&(queue, handle.incarnation()))
+        );
         let messages = &world.model.visible.queues[queue].messages;
         for message in &found.messages {
             let expected = usize::try_from(message.queue_offset.0).ok().and_then(|offset| messages.get(offset));
@@ -190,19 +229,23 @@ pub(crate) fn queue_from(world: &mut World, queue: usize, handle: &Queue, from: 
     }
 }
 
-/// The range of a queue that is in sight.
-pub(crate) fn same_range(world: &World, queue: usize, handle: &Queue) -> Outcome<(u64, u64)> {
+/// The range of a queue that is in sight. It may begin before the log does: with what its consumer has not had.
+pub(crate) fn same_range(world: &mut World, queue: usize, handle: &Queue) -> Outcome<(u64, u64)> {
     let range = world.engine().range(handle);
     let start = world.engine().watermarks().start;
-    let expected = world.model.visible.range(queue, start);
+    let (dense, max) = world.model.visible.range(queue, start);
+    let place = (queue, handle.incarnation());
+    let needed = world.consumed.get(&place).map_or(dense, |consumed| dense.min(*consumed));
+    let least = if world.plan.consumes { world.mins.get(&place).copied().unwrap_or(0) } else { dense };
     demand!(
-        (range.min.0, range.max.0) == expected,
-        "{} is readable from {} to {}, should be {expected:?}",
+        (least..=needed).contains(&range.min.0) && range.max.0 == max,
+        "{} is readable from {} to {}, should be from {least} to {needed}, to {max}",
         World::queue_name(queue),
         range.min,
         range.max
     );
-    Ok(expected)
+    world.mins.insert(place, range.min.0);
+    Ok((range.min.0, max))
 }
 
 /// All queues and the table, message by message and entry by entry.
@@ -226,8 +269,8 @@ pub(crate) fn everything(world: &mut World) -> Outcome {
             demand!(range.max.0 == 0, "{} shows what comes after its drop", World::queue_name(queue));
         }
     }
-    whole_table(world)?;
-    survivors(world)
+    survivors(world)?;
+    whole_table(world)
 }
 
 fn whole_table(world: &mut World) -> Outcome {
@@ -238,22 +281,6 @@ fn whole_table(world: &mut World) -> Outcome {
     }
     demand!(found.len() == expected.len(), "{} table entries, should be {}", found.len(), expected.len());
     demand!(found.is_sorted_by(|one, other| one.0 < other.0), "the table is out of order");
-    Ok(())
-}
-
-/// What table entries refer to is there, wherever the log begins.
-pub(crate) fn survivors(world: &World) -> Outcome {
-    let view = &world.model.visible;
-    for (key, target) in view.table.iter().filter_map(|(key, entry)| Some((key, entry.target?))) {
-        let expected = view.by_lsn.get(&target).ok_or_else(|| format!("the model lost {target}"))?;
-        match world.engine().read(target) {
-            Ok(message) => same_message(&message, expected)?,
-            Err(error) => {
-                let key = String::from_utf8_lossy(key);
-                demand!(is_planned(world, &error), "{key} refers to {target}, which is gone: {error}");
-            }
-        }
-    }
     Ok(())
 }
 

@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anchorlog_engine::commitlog::frame::{self, FrameStamp, RecordEntry};
-use anchorlog_engine::commitlog::segment::{Geometry, file_name};
+use anchorlog_engine::commitlog::segment::file_name;
 use anchorlog_engine::io::sim::SimDisk;
-use anchorlog_engine::{Engine, Lsn, OpenError, QueueOffset, ReadError, Tail};
+use anchorlog_engine::{Engine, Lsn, OpenError, QueueOffset, ReadError};
 
 use super::checkers;
 use super::model::{Msg, Outcome, demand};
@@ -21,7 +21,7 @@ const DERIVED: &str = "DERIVED";
 
 /// Where an LSN lies: in which file, and where in it.
 pub(crate) fn place(world: &World, lsn: Lsn) -> (PathBuf, u64) {
-    let geometry = Geometry { segment_bytes: world.plan.segment_bytes, tail: Tail::Rewrite };
+    let geometry = world.geometry();
     (Path::new(DIR).join(file_name(geometry.base(lsn))), geometry.file_offset(lsn))
 }
 

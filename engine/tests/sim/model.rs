@@ -3,7 +3,7 @@
 //! A batch is remembered as it was accepted. *Head* is what all accepted batches make of queues and table, *visible* what the acknowledged
 //! ones do. A power failure takes batches from the end, never one from the middle and never half of one; then both views are made anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use anchorlog_engine::{AppendOutcome, Lsn};
@@ -37,8 +37,13 @@ impl Content {
         u32::try_from(self.number % 5).expect("it is below five")
     }
 
+    /// None, one that others have too, or that and one of its own.
     pub(crate) fn keys(self) -> Vec<Vec<u8>> {
-        (0..self.number % 3).map(|key| format!("key-{key}-{}", self.number).into_bytes()).collect()
+        let own = [format!("group-{}", self.number % 7), format!("message-{}", self.number)];
+        own.into_iter()
+            .map(String::into_bytes)
+            .take(usize::try_from(self.number % 3).expect("it is below three"))
+            .collect()
     }
 
     pub(crate) fn attributes(self) -> Vec<u8> {
@@ -85,6 +90,7 @@ pub(crate) struct Spec {
 pub(crate) struct Msg {
     pub(crate) lsn: Lsn,
     pub(crate) queue: usize,
+    pub(crate) incarnation: u32,
     pub(crate) offset: u64,
     pub(crate) store_time_ms: u64,
     /// Tag, keys and attributes.
@@ -170,7 +176,30 @@ impl View {
         }
     }
 
-    /// Readable offsets of a queue in a log that begins at `start`.
+    /// What must be readable wherever the log begins: messages that table entries refer to, that links at or above `start` lead to, and
+    /// what such messages lead to themselves.
+    pub(crate) fn referred(&self, start: Lsn) -> BTreeSet<Lsn> {
+        let entries = self.table.values().filter_map(|entry| entry.target);
+        let links = self.by_lsn.range(start..).map(|(_, message)| message.origin);
+        let mut all: BTreeSet<Lsn> = entries.chain(links).collect();
+        let origins: Vec<Lsn> = all.iter().filter_map(|lsn| Some(self.by_lsn.get(lsn)?.origin)).collect();
+        all.extend(origins);
+        all
+    }
+
+    /// Who needs the message at `lsn` in a log that begins at `start`, for people.
+    pub(crate) fn referrers(&self, lsn: Lsn, start: Lsn) -> String {
+        let leads_here = |at: &Lsn| self.by_lsn.get(at).is_some_and(|message| message.origin == lsn);
+        let entries =
+            self.table.iter().filter(|(_, entry)| entry.target.is_some_and(|at| at == lsn || leads_here(&at)));
+        let entries = entries.map(|(key, entry)| format!("{} to {:?}", String::from_utf8_lossy(key), entry.target));
+        let links = self.by_lsn.range(start..).filter(|(_, message)| message.origin == lsn && message.lsn != lsn);
+        let is_live = |message: &Msg| self.queues[message.queue].incarnation == message.incarnation;
+        let links = links.map(|(at, message)| format!("the link at {at}, its queue is live: {}", is_live(message)));
+        entries.chain(links).collect::<Vec<String>>().join(", ")
+    }
+
+    /// Offsets of a queue in a log that begins at `start`, if nothing before it survives.
     pub(crate) fn range(&self, queue: usize, start: Lsn) -> (u64, u64) {
         let messages = &self.queues[queue].messages;
         let min = messages.partition_point(|message| message.lsn < start);
@@ -240,7 +269,9 @@ impl Model {
                 Aim::Stored(lsn) => lsn,
                 Aim::Record(index) => positions[index].lsn,
             };
+            let incarnations: Vec<u32> = self.head.queues.iter().map(|queue| queue.incarnation).collect();
             let message = |queue: usize, content: Content, origin: Lsn, body: Content| Msg {
+                incarnation: incarnations[queue],
                 lsn: position.lsn,
                 queue,
                 offset: position.queue_offset.0,
@@ -284,12 +315,26 @@ impl Model {
         Ok(())
     }
 
+    /// Where the last batch ends that was stored at this time or before.
+    pub(crate) fn end_before(&self, store_time_ms: u64) -> Lsn {
+        let count = self.batches.partition_point(|batch| batch.store_time_ms <= store_time_ms);
+        count.checked_sub(1).map_or(Lsn::ZERO, |last| self.batches[last].end_lsn)
+    }
+
     /// Makes visible what is acknowledged.
     pub(crate) fn acknowledge(&mut self, acked: Lsn) {
         while let Some(batch) = self.batches.get(self.visible_count).filter(|batch| batch.end_lsn <= acked) {
             batch.changes.iter().for_each(|change| self.visible.apply(change));
             self.visible_count += 1;
         }
+    }
+
+    /// Messages below `start` that readers and writers can rely on, whichever of the assigned changes survive.
+    pub(crate) fn survivors(&self, start: Lsn) -> BTreeSet<Lsn> {
+        let mut all = self.visible.referred(start);
+        all.extend(self.head.referred(start));
+        all.retain(|lsn| *lsn < start);
+        all
     }
 
     /// The log was found to end at `end`: what lies behind it is gone, and is returned.

@@ -77,6 +77,10 @@ pub(crate) struct Plan {
     pub(crate) steps: usize,
     /// Whether links and table entries refer to messages, which then stay.
     pub(crate) refers: bool,
+    /// Whether each queue has a consumer, before whom nothing goes.
+    pub(crate) consumes: bool,
+    pub(crate) retain_age: Option<Duration>,
+    pub(crate) free_bytes_min: Option<u64>,
     pub(crate) queue_count: usize,
     pub(crate) key_count: usize,
     pub(crate) troubles: Troubles,
@@ -98,6 +102,9 @@ impl Plan {
             }
         };
         let retain_bytes = pick(draws, &[None, Some(2), Some(2), Some(3), Some(5)]).map(|count| count * segment_bytes);
+        let retain_age = pick(draws, &[None, None, None, Some(3600)]).map(Duration::from_secs);
+        let free_bytes_min = pick(draws, &[None, None, Some(200 << 10)]);
+        let consumes = draws.chance(3);
         let mut options = EngineOptions::default()
             .with_segment_bytes(segment_bytes)
             .with_chunk_bytes(chunk_bytes)
@@ -111,6 +118,10 @@ impl Plan {
             .with_checkpoint_interval(pick(draws, &[None, Some(10), Some(50), Some(500)]).map(Duration::from_millis))
             .with_checkpoint_bytes(pick(draws, &[64 << 10, 128 << 10, 256 << 20]))
             .with_checkpoint_cache_bytes(1 << 20)
+            .with_retain_age(retain_age)
+            .with_free_bytes_min(free_bytes_min)
+            .with_retention_held(consumes)
+            .with_scrub_rate(pick(draws, &[0, 64 << 10, 8 << 20]))
             .with_manual_drive();
         if let Some(fault) = fault {
             options = options.with_fault(fault);
@@ -132,6 +143,9 @@ impl Plan {
             runs_inline: draws.chance(2),
             steps: 120 + draws.below(200),
             refers: draws.chance(4),
+            consumes,
+            retain_age,
+            free_bytes_min,
             queue_count: 1 + draws.below(5),
             key_count: 2 + draws.below(12),
             troubles,

@@ -3,19 +3,21 @@
 use std::time::Duration;
 
 use anchorlog_engine::io::sim::{Survival, Times};
-use anchorlog_engine::{AppendError, AppendOutcome, Fetch, FetchStatus, Lsn, QueueOffset, ReadError, WriteBatch};
+use anchorlog_engine::{
+    AppendError, AppendOutcome, Fetch, FetchStatus, KeyOrder, KeyQuery, Lsn, QueueOffset, ReadError, WriteBatch,
+};
 
 use super::batches::{self, Unbuilt};
 use super::checkers;
 use super::damage;
-use super::model::{Op, Outcome, Spec, Verdict, demand};
+use super::model::{Msg, Op, Outcome, Spec, Verdict, demand};
 use super::plan::pick;
 use super::world::{CLASSES, EIO, End, HeldSnapshot, World};
 
 type Action = fn(&mut World) -> Outcome;
 
 /// Every action with its weight. What a run's troubles exclude does nothing.
-const ACTIONS: [(usize, Action); 34] = [
+const ACTIONS: [(usize, Action); 36] = [
     (400, append_one),
     (60, append_several),
     (25, append_together),
@@ -28,6 +30,8 @@ const ACTIONS: [(usize, Action); 34] = [
     (40, read_one),
     (10, read_nothing),
     (20, watch),
+    (20, find),
+    (40, consume),
     (20, search_by_time),
     (30, get),
     (15, hold_snapshot),
@@ -220,7 +224,12 @@ fn taken(world: &mut World, situation: &Situation, spec: Spec, outcome: &AppendO
     let verdict = world.model.judge(&spec);
     demand!(verdict == Verdict::Taken, "taken, and should be {verdict:?}");
     demand!(outcome.store_time_ms <= world.wall_max, "store time {} lies ahead", outcome.store_time_ms);
+    let drops: Vec<usize> =
+        spec.ops.iter().filter_map(|op| if let Op::Drop { queue } = op { Some(*queue) } else { None }).collect();
     world.model.accept(spec, outcome)?;
+    for queue in drops {
+        world.pin_for_consumer(queue)?;
+    }
     world.tally.batches += 1;
     world.history.note(format!("taken: {} to {}", outcome.lsn, outcome.end_lsn));
     Ok(())
@@ -240,9 +249,8 @@ fn refused(world: &mut World, situation: &Situation, spec: &Spec, error: &Append
             world.tally.rejected += 1;
         }
         AppendError::TargetGone(lsn) => {
-            let by_size = world.plan.retain_bytes.map_or(0, |bytes| situation.assigned.0.saturating_sub(bytes));
             let origin = world.model.head.by_lsn.get(lsn).map_or(*lsn, |message| message.origin);
-            let asked = world.released.max(Lsn(by_size));
+            let asked = world.released.max(checkers::asked_by_rules(world, situation.assigned));
             demand!(origin.min(*lsn) < asked, "nobody asked for what is at {lsn} or where it leads to go");
         }
         error => return Err(format!("refused: {error}")),
@@ -429,9 +437,8 @@ fn fetch_by_tag(world: &mut World) -> Outcome {
 
 fn read_one(world: &mut World) -> Outcome {
     let start = world.engine().watermarks().start;
-    let view = &world.model.visible;
-    let survivors = view.table.values().filter_map(|entry| entry.target).filter(|target| *target < start);
-    let visible: Vec<Lsn> = survivors.chain(view.by_lsn.range(start..).map(|(lsn, _)| *lsn)).collect();
+    let mut visible: Vec<Lsn> = world.model.visible.by_lsn.range(start..).map(|(lsn, _)| *lsn).collect();
+    visible.extend(world.model.visible.referred(start));
     if visible.is_empty() {
         return Ok(());
     }
@@ -445,22 +452,64 @@ fn read_one(world: &mut World) -> Outcome {
     }
 }
 
-/// Where no message begins that is in sight, none is found.
+/// Where no message begins that is in sight, none is found; what was released may be found yet.
 fn read_nothing(world: &mut World) -> Outcome {
     let marks = world.engine().watermarks();
     let lsn = Lsn(world.draws.reads.draw() % (marks.assigned.0 + 10_000));
     let lsn = if world.draws.reads.chance(4) { Lsn(lsn.0 / 8 * 8) } else { lsn };
-    let in_sight = lsn >= marks.start && world.model.visible.by_lsn.contains_key(&lsn);
+    let message = world.model.visible.by_lsn.get(&lsn);
+    let must_be = message.is_some() && (lsn >= marks.start || world.model.visible.referred(marks.start).contains(&lsn));
     match world.engine().read(lsn) {
-        // What survived until now need not have been asked for by anybody who still refers to it.
-        Ok(message) if lsn < marks.start => match world.model.visible.by_lsn.get(&lsn) {
-            Some(expected) => checkers::same_message(&message, expected)?,
-            None => return Err(format!("{message:?} was made up")),
-        },
-        Ok(message) => demand!(in_sight, "{message:?} was made up"),
-        Err(ReadError::NotFound(_)) => demand!(!in_sight, "{lsn} is in sight and not found"),
+        Ok(found) => {
+            let message = message.ok_or_else(|| format!("{found:?} was made up"))?;
+            checkers::same_message(&found, message)?;
+        }
+        Err(ReadError::NotFound(_)) => demand!(!must_be, "{lsn} is in sight and not found"),
         Err(error) => demand!(checkers::is_planned(world, &error), "reading {lsn}: {error}"),
     }
+    Ok(())
+}
+
+/// Messages by their keys: those of the dense log that have it, in order, within the time, as many as asked for.
+fn find(world: &mut World) -> Outcome {
+    let start = world.engine().watermarks().start;
+    let draws = &mut world.draws.reads;
+    let number = 1 + draws.draw() % (world.content_next + 1);
+    let key = if draws.chance(5) { format!("group-{}", number % 8) } else { format!("message-{number}") };
+    let order = pick(draws, &[KeyOrder::NewestFirst, KeyOrder::OldestFirst]);
+    let count = 1 + draws.below(12);
+    let all: Vec<_> = world.model.visible.by_lsn.range(start..).map(|(_, message)| message).collect();
+    let (mut from_ms, mut to_ms) = (0, u64::MAX);
+    if !all.is_empty() && draws.chance(3) {
+        from_ms = all[draws.below(all.len())].store_time_ms;
+        to_ms = from_ms + draws.draw() % 200;
+    }
+    let in_time = |message: &&std::rc::Rc<Msg>| (from_ms..=to_ms).contains(&message.store_time_ms);
+    let has_key = |message: &&std::rc::Rc<Msg>| message.content.keys().iter().any(|own| own == key.as_bytes());
+    // Those of dropped queues are not looked for.
+    let queues = &world.model.visible.queues;
+    let is_live = |message: &&std::rc::Rc<Msg>| queues[message.queue].incarnation == message.incarnation;
+    let mut expected: Vec<_> = all.into_iter().filter(in_time).filter(has_key).filter(is_live).cloned().collect();
+    if order == KeyOrder::NewestFirst {
+        expected.reverse();
+    }
+    let beyond = expected.get(draws.below(expected.len().max(1) * 3)).map(|message| message.lsn);
+    if let Some(at) = beyond.and_then(|lsn| expected.iter().position(|message| message.lsn == lsn)) {
+        expected.drain(..=at);
+    }
+    expected.truncate(count);
+    let query = KeyQuery { from_ms, to_ms, order, beyond, count, bytes_max: 1 << 30, ..KeyQuery::new(key.as_bytes()) };
+    let found = world.engine().find(&query).map_err(|error| format!("finding {key}: {error}"))?;
+    let told: Vec<Lsn> = found.iter().map(|message| message.lsn).collect();
+    let due: Vec<Lsn> = expected.iter().map(|message| message.lsn).collect();
+    // What cannot be read is left out.
+    demand!(told == due || world.is_troubled(), "{key} {order:?}: found {told:?}, should be {due:?}");
+    for message in &found {
+        let expected =
+            world.model.visible.by_lsn.get(&message.lsn).ok_or_else(|| format!("{message:?} was made up"))?;
+        checkers::same_message(message, expected)?;
+    }
+    world.tally.found += found.len() as u64;
     Ok(())
 }
 
@@ -571,7 +620,8 @@ fn release(world: &mut World) -> Outcome {
     match world.engine().release(lsn) {
         Ok(outcome) => {
             world.released = world.released.max(lsn);
-            demand!(outcome.start <= world.released.max(marks.start), "{outcome:?}, asked was {lsn}");
+            let asked = world.released.max(marks.start).max(checkers::asked_by_rules(world, marks.assigned));
+            demand!(outcome.start <= asked, "{outcome:?}, asked was {lsn}");
             world.history.note(format!("release to {lsn}: {outcome:?}"));
         }
         Err(error) => demand!(world.engine().fenced().is_some(), "releasing {lsn}: {error}"),
@@ -594,6 +644,21 @@ fn lift_pin(world: &mut World) -> Outcome {
     let name = pick(&mut world.draws.retention, &PINS);
     world.engine().pin(name, None);
     world.pins.remove(name);
+    Ok(())
+}
+
+/// A consumer goes on, up to somewhere in what it sees.
+fn consume(world: &mut World) -> Outcome {
+    if !world.plan.consumes {
+        return Ok(());
+    }
+    let Some((queue, handle)) = readable_queue(world)? else { return Ok(()) };
+    let place = (queue, handle.incarnation());
+    let max = world.model.visible.queues[queue].messages.len() as u64;
+    let at = world.consumed.get(&place).copied().unwrap_or(0);
+    let to = at + world.draws.retention.draw() % (max.saturating_sub(at) + 1);
+    world.consumed.insert(place, to);
+    world.engine().pin_queue("consumer", &handle, Some(QueueOffset(to)));
     Ok(())
 }
 
@@ -658,6 +723,7 @@ fn take_room(world: &mut World) -> Outcome {
         _ => world.disk.set_file_bytes_max(Some(segment / 2)),
     }
     world.no_room = true;
+    world.had_no_room = true;
     world.history.note(format!("room is left for {room} bytes"));
     Ok(())
 }

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::commitlog::manifest::{MANIFEST_NAME, Manifest};
+use anchorlog_engine::commitlog::segment::Geometry;
 use anchorlog_engine::io::sim::{IoClass, SimDisk, Survival, Times};
 use anchorlog_engine::options::Fault;
-use anchorlog_engine::{Clock, Engine, Epoch, Lsn, OpenError, Queue, Snapshot, Ticket, Watcher, Watermarks};
+use anchorlog_engine::{
+    Clock, Engine, Epoch, Lsn, OpenError, Queue, QueueOffset, Snapshot, Tail, Ticket, Watcher, Watermarks,
+};
 
 use super::checkers;
 use super::model::{Entry, Model, Outcome, Spec, demand};
@@ -79,12 +82,14 @@ pub(crate) struct Tally {
     pub(crate) fences: u64,
     pub(crate) lost: u64,
     pub(crate) released: u64,
+    pub(crate) survivors: u64,
+    pub(crate) found: u64,
     pub(crate) damaged: u64,
     pub(crate) ios: u64,
 }
 
 impl Tally {
-    fn counts(&self) -> [(&'static str, u64); 14] {
+    fn counts(&self) -> [(&'static str, u64); 16] {
         [
             ("batches taken", self.batches),
             ("rejected by a precondition", self.rejected),
@@ -98,6 +103,8 @@ impl Tally {
             ("openings that failed", self.failed_opens),
             ("fenced", self.fences),
             ("releases", self.released),
+            ("survivors read", self.survivors),
+            ("messages found by key", self.found),
             ("bits flipped", self.damaged),
             ("I/Os", self.ios),
         ]
@@ -122,6 +129,8 @@ impl Tally {
             (&mut self.fences, other.fences),
             (&mut self.lost, other.lost),
             (&mut self.released, other.released),
+            (&mut self.survivors, other.survivors),
+            (&mut self.found, other.found),
             (&mut self.damaged, other.damaged),
             (&mut self.ios, other.ios),
         ];
@@ -172,6 +181,10 @@ pub(crate) struct World {
     pub(crate) watches: BTreeMap<u64, (usize, Queue, u64)>,
     token_next: u64,
     pub(crate) pins: BTreeMap<&'static str, Lsn>,
+    /// How far the consumer of a queue is, by queue and incarnation: nothing from there on may go.
+    pub(crate) consumed: BTreeMap<(usize, u32), u64>,
+    /// First readable offsets that were seen in this opening.
+    pub(crate) mins: BTreeMap<(usize, u32), u64>,
     /// The furthest release that was asked for in this opening.
     pub(crate) released: Lsn,
     /// The furthest that anything was asked to be released, in all openings.
@@ -193,6 +206,8 @@ pub(crate) struct World {
     faults_at_open: u64,
     /// The disk has less room than it would need.
     pub(crate) no_room: bool,
+    /// It once had, so that free space may have been asked for.
+    pub(crate) had_no_room: bool,
     /// First and last LSN of what is damaged on purpose.
     pub(crate) damaged: Option<(Lsn, Lsn)>,
 }
@@ -221,6 +236,8 @@ impl World {
             watches: BTreeMap::new(),
             token_next: 0,
             pins: BTreeMap::new(),
+            consumed: BTreeMap::new(),
+            mins: BTreeMap::new(),
             released: Lsn::ZERO,
             asked: Lsn::ZERO,
             lost: Vec::new(),
@@ -232,6 +249,7 @@ impl World {
             wall_max: 0,
             faults_at_open: 0,
             no_room: false,
+            had_no_room: false,
             damaged: None,
             plan,
         }
@@ -257,6 +275,11 @@ impl World {
         std::mem::swap(&mut self.disk, &mut seat.disk);
         std::mem::swap(&mut self.engine, &mut seat.engine);
         std::mem::swap(&mut self.handles, &mut seat.handles);
+    }
+
+    /// Where LSNs lie; the tail mode does not matter for that.
+    pub(crate) fn geometry(&self) -> Geometry {
+        Geometry { segment_bytes: self.plan.segment_bytes, tail: Tail::Rewrite }
     }
 
     pub(crate) fn next_token(&mut self) -> u64 {
@@ -456,8 +479,28 @@ impl World {
         self.fenced_at = None;
         self.released = Lsn::ZERO;
         self.pins.clear();
+        self.mins.clear();
         self.look()?;
+        // What a crash took of a queue its consumer has not had.
+        self.consumed.retain(|(queue, incarnation), _| self.model.head.queues[*queue].incarnation == *incarnation);
+        for queue in 0..self.plan.queue_count {
+            self.pin_for_consumer(queue)?;
+        }
+        self.engine().start_retention();
         checkers::everything(self)
+    }
+
+    /// Pins what the consumer of a queue's present incarnation has not had.
+    pub(crate) fn pin_for_consumer(&mut self, queue: usize) -> Outcome {
+        if self.plan.consumes {
+            let handle = self.handle(queue)?;
+            let place = (queue, handle.incarnation());
+            let end = self.model.head.queues[queue].messages.len() as u64;
+            let consumed = (*self.consumed.entry(place).or_default()).min(end);
+            self.consumed.insert(place, consumed);
+            self.engine().pin_queue("consumer", &handle, Some(QueueOffset(consumed)));
+        }
+        Ok(())
     }
 
     /// Where the log ended that this opening found. An opening before it that failed halfway may have begun an epoch of its own: then it is
