@@ -71,10 +71,9 @@
 //! # Reading
 //! [`Engine::fetch`] reads a queue by offset, [`Engine::read`] one message by its LSN, [`Engine::get`] one table entry, and
 //! [`Engine::snapshot`] the table at one moment. [`Engine::find`] looks for the messages that have a key, within a time, and
-//! [`Engine::offset_by_time`] for the place of a time in a queue. The newest part of the log is in memory; what is older comes
-//! from the disk, in
-//! pieces that disturb commits little. A thread that must not wait for the disk fetches with `from_disk: false` and hands
-//! [`FetchStatus::NeedsDisk`] to one that may. To be told of a queue's next message, use [`Engine::watch`].
+//! [`Engine::offset_by_time`] for the place of a time in a queue. The newest part of the log is in memory; what is older
+//! comes from the disk, in pieces that disturb commits little. A thread that must not wait for the disk fetches with
+//! `from_disk: false` and hands [`FetchStatus::NeedsDisk`] to one that may. To be told of a queue's next message, use [`Engine::watch`].
 //!
 //! # Errors: retry, reject or stop
 //! Every error type answers `advice()` with an [`Advice`]:

@@ -257,15 +257,22 @@ fn a_damaged_message_is_left_out_counted_and_listed() {
     drop(engine);
     let bad = before.iter().rev().skip(20).find(|(_, _, queue, _)| queue != b"linked").unwrap().0;
     // In the payload, behind the record's head, and in a segment that opening from the checkpoint does not read.
-    let (disk, data) = (disk.kill(), (64 << 10) - 4096);
-    disk.flip_bit(Path::new(&format!("{DIR}/{:020}.seg", bad / data * data)), 4096 + bad % data + 100, 1);
-    let engine = open(&disk, &clock, options()).unwrap();
-    let after = find(&engine, &all);
-    // A link to it cannot be read either.
-    assert!(after.len() + 2 >= before.len() && after.iter().all(|seen| before.contains(seen)));
-    assert!(!after.iter().any(|seen| seen.0 == bad));
-    assert!(engine.stats().damaged_records > 0);
-    assert!(engine.damaged_places().iter().any(|place| place.lsn.0 == bad));
+    let data = (64 << 10) - 4096;
+    let (path, at) = (format!("{DIR}/{:020}.seg", bad / data * data), 4096 + bad % data + 100);
+    for flipped in [true, false] {
+        let disk = disk.kill();
+        if flipped {
+            disk.flip_bit(Path::new(&path), at, 1);
+        } else {
+            disk.break_sector(Path::new(&path), at);
+        }
+        let engine = open(&disk, &clock, options()).unwrap();
+        let after = find(&engine, &all);
+        // A link to it cannot be read either, nor what shares the sector.
+        assert!(after.len() + 8 >= before.len() && after.iter().all(|seen| before.contains(seen)));
+        assert!(!after.iter().any(|seen| seen.0 == bad));
+        assert!(engine.stats().damaged_records > 0 && !engine.damaged_places().is_empty());
+    }
 }
 
 #[test]

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use super::rows::Run;
 use super::{KeyIndex, KeyOrder, KeyQuery, Records, merge};
 use crate::checkpoint::{CheckpointError, open_store, rows as saved};
+use crate::clock::SimClock;
 use crate::error::ReadError;
 use crate::io::IoBackend;
 use crate::io::sim::{IoClass, SimDisk, Survival, Times};
 use crate::store::{Direction, Store, StoreError, StoreTable};
 use crate::units::{Epoch, Lsn, to_u64, to_usize};
+use crate::{Append, Engine, EngineOptions, Message, WriteBatch};
 
 const DIR: &str = "/log";
 const STORE_ID: u128 = 99;
@@ -160,7 +162,8 @@ impl World {
         self.frozen_to = self.log.end;
     }
 
-    fn write(&self) -> Result<(), CheckpointError> {
+    /// Commits a checkpoint of whose success nobody hears.
+    fn write_unheard(&self) -> Result<Vec<Run>, CheckpointError> {
         let store = self.store.as_ref().unwrap();
         let writer = store.begin_write()?;
         let runs = self.index.write(&writer, self.frozen_to, self.log.start)?;
@@ -169,7 +172,12 @@ impl World {
             &saved::encode_applied(saved::Applied { lsn: self.frozen_to, epoch: Epoch::default() }),
         )?;
         writer.commit()?;
-        self.index.merged(Arc::new(store.begin_read()?), runs);
+        Ok(runs)
+    }
+
+    fn write(&self) -> Result<(), CheckpointError> {
+        let runs = self.write_unheard()?;
+        self.index.merged(Arc::new(self.store.as_ref().unwrap().begin_read()?), runs);
         Ok(())
     }
 
@@ -345,6 +353,50 @@ fn a_checkpoint_that_fails_at_any_io_is_written_again_without_loss_or_doubles() 
         last += 1;
     }
     assert!(failed > 3, "{failed} scenes");
+}
+
+#[test]
+fn a_checkpoint_that_was_written_unheard_is_not_written_twice() {
+    let disk = SimDisk::new(6);
+    let mut world = World::new(6);
+    world.open(&disk.backend());
+    for count in [300, 100, 80, 60] {
+        world.messages(count);
+        world.freeze();
+        world.write_unheard().unwrap();
+        world.expect_exact(10);
+        world.write().unwrap();
+        assert_eq!(stored_entries(&world), world.entries());
+        world.expect_exact(10);
+    }
+}
+
+#[test]
+fn an_engine_tells_keys_of_one_hash_apart() {
+    let disk = SimDisk::new(7);
+    let options = EngineOptions::default()
+        .with_segment_bytes(64 << 10)
+        .with_chunk_bytes(16 << 10)
+        .with_buffer_bytes(64 << 10)
+        .with_cache_bytes(96 << 10)
+        .with_manual_drive();
+    let clock = Arc::new(SimClock::default());
+    let engine = Engine::open_with(disk.backend(), clock, Path::new(DIR), options).unwrap();
+    let keys = colliding(&KeyIndex::new(engine.info().store_id), 4);
+    let queue = engine.queue(b"q").unwrap();
+    for key in &keys {
+        let mut batch = WriteBatch::new();
+        let append = Append { queue: &queue, tag: 0, keys: &[key], attributes: b"", payload: &[key] };
+        batch.append(&append).unwrap();
+        engine.try_append(&mut batch).map(drop).unwrap();
+        while engine.watermarks().acked < engine.watermarks().assigned {
+            engine.step();
+        }
+    }
+    for key in &keys {
+        let found = engine.find(&KeyQuery::new(key)).unwrap();
+        assert_eq!(found.iter().map(Message::payload).collect::<Vec<_>>(), [&key[..]]);
+    }
 }
 
 /// A plan of merges with counts alone: what the runs are after checkpoints of these sizes, and how many entries were written for it.

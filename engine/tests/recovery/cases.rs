@@ -585,6 +585,7 @@ fn derived_state_is_rebuilt_from_the_log() {
     walk("derived-store");
 }
 
+/// Closes K-27 (after a clean stop the last bytes are trusted).
 #[test]
 fn what_a_checkpoint_covers_and_the_log_has_not_is_refused() {
     walk("checkpoint-beyond-end");
@@ -634,6 +635,7 @@ fn a_missing_segment_is_refused() {
     walk("missing-segment");
 }
 
+/// Closes K-26 (an empty folder is a fresh start).
 #[test]
 fn a_manifest_alone_is_no_fresh_start() {
     walk("no-segments");
@@ -669,6 +671,7 @@ fn a_segment_of_another_log_is_refused() {
     walk("wrong-store-id");
 }
 
+/// Closes K-25 (a file of a wrong length).
 #[test]
 fn a_segment_of_another_length_is_refused() {
     walk("wrong-length");
