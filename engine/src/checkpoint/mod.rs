@@ -257,7 +257,7 @@ pub(crate) fn open_store(
     Store::open(backend, dir, identity(store_id), cache_bytes, pace)
 }
 
-/// An empty store, whatever lies in its place: for what was read from the log alone. Nothing of one that was not believed may be left.
+/// An empty store in place of one that this run did not go on from: there the same numbers are other queues.
 pub(crate) fn new_store(
     backend: &Arc<dyn IoBackend>,
     dir: &Path,
