@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anchorlog_engine::commitlog::frame::{self, FrameStamp, RecordEntry};
 use anchorlog_engine::commitlog::segment::file_name;
+use anchorlog_engine::io::IO_ALIGN;
 use anchorlog_engine::io::sim::SimDisk;
 use anchorlog_engine::{Engine, Lsn, OpenError, QueueOffset, ReadError};
 
@@ -118,6 +119,35 @@ fn copy_of(disk: &SimDisk) -> SimDisk {
     copy
 }
 
+/// The derived store is missing, damaged, cut short or older than it was: that costs time, and everything is as before (K-23, K-30 to K-36).
+pub(crate) fn spoil_the_store(world: &mut World) -> Outcome {
+    let path = Path::new(DIR).join(DERIVED);
+    if !world.plan.troubles.damage || !world.is_well() || !settle(world)? {
+        return Ok(());
+    }
+    let copy = copy_of(&world.disk);
+    let Some(bytes) = copy.read(&path).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
+    let pages = bytes.len() / IO_ALIGN;
+    let draws = &mut world.draws.damage;
+    let page = draws.below(pages);
+    let what = draws.below(5);
+    match (what, &world.older_store) {
+        (0, _) => copy.lose(&path),
+        (1, _) => copy.overwrite(&path, (page * IO_ALIGN) as u64, &[0; IO_ALIGN]),
+        (2, _) => copy.set_len(&path, (page * IO_ALIGN) as u64),
+        (3, Some(older)) => {
+            copy.set_len(&path, older.len() as u64);
+            copy.overwrite(&path, 0, older);
+        }
+        _ => copy.flip_bit(&path, (page * IO_ALIGN + draws.below(IO_ALIGN)) as u64, 3),
+    }
+    world.history.note(format!("the derived store is spoiled ({what}, page {page} of {pages}) before an opening"));
+    world.older_store = Some(bytes);
+    world.tally.spoiled += 1;
+    let engine = open(world, &copy).map_err(|error| format!("the derived store is spoiled: {error}"))?;
+    looked_at(world, engine, &copy, None)
+}
+
 fn open(world: &World, copy: &SimDisk) -> Result<Engine, OpenError> {
     Engine::open_with(copy.backend(), world.clock.clone(), Path::new(DIR), world.plan.options.clone())
 }
@@ -125,13 +155,13 @@ fn open(world: &World, copy: &SimDisk) -> Result<Engine, OpenError> {
 /// Compares everything with what an engine on a copy of the disk shows.
 fn looked_at(world: &mut World, engine: Engine, copy: &SimDisk, damaged: Option<(Lsn, Lsn)>) -> Outcome {
     let mut seat = Seat { disk: copy.clone(), engine: Some(engine), handles: std::collections::BTreeMap::new() };
-    let start = world.start;
+    let (start, mins) = (world.start, world.mins.clone());
     world.swap(&mut seat);
     world.damaged = damaged;
     let same = checkers::everything(world);
     world.damaged = None;
     world.swap(&mut seat);
-    world.start = start;
+    (world.start, world.mins) = (start, mins);
     same
 }
 

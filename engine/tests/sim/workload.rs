@@ -17,7 +17,7 @@ use super::world::{CLASSES, EIO, End, HeldSnapshot, World};
 type Action = fn(&mut World) -> Outcome;
 
 /// Every action with its weight. What a run's troubles exclude does nothing.
-const ACTIONS: [(usize, Action); 36] = [
+const ACTIONS: [(usize, Action); 37] = [
     (400, append_one),
     (60, append_several),
     (25, append_together),
@@ -54,6 +54,7 @@ const ACTIONS: [(usize, Action); 36] = [
     (10, stall),
     (6, damage::flip_while_running),
     (5, damage::flip_while_closed),
+    (5, damage::spoil_the_store),
 ];
 
 /// Does one action of the run.
