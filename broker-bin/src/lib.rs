@@ -14,6 +14,7 @@ pub mod counters;
 pub mod features;
 pub mod limits;
 mod lock;
+pub mod log_tools;
 pub mod net;
 pub mod router;
 pub mod shared;

@@ -1,7 +1,7 @@
 //! The `anchorlog` program: arguments, start, run, stop, exit code.
 //!
 //! Exit codes: 0 stopped cleanly or helped; 1 a start or stop that failed; 2 a configuration that does not hold;
-//! 130 a second signal while stopping.
+//! 130 a second signal while stopping. Those of `anchorlog log` stand in `log_tools`.
 
 #![forbid(unsafe_code)]
 
@@ -9,8 +9,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anchorlog::config::{Config, ConfigError};
-use anchorlog::{Broker, telemetry};
+use anchorlog::config::{Config, ConfigError, Order};
+use anchorlog::{Broker, log_tools, telemetry};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -22,7 +22,7 @@ struct Failure {
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(Failure { code, text }) => {
             // Nothing can be done about a closed standard error.
             let _written = writeln!(std::io::stderr(), "anchorlog: {text}");
@@ -35,13 +35,19 @@ fn failure(error: impl std::fmt::Display) -> Failure {
     Failure { code: 1, text: error.to_string() }
 }
 
-fn run() -> Result<(), Failure> {
-    let config = match Config::from_words(std::env::args_os()) {
-        Ok(config) => config,
+fn run() -> Result<ExitCode, Failure> {
+    match Order::from_words(std::env::args_os()) {
+        Ok(Order::Broker(config)) => serve(&config).map(|()| ExitCode::SUCCESS),
+        Ok(Order::Log(args)) => log_tools::run(&args, &mut std::io::stdout().lock())
+            .map(ExitCode::from)
+            .map_err(|error| Failure { code: log_tools::NOT_DONE, text: error.to_string() }),
         // Prints help or what is wrong, and ends the process.
         Err(ConfigError::CommandLine(error)) => error.exit(),
-        Err(error) => return Err(Failure { code: 2, text: error.to_string() }),
-    };
+        Err(error) => Err(Failure { code: 2, text: error.to_string() }),
+    }
+}
+
+fn serve(config: &Config) -> Result<(), Failure> {
     telemetry::start(&config.options.log_level, config.options.log_format)
         .map_err(|error| Failure { code: 2, text: error.to_string() })?;
     tracing::info!("anchorlog {} with{}", env!("CARGO_PKG_VERSION"), config.summary());

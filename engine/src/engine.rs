@@ -304,6 +304,7 @@ impl Engine {
             backend: Arc::clone(&backend),
             dir: dir.to_path_buf(),
             store_id: manifest.store_id,
+            history: manifest.history.clone(),
             clock: Arc::clone(&clock),
             marks: Arc::clone(&marks),
             buffer: Arc::clone(&buffer),
@@ -1008,8 +1009,8 @@ impl Engine {
         inner.message_at(lsn, |_, _, _| true)?.ok_or(ReadError::NotFound(lsn))
     }
 
-    /// The messages that have a key, as far as they are visible and retained: of queues that are not dropped, links by their own keys. May read
-    /// from the disk. A message that cannot be read is left out; [`Engine::damaged_places`] tells of it.
+    /// The messages that have a key, as far as they are visible and retained: of queues that are not dropped, links by their own keys.
+    /// May read from the disk. A message that cannot be read is left out; [`Engine::damaged_places`] tells of it.
     ///
     /// Every answer is exact, whatever other keys there are. The index that it comes from costs eight bytes of memory for a key
     /// until the next checkpoint; without checkpoints all of them stay there.
@@ -1174,7 +1175,8 @@ impl Engine {
         }
     }
 
-    /// Keeps the messages of a queue from `offset` on readable through it, until the pin of this name is moved, or removed with `None`: those
+    /// Keeps the messages of a queue from `offset` on readable through it, until the pin of this name is moved, or removed with
+    /// `None`: those
     /// in segments that are released survive there. A pin does not outlive the engine; set them before [`Engine::start_retention`].
     ///
     /// # Panics
@@ -1419,8 +1421,7 @@ impl Inner {
             Payload::Own => None,
             Payload::Origin(lsn, bytes) => Some((lsn, bytes)),
         };
-        let Queue { name, opening, .. } = fetch.queue;
-        let message = Message::new(Arc::clone(name), *opening, offset, entry, bytes, origin);
+        let message = Message::new(Arc::clone(&fetch.queue.name), fetch.queue.opening, offset, entry, bytes, origin);
         message.map(Some).map_err(|error| self.reader.damage(entry.lsn, error.to_string()))
     }
 
@@ -1436,18 +1437,18 @@ impl Inner {
         if !matches!(record.kind, RecordKind::Append | RecordKind::Link) {
             return Ok(None);
         }
-        // Of a queue that was dropped long ago nothing may be left but this message.
+        // A message may survive its queue, and everything in the log that spoke of it.
         let queue = self.queues.find_incarnation(record.name, record.incarnation);
         if !is_wanted(&record, queue.as_ref(), header.store_time_ms) {
             return Ok(None);
         }
-        let name = queue.map_or_else(|| Arc::from(record.name), |queue| queue.name);
         let found = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
         let origin = match self.payload(record.origin(lsn), true)? {
             Payload::Origin(lsn, bytes) => Some((lsn, bytes)),
             Payload::Own | Payload::OnDisk => None,
         };
-        let message = Message::new(name, self.queues.opening(), entry.queue_offset, &found, bytes, origin);
+        let (name, opening) = (Arc::from(record.name), self.queues.opening());
+        let message = Message::new(name, opening, entry.queue_offset, &found, bytes, origin);
         message.map(Some).map_err(|error| self.reader.damage(lsn, error.to_string()))
     }
 

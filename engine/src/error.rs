@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::engine::AppendOrWaitError;
+use crate::recovery::cases::{self, RecoveryCase};
 use crate::units::{Epoch, Lsn, QueueOffset};
 
 /// What a caller may do about an error; from the `advice` of each error type.
@@ -49,7 +50,7 @@ impl OptionsError {
     }
 }
 
-/// Why a log could not be opened. Nothing was changed unless the text says so.
+/// Why a log could not be opened. Nothing was changed unless the text says so; [`OpenError::case`] has the row of the case table.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -57,7 +58,7 @@ pub enum OpenError {
     #[error(transparent)]
     Options(#[from] OptionsError),
     /// The kernel refused something.
-    #[error("{what} {path}: {source}", path = path.display())]
+    #[error("{what} {path}: {source}{remedy}", path = path.display(), remedy = remedy(self.case()))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -67,7 +68,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Another process has the directory.
-    #[error("{dir} is in use by another process ({holder}); stop it or choose another directory", dir = dir.display())]
+    #[error("{dir} is in use by another process ({holder}){remedy}", dir = dir.display(), remedy = remedy(self.case()))]
     Locked {
         /// The directory.
         dir: PathBuf,
@@ -75,15 +76,34 @@ pub enum OpenError {
         holder: String,
     },
     /// A file that the log cannot do without is missing.
-    #[error("{path} is missing: {why}; restore it from a copy of the directory", path = path.display())]
+    #[error("{path} is missing: {why}{remedy}", path = path.display(), remedy = remedy(self.case()))]
     Missing {
         /// The file.
         path: PathBuf,
+        /// The first LSN that is missing with it; `None` for the manifest.
+        lsn: Option<Lsn>,
         /// What shows that it should be there.
         why: String,
     },
+    /// There is a manifest of a log that was in use, and nothing else of it.
+    #[error(
+        "{dir}: every segment is missing: the manifest says that the log begins at {start}{remedy}",
+        dir = dir.display(),
+        remedy = remedy(self.case())
+    )]
+    NoSegments {
+        /// The directory.
+        dir: PathBuf,
+        /// Where the log begins.
+        start: Lsn,
+    },
     /// Bytes that were durable have changed.
-    #[error("{path} is damaged at LSN {lsn}: expected {expected}, found {found}; the log goes on to at least LSN {durable_lsn}, so this is not a torn tail. Restore the file from a copy", path = path.display())]
+    #[error(
+        "{path} is damaged at LSN {lsn}: expected {expected}, found {found}; the log goes on to at least LSN {durable_lsn}, so this is not \
+         a torn tail{remedy}",
+        path = path.display(),
+        remedy = remedy(self.case())
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -96,8 +116,27 @@ pub enum OpenError {
         /// How far the log is known to have been durable.
         durable_lsn: Lsn,
     },
+    /// What the last checkpoint covers was durable, and is not there any more, though nothing in the log says so.
+    #[error(
+        "{path} is not whole at LSN {lsn}: expected {expected}, found {found}; the last checkpoint says that the log was durable to LSN \
+         {applied}{remedy}",
+        path = path.display(),
+        remedy = remedy(self.case())
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// Where in the log.
+        lsn: Lsn,
+        /// What should be there.
+        expected: String,
+        /// What is.
+        found: String,
+        /// How far the checkpoint goes.
+        applied: Lsn,
+    },
     /// A file contradicts the manifest or has a form that this version does not know.
-    #[error("{path}: {what}: expected {expected}, found {found}", path = path.display())]
+    #[error("{path}: {what}: expected {expected}, found {found}{remedy}", path = path.display(), remedy = remedy(self.case()))]
     Contradiction {
         /// The file.
         path: PathBuf,
@@ -119,9 +158,36 @@ impl OpenError {
             OpenError::Options(error) => error.advice(),
             OpenError::Io { source, .. } => of_kernel(source),
             OpenError::Locked { .. } => Advice::Retry,
-            OpenError::Missing { .. } | OpenError::Damaged { .. } | OpenError::Contradiction { .. } => Advice::Stop,
+            OpenError::Missing { .. }
+            | OpenError::NoSegments { .. }
+            | OpenError::Damaged { .. }
+            | OpenError::Lost { .. }
+            | OpenError::Contradiction { .. } => Advice::Stop,
         }
     }
+
+    /// The row of the case table ([`crate::RECOVERY_CASES`], `engine/docs/recovery.md`); `None` for what concerns no bytes or names of a
+    /// log: options, space, permissions.
+    #[must_use]
+    pub fn case(&self) -> Option<&'static RecoveryCase> {
+        Some(match self {
+            OpenError::Options(_) => return None,
+            OpenError::Io { what, .. } if *what == "reading" => cases::case("unreadable"),
+            OpenError::Io { .. } => return None,
+            OpenError::Locked { .. } => cases::case("second-process"),
+            OpenError::Missing { lsn: None, .. } => cases::case("no-manifest"),
+            OpenError::Missing { .. } => cases::case("missing-segment"),
+            OpenError::NoSegments { .. } => cases::case("no-segments"),
+            OpenError::Damaged { .. } => cases::case("damage"),
+            OpenError::Lost { .. } => cases::case("checkpoint-beyond-end"),
+            OpenError::Contradiction { what, .. } => return cases::contradiction(what),
+        })
+    }
+}
+
+/// The end of an error's sentence: what to do, and where it is explained.
+fn remedy(case: Option<&RecoveryCase>) -> String {
+    case.map_or_else(String::new, |case| format!(". Remedy: {} (case {})", case.remedy, case.id))
 }
 
 /// Why the log takes nothing any more: the first write or flush that failed. It stays so until the directory is opened again.
@@ -467,10 +533,13 @@ mod tests {
         assert_eq!(kernel(libc::EIO).advice(), Advice::Stop);
         assert_eq!(kernel(libc::EACCES).advice(), Advice::Stop);
         assert_eq!(OpenError::Locked { dir: path(), holder: text() }.advice(), Advice::Retry);
-        assert_eq!(OpenError::Missing { path: path(), why: text() }.advice(), Advice::Stop);
+        assert_eq!(OpenError::Missing { path: path(), lsn: None, why: text() }.advice(), Advice::Stop);
+        assert_eq!(OpenError::NoSegments { dir: path(), start: Lsn(8) }.advice(), Advice::Stop);
         let (lsn, durable_lsn) = (Lsn(8), Lsn(16));
         let damaged = OpenError::Damaged { path: path(), lsn, expected: text(), found: text(), durable_lsn };
         assert_eq!(damaged.advice(), Advice::Stop);
+        let lost = OpenError::Lost { path: path(), lsn, expected: text(), found: text(), applied: durable_lsn };
+        assert_eq!(lost.advice(), Advice::Stop);
         let contradiction = OpenError::Contradiction { path: path(), what: "length", expected: text(), found: text() };
         assert_eq!(contradiction.advice(), Advice::Stop);
     }

@@ -47,8 +47,10 @@
 //! | `scrub`, `damage` | rot found before a reader does; what is known of it |
 //! | `store` | one file for what is derived from the log, as it was at one LSN: may be lost, is never wrong |
 //! | [`commitlog`] | frames, records, segments, the manifest: bytes on disk (`engine/docs/format.md`) |
+//! | [`audit`] | a log from outside: what it holds, where it is damaged, mending it |
 //! | [`io`] | the seam: `io_uring`, plain system calls, or the simulated disk |
 
+pub mod audit;
 pub mod batch;
 mod checkpoint;
 pub mod clock;
@@ -90,6 +92,7 @@ pub use error::{
 pub use key_index::{KeyOrder, KeyQuery};
 pub use options::{BackendChoice, EngineOptions, Flush, Tail};
 pub use read::{Fetch, FetchOutcome, FetchStatus, Message, QueueRange};
+pub use recovery::cases::{CaseOutcome, RECOVERY_CASES, RecoveryCase};
 pub use retention::RetentionInfo;
 pub use table::{Snapshot, TableEntry};
 pub use units::{Epoch, Lsn, QueueOffset};

@@ -64,11 +64,15 @@
 //! up, for media that can lose a whole block when a rewrite of it is torn. It is fixed when the log is created.
 //!
 //! After a crash, opening cuts a torn tail and says how many bytes that were ([`EngineInfo::recovery_cut_bytes`]). Damage *below* what is
-//! known to have been durable is never cut: opening refuses with [`OpenError::Damaged`], with file, LSN, expected and found.
+//! known to have been durable is never cut: opening refuses with [`OpenError::Damaged`], with file, LSN, expected and found; or
+//! with [`OpenError::Lost`], where only the last checkpoint knows. [`OpenError::case`] names the row of `engine/docs/recovery.md`, and
+//! `anchorlog log` or the [`audit`](crate::audit) finds and mends it.
 //!
 //! # Reading
 //! [`Engine::fetch`] reads a queue by offset, [`Engine::read`] one message by its LSN, [`Engine::get`] one table entry, and
-//! [`Engine::snapshot`] the table at one moment. The newest part of the log is in memory; what is older comes from the disk, in
+//! [`Engine::snapshot`] the table at one moment. [`Engine::find`] looks for the messages that have a key, within a time, and
+//! [`Engine::offset_by_time`] for the place of a time in a queue. The newest part of the log is in memory; what is older comes
+//! from the disk, in
 //! pieces that disturb commits little. A thread that must not wait for the disk fetches with `from_disk: false` and hands
 //! [`FetchStatus::NeedsDisk`] to one that may. To be told of a queue's next message, use [`Engine::watch`].
 //!
@@ -94,9 +98,11 @@
 //! threads, and the caller drives all machines with `Engine::step`: the same code, in an order that repeats.
 //!
 //! # Space
-//! The log grows until it is told otherwise: [`EngineOptions::with_retain_bytes`] bounds it by size, [`Engine::release`] by position.
-//! Whole segments go, never one that holds what is pinned: by [`Engine::pin`], by a table entry's target, by a link that is itself kept,
-//! or by not being readable or durable yet. What queues and table still need of a segment is written again before it goes. A file that is
+//! The log grows until it is told otherwise: [`EngineOptions::with_retain_bytes`] bounds it by size, [`EngineOptions::with_retain_age`] by
+//! age, [`EngineOptions::with_free_bytes_min`] by the space that is left, [`Engine::release`] by position; never above what
+//! [`Engine::pin`] names, or the last checkpoint. What queues and table still need of a segment is written again before it goes. What a
+//! table entry, a link or [`Engine::pin_queue`] still needs *survives*: it stays at its LSN, and the rest of its segment is punched out.
+//! [`Engine::retention`] says what would go and what stands against it. A file that is
 //! not needed any more becomes the next segment. When the disk is full, appends wait or are refused and nothing that is stored is at
 //! risk; it goes on when there is room.
 //!
@@ -121,6 +127,12 @@
 //! | [`with_cache_bytes`](EngineOptions::with_cache_bytes) | 128 MiB | from the buffer and two chunks | bytes |
 //! | [`with_chunk_bytes`](EngineOptions::with_chunk_bytes) | 1 MiB | 4096 to 64 MiB, a power of two | bytes |
 //! | [`with_retain_bytes`](EngineOptions::with_retain_bytes) | none | from two segments | bytes |
+//! | [`with_retain_age`](EngineOptions::with_retain_age) | none | | time |
+//! | [`with_free_bytes_min`](EngineOptions::with_free_bytes_min) | none | from 1 | bytes |
+//! | [`with_retention_held`](EngineOptions::with_retention_held) | off | | |
+//! | [`with_checkpoint_interval`](EngineOptions::with_checkpoint_interval) | 5 s | from 10 ms, or none | time |
+//! | [`with_checkpoint_bytes`](EngineOptions::with_checkpoint_bytes) | 256 MiB | from 64 KiB | bytes |
+//! | [`with_checkpoint_cache_bytes`](EngineOptions::with_checkpoint_cache_bytes) | 64 MiB | from 1 MiB | bytes |
 //! | [`with_spare_count`](EngineOptions::with_spare_count) | 2 | 0 to 16 | segments |
 //! | [`with_scrub_rate`](EngineOptions::with_scrub_rate) | 8 MiB | 0, or from 64 KiB | bytes a second |
 //!

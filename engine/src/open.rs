@@ -1,7 +1,11 @@
 //! The steps of opening, in the order that keeps them safe.
 //!
-//! 1. The directory is locked. 2. The manifest says what must be there. 3. The log is read and its end found; nothing is written so far.
-//! 4. The new run's epoch becomes durable in the manifest. 5. Only then does anything get appended: first the history that names it.
+//! 1. The directory is locked.
+//! 2. The manifest says what must be there.
+//! 3. The log is read and its end found; nothing of the log is written or removed so far, so a refusal changes nothing of it. The derived
+//!    store may change at any time: it is only what the log says.
+//! 4. The new run's epoch becomes durable in the manifest.
+//! 5. Only then does anything get appended: first the history that names it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,7 +14,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::{self, Frozen, Retained, rows};
 use crate::commitlog::frame;
-use crate::commitlog::manifest::{MANIFEST_NAME, Manifest};
+use crate::commitlog::manifest::{MANIFEST_NAME, Manifest, ManifestError};
 use crate::commitlog::record::{self, Origin};
 use crate::commitlog::segment::{Geometry, SegmentHeader, base_of, file_name};
 use crate::commitlog::segments::{HALF_MADE_SUFFIX, Segments, base_of_sparse, sparse_name};
@@ -22,6 +26,7 @@ use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
 use crate::key_index::KeyIndex;
 use crate::limits;
 use crate::options::EngineOptions;
+use crate::recovery::cases::property;
 use crate::recovery::{Found, Recovery};
 use crate::retention::{Survivors, survivors};
 use crate::store::{self, Store, StoreTable};
@@ -59,7 +64,7 @@ pub(crate) struct Derived {
     is_restored: bool,
 }
 
-fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
+pub(crate) fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
     move |source| OpenError::Io { what, path: path.to_path_buf(), source }
 }
 
@@ -72,21 +77,17 @@ pub(crate) fn open(
 ) -> Result<Opened, OpenError> {
     let io: &dyn IoBackend = &**backend;
     io.create_dir_all(dir).map_err(io_error("creating", dir))?;
-    let lock_path = dir.join(LOCK_NAME);
-    let lock = io.lock(&lock_path).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_path_buf(), holder: source.to_string() },
-        _ => OpenError::Io { what: "locking", path: lock_path.clone(), source },
-    })?;
+    let lock = lock(io, dir)?;
     let names = io.list(dir).map_err(io_error("listing", dir))?;
     let mut manifest = load_manifest(io, dir, &names, options, store_id)?;
-    remove_half_made(io, dir, &names)?;
-    let (mut files, mut sparse) = open_segments(io, dir, &names, &manifest, sync_names(options))?;
+    let (mut files, mut sparse) = open_segments(io, dir, &names, &manifest)?;
     let store = |manifest: &Manifest| {
         let stored = manifest.store(io, dir, sync_names(options));
         stored.map_err(|(path, source)| OpenError::Io { what: "writing", path, source })
     };
 
     let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files, &mut sparse)?;
+    remove_leftovers(io, dir, &names, manifest.start, sync_names(options))?;
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
     write_again(dir, &files, manifest.geometry, found.durable_lsn.min(found.end), found.end)?;
@@ -147,7 +148,7 @@ fn read_log(
         while base < derived.applied {
             if !files.contains_key(&base) {
                 let why = format!("the last checkpoint says that the log was durable to {}", derived.applied);
-                return Err(OpenError::Missing { path: dir.join(file_name(base)), why });
+                return Err(OpenError::Missing { path: dir.join(file_name(base)), lsn: Some(base), why });
             }
             base = manifest.geometry.segment_end(base);
         }
@@ -179,8 +180,11 @@ fn read_log(
                 }
                 return Ok((derived, found));
             }
-            // Entries that do not follow on the checkpoint's: it is the checkpoint that is wrong, or the log says the same without it.
-            Err(OpenError::Contradiction { what: "queue entry", found, .. }) if uses_store => {
+            // Frames or entries that do not follow on the checkpoint's: it is the checkpoint that is wrong, or the log says the
+            // same without it.
+            Err(OpenError::Contradiction { what: property::QUEUE_ENTRY | property::CHECKPOINT, found, .. })
+                if uses_store =>
+            {
                 tracing::warn!(found, "the last checkpoint contradicts the log; the whole log is read");
                 use_store = false;
             }
@@ -205,10 +209,7 @@ fn restore(
     let reader = Arc::new(store.begin_read().map_err(|error| words(&error))?);
     let applied = reader.get(StoreTable::Meta, rows::APPLIED_KEY).map_err(|error| words(&error))?;
     let Some(applied) = applied else { return Ok(empty(store)) };
-    let applied = rows::decode_applied(&applied).map_err(|error| words(&error))?;
-    if applied < manifest.start {
-        return Err(format!("it ends at LSN {applied}, and the log begins at {}", manifest.start));
-    }
+    let applied = checkpoint::applied(&applied, manifest)?;
     let queues = Queues::new();
     queues.set_store(Arc::clone(&reader));
     let mut bad = None;
@@ -288,7 +289,7 @@ impl Derived {
         }
         let store = self.store.as_ref().expect("just opened");
         let retained = Retained { start: manifest.start, survivors: &self.survivors, clean: false };
-        let written = checkpoint::write(store, frozen, &self.queues, &self.keys, &retained);
+        let written = checkpoint::write(store, frozen, &self.queues, &self.keys, &retained, &manifest.history);
         let written = written.map_err(|error| failed(&error))?;
         checkpoint::publish(frozen, written, &self.queues, &self.table, &self.keys, Lsn::MAX);
         self.applied = frozen.lsn;
@@ -303,28 +304,74 @@ fn load_manifest(
     options: &EngineOptions,
     store_id: u128,
 ) -> Result<Manifest, OpenError> {
-    let path = dir.join(MANIFEST_NAME);
-    let Some(bytes) = Manifest::load(backend, dir).map_err(io_error("reading", &path))? else {
-        // Segments without a manifest are somebody's log: never a silent fresh start.
-        if let Some(segment) = names.iter().find(|name| base_of(name).is_some()) {
-            return Err(OpenError::Missing { path, why: format!("{segment} lies beside it") });
-        }
-        let geometry = Geometry { segment_bytes: options.segment_bytes, tail: options.tail };
-        let manifest = Manifest { store_id, geometry, start: Lsn::ZERO, history: EpochHistory::default() };
+    if let Some(manifest) = read_manifest(backend, dir)? {
         return Ok(manifest);
-    };
-    Manifest::decode(&bytes).map_err(|found| OpenError::Contradiction {
-        path,
-        what: "manifest",
-        expected: "a whole manifest".into(),
+    }
+    // Segments without a manifest are somebody's log: never a silent fresh start.
+    if let Some(segment) = names.iter().find(|name| base_of(name).is_some()) {
+        let why = format!("{segment} lies beside it");
+        return Err(OpenError::Missing { path: dir.join(MANIFEST_NAME), lsn: None, why });
+    }
+    let geometry = Geometry { segment_bytes: options.segment_bytes, tail: options.tail };
+    Ok(Manifest { store_id, geometry, start: Lsn::ZERO, history: EpochHistory::default() })
+}
+
+/// The manifest in `dir`; `None` when there is none.
+pub(crate) fn read_manifest(backend: &dyn IoBackend, dir: &Path) -> Result<Option<Manifest>, OpenError> {
+    let path = dir.join(MANIFEST_NAME);
+    let contradiction = |what: &'static str, expected: String, found: String| OpenError::Contradiction {
+        path: path.clone(),
+        what,
+        expected,
         found,
+    };
+    let loaded = Manifest::load(backend, dir).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => contradiction(property::MANIFEST, "a whole manifest".into(), source.to_string()),
+        _ => OpenError::Io { what: "reading", path: path.clone(), source },
+    })?;
+    let Some(bytes) = loaded else { return Ok(None) };
+    Manifest::decode(&bytes).map(Some).map_err(|error| match error {
+        ManifestError::Version { known, found } => {
+            contradiction(property::MANIFEST_VERSION, format!("at most {known}"), found.to_string())
+        }
+        ManifestError::Damaged(found) => contradiction(property::MANIFEST, "a whole manifest".into(), found),
     })
 }
 
-fn remove_half_made(backend: &dyn IoBackend, dir: &Path, names: &[String]) -> Result<(), OpenError> {
-    for name in names.iter().filter(|name| name.ends_with(HALF_MADE_SUFFIX)) {
+/// Takes the directory for this process alone.
+pub(crate) fn lock(backend: &dyn IoBackend, dir: &Path) -> Result<Box<dyn DirLock>, OpenError> {
+    let path = dir.join(LOCK_NAME);
+    backend.lock(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_path_buf(), holder: source.to_string() },
+        _ => OpenError::Io { what: "locking", path, source },
+    })
+}
+
+/// Removes what nothing refers to: half-made files, and segments that were released before the power failed and would have been recycled
+/// next.
+fn remove_leftovers(
+    backend: &dyn IoBackend,
+    dir: &Path,
+    names: &[String],
+    start: Lsn,
+    sync_names: bool,
+) -> Result<(), OpenError> {
+    let is_released = |name: &str| base_of(name).is_some_and(|base| base < start);
+    for name in names.iter().filter(|name| name.ends_with(HALF_MADE_SUFFIX) || is_released(name)) {
         let path = dir.join(name);
         backend.remove(&path).map_err(io_error("removing", &path))?;
+    }
+    // The power failed before the manifest said that the log begins behind these.
+    let mut renamed = false;
+    for (name, base) in names.iter().filter_map(|name| Some((name, base_of_sparse(name)?))) {
+        if base >= start {
+            let path = dir.join(name);
+            backend.rename(&path, &dir.join(file_name(base))).map_err(io_error("renaming", &path))?;
+            renamed = true;
+        }
+    }
+    if renamed && sync_names {
+        backend.sync_dir(dir).map_err(io_error("syncing", dir))?;
     }
     Ok(())
 }
@@ -337,75 +384,32 @@ fn open_segments(
     dir: &Path,
     names: &[String],
     manifest: &Manifest,
-    sync_names: bool,
 ) -> Result<(Files, Files), OpenError> {
     let (mut files, mut sparse) = (Files::new(), Files::new());
     for name in names {
         let path = dir.join(name);
-        if let Some(base) = base_of_sparse(name) {
-            if base < manifest.start {
-                sparse.insert(base, open_segment(backend, &path, base, manifest)?);
-            } else {
-                // The power failed before the manifest said that the log begins behind it.
-                let dense = dir.join(file_name(base));
-                backend.rename(&path, &dense).map_err(io_error("renaming", &path))?;
-                if sync_names {
-                    backend.sync_dir(dir).map_err(io_error("syncing", dir))?;
-                }
-                files.insert(base, open_segment(backend, &dense, base, manifest)?);
+        match (base_of_sparse(name), base_of(name)) {
+            (Some(base), _) if base < manifest.start => {
+                drop(sparse.insert(base, open_segment(backend, &path, base, manifest)?));
             }
-        } else if let Some(base) = base_of(name) {
-            if base < manifest.start {
-                // Released before the power failed; it would have been recycled next.
-                backend.remove(&path).map_err(io_error("removing", &path))?;
-                continue;
+            // Under either name: see `remove_leftovers`.
+            (Some(base), _) | (None, Some(base)) if base >= manifest.start => {
+                drop(files.insert(base, open_segment(backend, &path, base, manifest)?));
             }
-            files.insert(base, open_segment(backend, &path, base, manifest)?);
+            _ => {}
         }
     }
-    if !files.contains_key(&manifest.start) && manifest.history.last().is_some() {
-        let path = dir.join(file_name(manifest.start));
+    if manifest.history.last().is_some() && files.is_empty() {
+        return Err(OpenError::NoSegments { dir: dir.to_path_buf(), start: manifest.start });
+    }
+    if manifest.history.last().is_some() && !files.contains_key(&manifest.start) {
         return Err(OpenError::Missing {
-            path,
+            path: dir.join(file_name(manifest.start)),
+            lsn: Some(manifest.start),
             why: format!("the manifest says that the log begins at {}", manifest.start),
         });
     }
     Ok((files, sparse))
-}
-
-fn open_segment(
-    backend: &dyn IoBackend,
-    path: &Path,
-    base: Lsn,
-    manifest: &Manifest,
-) -> Result<Arc<dyn IoFile>, OpenError> {
-    let contradiction = |what: &'static str, expected: String, found: String| OpenError::Contradiction {
-        path: path.to_path_buf(),
-        what,
-        expected,
-        found,
-    };
-    let file = backend.open(path, OpenMode::Existing).map_err(io_error("opening", path))?;
-    let len = file.len().map_err(io_error("reading", path))?;
-    if len != manifest.geometry.segment_bytes {
-        return Err(contradiction("length", format!("{} bytes", manifest.geometry.segment_bytes), format!("{len}")));
-    }
-    let mut block = AlignedBuf::zeroed(IO_ALIGN);
-    file.read_at(&mut block, 0).map_err(io_error("reading", path))?;
-    let header = SegmentHeader::decode_buf(&block)
-        .map_err(|error| contradiction("segment header", "a whole header".into(), error.to_string()))?;
-    if header.store_id != manifest.store_id {
-        let hex = |id: u128| format!("{id:032x}");
-        return Err(contradiction("store id", hex(manifest.store_id), hex(header.store_id)));
-    }
-    if header.geometry != manifest.geometry {
-        let (expected, found) = (format!("{:?}", manifest.geometry), format!("{:?}", header.geometry));
-        return Err(contradiction("geometry", expected, found));
-    }
-    if header.base != base || manifest.geometry.base(base) != base {
-        return Err(contradiction("base LSN", file_name(base), file_name(header.base)));
-    }
-    Ok(file)
 }
 
 /// Takes over what the table says of survivors, and files of which it says nothing away.
@@ -429,7 +433,7 @@ fn settle_survivors(
         }
         if !sparse.contains_key(&base) {
             let why = format!("{} messages survive in it, says the log", list.len());
-            return Err(OpenError::Missing { path: dir.join(sparse_name(base)), why });
+            return Err(OpenError::Missing { path: dir.join(sparse_name(base)), lsn: Some(base), why });
         }
         derived.survivors.set(base, Some(list));
     }
@@ -534,6 +538,43 @@ impl Survivor {
         }
         Err("its frame does not name it".to_owned())
     }
+}
+
+/// Opens the segment that must begin at `base`, and checks that it is that one.
+pub(crate) fn open_segment(
+    backend: &dyn IoBackend,
+    path: &Path,
+    base: Lsn,
+    manifest: &Manifest,
+) -> Result<Arc<dyn IoFile>, OpenError> {
+    let contradiction = |what: &'static str, expected: String, found: String| OpenError::Contradiction {
+        path: path.to_path_buf(),
+        what,
+        expected,
+        found,
+    };
+    let file = backend.open(path, OpenMode::Existing).map_err(io_error("opening", path))?;
+    let len = file.len().map_err(io_error("reading", path))?;
+    if len != manifest.geometry.segment_bytes {
+        let expected = format!("{} bytes", manifest.geometry.segment_bytes);
+        return Err(contradiction(property::LENGTH, expected, format!("{len}")));
+    }
+    let mut block = AlignedBuf::zeroed(IO_ALIGN);
+    file.read_at(&mut block, 0).map_err(io_error("reading", path))?;
+    let header = SegmentHeader::decode_buf(&block)
+        .map_err(|error| contradiction(property::SEGMENT_HEADER, "a whole header".into(), error.to_string()))?;
+    if header.store_id != manifest.store_id {
+        let hex = |id: u128| format!("{id:032x}");
+        return Err(contradiction(property::STORE_ID, hex(manifest.store_id), hex(header.store_id)));
+    }
+    if header.geometry != manifest.geometry {
+        let (expected, found) = (format!("{:?}", manifest.geometry), format!("{:?}", header.geometry));
+        return Err(contradiction(property::GEOMETRY, expected, found));
+    }
+    if header.base != base || manifest.geometry.base(base) != base {
+        return Err(contradiction(property::BASE, file_name(base), file_name(header.base)));
+    }
+    Ok(file)
 }
 
 /// Files behind a gap hold nothing (recovery looked): they were prepared, and would be in the way.

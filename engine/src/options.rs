@@ -203,7 +203,7 @@ impl EngineOptions {
 
     /// Releases the oldest segments, below every pin, while the file system has fewer free bytes than this.
     ///
-    /// Default: none, free space is not looked at.
+    /// Default: none, free space is not looked at. Minimum: 1.
     #[must_use]
     pub fn with_free_bytes_min(mut self, bytes: Option<u64>) -> Self {
         self.free_bytes_min = bytes;
@@ -228,7 +228,8 @@ impl EngineOptions {
         self
     }
 
-    /// Longest time between two checkpoints while the log grows: what opening has to read is what was appended since the last one. With `None`
+    /// Longest time between two checkpoints while the log grows: what opening has to read is what was appended since the last
+    /// one. With `None`
     /// there are none, opening reads the whole retained log, and all of queues and table stays in memory.
     ///
     /// Default: 5 s. Minimum: 10 ms.

@@ -148,6 +148,7 @@ fn checkpointed(seed: u64, options: EngineOptions) -> (SimDisk, View) {
     (disk, seen)
 }
 
+/// Closes K-23 (a checkpoint ahead of the queues) and K-30 (queues that the log does not determine).
 #[test]
 fn opening_from_a_checkpoint_shows_what_the_whole_log_shows() {
     let (disk, seen) = checkpointed(1, options());
@@ -190,6 +191,7 @@ fn after_retention_the_checkpoint_and_the_log_still_agree() {
     }
 }
 
+/// Closes K-33 and K-35 (lost or torn queue entries).
 #[test]
 fn a_store_that_is_missing_or_damaged_anywhere_is_made_anew() {
     let (disk, seen) = checkpointed(3, options());
@@ -242,6 +244,7 @@ fn a_store_of_an_older_copy_or_of_another_log_is_not_believed() {
     }
 }
 
+/// K-23, K-35: at every I/O.
 #[test]
 fn the_power_fails_at_every_io_of_checkpoints_and_of_opening_from_them() {
     let (base, clock) = (SimDisk::new(6), Arc::new(SimClock::default()));

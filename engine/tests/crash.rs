@@ -249,6 +249,7 @@ fn sync(fault: Option<Fault>) -> Sweep {
     Sweep { flush: Flush::Sync, tail: Tail::Rewrite, fault, retain: None, depth: 1, batches: 60 }
 }
 
+/// Closes K-1 and K-2 (an ack before the disk, or from memory that only the process has) and K-12 (a batch that a crash tears).
 #[test]
 fn acked_is_there_and_nothing_is_invented_wherever_the_power_fails() {
     let scenes = sync(None).run(0..3).unwrap();
@@ -270,6 +271,7 @@ fn released_and_recycled_segments_survive_the_same_sweep() {
     Sweep { retain: Some(128 << 10), batches: 110, ..sync(None) }.run(0..2).unwrap();
 }
 
+/// K-16: what readers saw and no flush covered may go; what one covered stays.
 #[test]
 fn what_a_flush_covered_survives_under_asynchronous_flush() {
     let flush = Flush::Async { interval: Duration::from_millis(20), bytes: 64 << 10 };
@@ -356,6 +358,7 @@ fn what_was_lost_stays_lost(fault: Option<Fault>) -> Result<(), String> {
     Ok(())
 }
 
+/// Closes K-22 (stale bytes that pass for new ones).
 #[test]
 fn what_an_earlier_run_lost_never_comes_back() {
     what_was_lost_stays_lost(None).unwrap();
@@ -423,6 +426,7 @@ fn the_first_failed_write_fences_and_reopening_recovers() {
     }
 }
 
+/// Closes K-19 (damage in the middle cuts the tail).
 #[test]
 fn damage_below_the_durable_mark_is_refused_not_cut() {
     let sweep = sync(None);

@@ -189,6 +189,7 @@ fn every_flip_is_found_in_its_place(scene: &Scene, base: Lsn, stride: usize) {
     assert_eq!(scene.pass(), 0, "and changed back");
 }
 
+/// Closes K-21 (checksums are looked at when a crash is recovered, and never else).
 #[test]
 fn a_bit_flipped_anywhere_in_a_closed_segment_is_found_in_its_place_once_a_pass() {
     for (seed, tail) in [(1, Tail::Rewrite), (2, Tail::Pad)] {
@@ -387,6 +388,7 @@ fn the_housekeeping_thread_scrubs_beside_commits() {
     engine.close().unwrap();
 }
 
+/// Closes K-31 (one bad record costs the region behind it).
 #[test]
 fn a_damaged_record_in_the_middle_of_a_fetch_costs_that_record_alone() {
     let scene = Scene::small(17);

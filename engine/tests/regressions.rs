@@ -453,6 +453,7 @@ fn a_pin_set_while_a_release_is_under_way_holds() {
     assert!(read.is_ok(), "pinned and gone: {:?}, start {}", read.err(), engine.watermarks().start);
 }
 
+/// Closes K-32 (a thread dies, and nobody says so).
 #[test]
 fn waiters_learn_that_the_commit_thread_died() {
     struct Bad;

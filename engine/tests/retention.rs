@@ -194,6 +194,7 @@ fn what_entries_refer_to_survives_at_its_lsn_in_punched_segments() {
     }
 }
 
+/// Closes K-61 (messages expire that nobody has consumed).
 #[test]
 fn a_pinned_queue_keeps_what_its_reader_needs_and_stays_dense() {
     let mut scene = Scene::new(options());
@@ -351,7 +352,8 @@ fn a_release_with_survivors_is_there_or_not_wherever_the_power_fails() {
     assert!(scenes > 60, "{scenes} scenes are too few to mean anything");
 }
 
-/// A month of traffic with one survivor in a hundred keeps the disk within 1.2 times of the live blocks.
+/// A month of traffic with one survivor in a hundred keeps the disk within 1.2 times of the live blocks. Closes K-64 (deletion in
+/// storms): segments go one by one, holes a few at a time.
 #[test]
 fn a_long_run_with_few_survivors_takes_little_more_than_their_blocks() {
     let scene = Scene::new(options().with_retain_bytes(Some(4 * SEGMENT)));

@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Broker(Foreign),
     /// Measure the disk's own limit only.
     Disk(DiskOnly),
+    /// Measure what a long log costs when it is opened, and many queues when they are appended to.
+    Opening(Opening),
     /// Serve for the broker rows.
     #[command(name = broker_rows::SERVE, hide = true)]
     Serve(Serve),
@@ -128,6 +130,26 @@ pub(crate) struct DiskOnly {
     /// Write all numbers to this file (schema: perf/README.md)
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// A long log.
+#[derive(Args)]
+pub(crate) struct Opening {
+    /// Where the log goes; it is deleted [default: target/anchorlog-perf, or anchorlog-perf-tmp where there is no target]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Run even where the directory lies in memory
+    #[arg(long)]
+    pub(crate) allow_tmpfs: bool,
+    /// Messages of the log that is opened
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) messages: u64,
+    /// Bytes of a message
+    #[arg(short, long, default_value = "1024", value_parser = parse_size)]
+    pub(crate) size: usize,
+    /// Queues, against one
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) queues: u32,
 }
 
 /// Our own broker.

@@ -17,6 +17,7 @@ mod host;
 mod limit;
 mod meter;
 mod open_loop;
+mod opening;
 mod out;
 mod payload;
 mod place;
@@ -37,7 +38,7 @@ use anchorlog_engine::io::sys::BlockDevice;
 use anchorlog_engine::{BackendChoice, SystemClock};
 use clap::Parser;
 
-use crate::cli::{Cli, Command, Comparison, DiskOnly, Foreign, Messages};
+use crate::cli::{Cli, Command, Comparison, DiskOnly, Foreign, Messages, Opening};
 use crate::disk::DiskProbe;
 use crate::error::PerfError;
 use crate::host::Host;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         None => compare(&cli.comparison),
         Some(Command::Broker(foreign)) => measure_foreign(&foreign),
         Some(Command::Disk(disk)) => measure_disk(&disk).map(|()| true),
+        Some(Command::Opening(wished)) => measure_opening(&wished).map(|()| true),
         Some(Command::Serve(wished)) => serve::serve(&wished).map(|()| true),
     };
     match outcome {
@@ -228,6 +230,12 @@ fn measure_foreign(wished: &Foreign) -> Result<bool, PerfError> {
 }
 
 /// The disk alone.
+fn measure_opening(wished: &Opening) -> Result<(), PerfError> {
+    let place = Place::choose(wished.dir.as_deref(), wished.allow_tmpfs)?;
+    announce(&Host::look(place.dir()), place.warning());
+    opening::measure(wished, place.dir())
+}
+
 fn measure_disk(wished: &DiskOnly) -> Result<(), PerfError> {
     let place = Place::choose(wished.dir.as_deref(), wished.allow_tmpfs)?;
     let host = Host::look(place.dir());

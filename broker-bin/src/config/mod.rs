@@ -20,6 +20,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, parser::Val
 pub use options::{Backend, BrokerArgs, FlushMode, LogFormat, NetDriver, TailMode};
 pub use units::{ByteSize, HostPort, Period, UnitError};
 
+use crate::log_tools::LogArgs;
 use rocketmq::Meaning;
 
 /// The command line.
@@ -37,6 +38,36 @@ pub struct Cli {
 pub enum Command {
     /// Serves clients: broker and name server in one process
     Broker(Box<BrokerArgs>),
+    /// Looks at the files of a log, and mends them
+    Log(LogArgs),
+}
+
+/// What was asked for, complete.
+#[derive(Debug)]
+pub enum Order {
+    /// To serve, with these options.
+    Broker(Box<Config>),
+    /// To look at a log.
+    Log(LogArgs),
+}
+
+impl Order {
+    /// Reads command line and file. The first of `words` is the program's own name.
+    ///
+    /// # Errors
+    /// Says what is wrong and where. A call for help or for the version comes as [`ConfigError::CommandLine`], too.
+    pub fn from_words<T: Into<std::ffi::OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<Order, ConfigError> {
+        let matches = Cli::command().try_get_matches_from(words)?;
+        match Cli::from_arg_matches(&matches)?.command {
+            Command::Broker(options) => {
+                let given = matches.subcommand_matches("broker");
+                Ok(Order::Broker(Box::new(Config::layered(*options, given)?)))
+            }
+            Command::Log(args) => Ok(Order::Log(args)),
+        }
+    }
 }
 
 /// What is wrong with a configuration. Nothing was started.
@@ -105,22 +136,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads command line and file. The first of `words` is the program's own name.
-    ///
-    /// # Errors
-    /// Says what is wrong and where. A call for help or for the version comes as [`ConfigError::CommandLine`], too.
-    pub fn from_words<T: Into<std::ffi::OsString> + Clone>(
-        words: impl IntoIterator<Item = T>,
-    ) -> Result<Config, ConfigError> {
-        let matches = Cli::command().try_get_matches_from(words)?;
-        match Cli::from_arg_matches(&matches)?.command {
-            Command::Broker(options) => {
-                let given = matches.subcommand_matches("broker");
-                Config::layered(*options, given)
-            }
-        }
-    }
-
     fn layered(options: BrokerArgs, given: Option<&ArgMatches>) -> Result<Config, ConfigError> {
         let mut sources = BTreeMap::new();
         for name in option_names() {

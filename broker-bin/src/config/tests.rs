@@ -1,7 +1,10 @@
 use super::*;
 
 fn load(words: &[&str]) -> Result<Config, ConfigError> {
-    Config::from_words(["anchorlog", "broker"].iter().chain(words))
+    match Order::from_words(["anchorlog", "broker"].iter().chain(words))? {
+        Order::Broker(config) => Ok(*config),
+        Order::Log(args) => panic!("{args:?}"),
+    }
 }
 
 /// Loads with a file of this name and text.

@@ -6,14 +6,15 @@
 //! 3. It is never on the way of an append: what is being written was put aside in one short step.
 //! 4. The log's start never passes the last checkpoint: what the log says from there on makes the checkpoint whole.
 //! 5. Whatever is wrong with it costs time, never data: it is a function of the retained log.
+//! 6. It names the epoch at its LSN: one of another history than the manifest's is not believed. One of this history that goes beyond the
+//!    end of the log proves that durable bytes are gone.
 //!
 //! A state machine: whoever drives it calls [`Checkpointer::step`], which may block as long as the store writes.
 
 pub(crate) mod rows;
 
-use std::io;
 use std::ops::Bound;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -21,8 +22,10 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::commit::ring::LogBuffer;
 use crate::commit::watermark::{Marks, Watermark};
+use crate::commitlog::manifest::Manifest;
 use crate::consume_queue::{QueueMark, Queues};
 use crate::dispatch::Dispatcher;
+use crate::epoch::EpochHistory;
 use crate::error::ReadError;
 use crate::fault::{Broken, Fault};
 use crate::io::IoBackend;
@@ -31,8 +34,8 @@ use crate::limits;
 use crate::retention::Survivors;
 use crate::store::{self, Origin, Pace, Store, StoreError, StoreIdentity, StoreReader, StoreTable, StoreWriter};
 use crate::table::{Layer, Visible};
-use crate::units::{Lsn, to_u64};
-use rows::Referrer;
+use crate::units::{Epoch, Lsn, to_u64};
+use rows::{Applied, Referrer};
 
 /// What is put aside for one checkpoint.
 pub(crate) struct Frozen {
@@ -83,6 +86,8 @@ pub(crate) struct Parts {
     pub(crate) backend: Arc<dyn IoBackend>,
     pub(crate) dir: PathBuf,
     pub(crate) store_id: u128,
+    /// As this run began it.
+    pub(crate) history: EpochHistory,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) marks: Arc<Marks>,
     pub(crate) buffer: Arc<LogBuffer>,
@@ -213,7 +218,7 @@ impl Checkpointer {
         let frozen = self.frozen.as_ref().expect("there is one to write");
         let start = self.parts.marks.start();
         let retained = Retained { start, survivors: &self.parts.survivors, clean: start != self.cleaned };
-        let written = write(store, frozen, queues, keys, &retained)?;
+        let written = write(store, frozen, queues, keys, &retained, &self.parts.history)?;
         self.cleaned = start;
         publish(frozen, written, queues, table, keys, self.parts.buffer.floor());
         shared.applied.store(frozen.lsn.0, Ordering::SeqCst);
@@ -246,14 +251,54 @@ impl Checkpointer {
 /// The store of a directory, made when there is none.
 pub(crate) fn open_store(
     backend: &Arc<dyn IoBackend>,
-    dir: &std::path::Path,
+    dir: &Path,
     store_id: u128,
     cache_bytes: usize,
 ) -> Result<(Store, Origin), StoreError> {
-    let identity = StoreIdentity { store_id, format_version: rows::ROWS_VERSION };
     // A checkpoint's writes are few beside the log's; the device's queue paces them.
     let pace: Pace = Arc::new(|_| {});
-    Store::open(backend, dir, identity, cache_bytes, pace)
+    Store::open(backend, dir, identity(store_id), cache_bytes, pace)
+}
+
+/// An empty store, whatever lies in its place: for what was read from the log alone. Nothing of one that was not believed may be left.
+pub(crate) fn new_store(
+    backend: &Arc<dyn IoBackend>,
+    dir: &Path,
+    store_id: u128,
+    cache_bytes: usize,
+) -> Result<Store, StoreError> {
+    store::remove(&**backend, dir)?;
+    Ok(open_store(backend, dir, store_id, cache_bytes)?.0)
+}
+
+fn identity(store_id: u128) -> StoreIdentity {
+    StoreIdentity { store_id, format_version: rows::ROWS_VERSION }
+}
+
+/// How far a checkpoint goes, from its row; or why it is none of the log that this manifest describes.
+pub(crate) fn applied(row: &[u8], manifest: &Manifest) -> Result<Lsn, String> {
+    let Applied { lsn, epoch } = rows::decode_applied(row).map_err(|row| row.to_string())?;
+    if lsn < manifest.start {
+        return Err(format!("it ends at LSN {lsn}, and the log begins at {}", manifest.start));
+    }
+    let fits = match epoch_before(&manifest.history, lsn) {
+        Some(known) => known == epoch,
+        // Older than all that the manifest still names.
+        None => manifest.history.starts().first().is_none_or(|first| epoch < first.epoch),
+    };
+    if fits { Ok(lsn) } else { Err(format!("it ends at LSN {lsn} of epoch {epoch}: that is another history")) }
+}
+
+/// The epoch of the byte before `lsn`.
+fn epoch_before(history: &EpochHistory, lsn: Lsn) -> Option<Epoch> {
+    history.at(Lsn(lsn.0.checked_sub(1)?))
+}
+
+/// How far the last checkpoint in `dir` says that the log was durable; `None` where there is none, or none that is believed. It only
+/// reads, beside the process that has the directory.
+pub(crate) fn peek(backend: &dyn IoBackend, dir: &Path, manifest: &Manifest) -> Option<Lsn> {
+    let row = store::peek(backend, dir, identity(manifest.store_id), StoreTable::Meta, rows::APPLIED_KEY)?;
+    applied(&row, manifest).ok()
 }
 
 /// What a checkpoint has written.
@@ -270,23 +315,6 @@ pub(crate) struct Retained<'a> {
     pub(crate) clean: bool,
 }
 
-/// An empty store in place of one that this run did not go on from: there the same numbers are other queues.
-pub(crate) fn new_store(
-    backend: &Arc<dyn IoBackend>,
-    dir: &std::path::Path,
-    store_id: u128,
-    cache_bytes: usize,
-) -> Result<Store, StoreError> {
-    let path = dir.join(store::FILE_NAME);
-    match backend.remove(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(StoreError::Io { what: "removing", path, source: Arc::new(error) });
-        }
-        Ok(()) | Err(_) => {}
-    }
-    Ok(open_store(backend, dir, store_id, cache_bytes)?.0)
-}
-
 /// Writes what was put aside, in one transaction; returns a view of the outcome.
 pub(crate) fn write(
     store: &Store,
@@ -294,13 +322,15 @@ pub(crate) fn write(
     queues: &Queues,
     keys: &KeyIndex,
     retained: &Retained<'_>,
+    history: &EpochHistory,
 ) -> Result<Written, CheckpointError> {
     let writer = store.begin_write()?;
     let runs = keys.write(&writer, frozen.lsn, retained.start)?;
     write_queues(&writer, frozen, queues)?;
     write_table(&writer, frozen, retained)?;
     let mut meta = writer.table(StoreTable::Meta)?;
-    meta.put(rows::APPLIED_KEY, &rows::encode_applied(frozen.lsn))?;
+    let epoch = epoch_before(history, frozen.lsn).unwrap_or_default();
+    meta.put(rows::APPLIED_KEY, &rows::encode_applied(Applied { lsn: frozen.lsn, epoch }))?;
     drop(meta);
     writer.commit()?;
     Ok(Written { reader: Arc::new(store.begin_read()?), runs })

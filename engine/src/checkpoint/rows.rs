@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::batch::Queue;
 use crate::consume_queue::{ENTRY_BYTES, QueueEntry};
 use crate::table::TableEntry;
-use crate::units::{Lsn, QueueOffset, to_u64};
+use crate::units::{Epoch, Lsn, QueueOffset, to_u64};
 
 /// Version of what is written down here; a store of another version is made anew.
 pub(crate) const ROWS_VERSION: u32 = 2;
@@ -42,15 +42,28 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// `applied`: the LSN up to which the log is in the store.
-pub(crate) fn encode_applied(lsn: Lsn) -> [u8; 8] {
-    lsn.0.to_be_bytes()
+/// How far a store goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Applied {
+    /// The log is in the store up to here.
+    pub(crate) lsn: Lsn,
+    /// The epoch that wrote the byte before; zero where the history does not go back that far.
+    pub(crate) epoch: Epoch,
 }
 
-pub(crate) fn decode_applied(value: &[u8]) -> Result<Lsn, BadRow> {
+pub(crate) fn encode_applied(applied: Applied) -> [u8; 16] {
+    let mut value = [0; 16];
+    value[..8].copy_from_slice(&applied.lsn.0.to_be_bytes());
+    value[8..12].copy_from_slice(&applied.epoch.term.to_be_bytes());
+    value[12..].copy_from_slice(&applied.epoch.run.to_be_bytes());
+    value
+}
+
+pub(crate) fn decode_applied(value: &[u8]) -> Result<Applied, BadRow> {
     let mut fields = Fields(value, "meta");
     let lsn = Lsn(u64::from_be_bytes(fields.take()?));
-    fields.end().map(|()| lsn)
+    let epoch = Epoch { term: u32::from_be_bytes(fields.take()?), run: u32::from_be_bytes(fields.take()?) };
+    fields.end().map(|()| Applied { lsn, epoch })
 }
 
 /// Key of a piece of a queue's entries: queue id, offset of the first.
@@ -221,7 +234,8 @@ mod tests {
             let referrer = if flag { Referrer::Link(Lsn(two)) } else { Referrer::Entry(text) };
             prop_assert_eq!(decode_reference(&reference_key(Lsn(one), &referrer)), Ok((Lsn(one), referrer)));
             prop_assert_eq!(piece_first(&piece_key(id, one)), Ok(one));
-            prop_assert_eq!(decode_applied(&encode_applied(Lsn(one))), Ok(Lsn(one)));
+            let applied = Applied { lsn: Lsn(one), epoch: Epoch { term: id, run: !id } };
+            prop_assert_eq!(decode_applied(&encode_applied(applied)), Ok(applied));
             let piece = [QueueEntry { lsn: Lsn(one), size: id, tag: id, store_time_ms: two }; 3];
             prop_assert_eq!(decode_piece(&encode_piece(&piece)).unwrap(), piece);
         }

@@ -33,6 +33,7 @@ pub const FRAME_ENTRY_BYTES: usize = 16;
 /// Frames begin and end on multiples of this.
 pub const FRAME_ALIGN: u64 = 8;
 
+const LSN_AT: usize = 16;
 const CRC_AT: usize = 60;
 
 /// What a frame is for.
@@ -52,6 +53,16 @@ impl FrameKind {
             FrameKind::Records => 1,
             FrameKind::Pad => 2,
             FrameKind::Mark => 3,
+        }
+    }
+
+    /// Its name, for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            FrameKind::Records => "records",
+            FrameKind::Pad => "pad",
+            FrameKind::Mark => "mark",
         }
     }
 
@@ -130,12 +141,19 @@ pub enum FrameError {
     /// A sound header that belongs elsewhere: stale bytes of a recycled segment, or a misdirected write.
     #[error("frame of LSN {0}")]
     Position(Lsn),
-    /// A sound header of a kind that this program does not know.
+    /// A whole header of a kind that this program does not know: one of a later version.
     #[error("frame kind {0}")]
     Kind(u8),
-    /// Fields that contradict each other.
+    /// A whole header whose fields contradict each other: no torn write and no rot leaves this.
     #[error("inconsistent header: {0}")]
     Inconsistent(&'static str),
+}
+
+impl FrameError {
+    /// Whether the bytes are as they were written, and it is their form that this program does not know.
+    pub(crate) fn is_form(&self) -> bool {
+        matches!(self, FrameError::Kind(_) | FrameError::Inconsistent(_))
+    }
 }
 
 /// Bytes that a frame with `record_count` records needs before the first record.
@@ -244,7 +262,10 @@ pub fn header_bytes_needed(bytes: &[u8]) -> Result<usize, FrameError> {
 /// # Errors
 /// Says why these bytes are not the frame of that position. The record bytes are not looked at.
 pub fn decode_header(bytes: &[u8], at: Lsn) -> Result<FrameHeader, FrameError> {
-    let header = decode_anywhere(bytes)?;
+    let header = decode_anywhere(bytes).map_err(|error| match error {
+        error if error.is_form() && u64_at(bytes, LSN_AT) != at.0 => FrameError::Position(Lsn(u64_at(bytes, LSN_AT))),
+        error => error,
+    })?;
     if header.lsn != at {
         return Err(FrameError::Position(header.lsn));
     }
@@ -273,7 +294,7 @@ pub fn decode_anywhere(bytes: &[u8]) -> Result<FrameHeader, FrameError> {
         record_count,
         frame_len,
         prev_crc: u32_at(bytes, 12),
-        lsn: Lsn(u64_at(bytes, 16)),
+        lsn: Lsn(u64_at(bytes, LSN_AT)),
         epoch: Epoch { term: u32_at(bytes, 24), run: u32_at(bytes, 28) },
         store_time_ms: u64_at(bytes, 32),
         durable_lsn: Lsn(u64_at(bytes, 40)),
@@ -327,10 +348,6 @@ pub fn outline(bytes: &[u8], at: Lsn) -> Result<Outline, FrameError> {
         },
         Err(error) => return Err(error),
     };
-    let lsn = Lsn(u64_at(bytes, 16));
-    if lsn != at {
-        return Err(FrameError::Position(lsn));
-    }
     let len = u64::from(outline.frame_len);
     if !len.is_multiple_of(FRAME_ALIGN) || len < to_u64(header_bytes_needed(bytes)?) {
         return Err(FrameError::Inconsistent("frame length"));

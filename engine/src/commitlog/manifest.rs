@@ -23,6 +23,35 @@ const VERSION: u32 = 1;
 const FIXED_BYTES: usize = 48;
 const MANIFEST_BYTES_MAX: u64 = 64 << 10;
 
+/// Why bytes are not a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// A form that this program does not know. Every form of frame or record that an older program would take for damage comes with a
+    /// higher version.
+    #[error("manifest version {found}; this program knows {known}")]
+    Version {
+        /// The newest that is known.
+        known: u32,
+        /// What the file says.
+        found: u32,
+    },
+    /// Something does not fit: a sentence for people.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl From<&str> for ManifestError {
+    fn from(what: &str) -> ManifestError {
+        ManifestError::Damaged(what.to_owned())
+    }
+}
+
+impl From<String> for ManifestError {
+    fn from(what: String) -> ManifestError {
+        ManifestError::Damaged(what)
+    }
+}
+
 /// Identity, geometry, extent and epochs of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
@@ -58,19 +87,19 @@ impl Manifest {
         AlignedBuf::padded(&out)
     }
 
-    /// Decodes the file's bytes; `Err` says what does not fit.
+    /// Decodes the file's bytes.
     ///
     /// # Errors
-    /// A sentence for people.
-    pub fn decode(bytes: &[u8]) -> Result<Manifest, String> {
+    /// Says what does not fit.
+    pub fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         let fixed = bytes.get(..FIXED_BYTES).ok_or("it is too short")?;
         let u32_at = |at: usize| u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         if u32_at(0) != MAGIC {
-            return Err(format!("no manifest magic (found {:#010x})", u32_at(0)));
+            return Err(ManifestError::Damaged(format!("no manifest magic (found {:#010x})", u32_at(0))));
         }
         if u32_at(4) != VERSION {
-            return Err(format!("manifest version {}; this program knows {VERSION}", u32_at(4)));
+            return Err(ManifestError::Version { known: VERSION, found: u32_at(4) });
         }
         let crc_at = to_usize(u64::from(u32_at(36)))
             .checked_mul(16)
@@ -79,7 +108,7 @@ impl Manifest {
         let found = bytes.get(crc_at..).and_then(|rest| rest.first_chunk::<4>()).ok_or("it is cut short")?;
         let (found, computed) = (u32::from_le_bytes(*found), crc32fast::hash(&bytes[..crc_at]));
         if found != computed {
-            return Err(format!("checksum {found:#010x}, computed {computed:#010x}"));
+            return Err(ManifestError::Damaged(format!("checksum {found:#010x}, computed {computed:#010x}")));
         }
         Ok(Manifest {
             store_id: u128::from(u64_at(8)) | u128::from(u64_at(16)) << 64,

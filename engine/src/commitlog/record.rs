@@ -55,6 +55,20 @@ pub(crate) const TARGET_IN_FRAME: u8 = 1;
 pub(crate) const LINK_PAYLOAD_BYTES: usize = 12;
 
 impl RecordKind {
+    /// Its name, for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            RecordKind::Append => "append",
+            RecordKind::QueueCounter => "queue counter",
+            RecordKind::EpochHistory => "epoch history",
+            RecordKind::Link => "link",
+            RecordKind::Put => "put",
+            RecordKind::Delete => "delete",
+            RecordKind::DropQueue => "drop queue",
+        }
+    }
+
     pub(crate) const fn code(self) -> u8 {
         match self {
             RecordKind::Append => 1,
@@ -241,6 +255,18 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
         return Err(RecordError::Checksum { found, computed });
     }
     parse(record)
+}
+
+/// The checksum that stands in front of a record; 0 when there is none.
+#[must_use]
+pub fn stored_checksum(record: &[u8]) -> u32 {
+    record.first_chunk().map_or(0, |crc| u32::from_le_bytes(*crc))
+}
+
+/// The checksum that these bytes of one record should carry; 0 when there are too few.
+#[must_use]
+pub fn checksum(record: &[u8]) -> u32 {
+    record.get(4..).map_or(0, crc32fast::hash)
 }
 
 /// [`decode`] without the checksum, for bytes that this process wrote itself and still holds.

@@ -230,20 +230,10 @@ impl Queues {
     fn copy_stored(&self, id: u32, mut at: u64, most: usize, out: &mut Vec<QueueEntry>) -> Result<(), ReadError> {
         let store = self.store.read().expect(INTACT).clone();
         let store = store.ok_or(ReadError::Derived("queue entries are neither in memory nor in it".into()))?;
-        // The piece that holds `at` is the last that begins at or before it.
-        let (lowest, begin) = (rows::piece_key(id, 0), rows::piece_key(id, at));
-        let mut first = None;
-        let below = (Bound::Included(&lowest[..]), Bound::Included(&begin[..]));
-        store.range(StoreTable::Entries, below, Direction::Descending, |key, _| {
-            first = Some(key.to_vec());
-            ControlFlow::Break(())
-        })?;
         let missing = |at| ReadError::Derived(format!("entry {at} of queue {id} is missing"));
-        let first = first.ok_or_else(|| missing(at))?;
-        let end = rows::piece_key(id, u64::MAX);
-        let from_there = (Bound::Included(&first[..]), Bound::Included(&end[..]));
+        let begin = at;
         let mut failed = None;
-        store.range(StoreTable::Entries, from_there, Direction::Ascending, |key, value| {
+        let mut take = |key: &[u8], value: &[u8]| {
             let piece = rows::piece_first(key).and_then(|first| Ok((first, rows::decode_piece(value)?)));
             match piece {
                 Ok((first, entries)) if first <= at && at < first + to_u64(entries.len()) => {
@@ -256,10 +246,25 @@ impl Queues {
                 Err(row) => failed = Some(row.into()),
             }
             if failed.is_some() || out.len() == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        // The piece that holds `at` is the last that begins at or before it.
+        let (lowest, first) = (rows::piece_key(id, 0), rows::piece_key(id, begin));
+        let below = (Bound::Included(&lowest[..]), Bound::Included(&first[..]));
+        let mut used_up = None;
+        store.range(StoreTable::Entries, below, Direction::Descending, |key, value| {
+            used_up = take(key, value).is_continue().then(|| key.to_vec());
+            ControlFlow::Break(())
         })?;
+        if let Some(last) = used_up {
+            let end = rows::piece_key(id, u64::MAX);
+            let behind = (Bound::Excluded(&last[..]), Bound::Included(&end[..]));
+            store.range(StoreTable::Entries, behind, Direction::Ascending, take)?;
+        }
         match failed {
             Some(error) => Err(error),
-            None if out.len() < most => Err(missing(at)),
+            None if out.len() < most => {
+                Err(ReadError::Derived(format!("entries behind {begin} of queue {id} are missing")))
+            }
             None => Ok(()),
         }
     }
@@ -275,13 +280,24 @@ impl Queues {
     fn partition(&self, queue: &Queue, is_before: impl Fn(&QueueEntry) -> bool) -> Result<QueueOffset, ReadError> {
         let range = self.state_of(queue).range();
         let (mut low, mut high) = (range.min.0, range.max.0);
-        while low < high {
+        // Down to what one look into the store brings.
+        while high - low > to_u64(rows::PIECE_ENTRIES) {
             let middle = low + (high - low) / 2;
             match self.get(queue, QueueOffset(middle))? {
                 Some(entry) if !is_before(&entry) => high = middle,
                 // What was released meanwhile lies before everything.
                 _ => low = middle + 1,
             }
+        }
+        let mut rest = Vec::new();
+        while low < high {
+            rest.clear();
+            let range = self.copy(queue, QueueOffset(low), to_usize(high - low), &mut rest)?;
+            let before = rest.partition_point(&is_before);
+            if before < rest.len() {
+                return Ok(QueueOffset(low + to_u64(before)));
+            }
+            low = if before == 0 { range.min.0.clamp(low + 1, high) } else { low + to_u64(before) };
         }
         Ok(QueueOffset(low))
     }

@@ -25,7 +25,11 @@ impl Chunk {
     }
 
     /// Adds an entry; false when it does not fit: the chunk is full, or begins too far from it.
+    ///
+    /// # Panics
+    /// When it lies before the one before.
     pub(super) fn push(&mut self, posting: Posting, store_time_ms: u64) -> bool {
+        assert!(posting.lsn >= self.last, "entries come along the log");
         let distance = u32::try_from(posting.lsn.since(self.start) / FRAME_ALIGN);
         let Some(distance) = distance.ok().filter(|_| self.packed.len() < self.packed.capacity()) else { return false };
         self.packed.push(u64::from(posting.hash) << 32 | u64::from(distance));

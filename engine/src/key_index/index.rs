@@ -109,7 +109,8 @@ impl KeyIndex {
         (state.frozen, state.unsaved) = (Some(std::mem::take(&mut state.sealed)), 0);
     }
 
-    /// Writes what is aside, which is everything from the last checkpoint to `frozen_to`, and drops what lies below the log's `start`; returns
+    /// Writes what is aside, which is everything from the last checkpoint to `frozen_to`, and drops what lies below the log's
+    /// `start`; returns
     /// the runs as they are then.
     pub(crate) fn write(&self, writer: &StoreWriter, frozen_to: Lsn, start: Lsn) -> Result<Vec<Run>, CheckpointError> {
         merge::write(writer, &self.sorted(), frozen_to, start, self.sizes.1)

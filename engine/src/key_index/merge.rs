@@ -36,7 +36,7 @@ pub(super) fn write(
         remove(&mut keys, &mut meta, run)?;
     }
     let applied = meta.get(saved::APPLIED_KEY)?.map(|value| saved::decode_applied(&value)).transpose()?;
-    if chunks.is_empty() || applied.is_some_and(|applied| applied >= frozen_to) {
+    if chunks.is_empty() || applied.is_some_and(|applied| applied.lsn >= frozen_to) {
         return Ok(runs);
     }
     let newest = runs.iter().map(|run| run.number).max();

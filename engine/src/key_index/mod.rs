@@ -25,7 +25,7 @@
 //! what it brings with the newest runs, as long as they are not full and at most twice as large as what came together so far.
 //! So behind the full ones each run is more than twice as large as the next, and there are at most 21 of them below 2^21.
 //!
-//! Deliberately not here: what a message's keys mean, and reading messages ([`Records`] does).
+//! Deliberately not here: what a message's keys mean, and reading messages (`Records` does).
 
 mod chunk;
 mod hash;

@@ -1,4 +1,5 @@
 //! The index over the derived store on a simulated disk, against a list of everything that was put in.
+#![expect(clippy::unwrap_used, reason = "a failing step ends the test")]
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use crate::error::ReadError;
 use crate::io::IoBackend;
 use crate::io::sim::{IoClass, SimDisk, Survival, Times};
 use crate::store::{Direction, Store, StoreError, StoreTable};
-use crate::units::{Lsn, to_u64, to_usize};
+use crate::units::{Epoch, Lsn, to_u64, to_usize};
 
 const DIR: &str = "/log";
 const STORE_ID: u128 = 99;
@@ -120,7 +121,7 @@ impl World {
         let (store, _) = open_store(backend, Path::new(DIR), STORE_ID, 0).unwrap();
         let reader = Arc::new(store.begin_read().unwrap());
         let applied = reader.get(StoreTable::Meta, saved::APPLIED_KEY).unwrap();
-        let applied = applied.map_or(Lsn::ZERO, |value| saved::decode_applied(&value).unwrap());
+        let applied = applied.map_or(Lsn::ZERO, |value| saved::decode_applied(&value).unwrap().lsn);
         self.index.restore(reader, applied).unwrap();
         self.store = Some(store);
         for (lsn, (store_time_ms, keys)) in self.log.messages.range(applied..) {
@@ -159,13 +160,22 @@ impl World {
         self.frozen_to = self.log.end;
     }
 
-    fn write(&self) -> Result<(), CheckpointError> {
+    /// Commits a checkpoint of whose success nobody hears.
+    fn write_unheard(&self) -> Result<Vec<Run>, CheckpointError> {
         let store = self.store.as_ref().unwrap();
         let writer = store.begin_write()?;
         let runs = self.index.write(&writer, self.frozen_to, self.log.start)?;
-        writer.table(StoreTable::Meta)?.put(saved::APPLIED_KEY, &saved::encode_applied(self.frozen_to))?;
+        writer.table(StoreTable::Meta)?.put(
+            saved::APPLIED_KEY,
+            &saved::encode_applied(saved::Applied { lsn: self.frozen_to, epoch: Epoch::default() }),
+        )?;
         writer.commit()?;
-        self.index.merged(Arc::new(store.begin_read()?), runs);
+        Ok(runs)
+    }
+
+    fn write(&self) -> Result<(), CheckpointError> {
+        let runs = self.write_unheard()?;
+        self.index.merged(Arc::new(self.store.as_ref().unwrap().begin_read()?), runs);
         Ok(())
     }
 
@@ -341,6 +351,22 @@ fn a_checkpoint_that_fails_at_any_io_is_written_again_without_loss_or_doubles() 
         last += 1;
     }
     assert!(failed > 3, "{failed} scenes");
+}
+
+#[test]
+fn a_checkpoint_that_was_written_unheard_is_not_written_twice() {
+    let disk = SimDisk::new(6);
+    let mut world = World::new(6);
+    world.open(&disk.backend());
+    for count in [300, 100, 80, 60] {
+        world.messages(count);
+        world.freeze();
+        world.write_unheard().unwrap();
+        world.expect_exact(10);
+        world.write().unwrap();
+        assert_eq!(stored_entries(&world), world.entries());
+        world.expect_exact(10);
+    }
 }
 
 /// A plan of merges with counts alone: what the runs are after checkpoints of these sizes, and how many entries were written for it.

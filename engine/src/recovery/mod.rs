@@ -9,11 +9,15 @@
 //! |---|---|
 //! | no later frame of this log says that P was durable | torn tail: the log ends at P |
 //! | a later frame says that P was durable | damage: refused, with file, LSN, expected, found |
-//! | P lies below the end of the last checkpoint | damage: a checkpoint covers only what was durable |
 //! | P lies before the first LSN of the newest epoch | damage: that epoch began at a recovered end |
-//! | P is a segment's end, the next file is missing, and a later one holds frames | a file is missing: refused |
+//! | nothing in the log says so, but P lies below the end of the last checkpoint | lost: a checkpoint covers only what was durable |
+//! | P is a segment's end, the next file is missing, and a later one holds frames of this log | a file is missing: refused |
+//! | its bytes are as they were written, and this program does not know their form | refused: never cut |
+//!
+//! All that opening may find, with its remedies: [`cases`], `engine/docs/recovery.md`.
 
-mod scan;
+pub(crate) mod cases;
+pub(crate) mod scan;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +25,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::Frozen;
 use crate::commitlog::frame::{self, FrameError, FrameKind};
-use crate::commitlog::record;
+use crate::commitlog::record::{self, RecordError};
 use crate::commitlog::segment::{Geometry, file_name};
 use crate::consume_queue::Queues;
 use crate::dispatch::Applier;
@@ -34,6 +38,7 @@ use crate::limits;
 use crate::table::Visible;
 use crate::units::{Lsn, to_u64, to_usize};
 
+use cases::property;
 use scan::SegmentScan;
 
 /// What the scan found.
@@ -56,7 +61,7 @@ pub(crate) struct Found {
 }
 
 /// How far a segment behind the log's end is searched for frames.
-const HEAD_BYTES: u64 = 16 << 20;
+pub(crate) const HEAD_BYTES: u64 = 16 << 20;
 
 /// Reads the retained log.
 pub(crate) struct Recovery<'a> {
@@ -81,7 +86,8 @@ struct Stop {
 }
 
 impl Recovery<'_> {
-    /// Reads from the beginning of the segment that holds the end of the last checkpoint (`applied`, a log's start where there is none) to the
+    /// Reads from the beginning of the segment that holds the end of the last checkpoint (`applied`, a log's start where there
+    /// is none) to the
     /// end of the log. `save` writes a checkpoint when much has come together.
     pub(crate) fn run(
         &self,
@@ -140,6 +146,7 @@ impl Recovery<'_> {
             let stop = |expected: String, what: String| Ok(Some(Stop { at, expected, found: what }));
             let header = match self.header_at(&mut scan, at)? {
                 Ok(header) => header,
+                Err(error) if error.is_form() => return Err(self.unknown_form(at, error.to_string())),
                 Err(error) => return stop("a frame".into(), error.to_string()),
             };
             if found.frames > 0 && header.prev_crc != found.prev_crc && !self.position_unchecked() {
@@ -154,14 +161,24 @@ impl Recovery<'_> {
             if at.plus(u64::from(header.frame_len)) > segment_end {
                 return stop("a frame within its segment".into(), format!("one of {} bytes", header.frame_len));
             }
+            if at < applied && at.plus(u64::from(header.frame_len)) > applied {
+                return Err(OpenError::Contradiction {
+                    path: self.dir.join(file_name(base)),
+                    what: property::CHECKPOINT,
+                    expected: format!("a frame that begins at LSN {applied}"),
+                    found: format!("one of {} bytes at LSN {at}", header.frame_len),
+                });
+            }
             let bytes = scan.need(to_usize(u64::from(header.frame_len)))?;
-            if let Some(what) = damaged_record(bytes, &header, self.broken) {
-                return stop("whole records".into(), what);
+            match record_fault(bytes, &header, self.broken) {
+                None => {}
+                Some(RecordFault::Damaged(what)) => return stop("whole records".into(), what),
+                Some(RecordFault::UnknownForm(what)) => return Err(self.unknown_form(at, what)),
             }
             if at >= applied {
                 applier.apply(&header, bytes, |_, _| {}).map_err(|error| OpenError::Contradiction {
                     path: self.dir.join(file_name(base)),
-                    what: "queue entry",
+                    what: property::QUEUE_ENTRY,
                     expected: format!("offset {} of {}", error.expected, error.queue),
                     found: format!("offset {} at LSN {}", error.found, error.lsn),
                 })?;
@@ -207,15 +224,20 @@ impl Recovery<'_> {
             found: stop.found.clone(),
             durable_lsn,
         };
-        let last = self.history.last();
-        if let Some(last) = last
+        let missing = |why: String| OpenError::Missing {
+            path: self.dir.join(file_name(self.geometry.base(stop.at))),
+            lsn: Some(stop.at),
+            why,
+        };
+        let is_missing = !self.files.contains_key(&self.geometry.base(stop.at));
+        if let Some(last) = self.history.last()
             && stop.at < last.first_lsn
         {
-            return Err(damaged(last.first_lsn));
-        }
-        // A checkpoint covers only what was durable.
-        if stop.at < applied {
-            return Err(damaged(applied));
+            return Err(if is_missing {
+                missing(format!("the newest epoch began at LSN {}", last.first_lsn))
+            } else {
+                damaged(last.first_lsn)
+            });
         }
         let mut last_frame_end = stop.at;
         for (base, file) in self.files.range(self.geometry.base(stop.at)..) {
@@ -239,18 +261,12 @@ impl Recovery<'_> {
                 let step = match header {
                     Some(header) => {
                         holds_frames = true;
+                        if is_missing {
+                            // A file is used only after its name and those before it are durable, whatever became of its frames.
+                            return Err(missing(format!("the log goes on with the frame at LSN {at}")));
+                        }
                         if header.durable_lsn > stop.at {
-                            return Err(if self.files.contains_key(&self.geometry.base(stop.at)) {
-                                damaged(header.durable_lsn)
-                            } else {
-                                OpenError::Missing {
-                                    path: self.dir.join(file_name(self.geometry.base(stop.at))),
-                                    why: format!(
-                                        "the frame at LSN {at} says that the log was durable to {}",
-                                        header.durable_lsn
-                                    ),
-                                }
-                            });
+                            return Err(damaged(header.durable_lsn));
                         }
                         let next = at.plus(u64::from(header.frame_len)).min(end);
                         last_frame_end = last_frame_end.max(next);
@@ -263,8 +279,23 @@ impl Recovery<'_> {
                 at = at.plus(step);
             }
         }
+        // A checkpoint covers only what was durable.
+        if stop.at < applied {
+            let (expected, found) = (stop.expected.clone(), stop.found.clone());
+            let path = self.dir.join(file_name(self.geometry.base(stop.at)));
+            return Err(OpenError::Lost { path, lsn: stop.at, expected, found, applied });
+        }
         found.cut_bytes = last_frame_end.since(stop.at);
         Ok(())
+    }
+
+    fn unknown_form(&self, at: Lsn, found: String) -> OpenError {
+        OpenError::Contradiction {
+            path: self.dir.join(file_name(self.geometry.base(at))),
+            what: property::FORM,
+            expected: format!("a frame of a form that this program knows at LSN {at}"),
+            found,
+        }
     }
 
     fn io_error(&self, base: Lsn) -> impl Fn(std::io::Error) -> OpenError + '_ {
@@ -272,21 +303,42 @@ impl Recovery<'_> {
     }
 }
 
+/// What is wrong with a record.
+pub(crate) enum RecordFault {
+    /// Its bytes are not those that its frame header was written for.
+    Damaged(String),
+    /// They are, and say something that this program does not know.
+    UnknownForm(String),
+}
+
 /// What is wrong with a record of this frame, if anything.
-fn damaged_record(bytes: &[u8], header: &frame::FrameHeader, broken: Broken) -> Option<String> {
+///
+/// The checksum that counts is the one in the frame header: the one beside the record is also right where a torn write left a whole record
+/// of the segment's earlier life.
+pub(crate) fn record_fault(bytes: &[u8], header: &frame::FrameHeader, broken: Broken) -> Option<RecordFault> {
     if header.kind != FrameKind::Records {
         return None;
     }
-    let decode = if broken.is(Fault::ChecksumUnchecked) { record::parse } else { record::decode };
+    let is_unchecked = broken.is(Fault::ChecksumUnchecked);
+    let decode = if is_unchecked { record::parse } else { record::decode };
     let mut at = frame::header_bytes(usize::from(header.record_count));
     for (index, entry) in frame::entries(bytes, header.record_count).enumerate() {
-        let end = at + entry.len as usize;
-        match bytes.get(at..end).map(decode) {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Some(format!("record {index}: {error}")),
-            None => return Some(format!("record {index} leaves its frame")),
+        let named = |what: String| format!("record {index} at LSN {}: {what}", header.lsn.plus(to_u64(at)));
+        let Some(bytes) = bytes.get(at..at + entry.len as usize) else {
+            return Some(RecordFault::Damaged(named("it leaves its frame".to_owned())));
+        };
+        match decode(bytes) {
+            Ok(_) if is_unchecked || record::stored_checksum(bytes) == entry.crc => {}
+            Ok(_) => {
+                let other = "a whole record, but another one than the frame's header names";
+                return Some(RecordFault::Damaged(named(other.to_owned())));
+            }
+            Err(error @ RecordError::Inconsistent(_)) if record::checksum(bytes) == entry.crc => {
+                return Some(RecordFault::UnknownForm(named(error.to_string())));
+            }
+            Err(error) => return Some(RecordFault::Damaged(named(error.to_string()))),
         }
-        at = end;
+        at += bytes.len();
     }
     None
 }

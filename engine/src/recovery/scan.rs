@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::commitlog::segment::Geometry;
 use crate::error::OpenError;
-use crate::io::{AlignedBuf, IoAction, IoBackend, IoFile, IoOp, IoQueue, Wait};
+use crate::io::{AlignedBuf, IO_ALIGN, IoAction, IoBackend, IoFile, IoOp, IoQueue, Wait};
 use crate::limits::{SCAN_DEPTH, SCAN_READ_BYTES, SEGMENT_HEADER_BYTES};
 use crate::units::{Lsn, align_down, to_u64, to_usize};
 
@@ -24,6 +24,8 @@ pub(crate) struct SegmentScan<'a> {
     early: BTreeMap<u64, AlignedBuf>,
     bytes: Vec<u8>,
     at: usize,
+    /// Blocks that could not be read, by file offset, and why; `None`: such a block ends the scan with an error.
+    unreadable: Option<BTreeMap<u64, String>>,
 }
 
 impl<'a> SegmentScan<'a> {
@@ -46,13 +48,25 @@ impl<'a> SegmentScan<'a> {
             early: BTreeMap::new(),
             bytes: Vec::new(),
             at: 0,
+            unreadable: None,
         })
+    }
+
+    /// From here on blocks that cannot be read count as zeros; [`SegmentScan::unreadable`] has them.
+    pub(crate) fn tolerate(&mut self) {
+        self.unreadable = Some(BTreeMap::new());
+    }
+
+    /// Why a block between these file offsets could not be read, if one could not.
+    pub(crate) fn unreadable(&self, from: u64, to: u64) -> Option<&str> {
+        let blocks = self.unreadable.as_ref()?;
+        blocks.range(align_down(from, to_u64(IO_ALIGN))..to).next().map(|(_, why)| why.as_str())
     }
 
     /// Goes on at `lsn`. Before the first [`SegmentScan::need`] only.
     pub(crate) fn skip_to(&mut self, lsn: Lsn) -> Result<(), OpenError> {
         let offset = self.geometry.file_offset(lsn);
-        let aligned = align_down(offset, to_u64(crate::io::IO_ALIGN));
+        let aligned = align_down(offset, to_u64(IO_ALIGN));
         debug_assert!(self.bytes.is_empty() && lsn >= self.base);
         (self.next_read, self.next_taken) = (aligned, aligned);
         let skip = to_usize(offset - aligned);
@@ -93,15 +107,37 @@ impl<'a> SegmentScan<'a> {
             self.io.reap(Wait::One, &mut done);
         }
         for completion in done {
-            completion.result.map_err(&self.error)?;
-            if let IoAction::Read { offset, buf } = completion.op.action {
-                self.early.insert(offset, buf);
+            let IoAction::Read { offset, mut buf } = completion.op.action else { continue };
+            match (completion.result, &mut self.unreadable) {
+                (Ok(()), _) => {}
+                (Err(source), None) => return Err((self.error)(source)),
+                (Err(_), Some(unreadable)) => read_blocks(&*self.file, offset, &mut buf, unreadable),
             }
+            self.early.insert(offset, buf);
         }
         while let Some(buf) = self.early.remove(&self.next_taken) {
             self.next_taken += to_u64(buf.len());
             self.bytes.extend_from_slice(&buf);
         }
         Ok(())
+    }
+}
+
+/// Fills `buf` block by block; what cannot be read is zero and noted.
+pub(crate) fn read_blocks(
+    file: &dyn IoFile,
+    offset: u64,
+    buf: &mut AlignedBuf,
+    unreadable: &mut BTreeMap<u64, String>,
+) {
+    let mut block = AlignedBuf::zeroed(IO_ALIGN);
+    for (at, out) in (offset..).step_by(IO_ALIGN).zip(buf.chunks_mut(IO_ALIGN)) {
+        match file.read_at(&mut block, at) {
+            Ok(()) => out.copy_from_slice(&block),
+            Err(error) => {
+                out.fill(0);
+                unreadable.insert(at, error.to_string());
+            }
+        }
     }
 }

@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. Nothing at or above a pin, above what is dispatched, or above the last checkpoint goes.
 //! 2. Before a segment goes, every queue and every table entry whose newest record lies in it is restated further on, and that is durable.
-//! 3. Messages never move. What a table entry, a link or a pinned queue still needs *survives*: it stays at its LSN in a segment that is kept
+//! 3. Messages never move. What a table entry, a link or a pinned queue still needs *survives*: it stays at its LSN in a segment
+//!    that is kept
 //!    under another name, and the rest of that segment is punched out. The log says so, durably, before the first hole.
 //! 4. The manifest says, durably, that the log begins later before a file is reused or punched.
 //! 5. From the moment on in which a segment is chosen, nothing new can refer to what will not survive in it.

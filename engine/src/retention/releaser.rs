@@ -568,7 +568,7 @@ impl Releaser {
             if base >= self.parts.marks.start() {
                 return Ok(false);
             }
-            self.punching = Some(Punching { base, holes: self.holes(base)? });
+            self.punching = Some(Punching { base, holes: self.holes(base) });
             return Ok(true);
         };
         let file = self.parts.segments.find(punching.base);
@@ -592,10 +592,14 @@ impl Releaser {
         Ok(true)
     }
 
+    fn keep_whole(&self) {
+        self.parts.retention.lock().expect("the retention rules are intact").kept_whole += 1;
+    }
+
     /// What of a segment's file is needed by nobody, in whole blocks; nothing when that is little.
-    fn holes(&self, base: Lsn) -> Result<Vec<Range<u64>>, Failure> {
+    fn holes(&self, base: Lsn) -> Vec<Range<u64>> {
         let geometry = self.parts.segments.geometry();
-        let Some(list) = self.parts.survivors.list(base) else { return Ok(Vec::new()) };
+        let Some(list) = self.parts.survivors.list(base) else { return Vec::new() };
         let block = to_u64(IO_ALIGN);
         let mut live: BTreeSet<u64> = BTreeSet::new();
         let mut keep = |from: Lsn, len: u64| {
@@ -605,13 +609,17 @@ impl Releaser {
         };
         for code in list.iter() {
             let (lsn, _) = survivors::decode(base, *code);
-            // One that is damaged keeps nothing but its place: reading it says so, as before.
-            if let Ok((header, entry)) = self.parts.reader.locate(lsn) {
-                keep(header.lsn, to_u64(frame::header_bytes(usize::from(header.record_count))));
-                keep(lsn, u64::from(entry.len));
-            } else {
-                keep(lsn, block);
-            }
+            // Where one cannot be read now, nobody knows what it needs: nothing is punched.
+            let (header, entry) = match self.parts.reader.locate(lsn) {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::warn!(%error, "a segment of survivors is kept whole");
+                    self.keep_whole();
+                    return Vec::new();
+                }
+            };
+            keep(header.lsn, to_u64(frame::header_bytes(usize::from(header.record_count))));
+            keep(lsn, u64::from(entry.len));
         }
         let mut holes: Vec<Range<u64>> = Vec::new();
         let mut at = limits::SEGMENT_HEADER_BYTES;
@@ -623,11 +631,11 @@ impl Releaser {
         }
         let empty: u64 = holes.iter().map(|hole| hole.end - hole.start).sum();
         if empty * limits::SPARSE_GAIN < geometry.segment_bytes {
-            self.parts.retention.lock().expect("the retention rules are intact").kept_whole += 1;
-            return Ok(Vec::new());
+            self.keep_whole();
+            return Vec::new();
         }
         holes.reverse();
-        Ok(holes)
+        holes
     }
 }
 

@@ -230,6 +230,26 @@ impl Drop for Store {
     }
 }
 
+/// Removes the store of `dir`, durably; what it said comes from the log again.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn remove(backend: &dyn IoBackend, dir: &Path) -> Result<(), StoreError> {
+    let path = dir.join(FILE_NAME);
+    let remove = || {
+        if backend.list(dir)?.iter().any(|name| name == FILE_NAME) {
+            backend.remove(&path)?;
+            backend.sync_dir(dir)?;
+        }
+        Ok(())
+    };
+    remove().map_err(|source: io::Error| StoreError::Io {
+        what: "removing",
+        path: path.clone(),
+        source: Arc::new(source),
+    })
+}
+
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.shared.path.display())
@@ -251,7 +271,7 @@ impl Session {
     }
 
     /// A session over what an earlier one left.
-    fn reopen(file: &Arc<dyn IoFile>, settings: &Settings, cache_bytes: usize) -> Result<Session, Fault> {
+    pub(super) fn reopen(file: &Arc<dyn IoFile>, settings: &Settings, cache_bytes: usize) -> Result<Session, Fault> {
         let session = Session::start(Pages::open(Arc::clone(file), settings.clone())?, cache_bytes)?;
         session.run("opening", || tables::check_all(&session.database().begin_read()?))?;
         Ok(session)
@@ -268,7 +288,7 @@ impl Session {
         self.database.as_ref().expect("it is there until the drop")
     }
 
-    fn run<T>(&self, what: &'static str, call: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Fault> {
+    pub(super) fn run<T>(&self, what: &'static str, call: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Fault> {
         judged(&self.pages, what, call)
     }
 }

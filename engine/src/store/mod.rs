@@ -26,11 +26,13 @@
 mod database;
 mod layout;
 mod pages;
+mod peek;
 mod tables;
 #[cfg(all(test, feature = "sim"))]
 mod tests;
 
-pub(crate) use database::{DAMAGED_NAME, FILE_NAME, Origin, Store, StoreError};
+pub(crate) use database::{DAMAGED_NAME, FILE_NAME, Origin, Store, StoreError, remove};
 pub(crate) use layout::StoreIdentity;
 pub(crate) use pages::Pace;
+pub(crate) use peek::peek;
 pub(crate) use tables::{Bounds, Direction, StoreReader, StoreTable, StoreWriter, TableWriter};

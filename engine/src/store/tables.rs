@@ -43,7 +43,7 @@ impl StoreTable {
         StoreTable::Meta,
     ];
 
-    fn definition(self) -> Definition {
+    pub(super) fn definition(self) -> Definition {
         Definition::new(match self {
             StoreTable::Entries => "entries",
             StoreTable::Queues => "queues",

@@ -18,7 +18,7 @@ const BOUNDS: [(Fault, u64); Fault::ALL.len()] = [
     (Fault::NoNewEpoch, 50),
     (Fault::RetryFailedFlush, 800),
     (Fault::NoFence, 100),
-    (Fault::NoDenseCheck, 100),
+    (Fault::NoDenseCheck, 1500),
     (Fault::NoDurableMark, 100),
     (Fault::CheckpointBeforeLog, 400),
 ];

@@ -1,0 +1,105 @@
+//! The files of a log as they are, whole or not.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::commitlog::manifest::{MANIFEST_NAME, Manifest};
+use crate::commitlog::segment::{base_of, file_name};
+use crate::error::OpenError;
+use crate::io::{IoBackend, IoFile, OpenMode};
+use crate::open::{io_error, open_segment, read_manifest};
+use crate::recovery::cases::property;
+use crate::units::Lsn;
+
+/// What does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What should be there.
+    pub expected: String,
+    /// What is.
+    pub found: String,
+}
+
+/// One segment file.
+pub(crate) enum FoundSegment {
+    Whole(Arc<dyn IoFile>),
+    /// Its header block says nothing; its frames may speak for themselves.
+    Headless(Arc<dyn IoFile>, Trouble),
+    /// It is no segment of this log.
+    Foreign(Trouble),
+}
+
+/// A manifest, and the segments that it knows of.
+pub(crate) struct LogFiles<'a> {
+    pub(crate) backend: &'a dyn IoBackend,
+    pub(crate) dir: PathBuf,
+    pub(crate) manifest: Manifest,
+    pub(crate) segments: BTreeMap<Lsn, FoundSegment>,
+}
+
+impl<'a> LogFiles<'a> {
+    /// Opens what is in `dir`.
+    pub(crate) fn open(backend: &'a dyn IoBackend, dir: &Path) -> Result<LogFiles<'a>, OpenError> {
+        let names = backend.list(dir).map_err(io_error("listing", dir))?;
+        let Some(manifest) = read_manifest(backend, dir)? else {
+            return Err(match names.iter().find(|name| base_of(name).is_some()) {
+                Some(segment) => {
+                    let why = format!("{segment} lies beside it");
+                    OpenError::Missing { path: dir.join(MANIFEST_NAME), lsn: None, why }
+                }
+                None => {
+                    let source = io::Error::new(io::ErrorKind::NotFound, "neither a manifest nor segments are there");
+                    OpenError::Io { what: "looking for a log in", path: dir.to_path_buf(), source }
+                }
+            });
+        };
+        LogFiles::with_manifest(backend, dir, manifest)
+    }
+
+    /// The same, by another manifest than the one that is there.
+    pub(crate) fn with_manifest(
+        backend: &'a dyn IoBackend,
+        dir: &Path,
+        manifest: Manifest,
+    ) -> Result<LogFiles<'a>, OpenError> {
+        let mut segments = BTreeMap::new();
+        let names = backend.list(dir).map_err(io_error("listing", dir))?;
+        for base in names.iter().filter_map(|name| base_of(name)).filter(|base| *base >= manifest.start) {
+            let path = dir.join(file_name(base));
+            let segment = match open_segment(backend, &path, base, &manifest) {
+                Ok(file) => FoundSegment::Whole(file),
+                Err(OpenError::Contradiction { what, expected, found, .. }) if what == property::SEGMENT_HEADER => {
+                    let file = backend.open(&path, OpenMode::Existing).map_err(io_error("opening", &path))?;
+                    FoundSegment::Headless(file, Trouble { expected, found })
+                }
+                Err(OpenError::Contradiction { what, expected, found, .. }) => {
+                    FoundSegment::Foreign(Trouble { expected: format!("{what} {expected}"), found })
+                }
+                Err(OpenError::Io { what: "reading", source, .. }) => {
+                    let file = backend.open(&path, OpenMode::Existing).map_err(io_error("opening", &path))?;
+                    let expected = "a header that can be read".to_owned();
+                    FoundSegment::Headless(file, Trouble { expected, found: source.to_string() })
+                }
+                Err(error) => return Err(error),
+            };
+            segments.insert(base, segment);
+        }
+        Ok(LogFiles { backend, dir: dir.to_path_buf(), manifest, segments })
+    }
+
+    /// Path of the segment that holds `lsn`.
+    pub(crate) fn path(&self, lsn: Lsn) -> PathBuf {
+        self.dir.join(file_name(self.manifest.geometry.base(lsn)))
+    }
+
+    /// The file that holds `lsn`, or why there is none.
+    pub(crate) fn file(&self, lsn: Lsn) -> Result<&Arc<dyn IoFile>, Trouble> {
+        match self.segments.get(&self.manifest.geometry.base(lsn)) {
+            Some(FoundSegment::Whole(file) | FoundSegment::Headless(file, _)) => Ok(file),
+            Some(FoundSegment::Foreign(trouble)) => Err(trouble.clone()),
+            None => Err(Trouble { expected: "a segment file".to_owned(), found: "none".to_owned() }),
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Everything that a log holds, and every place where it is not whole.
+//!
+//! What opening decides at the first place that is not whole is decided here for all of them: a place is damaged when the newest epoch, the
+//! last checkpoint or a frame behind it says that it was durable; the first one that is not is where the log ends.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use crate::audit::files::{FoundSegment, LogFiles, Trouble};
+use crate::audit::walk::{Broken, Step, Walk, records};
+use crate::checkpoint;
+use crate::commitlog::frame::{FRAME_HEADER_BYTES, FrameHeader, RecordEntry};
+use crate::commitlog::manifest::Manifest;
+use crate::commitlog::record::{self, RecordKind};
+use crate::error::OpenError;
+use crate::io::IoBackend;
+use crate::units::{Lsn, QueueOffset, to_u64};
+
+/// One damaged place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// Where in the log it begins.
+    pub lsn: Lsn,
+    /// The next whole frame, or the segment's end; `None` when nothing whole follows in the whole log.
+    pub resumes: Option<Lsn>,
+    /// What does not fit.
+    pub trouble: Trouble,
+    pub(crate) part: Part,
+    /// The chain value that leads to it, where that is known.
+    pub(crate) prev_crc: Option<u32>,
+    /// The chain value that `resumes` names.
+    pub(crate) next_prev_crc: Option<u32>,
+}
+
+/// What is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The whole file.
+    File,
+    /// The segment's header block only.
+    Header,
+    /// From `lsn` to `resumes`.
+    Frames,
+    /// Whole records that contradict each other.
+    Order,
+}
+
+/// One queue as the log tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueContents {
+    /// The lowest offset of a message that is there.
+    pub min: Option<QueueOffset>,
+    /// The offset of the next message.
+    pub next: QueueOffset,
+    /// Messages, links among them.
+    pub messages: u64,
+    /// Bytes of their records.
+    pub bytes: u64,
+    /// Whether it was dropped: then nobody sees its messages any more.
+    pub is_dropped: bool,
+}
+
+/// One segment as the log tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SegmentContents {
+    /// Whole frames.
+    pub frames: u64,
+    /// Behind its last whole frame.
+    pub end: Lsn,
+}
+
+/// What whole frames say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Frames by the name of their kind.
+    pub frames: BTreeMap<&'static str, u64>,
+    /// Records by the name of their kind.
+    pub records: BTreeMap<&'static str, u64>,
+    /// Queues by name and incarnation.
+    pub queues: BTreeMap<(Vec<u8>, u32), QueueContents>,
+    /// Segments by base LSN; those that are only prepared are left out.
+    pub segments: BTreeMap<Lsn, SegmentContents>,
+    /// Behind the last frame.
+    pub end: Lsn,
+    /// The highest durable and acked marks.
+    pub durable_lsn: Lsn,
+    /// See `durable_lsn`.
+    pub acked_lsn: Lsn,
+    /// Store times of the first and the last frame.
+    pub store_time_ms: Option<(u64, u64)>,
+}
+
+/// What [`survey`] found.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// The manifest: identity, geometry, first LSN, epoch history.
+    pub manifest: Manifest,
+    /// What the log holds; where it is damaged, what is whole behind as well.
+    pub contents: Contents,
+    /// Damaged places in the order of the log.
+    pub damage: Vec<Damage>,
+    /// Bytes behind the end that look like frames: of a torn tail, or of a group that is being written.
+    pub torn_bytes: u64,
+    /// Prepared segments behind the end.
+    pub prepared_count: usize,
+    /// How far the last checkpoint says that the log was durable, where there is one that can be believed.
+    pub checkpoint: Option<Lsn>,
+    /// Whether the log went on, or let go of segments, while it was read.
+    pub is_moving: bool,
+    /// The chain value at the end, where it is known.
+    pub(crate) end_crc: Option<u32>,
+}
+
+impl Survey {
+    /// Whether opening finds nothing to refuse.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.damage.is_empty()
+    }
+}
+
+/// Reads the whole log in `dir`.
+///
+/// # Errors
+/// When it cannot be read at all: no manifest, a damaged one, or the kernel refuses. A damaged segment is no error but a result.
+pub fn survey(backend: &dyn IoBackend, dir: &Path) -> Result<Survey, OpenError> {
+    let log = LogFiles::open(backend, dir)?;
+    let mut survey = survey_files(&log)?;
+    // A process that has the log open goes on writing and releasing: what looked damaged may have been on its way.
+    let again = LogFiles::open(backend, dir)?;
+    let found = survey.damage.len();
+    let mut confirmed = Vec::with_capacity(found);
+    for damage in survey.damage {
+        if damage.lsn >= again.manifest.start && is_still_there(&again, &damage)? {
+            confirmed.push(damage);
+        }
+    }
+    survey.damage = confirmed;
+    survey.is_moving = survey.damage.len() != found || frame_begins(&again, survey.contents.end, None)?;
+    Ok(survey)
+}
+
+fn is_still_there(log: &LogFiles<'_>, damage: &Damage) -> Result<bool, OpenError> {
+    Ok(match damage.part {
+        Part::Header => matches!(log.segments.get(&damage.lsn), Some(FoundSegment::Headless(..))),
+        // Its frames were whole.
+        Part::Order => true,
+        Part::File | Part::Frames => !frame_begins(log, damage.lsn, damage.prev_crc)?,
+    })
+}
+
+/// Whether a whole frame that follows `prev_crc` begins there.
+fn frame_begins(log: &LogFiles<'_>, lsn: Lsn, prev_crc: Option<u32>) -> Result<bool, OpenError> {
+    let mut begins = false;
+    Walk::new(log, prev_crc).run(lsn, &mut |step| {
+        begins = matches!(step, Step::Frame(header, _) if header.lsn == lsn);
+        ControlFlow::Break(())
+    })?;
+    Ok(begins)
+}
+
+/// A place that is not whole, and what was known when it was met.
+struct Suspect {
+    broken: Broken,
+    path: PathBuf,
+    /// The next whole frame: where, and the chain value that it names.
+    next: Option<(Lsn, u32)>,
+    /// What the log held before it; `None` once a mark says that it is damage.
+    contents: Option<Contents>,
+}
+
+/// Reads all that is there.
+pub(crate) fn survey_files(log: &LogFiles<'_>) -> Result<Survey, OpenError> {
+    survey_until(log, Lsn::MAX)
+}
+
+/// Reads what is there below `until`.
+pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, OpenError> {
+    // Before the log is read: what it covers was durable then, and is met.
+    let checkpoint = checkpoint::peek(log.backend, &log.dir, &log.manifest);
+    let mut contents = Contents { end: log.manifest.start, ..Contents::default() };
+    let mut suspects: Vec<Suspect> = Vec::new();
+    let mut orders: Vec<Damage> = Vec::new();
+    let mut due: BTreeMap<(Vec<u8>, u32), QueueOffset> = BTreeMap::new();
+    Walk::new(log, None).run(log.manifest.start, &mut |step| {
+        match step {
+            Step::Frame(header, _) if header.lsn >= until => return ControlFlow::Break(()),
+            Step::Frame(header, bytes) => {
+                if let Some(last) = suspects.last_mut() {
+                    last.next.get_or_insert((header.lsn, header.prev_crc));
+                }
+                for suspect in suspects.iter_mut().rev().take_while(|suspect| suspect.contents.is_some()) {
+                    if suspect.broken.lsn < header.durable_lsn {
+                        suspect.contents = None;
+                    }
+                }
+                let mut out_of_turn = None;
+                for (lsn, entry, bytes) in records(header, bytes) {
+                    let trouble = count_record(&mut contents, &mut due, lsn, entry, bytes);
+                    out_of_turn = out_of_turn.or(trouble);
+                }
+                orders.extend(out_of_turn.map(|trouble| Damage {
+                    path: log.path(header.lsn),
+                    lsn: header.lsn,
+                    resumes: Some(header.lsn.plus(u64::from(header.frame_len))),
+                    trouble,
+                    part: Part::Order,
+                    prev_crc: None,
+                    next_prev_crc: None,
+                }));
+                count_frame(log, &mut contents, header);
+            }
+            Step::Broken(broken) => {
+                due.clear();
+                let path = log.path(broken.lsn);
+                suspects.push(Suspect { path, broken, next: None, contents: Some(contents.clone()) });
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(judge(log, contents, &suspects, orders, checkpoint))
+}
+
+fn count_frame(log: &LogFiles<'_>, contents: &mut Contents, header: &FrameHeader) {
+    *contents.frames.entry(header.kind.name()).or_default() += 1;
+    let geometry = log.manifest.geometry;
+    contents.end = header.lsn.plus(u64::from(header.frame_len));
+    let rest = geometry.segment_end(header.lsn).since(contents.end);
+    if rest < to_u64(FRAME_HEADER_BYTES) {
+        contents.end = contents.end.plus(rest);
+    }
+    let segment = contents.segments.entry(geometry.base(header.lsn)).or_default();
+    segment.frames += 1;
+    segment.end = contents.end;
+    contents.durable_lsn = contents.durable_lsn.max(header.durable_lsn);
+    contents.acked_lsn = contents.acked_lsn.max(header.acked_lsn);
+    let first = contents.store_time_ms.map_or(header.store_time_ms, |(first, _)| first);
+    contents.store_time_ms = Some((first, header.store_time_ms));
+}
+
+/// Counts a record; says when its queue offset does not follow.
+fn count_record(
+    contents: &mut Contents,
+    due: &mut BTreeMap<(Vec<u8>, u32), QueueOffset>,
+    lsn: Lsn,
+    entry: RecordEntry,
+    bytes: &[u8],
+) -> Option<Trouble> {
+    let record = record::parse(bytes).ok()?;
+    *contents.records.entry(record.kind.name()).or_default() += 1;
+    if matches!(record.kind, RecordKind::EpochHistory | RecordKind::Put | RecordKind::Delete) {
+        return None;
+    }
+    let key = (record.name.to_vec(), record.incarnation);
+    let queue = contents.queues.entry(key.clone()).or_default();
+    let (found, next) = match record.kind {
+        RecordKind::Append | RecordKind::Link => {
+            queue.min.get_or_insert(entry.queue_offset);
+            queue.messages += 1;
+            queue.bytes += u64::from(entry.len);
+            (entry.queue_offset, QueueOffset(entry.queue_offset.0 + 1))
+        }
+        RecordKind::DropQueue => {
+            queue.is_dropped = true;
+            return None;
+        }
+        _ => {
+            let next = QueueOffset(record.payload.first_chunk().map_or(0, |next| u64::from_le_bytes(*next)));
+            (next, next)
+        }
+    };
+    queue.next = next;
+    let expected = due.insert(key, next)?;
+    (expected != found).then(|| Trouble {
+        expected: format!("offset {expected} of {}", String::from_utf8_lossy(record.name)),
+        found: format!("offset {found} at LSN {lsn}"),
+    })
+}
+
+/// Which suspects are damage, and where the log ends.
+fn judge(
+    log: &LogFiles<'_>,
+    mut contents: Contents,
+    suspects: &[Suspect],
+    orders: Vec<Damage>,
+    checkpoint: Option<Lsn>,
+) -> Survey {
+    let geometry = log.manifest.geometry;
+    let began = log.manifest.history.last().map_or(Lsn::ZERO, |last| last.first_lsn);
+    let evidence = contents.durable_lsn.max(began).max(checkpoint.unwrap_or_default());
+    let last_frame_end = contents.end;
+    let mut damage: Vec<Damage> = Vec::new();
+    for (base, segment) in &log.segments {
+        if let FoundSegment::Headless(_, trouble) = segment {
+            damage.push(Damage {
+                path: log.path(*base),
+                lsn: *base,
+                resumes: Some(*base),
+                trouble: trouble.clone(),
+                part: Part::Header,
+                prev_crc: None,
+                next_prev_crc: None,
+            });
+        }
+    }
+    let mut end: Option<&Suspect> = None;
+    for (index, suspect) in suspects.iter().enumerate() {
+        let broken = &suspect.broken;
+        let next = suspects[index..].iter().find_map(|suspect| suspect.next);
+        // Opening looks at every file's header, wherever the log ends.
+        let is_foreign = matches!(log.segments.get(&broken.lsn), Some(FoundSegment::Foreign(_)));
+        let is_below_end = end.is_none()
+            && (broken.lsn < evidence || broken.is_form || is_foreign || (broken.is_file && next.is_some()));
+        if !is_below_end {
+            end.get_or_insert(suspect);
+            if !is_foreign {
+                continue;
+            }
+        }
+        let resumes = broken.resumes.or_else(|| next.map(|_| geometry.segment_end(broken.lsn)));
+        damage.push(Damage {
+            path: suspect.path.clone(),
+            lsn: broken.lsn,
+            resumes,
+            trouble: broken.trouble.clone(),
+            part: if broken.is_file { Part::File } else { Part::Frames },
+            prev_crc: broken.prev_crc,
+            next_prev_crc: next.filter(|(lsn, _)| Some(*lsn) == resumes).map(|(_, crc)| crc),
+        });
+    }
+    let mut torn_bytes = 0;
+    if let Some(Suspect { broken, contents: Some(before), .. }) = end {
+        torn_bytes = last_frame_end.since(broken.lsn);
+        contents = before.clone();
+    }
+    damage.extend(orders.into_iter().filter(|damage| damage.lsn < contents.end));
+    damage.sort_by_key(|damage| damage.lsn);
+    let in_use = contents.segments.last_key_value().map_or(log.manifest.start, |(last, _)| *last);
+    Survey {
+        manifest: log.manifest.clone(),
+        prepared_count: log.segments.keys().filter(|base| **base > in_use).count(),
+        contents,
+        damage,
+        torn_bytes,
+        checkpoint,
+        is_moving: false,
+        end_crc: end.and_then(|end| end.broken.prev_crc),
+    }
+}
