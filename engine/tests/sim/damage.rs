@@ -23,19 +23,22 @@ const DERIVED: &str = "DERIVED";
 /// Where an LSN lies: in which file, and where in it.
 pub(crate) fn place(world: &World, lsn: Lsn) -> (PathBuf, u64) {
     let geometry = world.geometry();
-    (Path::new(DIR).join(file_name(geometry.base(lsn))), geometry.file_offset(lsn))
+    let path = Path::new(DIR).join(file_name(geometry.base(lsn)));
+    // A segment that is kept for its survivors has that name a moment before the log begins behind it.
+    let kept = path.with_extension("sparse");
+    (if world.disk.files().contains(&kept) { kept } else { path }, geometry.file_offset(lsn))
 }
 
-/// A retained message on the disk, and where its record ends at the latest.
+/// A message on the disk that is retained or survives, and where its record ends at the latest.
 fn victim(world: &mut World) -> Option<(Rc<Msg>, Lsn)> {
     let marks = world.engine().watermarks();
-    let in_reach = |batch: &&super::model::Batch| batch.lsn >= marks.start && batch.end_lsn <= marks.written;
+    let survivors = world.model.visible.referred(marks.start);
     let mut found = Vec::new();
-    for batch in world.model.batches.iter().filter(in_reach) {
+    for batch in world.model.batches.iter().filter(|batch| batch.end_lsn <= marks.written) {
         let ends = batch.places().skip(1).chain([batch.end_lsn]);
         for (message, end) in batch.places().zip(ends).filter_map(|(lsn, end)| Some((batch.message_at(lsn)?, end))) {
-            // A message of a dropped queue is not looked for.
-            if world.model.visible.by_lsn.contains_key(&message.lsn) {
+            let is_there = message.lsn >= marks.start || survivors.contains(&message.lsn);
+            if is_there && world.model.visible.by_lsn.contains_key(&message.lsn) {
                 found.push((Rc::clone(message), end));
             }
         }

@@ -225,6 +225,7 @@ impl World {
     pub(crate) fn with_plan(seed: u64, plan: Plan) -> World {
         let disk = SimDisk::new(seed);
         disk.set_runs_inline(plan.runs_inline);
+        disk.set_punches_holes(plan.punches_holes);
         World {
             draws: Draws::new(seed),
             disk,
