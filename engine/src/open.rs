@@ -91,6 +91,7 @@ pub(crate) fn open(
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
     write_again(dir, &files, manifest.geometry, found.durable_lsn.min(found.end), found.end)?;
+    remove_survived(io, dir, &names, manifest.start, &sparse)?;
 
     let first_file_is_missing = !files.contains_key(&manifest.start);
     let segments = Segments::new(
@@ -170,7 +171,7 @@ fn read_log(
         match outcome {
             Ok(found) => {
                 derived.changed.extend(&found.changed);
-                settle_survivors(&**backend, dir, manifest, sparse, &mut derived)?;
+                settle_survivors(dir, manifest, sparse, &mut derived)?;
                 if !is_restored {
                     revive(dir, manifest.geometry, sparse, &mut derived);
                 } else if let Err(error) = derived.release(manifest.start) {
@@ -412,9 +413,8 @@ fn open_segments(
     Ok((files, sparse))
 }
 
-/// Takes over what the table says of survivors, and files of which it says nothing away.
+/// Takes over what the table says of survivors, and leaves out files of which it says nothing.
 fn settle_survivors(
-    backend: &dyn IoBackend,
     dir: &Path,
     manifest: &Manifest,
     sparse: &mut Files,
@@ -437,11 +437,22 @@ fn settle_survivors(
         }
         derived.survivors.set(base, Some(list));
     }
-    let gone: Vec<Lsn> = sparse.keys().copied().filter(|base| derived.survivors.list(*base).is_none()).collect();
-    for base in gone {
-        let path = dir.join(sparse_name(base));
+    sparse.retain(|base, _| derived.survivors.list(*base).is_some());
+    Ok(())
+}
+
+/// Removes segments in which nothing survives any more. Only once the tail that says so is durable: the power may fail again.
+fn remove_survived(
+    backend: &dyn IoBackend,
+    dir: &Path,
+    names: &[String],
+    start: Lsn,
+    sparse: &Files,
+) -> Result<(), OpenError> {
+    let is_gone = |name: &str| base_of_sparse(name).is_some_and(|base| base < start && !sparse.contains_key(&base));
+    for name in names.iter().filter(|name| is_gone(name)) {
+        let path = dir.join(name);
         backend.remove(&path).map_err(io_error("removing", &path))?;
-        sparse.remove(&base);
     }
     Ok(())
 }

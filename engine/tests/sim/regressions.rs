@@ -316,6 +316,57 @@ fn a_queue_whose_segments_lost_survivors_one_after_the_other_begins_behind_the_g
     }
 }
 
+/// Kills the process at every step until the last survivor's segment is gone, and lets the power fail at every I/O of the next opening.
+fn lose_the_last_survivor(seed: u64) {
+    let flush = Flush::Async { interval: Duration::from_secs(3600), bytes: 1 << 30 };
+    let clock = Arc::new(SimClock::default());
+    let disk = SimDisk::new(seed);
+    let options = options().with_flush(flush).with_checkpoint_interval(None);
+    let engine = open_at(&disk, &clock, options.clone()).expect("nothing is wrong");
+    let queue = engine.queue(b"q").expect("it is short");
+    let mut batch = WriteBatch::new();
+    push(&mut batch, &queue, 77);
+    let lsn = engine.try_append(&mut batch).expect("there is room").outcome().first.lsn;
+    let mut batch = WriteBatch::new();
+    let target = Some(engine.reference(lsn).expect("it is in sight").into());
+    batch.put(&Put { key: b"entry", value: b"", target }).expect("it is small");
+    drop(engine.try_append(&mut batch).expect("there is room"));
+    fill(&engine, &queue, 2 * SEGMENT);
+    engine.flush().expect("nothing is wrong");
+    engine.release(engine.watermarks().acked).map(drop).expect("it is acknowledged");
+    let later = || {
+        clock.advance(Duration::from_millis(12));
+        engine.step();
+    };
+    (0..100).for_each(|_| later());
+    assert_eq!(engine.retention().survivors, 1);
+    let mut batch = WriteBatch::new();
+    batch.delete(b"entry").expect("it is small");
+    drop(engine.try_append(&mut batch).expect("there is room"));
+    while engine.retention().sparse_segments > 0 {
+        // Before that the log says nothing of it yet.
+        let end = if engine.retention().survivors == 0 { 60 } else { 0 };
+        for last in 0..end {
+            let killed = disk.kill();
+            killed.stop_after(last);
+            let opened = open_at(&killed, &clock, options.clone()).is_ok();
+            for seed in 0..6 {
+                open_at(&killed.crash(seed), &clock, options.clone())
+                    .unwrap_or_else(|error| panic!("the power failed after I/O {last}: {error}"));
+            }
+            if opened {
+                break;
+            }
+        }
+        later();
+    }
+}
+
+#[test]
+fn a_segment_whose_last_survivor_went_is_kept_until_the_log_says_so_durably() {
+    (0..8).for_each(lose_the_last_survivor);
+}
+
 #[test]
 fn a_pin_that_is_set_at_any_step_of_a_release_holds() {
     let mut held = 0;
