@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::batch::{Queue, WriteBatch};
 use crate::checkpoint::CheckpointShared;
 use crate::clock::Clock;
+use crate::commit::room::{Claim, Refused, Room};
 use crate::commit::sequencer::Sequencer;
 use crate::commit::watermark::{Marks, Watermark};
 use crate::commitlog::frame;
@@ -18,7 +19,7 @@ use crate::commitlog::reader::LogReader;
 use crate::commitlog::record::{self, RecordKind};
 use crate::commitlog::segments::{HalfMade, Segments};
 use crate::consume_queue::Queues;
-use crate::error::{Fenced, ReadError};
+use crate::error::{AppendError, Fenced, ReadError};
 use crate::io::{AlignedBuf, IoBackend, is_full};
 use crate::limits;
 use crate::retention::Retention;
@@ -57,6 +58,10 @@ struct State {
     /// The assigned end when it last changed, and when that was.
     seen: Lsn,
     seen_at: Duration,
+    /// The assigned end at the first step.
+    began: Option<Lsn>,
+    /// It was said that appends are refused.
+    said_full: bool,
     /// The end at which there was nothing left to mark.
     rested: Lsn,
     /// Segments could not be released; tried again when this time is reached.
@@ -72,6 +77,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) marks: Arc<Marks>,
     pub(crate) segments: Arc<Segments>,
+    pub(crate) room: Arc<Room>,
     pub(crate) sequencer: Arc<Mutex<Sequencer>>,
     pub(crate) queues: Arc<Queues>,
     pub(crate) table: Arc<Visible>,
@@ -85,6 +91,8 @@ pub(crate) struct Parts {
     /// Told where the log ends after something was appended here.
     pub(crate) appended: Box<dyn Fn(Lsn) + Send>,
     pub(crate) checkpoint: Arc<CheckpointShared>,
+    /// A checkpoint is due after so many bytes of log.
+    pub(crate) checkpoint_bytes: u64,
     /// Tells that a checkpoint is wanted.
     pub(crate) wake_checkpointer: Box<dyn Fn() + Send>,
     /// Tells which queues lost their first entries.
@@ -118,6 +126,9 @@ impl Housekeeper {
         if assigned != self.state.seen {
             (self.state.seen, self.state.seen_at) = (assigned, now);
         }
+        let (start, acked) = (self.parts.marks.start(), self.parts.marks.acked());
+        self.parts.room.set_unsaved(self.parts.checkpoint.overdue(start, acked, self.parts.checkpoint_bytes));
+        self.say(assigned);
         let idle = now.saturating_sub(self.state.seen_at);
         let mark_in = self.mark(idle);
         let release_in = self.release().unwrap_or_else(|error| self.fence("releasing segments", error));
@@ -125,10 +136,15 @@ impl Housekeeper {
         let fill_in = match self.fill(now, busy) {
             Ok(due) => due,
             Err(error) => {
-                // No spare now is no failure: the writer makes what it needs, and says when it cannot.
-                tracing::warn!(%error, "no segment could be prepared ahead");
+                // No spare now is no failure: an append that finds none makes one, or is refused.
                 self.abandon();
-                self.state.retry_at = now + Duration::from_secs(1);
+                if is_full(&error) {
+                    self.parts.segments.note_full(&error);
+                    self.state.retry_at = now + limits::FULL_DISK_RETRY;
+                } else {
+                    tracing::warn!(%error, "no segment could be prepared ahead");
+                    self.state.retry_at = now + Duration::from_secs(1);
+                }
                 limits::HOUSEKEEPING_INTERVAL
             }
         };
@@ -141,6 +157,24 @@ impl Housekeeper {
         let lsn = self.parts.marks.load(Watermark::Durable);
         self.parts.marks.set_fenced(Fenced { lsn, what: what.to_owned(), source: Arc::new(error) });
         limits::HOUSEKEEPING_INTERVAL
+    }
+
+    /// Says once that appends are refused for want of space, and once that they no longer are.
+    fn say(&mut self, assigned: Lsn) {
+        let room = &self.parts.room;
+        if room.refuses() && !self.state.said_full {
+            self.state.said_full = true;
+            let why = room.why().map_or_else(|| "it has passed".to_owned(), |error| error.to_string());
+            tracing::error!(
+                why,
+                dir = %self.parts.dir.display(),
+                essential_bytes = room.left(Claim::Essential, assigned),
+                "there is no room for the log to grow: appends are refused, nothing stored is at risk; free space or release segments"
+            );
+        }
+        if room.takes_again(assigned) && std::mem::take(&mut self.state.said_full) {
+            tracing::info!(dir = %self.parts.dir.display(), "there is room again: appends are taken");
+        }
     }
 
     /// Appends a mark when the log has been idle and its last records are not covered by one.
@@ -184,7 +218,7 @@ impl Housekeeper {
             checkpoint.want(target);
             (self.parts.wake_checkpointer)();
         }
-        target.min(geometry.base(checkpoint.applied())).max(marks.start())
+        target.min(geometry.base(checkpoint.holds_back())).max(marks.start())
     }
 
     fn release(&mut self) -> io::Result<Duration> {
@@ -200,6 +234,11 @@ impl Housekeeper {
                         return Ok(limits::HOUSEKEEPING_INTERVAL);
                     }
                 };
+                // `None`: there was no room for it.
+                let Some(next) = next else {
+                    self.put_off_release(limits::FULL_DISK_RETRY);
+                    return Ok(limits::HOUSEKEEPING_INTERVAL);
+                };
                 self.state.releasing = Some(Releasing::Entries { start, at: next });
                 Ok(if next == at { Duration::from_millis(1) } else { Duration::ZERO })
             }
@@ -213,6 +252,10 @@ impl Housekeeper {
                 (self.parts.hurry)(end);
                 // A full buffer puts it off.
                 let done = matches!(all_restated, Ok(true));
+                if matches!(all_restated, Err(Refused::Because(AppendError::OutOfSpace { .. }))) {
+                    self.put_off_release(limits::FULL_DISK_RETRY);
+                    return Ok(limits::HOUSEKEEPING_INTERVAL);
+                }
                 self.state.releasing =
                     Some(if done { Releasing::Settling { start, end } } else { Releasing::Counters { start } });
                 Ok(if done { Duration::ZERO } else { Duration::from_millis(1) })
@@ -243,14 +286,38 @@ impl Housekeeper {
             && !self.parts.marks.is_closing()
             && self.parts.clock.monotonic() >= self.state.release_at
         {
+            let target = self.within_room(current, target);
             // From here on nothing new can refer to what goes: what does so already is known once this is dispatched.
             self.parts.sequencer.lock().expect("the append lock is intact").closed_below = target;
             self.state.releasing = Some(Releasing::Entries { start: target, at: current });
             return Ok(Duration::ZERO);
         }
-        let keep = to_usize(self.parts.spare_count + 1);
+        // What is missing is made of them first.
+        let ready = self.parts.segments.prepared_count(self.parts.marks.assigned());
+        let keep = to_usize(self.parts.spare_count + 1 + self.wanted_count().saturating_sub(ready));
         let more = self.parts.segments.drop_surplus(keep)?;
         Ok(if more { Duration::from_millis(5) } else { limits::HOUSEKEEPING_INTERVAL })
+    }
+
+    /// What is to be released at one time. With little room that is one segment: what has to be said again of it fits the part of the
+    /// reserve that is kept for this, and its file becomes the next segment.
+    fn within_room(&self, start: Lsn, target: Lsn) -> Lsn {
+        let room = &self.parts.room;
+        let plenty = room.full().is_none() && room.prepared_end() >= room.wanted_end(self.parts.marks.assigned());
+        let (target, restates) = if plenty {
+            (target, Claim::Essential)
+        } else {
+            (target.min(self.parts.segments.geometry().segment_end(start)), Claim::Own)
+        };
+        self.parts.sequencer.lock().expect("the append lock is intact").restates = restates;
+        target
+    }
+
+    /// Nothing is released for a moment; then perhaps less at one time.
+    fn put_off_release(&mut self, time: Duration) {
+        self.open_again();
+        self.state.releasing = None;
+        self.state.release_at = self.parts.clock.monotonic() + time;
     }
 
     fn open_again(&self) {
@@ -258,8 +325,8 @@ impl Housekeeper {
         self.parts.sequencer.lock().expect("the append lock is intact").closed_below = start;
     }
 
-    /// Appends again what the next frames from `at` on say last of table entries; returns where to go on.
-    fn restate_entries(&mut self, start: Lsn, at: Lsn) -> Result<Lsn, ReadError> {
+    /// Appends again what the next frames from `at` on say last of table entries; returns where to go on, `None` when there is no room.
+    fn restate_entries(&mut self, start: Lsn, at: Lsn) -> Result<Option<Lsn>, ReadError> {
         let geometry = self.parts.segments.geometry();
         let (mut at, mut read, began) = (at, 0, at);
         let mut batch = WriteBatch::new();
@@ -290,7 +357,7 @@ impl Housekeeper {
             at = at.plus(u64::from(header.frame_len));
         }
         if held.is_empty() {
-            return Ok(at);
+            return Ok(Some(at));
         }
         let wall_ms = self.parts.clock.wall_ms();
         let mut sequencer = self.parts.sequencer.lock().expect("the append lock is intact");
@@ -303,7 +370,11 @@ impl Housekeeper {
         drop(sequencer);
         (self.parts.appended)(end);
         // A full buffer puts it off, and a fenced or closing log for good.
-        Ok(if appended.is_ok() { at } else { began })
+        Ok(match appended {
+            Ok(_) => Some(at),
+            Err(Refused::Because(AppendError::OutOfSpace { .. })) => None,
+            Err(_) => Some(began),
+        })
     }
 
     fn finish_release(&mut self, start: Lsn) -> io::Result<()> {
@@ -315,6 +386,7 @@ impl Housekeeper {
             // The manifest on disk is as it was, and the release begins anew when there is room.
             Err((path, source)) if is_full(&source) => {
                 tracing::warn!(path = %path.display(), "no space to release segments; trying again");
+                self.put_off_release(limits::RELEASE_FULL_RETRY);
                 return Ok(());
             }
             Err((path, source)) => return Err(io::Error::new(source.kind(), format!("{}: {source}", path.display()))),
@@ -330,15 +402,49 @@ impl Housekeeper {
         Ok(())
     }
 
-    /// Keeps segments ready behind the current one: recycled ones first, new ones filled with zeros, paced.
+    /// Segments to have ready behind the current one: what is to be used next, the spare ones, and the reserve.
+    fn wanted_count(&self) -> u64 {
+        1 + self.parts.spare_count + self.parts.room.reserve_segments()
+    }
+
+    /// Whether so little stands ready that the next segment is made at once.
+    fn is_short(&mut self, current: Lsn) -> io::Result<bool> {
+        let room = &self.parts.room;
+        let began = *self.state.began.get_or_insert(current);
+        let (prepared, wanted) = (room.prepared_end(), room.wanted_end(current));
+        if prepared >= wanted {
+            room.keep();
+        }
+        if room.is_kept() {
+            return Ok(prepared < wanted);
+        }
+        // A log that is used from its first moment on is not to go without a reserve for long.
+        let in_hurry = current.since(began) >= self.parts.segments.geometry().data_bytes();
+        let roomy = self.parts.segments.free_bytes()? / limits::ROOMY > wanted.since(prepared);
+        Ok(prepared < if roomy && !in_hurry { room.needed_end(current) } else { wanted })
+    }
+
+    /// Keeps segments ready behind the current one: recycled ones first, new ones filled with zeros, paced. When few are left they are made
+    /// at once, and used without zeros.
     fn fill(&mut self, now: Duration, busy: bool) -> io::Result<Duration> {
         let current = self.parts.marks.assigned();
-        let enough = self.parts.segments.prepared_count(current) > self.parts.spare_count;
-        if enough || now < self.state.retry_at {
+        let short = self.is_short(current)?;
+        let enough = self.parts.segments.prepared_count(current) >= self.wanted_count();
+        if enough {
             return Ok(limits::HOUSEKEEPING_INTERVAL);
         }
         if let Some(recycled) = self.parts.segments.begin_recycled()? {
             self.parts.segments.finish(recycled, current)?;
+            return Ok(Duration::ZERO);
+        }
+        if now < self.state.retry_at {
+            return Ok(limits::HOUSEKEEPING_INTERVAL);
+        }
+        if short && !self.parts.marks.is_closing() {
+            match self.state.filling.take() {
+                Some(filling) => self.parts.segments.finish_unwritten(filling.half_made, current)?,
+                None => self.parts.segments.make_next(self.parts.room.prepared_end())?,
+            }
             return Ok(Duration::ZERO);
         }
         // A log at its bound gets its segments back in a moment: zeros would be written for nothing.
@@ -360,12 +466,7 @@ impl Housekeeper {
             if filling.at == total
                 && let Some(filling) = self.state.filling.take()
             {
-                let path = filling.half_made.path.clone();
-                if let Err(error) = self.parts.segments.finish(filling.half_made, current) {
-                    // It has its temporary name still, or is a segment already.
-                    drop(self.parts.backend.remove(&path));
-                    return Err(error);
-                }
+                self.parts.segments.finish(filling.half_made, current)?;
             }
             return Ok(Duration::ZERO);
         }

@@ -8,7 +8,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::checkpoint::{self, Frozen, rows};
+use crate::checkpoint::{self, CheckpointError, Frozen, rows};
+use crate::commit::room::Room;
 use crate::commitlog::manifest::{MANIFEST_NAME, Manifest};
 use crate::commitlog::segment::{Geometry, SegmentHeader, base_of, file_name};
 use crate::commitlog::segments::{HALF_MADE_SUFFIX, Segments};
@@ -16,7 +17,7 @@ use crate::consume_queue::Queues;
 use crate::epoch::{EpochHistory, EpochStart};
 use crate::error::OpenError;
 use crate::fault::Fault;
-use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
+use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode, is_full};
 use crate::limits;
 use crate::options::EngineOptions;
 use crate::recovery::{Found, Recovery};
@@ -34,6 +35,7 @@ pub(crate) struct Opened {
     /// Whether this open begins an epoch (a faulty variant does not).
     pub(crate) new_epoch: bool,
     pub(crate) segments: Arc<Segments>,
+    pub(crate) room: Arc<Room>,
     pub(crate) found: Found,
     /// Bytes of the last block that are on disk already.
     pub(crate) tail_block: Vec<u8>,
@@ -71,6 +73,7 @@ pub(crate) fn open(
     })?;
     let names = io.list(dir).map_err(io_error("listing", dir))?;
     let mut manifest = load_manifest(io, dir, &names, options, store_id)?;
+    check_file_bytes(io, manifest.geometry).map_err(io_error("opening", dir))?;
     remove_half_made(io, dir, &names)?;
     let mut files = open_segments(io, dir, &names, &manifest)?;
     let store = |manifest: &Manifest| {
@@ -84,8 +87,16 @@ pub(crate) fn open(
     write_again(dir, &files, manifest.geometry, found.durable_lsn.min(found.end), found.end)?;
 
     let first_file_is_missing = !files.contains_key(&manifest.start);
-    let segments =
-        Segments::new(Arc::clone(backend), dir, manifest.store_id, manifest.geometry, sync_names(options), files);
+    let room = Arc::new(Room::new(manifest.geometry, options.reserve_bytes));
+    let segments = Segments::new(
+        Arc::clone(backend),
+        dir,
+        manifest.store_id,
+        manifest.geometry,
+        sync_names(options),
+        Arc::clone(&room),
+        files,
+    );
     let last = manifest.history.last().map_or(Epoch { term: 1, run: 0 }, |last| last.epoch);
     if last.run == 0 && first_file_is_missing {
         // Identity first, then the first segment, then the first epoch: from there on a missing first segment is an error.
@@ -93,6 +104,7 @@ pub(crate) fn open(
         segments.prepare_now(Lsn::ZERO).map_err(io_error("making the first segment in", dir))?;
     }
     Manifest::keep_reserve(io, dir);
+    keep_room(&segments, &room, found.end).map_err(io_error("making the reserve of segments in", dir))?;
     let epoch = next_epoch(options, last);
     let new_epoch = epoch > last;
     if new_epoch {
@@ -100,7 +112,26 @@ pub(crate) fn open(
         manifest.history.cap(limits::EPOCH_HISTORY_MAX);
         store(&manifest)?;
     }
-    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), found, tail_block, derived })
+    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), room, found, tail_block, derived })
+}
+
+/// Sees to the reserve before anything is taken, unless there is so much room that it may come together while the log is used already.
+fn keep_room(segments: &Segments, room: &Room, end: Lsn) -> io::Result<()> {
+    let missing = room.wanted_end(end).since(room.prepared_end());
+    if missing > 0 && segments.free_bytes()? / limits::ROOMY > missing {
+        return Ok(());
+    }
+    room.keep();
+    while room.prepared_end() < room.wanted_end(end) {
+        match segments.make_next(room.prepared_end()) {
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, "the reserve of segments is not whole: appends may be refused until there is room for it");
+                break;
+            }
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// Reads the last checkpoint, and the log from there on; the whole retained log when the checkpoint is of no use.
@@ -114,6 +145,7 @@ fn read_log(
 ) -> Result<(Derived, Found), OpenError> {
     let is_there = names.iter().any(|name| name == store::FILE_NAME || name == store::DAMAGED_NAME);
     let mut use_store = is_there && options.checkpoint_interval.is_some();
+    let mut saves = options.checkpoint_interval.is_some();
     loop {
         let derived = if use_store {
             restore(backend, dir, options, manifest).unwrap_or_else(|why| {
@@ -124,6 +156,9 @@ fn read_log(
             Derived::empty(manifest.start)
         };
         let uses_store = derived.store.is_some();
+        if !uses_store && options.checkpoint_interval.is_some() {
+            forget_store(&**backend, dir)?;
+        }
         let mut derived = derived;
         // Recovery looks at what comes behind the checkpoint; what lies before it must be there, too.
         let mut base = manifest.start;
@@ -143,6 +178,7 @@ fn read_log(
             queues: &Arc::clone(&derived.queues),
             table: &Arc::clone(&derived.table),
             broken: options.broken(),
+            unsaved_records_max: if saves { limits::RECOVERY_UNSAVED_RECORDS } else { u64::MAX },
         };
         let outcome = recovery
             .run(manifest.start, derived.applied, |frozen| derived.save(backend, dir, options, manifest, &frozen));
@@ -156,9 +192,24 @@ fn read_log(
                 tracing::warn!(found, "the last checkpoint contradicts the log; the whole log is read");
                 use_store = false;
             }
+            Err(OpenError::Io { source, path, .. }) if saves && is_full(&source) => {
+                let path = path.display();
+                tracing::warn!(%path, "no room for a checkpoint while opening; what the log says is kept in memory until there is");
+                saves = false;
+            }
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Removes a store that is of no use: the next checkpoint must not be written on top of what it holds.
+fn forget_store(backend: &dyn IoBackend, dir: &Path) -> Result<(), OpenError> {
+    let names = backend.list(dir).map_err(io_error("listing", dir))?;
+    if names.iter().any(|name| name == store::FILE_NAME) {
+        let path = dir.join(store::FILE_NAME);
+        backend.remove(&path).map_err(io_error("removing", &path))?;
+    }
+    Ok(())
 }
 
 fn restore(
@@ -229,21 +280,17 @@ impl Derived {
         manifest: &Manifest,
         frozen: &Frozen,
     ) -> Result<(), OpenError> {
-        if options.checkpoint_interval.is_none() {
-            return Ok(());
-        }
         let path = dir.join(store::FILE_NAME);
-        let failed = |error: &dyn std::error::Error| OpenError::Io {
-            what: "writing a checkpoint to",
-            path: path.clone(),
-            source: io::Error::other(error.to_string()),
+        let failed = |error: CheckpointError| {
+            let source = io::Error::new(error.kind(), error.to_string());
+            OpenError::Io { what: "writing a checkpoint to", path: path.clone(), source }
         };
         if self.store.is_none() {
             let opened = checkpoint::open_store(backend, dir, manifest.store_id, options.checkpoint_cache_bytes);
-            self.store = Some(opened.map_err(|error| failed(&error))?.0);
+            self.store = Some(opened.map_err(|error| failed(error.into()))?.0);
         }
         let store = self.store.as_ref().expect("just opened");
-        let reader = checkpoint::write(store, frozen, &self.queues, manifest.start).map_err(|error| failed(&error))?;
+        let reader = checkpoint::write(store, frozen, &self.queues, manifest.start).map_err(failed)?;
         checkpoint::publish(frozen, reader, &self.queues, &self.table, Lsn::MAX);
         self.applied = frozen.lsn;
         Ok(())
@@ -273,6 +320,21 @@ fn load_manifest(
         expected: "a whole manifest".into(),
         found,
     })
+}
+
+/// A segment must be one that this process can write to its end: a limit that is found there later ends the process.
+fn check_file_bytes(backend: &dyn IoBackend, geometry: Geometry) -> io::Result<()> {
+    let segment_bytes = geometry.segment_bytes;
+    match backend.file_bytes_max() {
+        Some(max) if max < segment_bytes => {
+            let text = format!(
+                "this process may not write files of more than {max} bytes (RLIMIT_FSIZE, `ulimit -f`), and a segment of this log has \
+                 {segment_bytes}; raise the limit, or make the log with smaller segments"
+            );
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, text))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn remove_half_made(backend: &dyn IoBackend, dir: &Path, names: &[String]) -> Result<(), OpenError> {

@@ -300,7 +300,8 @@ mod tests {
             let (buffer, _tail) = LogBuffer::new(4096, 8192, end, &prefix);
             let geometry = Geometry { segment_bytes: 64 << 10, tail: Tail::Rewrite };
             let files = BTreeMap::new();
-            let segments = Segments::new(SimDisk::new(1).backend(), Path::new("/log"), 1, geometry, true, files);
+            let room = Arc::new(crate::commit::room::Room::new(geometry, None));
+            let segments = Segments::new(SimDisk::new(1).backend(), Path::new("/log"), 1, geometry, true, room, files);
             let marks = Arc::new(Marks::new(false, Lsn::ZERO, end));
             let damages = Arc::<Damages>::default();
             let reader = LogReader::new(buffer, Arc::new(segments), marks, Arc::clone(&damages), Broken::default());

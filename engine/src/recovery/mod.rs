@@ -29,7 +29,6 @@ use crate::epoch::EpochHistory;
 use crate::error::OpenError;
 use crate::fault::{Broken, Fault};
 use crate::io::{IoBackend, IoFile};
-use crate::limits;
 use crate::table::Visible;
 use crate::units::{Lsn, to_u64, to_usize};
 
@@ -67,6 +66,8 @@ pub(crate) struct Recovery<'a> {
     pub(crate) queues: &'a Arc<Queues>,
     pub(crate) table: &'a Arc<Visible>,
     pub(crate) broken: Broken,
+    /// Records after which `save` is called.
+    pub(crate) unsaved_records_max: u64,
 }
 
 /// Why the scan stopped where it did.
@@ -107,7 +108,7 @@ impl Recovery<'_> {
                 break stop;
             }
             // Only what is known to be durable goes into a checkpoint.
-            if found.end <= found.durable_lsn && found.records - saved_records > limits::RECOVERY_UNSAVED_RECORDS {
+            if found.end <= found.durable_lsn && found.records - saved_records > self.unsaved_records_max {
                 saved_records = found.records;
                 save(applier.freeze(found.end))?;
             }
