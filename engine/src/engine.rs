@@ -316,6 +316,7 @@ impl Engine {
             shared: Arc::clone(&checkpoint),
             interval: options.checkpoint_interval,
             bytes: options.checkpoint_bytes,
+            broken: options.broken(),
             cache_bytes: options.checkpoint_cache_bytes,
             hurry: Box::new(move |end| {
                 durable_hurried.flush_to.fetch_max(end.0, Ordering::SeqCst);

@@ -28,6 +28,7 @@ use crate::limits;
 use crate::options::EngineOptions;
 use crate::recovery::cases::property;
 use crate::recovery::{Found, Recovery};
+use crate::retention::survivors::List;
 use crate::retention::{Survivors, survivors};
 use crate::store::{self, Store, StoreTable};
 use crate::table::Visible;
@@ -87,17 +88,13 @@ pub(crate) fn open(
     };
 
     let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files, &sparse)?;
-    remove_leftovers(io, dir, &names, manifest.start, sync_names(options))?;
+    remove_leftovers(io, dir, &names, manifest.start)?;
+    name_dense(io, dir, &names, manifest.start, sync_names(options))?;
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
     write_again(dir, &files, manifest.geometry, found.durable_lsn.min(found.end), found.end)?;
     // What says that nothing survives there is durable now, and not before.
-    let gone: Vec<Lsn> = sparse.keys().copied().filter(|base| derived.survivors.list(*base).is_none()).collect();
-    for base in gone {
-        let path = dir.join(sparse_name(base));
-        io.remove(&path).map_err(io_error("removing", &path))?;
-        sparse.remove(&base);
-    }
+    remove_emptied(io, dir, &derived.survivors, &mut sparse)?;
 
     let first_file_is_missing = !files.contains_key(&manifest.start);
     let segments = Segments::new(
@@ -177,7 +174,19 @@ fn read_log(
         match outcome {
             Ok(found) => {
                 derived.changed.extend(&found.changed);
-                settle_survivors(dir, manifest, sparse, &mut derived)?;
+                let lists = match derived.table.survivors() {
+                    Ok(lists) => lists,
+                    Err(error) if is_restored => {
+                        tracing::warn!(%error, "the last checkpoint cannot be read; the whole log is");
+                        use_store = false;
+                        continue;
+                    }
+                    Err(error) => {
+                        let (path, source) = (dir.join(store::FILE_NAME), io::Error::other(error.to_string()));
+                        return Err(OpenError::Io { what: "reading the lists of survivors in", path, source });
+                    }
+                };
+                settle_survivors(dir, manifest, sparse, lists, &mut derived)?;
                 if !is_restored {
                     revive(dir, manifest.geometry, sparse, &mut derived);
                 } else if let Err(error) = derived.release(manifest.start) {
@@ -354,30 +363,47 @@ pub(crate) fn lock(backend: &dyn IoBackend, dir: &Path) -> Result<Box<dyn DirLoc
     })
 }
 
-/// Removes what nothing refers to: half-made files, and segments that were released before the power failed and would have been recycled
-/// next.
-fn remove_leftovers(
+/// Removes what nothing refers to: half-made files, and segments that were released before the power failed.
+fn remove_leftovers(backend: &dyn IoBackend, dir: &Path, names: &[String], start: Lsn) -> Result<(), OpenError> {
+    let is_released = |name: &str| base_of(name).is_some_and(|base| base < start);
+    for name in names.iter().filter(|name| name.ends_with(HALF_MADE_SUFFIX) || is_released(name)) {
+        let path = dir.join(name);
+        backend.remove(&path).map_err(io_error("removing", &path))?;
+    }
+    Ok(())
+}
+
+/// Removes segments that lost their last survivor before the power failed.
+fn remove_emptied(
+    backend: &dyn IoBackend,
+    dir: &Path,
+    survivors: &Survivors,
+    sparse: &mut Files,
+) -> Result<(), OpenError> {
+    let emptied: Vec<Lsn> = sparse.keys().copied().filter(|base| survivors.list(*base).is_none()).collect();
+    for base in emptied {
+        let path = dir.join(sparse_name(base));
+        backend.remove(&path).map_err(io_error("removing", &path))?;
+        sparse.remove(&base);
+    }
+    Ok(())
+}
+
+/// Gives segments of the dense log their names back: the power failed before the manifest said that the log begins behind them.
+pub(crate) fn name_dense(
     backend: &dyn IoBackend,
     dir: &Path,
     names: &[String],
     start: Lsn,
     sync_names: bool,
 ) -> Result<(), OpenError> {
-    let is_released = |name: &str| base_of(name).is_some_and(|base| base < start);
-    for name in names.iter().filter(|name| name.ends_with(HALF_MADE_SUFFIX) || is_released(name)) {
-        let path = dir.join(name);
-        backend.remove(&path).map_err(io_error("removing", &path))?;
+    let mut is_renamed = false;
+    for base in names.iter().filter_map(|name| base_of_sparse(name)).filter(|base| *base >= start) {
+        let path = dir.join(sparse_name(base));
+        backend.rename(&path, &dir.join(file_name(base))).map_err(io_error("renaming", &path))?;
+        is_renamed = true;
     }
-    // The power failed before the manifest said that the log begins behind these.
-    let mut renamed = false;
-    for (name, base) in names.iter().filter_map(|name| Some((name, base_of_sparse(name)?))) {
-        if base >= start {
-            let path = dir.join(name);
-            backend.rename(&path, &dir.join(file_name(base))).map_err(io_error("renaming", &path))?;
-            renamed = true;
-        }
-    }
-    if renamed && sync_names {
+    if is_renamed && sync_names {
         backend.sync_dir(dir).map_err(io_error("syncing", dir))?;
     }
     Ok(())
@@ -394,16 +420,13 @@ fn open_segments(
 ) -> Result<(Files, Files), OpenError> {
     let (mut files, mut sparse) = (Files::new(), Files::new());
     for name in names {
-        let path = dir.join(name);
-        match (base_of_sparse(name), base_of(name)) {
-            (Some(base), _) if base < manifest.start => {
-                drop(sparse.insert(base, open_segment(backend, &path, base, manifest)?));
-            }
-            // Under either name: see `remove_leftovers`.
-            (Some(base), _) | (None, Some(base)) if base >= manifest.start => {
-                drop(files.insert(base, open_segment(backend, &path, base, manifest)?));
-            }
-            _ => {}
+        let is_sparse = base_of_sparse(name);
+        let Some(base) = is_sparse.or_else(|| base_of(name)) else { continue };
+        // Under which of its names a segment is found behind the start does not matter: see `name_dense`.
+        if base >= manifest.start {
+            files.insert(base, open_segment(backend, &dir.join(name), base, manifest)?);
+        } else if is_sparse.is_some() {
+            sparse.insert(base, open_segment(backend, &dir.join(name), base, manifest)?);
         }
     }
     if manifest.history.last().is_some() && files.is_empty() {
@@ -420,12 +443,13 @@ fn open_segments(
 }
 
 /// Takes over what the table says of survivors.
-fn settle_survivors(dir: &Path, manifest: &Manifest, sparse: &Files, derived: &mut Derived) -> Result<(), OpenError> {
-    let lists = derived.table.survivors().map_err(|error| OpenError::Io {
-        what: "reading the lists of survivors in",
-        path: dir.join(store::FILE_NAME),
-        source: io::Error::other(error.to_string()),
-    })?;
+fn settle_survivors(
+    dir: &Path,
+    manifest: &Manifest,
+    sparse: &Files,
+    lists: Vec<(Lsn, List)>,
+    derived: &mut Derived,
+) -> Result<(), OpenError> {
     derived.survivors = Arc::new(Survivors::new(manifest.geometry));
     for (base, list) in lists {
         // A list of a segment that is still dense is one of a release that did not come to its end.
@@ -485,7 +509,7 @@ fn revive(dir: &Path, geometry: Geometry, sparse: &Files, derived: &mut Derived)
 }
 
 /// One message that survives, as its segment has it.
-struct Survivor {
+pub(crate) struct Survivor {
     queue_name: Vec<u8>,
     incarnation: u32,
     queue_offset: QueueOffset,
@@ -494,7 +518,7 @@ struct Survivor {
 }
 
 impl Survivor {
-    fn read(file: &Arc<dyn IoFile>, geometry: Geometry, lsn: Lsn) -> Result<Survivor, String> {
+    pub(crate) fn read(file: &Arc<dyn IoFile>, geometry: Geometry, lsn: Lsn) -> Result<Survivor, String> {
         let room = geometry.segment_end(lsn).since(lsn);
         let bytes = |from: Lsn, len: u64| {
             let offset = geometry.file_offset(from);

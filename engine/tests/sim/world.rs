@@ -85,11 +85,12 @@ pub(crate) struct Tally {
     pub(crate) survivors: u64,
     pub(crate) found: u64,
     pub(crate) damaged: u64,
+    pub(crate) spoiled: u64,
     pub(crate) ios: u64,
 }
 
 impl Tally {
-    fn counts(&self) -> [(&'static str, u64); 16] {
+    fn counts(&self) -> [(&'static str, u64); 17] {
         [
             ("batches taken", self.batches),
             ("rejected by a precondition", self.rejected),
@@ -106,6 +107,7 @@ impl Tally {
             ("survivors read", self.survivors),
             ("messages found by key", self.found),
             ("bits flipped", self.damaged),
+            ("stores spoiled", self.spoiled),
             ("I/Os", self.ios),
         ]
     }
@@ -132,6 +134,7 @@ impl Tally {
             (&mut self.survivors, other.survivors),
             (&mut self.found, other.found),
             (&mut self.damaged, other.damaged),
+            (&mut self.spoiled, other.spoiled),
             (&mut self.ios, other.ios),
         ];
         for (sum, count) in sums {
@@ -208,6 +211,8 @@ pub(crate) struct World {
     pub(crate) no_room: bool,
     /// It once had, so that free space may have been asked for.
     pub(crate) had_no_room: bool,
+    /// The derived store as it once was.
+    pub(crate) older_store: Option<Vec<u8>>,
     /// First and last LSN of what is damaged on purpose.
     pub(crate) damaged: Option<(Lsn, Lsn)>,
 }
@@ -220,6 +225,7 @@ impl World {
     pub(crate) fn with_plan(seed: u64, plan: Plan) -> World {
         let disk = SimDisk::new(seed);
         disk.set_runs_inline(plan.runs_inline);
+        disk.set_punches_holes(plan.punches_holes);
         World {
             draws: Draws::new(seed),
             disk,
@@ -250,6 +256,7 @@ impl World {
             faults_at_open: 0,
             no_room: false,
             had_no_room: false,
+            older_store: None,
             damaged: None,
             plan,
         }
