@@ -36,6 +36,8 @@ pub const COUNTER_BATCHES_PER_STEP: usize = 8;
 pub const RESTATE_READ_BYTES: u64 = 1 << 20;
 /// Bytes of a batch of restated table entries, unless one frame says more.
 pub const RESTATE_BATCH_BYTES: u64 = 8 << 10;
+/// Frames that put table entries of which the places are remembered: 8 bytes each.
+pub const PUT_PLACES_MAX: usize = 1 << 20;
 /// Holes that are punched in one step.
 pub const PUNCHES_PER_STEP: usize = 32;
 /// A segment is punched when at least this fraction of it (one over) is needed by nobody.

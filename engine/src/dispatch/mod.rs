@@ -83,7 +83,7 @@ impl Applier {
             self.keys.push(&mut self.found_keys, header.store_time_ms);
         }
         if !self.changes.is_empty() {
-            self.table.apply(&mut self.changes, header.lsn.plus(u64::from(header.frame_len)));
+            self.table.apply(&mut self.changes, header.lsn..header.lsn.plus(u64::from(header.frame_len)));
         }
         Ok(())
     }

@@ -456,6 +456,7 @@ impl Releaser {
         (self.parts.queues_changed)(changed);
         // Whoever sees the new start finds no queue that begins before it.
         self.parts.marks.set_start(start);
+        self.parts.table.set_start(start);
         self.parts.segments.retire(start);
         self.unpunched.extend(kept);
         Ok(true)
@@ -481,7 +482,12 @@ impl Releaser {
         let mut batch = WriteBatch::new();
         let mut held = Vec::new();
         while at < start && read < limits::RESTATE_READ_BYTES {
+            // What says nothing of the table is not read.
+            at = self.parts.table.next_put(at).min(start);
             let end = geometry.segment_end(at);
+            if at == start {
+                break;
+            }
             if end.since(at) < to_u64(frame::FRAME_HEADER_BYTES) {
                 at = end;
                 continue;
