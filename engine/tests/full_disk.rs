@@ -548,8 +548,8 @@ fn any_order_of_filling_freeing_crashing_and_reopening_keeps_every_promise() {
     assert!(refused > 500 && opened > 20 * failed, "{refused} {opened} {failed}");
 }
 
-/// What queues and table hold beyond memory is read while the store cannot grow; segments are released without a checkpoint; and the store that
-/// was left behind by that is made anew, not gone on with.
+/// What queues and table hold beyond memory is read while the store cannot grow; segments are released without a checkpoint; and the store
+/// that was left behind by that is made anew, not gone on with.
 #[test]
 fn a_checkpoint_that_finds_no_room_hinders_neither_readers_nor_a_release() {
     // More than the store's cache holds.

@@ -1,5 +1,5 @@
-//! What the log of the process says of a full disk: once that it is full, and once that it no longer is. Alone in its process, which has one
-//! subscriber.
+//! What the log of the process says of a full disk: once that it is full, and once that it no longer is. Alone in its process, which has
+//! one subscriber.
 #![expect(clippy::unwrap_used, reason = "a failing step ends the test")]
 
 use std::path::Path;

@@ -247,8 +247,8 @@ impl Releaser {
         Ok(Duration::ZERO)
     }
 
-    /// What is released at one time, and on whose behalf it is said again. With little room that is one segment: what has to be said again of
-    /// it fits the part of the reserve that is kept for this, and its file becomes the next segment.
+    /// What is released at one time, and on whose behalf it is said again. With little room that is one segment: what has to be said again
+    /// of it fits the part of the reserve that is kept for this, and its file becomes the next segment.
     fn within_room(&self, at: Lsn, target: Lsn) -> (Lsn, Claim) {
         let room = &self.parts.room;
         if room.full().is_none() && room.prepared_end() >= room.wanted_end(self.parts.marks.assigned()) {
