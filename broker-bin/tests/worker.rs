@@ -67,6 +67,7 @@ impl Bench {
             auto_create_groups: true,
             message_bytes_max: limits::BODY_BYTES_MAX,
             ack_timeout: Duration::from_millis(2500),
+            keep_unconsumed: true,
             busy_timeout: Duration::from_secs(2),
         };
         let shared = Arc::new(Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1)));
