@@ -49,7 +49,7 @@ fn send_until(peer: &mut Peer, what: &str, done: impl Fn(&mut Peer) -> bool) {
         for _ in 0..20 {
             peer.send_message("T1", 1, &[b'x'; 2000], "").expect(0);
         }
-        std::thread::sleep(Duration::from_millis(10));
+        assert!(peer.anything(Duration::from_millis(10)).is_none(), "nobody asked");
     }
     panic!("{what}: it does not come to that");
 }
