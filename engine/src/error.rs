@@ -361,8 +361,8 @@ pub enum AppendError {
 }
 
 impl AppendError {
-    /// Retry a full buffer, once the written watermark has moved, a late checkpoint, and a full disk, once there is room; stop when the log takes nothing
-    /// any more; reject the rest.
+    /// Retry a full buffer, once the written watermark has moved, a late checkpoint, and a full disk, once there is room; stop when the
+    /// log takes nothing any more; reject the rest.
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
