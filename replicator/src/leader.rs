@@ -353,12 +353,14 @@ impl Leader {
         self.decide(&mut inner, now);
     }
 
-    /// Whether each follower that is in sync has everything on its disk.
+    /// Whether as many followers as an acknowledgement needs are in sync, and each of them has everything on its disk.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         let end = self.engine.watermarks().assigned;
         let inner = self.inner();
-        inner.in_sync.iter().all(|replica| inner.peers.get(replica).is_some_and(|peer| peer.durable >= end))
+        let has_all = |replica: &&ReplicaId| inner.peers.get(*replica).is_some_and(|peer| peer.durable >= end);
+        let whole = inner.in_sync.iter().filter(has_all).count();
+        whole == inner.in_sync.len() && u32::try_from(whole).unwrap_or(u32::MAX) >= self.config.policy.followers()
     }
 
     /// The highest term above its own that it has heard of: it leads no more.
@@ -487,11 +489,9 @@ impl Leader {
     pub(crate) fn keep_for(&self, replica: &ReplicaId) -> Result<Seed, ReadError> {
         let mut inner = self.inner();
         let start = self.engine.watermarks().start;
-        let kept_from = self.engine.pin(&pin_name(replica), Some(start));
-        if kept_from > start {
-            // Some of it is on its way out already: the next connection finds another start.
-            return Err(ReadError::NotFound(start));
-        }
+        // What is on its way out goes all the same. It may wait for this very replica's acknowledgement, so the replica must not wait for
+        // it: one that finds its next bytes gone begins anew, further on.
+        let _kept_from = self.engine.pin(&pin_name(replica), Some(start));
         let seed = self.engine.seed()?;
         let peer = inner.peers.entry(replica.clone()).or_default();
         (peer.durable, peer.pinned) = (start, Some(start));

@@ -11,7 +11,7 @@ use crate::world::World;
 type Action = fn(&mut World) -> Outcome;
 
 /// With its weight, and whether it may take something away from a disk, or the lead from a node.
-const ACTIONS: [(usize, bool, Action); 16] = [
+const ACTIONS: [(usize, bool, Action); 17] = [
     (600, false, append),
     (150, false, append_several),
     (5, true, kill),
@@ -28,6 +28,7 @@ const ACTIONS: [(usize, bool, Action); 16] = [
     (5, false, stall_disk),
     (4, false, fill_disk),
     (20, false, heal_disks),
+    (8, false, release),
 ];
 
 pub(crate) fn act(world: &mut World) -> Outcome {
@@ -194,5 +195,11 @@ fn heal_disks(world: &mut World) -> Outcome {
         node.disk.hold(false);
         node.disk.set_capacity(None);
     }
+    Ok(())
+}
+
+fn release(world: &mut World) -> Outcome {
+    let (node, eighths) = (any_node(world), world.draws.actions.below(9) as u64);
+    world.release(node, eighths);
     Ok(())
 }

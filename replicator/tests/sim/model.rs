@@ -82,6 +82,11 @@ impl Model {
         Ok(found.len() as u64)
     }
 
+    /// The log of a node begins at `start`: what was promised below is not wanted any more.
+    pub(crate) fn released(&mut self, start: Lsn) {
+        self.promised.retain(|lsn, _| *lsn >= start);
+    }
+
     /// A node leads with this log: it must hold everything that was promised. One that was superseded and does not know it yet need not: it
     /// cannot acknowledge anything.
     pub(crate) fn leads(&mut self, node: usize, end: Lsn, history: &EpochHistory) -> Outcome {

@@ -102,6 +102,7 @@ tally! {
     pauses: "nodes paused",
     stalls: "disks that stalled",
     full: "disks that were full",
+    releases: "releases",
 }
 
 impl Tally {
@@ -296,7 +297,15 @@ impl World {
         config.window_bytes = 32 << 10;
         config.catch_up_bytes = 1 << 20;
         config.fault = self.broken();
-        let leader = Leader::new(Arc::clone(&engine), config).map_err(|error| format!("node {node}: {error}"))?;
+        let leader = match Leader::new(Arc::clone(&engine), config) {
+            Ok(leader) => leader,
+            Err(error) => {
+                demand!(self.nodes[node].disk.fault_count() > 0, "node {node} cannot lead: {error}");
+                drop(engine);
+                self.kill(node);
+                return Ok(());
+            }
+        };
         let epoch = engine.info().epoch;
         self.nodes[node].led = Some(epoch.term);
         self.nodes[node].promised = self.nodes[node].promised.max(epoch.term);
@@ -378,8 +387,9 @@ impl World {
         let mut is_calm = false;
         for _ in 0..300 {
             let ends: Vec<_> = self.nodes.iter().map(|node| node.engine().map(|engine| engine.watermarks())).collect();
+            let end = ends[0].map(|marks| marks.assigned);
             let everywhere =
-                ends.iter().flatten().filter(|marks| Some(marks.acked) == ends[0].map(|marks| marks.assigned));
+                ends.iter().flatten().filter(|marks| Some(marks.acked) == end && Some(marks.assigned) == end);
             is_calm = everywhere.count() == NODES && self.in_sync().len() + 1 == NODES;
             if is_calm {
                 break;
@@ -667,7 +677,8 @@ impl World {
             if let Some((marks, history)) = seen {
                 let leads = self.nodes[node].leader().is_some();
                 self.tally.promised += self.model.shown(node, leads, marks.acked, history)?;
-                self.history.fold(marks.acked.0 ^ marks.durable.0.rotate_left(20));
+                self.model.released(marks.start);
+                self.history.fold(marks.acked.0 ^ marks.durable.0.rotate_left(20) ^ marks.start.0.rotate_left(40));
             }
         }
         Ok(())
@@ -696,6 +707,19 @@ impl World {
         self.model.open.push(placed);
         self.history.fold(placed.end.0);
         Ok(true)
+    }
+
+    /// A leader lets go what is acknowledged, up to somewhere.
+    pub(crate) fn release(&mut self, node: usize, eighths: u64) {
+        let Some(leader) = self.nodes[node].leader() else { return };
+        let marks = leader.engine().watermarks();
+        let lsn = Lsn(marks.start.0 + marks.acked.since(marks.start) / 8 * eighths);
+        if let Ok(outcome) = leader.engine().release(lsn)
+            && outcome.start > marks.start
+        {
+            self.tally.releases += 1;
+            self.note(format!("node {node} lets go up to {}", outcome.start));
+        }
     }
 
     // ---- the end
@@ -766,22 +790,27 @@ impl World {
     }
 
     fn same_bytes(&mut self) -> Outcome {
-        let logs: Vec<Vec<u8>> = self.nodes.iter().map(|node| bytes_of(node.engine())).collect();
+        let starts = self.nodes.iter().filter_map(|node| node.engine()).map(|engine| engine.watermarks().start);
+        let start = starts.max().unwrap_or_default();
+        let logs: Vec<Vec<u8>> = self.nodes.iter().map(|node| bytes_from(node.engine(), start)).collect();
         for node in 1..NODES {
             let differs = logs[0].iter().zip(&logs[node]).position(|(one, other)| one != other);
-            demand!(differs.is_none(), "the logs of nodes 0 and {node} differ at {differs:?}");
+            demand!(differs.is_none(), "the logs of nodes 0 and {node} differ at {differs:?} behind {start}");
             demand!(logs[0].len() == logs[node].len(), "{} and {} bytes of log", logs[0].len(), logs[node].len());
         }
         Ok(())
     }
 
-    /// Every node's queue holds what was promised, in the log's order, once.
+    /// Every node's queue holds what was promised and not released, in the log's order, once.
     fn readers(&mut self) -> Outcome {
+        let starts = self.nodes.iter().filter_map(|node| node.engine()).map(|engine| engine.watermarks().start);
+        self.model.released(starts.max().unwrap_or_default());
         let expected: Vec<u64> = self.model.promised.values().map(|placed| placed.number).collect();
+        let first = self.model.promised.keys().next().copied().unwrap_or(Lsn::MAX);
         for (node, state) in self.nodes.iter().enumerate() {
             let engine = state.engine().ok_or("a node is down")?;
             let queue = engine.queue(QUEUE).map_err(|error| error.to_string())?;
-            let (mut found, mut next) = (Vec::new(), QueueOffset(0));
+            let (mut found, mut next) = (Vec::new(), engine.range(&queue).min);
             loop {
                 let fetch = Fetch { messages_max: 500, ..Fetch::new(&queue, next) };
                 let outcome = engine.fetch(&fetch).map_err(|error| error.to_string())?;
@@ -801,6 +830,7 @@ impl World {
             }
             let ordered = found.windows(2).all(|pair| pair[0].0 < pair[1].0);
             demand!(ordered, "node {node} shows messages in another order than the log's");
+            found.retain(|(lsn, _)| *lsn >= first);
             let shown: Vec<u64> = found.iter().map(|(_, number)| *number).collect();
             demand!(shown == expected, "node {node} shows {} messages, promised are {}", shown.len(), expected.len());
         }
@@ -844,10 +874,10 @@ fn speak(
     }
 }
 
-fn bytes_of(engine: Option<&Arc<Engine>>) -> Vec<u8> {
+fn bytes_from(engine: Option<&Arc<Engine>>, from: Lsn) -> Vec<u8> {
     let mut out = Vec::new();
     let Some(engine) = engine else { return out };
-    while let Ok(pieces) = engine.log_bytes(Lsn(out.len() as u64), 1 << 20) {
+    while let Ok(pieces) = engine.log_bytes(from.plus(out.len() as u64), 1 << 20) {
         if pieces.is_empty() {
             break;
         }
