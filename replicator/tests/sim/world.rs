@@ -7,9 +7,7 @@ use std::time::Duration;
 use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::io::sim::{Seeded, SimDisk, Survival};
 use anchorlog_engine::replica;
-use anchorlog_engine::{
-    Append, Clock, Engine, EngineOptions, Fetch, Flush, Lsn, OpenError, QueueOffset, Role, WriteBatch,
-};
+use anchorlog_engine::{Append, Clock, Engine, EngineOptions, Fetch, Flush, Lsn, OpenError, Role, WriteBatch};
 use anchorlog_replicator::message::LogState;
 use anchorlog_replicator::quorum::{next_term, promotion_quorum};
 use anchorlog_replicator::{
