@@ -109,7 +109,8 @@ pub enum ReceiveError {
 }
 
 impl ReceiveError {
-    /// Retry a full buffer, once the written watermark has moved, and a full disk, once there is room; reject what does not fit; stop when the log takes nothing any more.
+    /// Retry a full buffer, once the written watermark has moved, and a full disk, once there is room; reject what does not fit; stop when
+    /// the log takes nothing any more.
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
