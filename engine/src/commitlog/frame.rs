@@ -239,6 +239,15 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(word)
 }
 
+/// Where, behind the first place of `bytes`, a frame can begin next: at a magic number, or beyond what was looked at.
+#[must_use]
+pub fn next_candidate(bytes: &[u8]) -> usize {
+    let magic = FRAME_MAGIC.to_le_bytes();
+    let (places, _) = bytes.as_chunks::<8>();
+    let later = places.iter().skip(1).position(|place| place[..4] == magic);
+    8 * later.map_or(places.len().max(1), |index| index + 1)
+}
+
 /// How many bytes [`decode_header`] needs, from the first [`FRAME_HEADER_BYTES`]; nothing is verified but the magic and the version.
 ///
 /// # Errors
@@ -443,5 +452,17 @@ mod tests {
     fn a_sound_header_of_another_position_is_refused() {
         let bytes = encoded(800, &[]);
         assert_eq!(decode_header(&bytes, Lsn(808)), Err(FrameError::Position(Lsn(800))));
+    }
+
+    #[test]
+    fn the_next_frame_is_looked_for_at_magic_numbers_only() {
+        let mut bytes = [0; 64];
+        assert_eq!(next_candidate(&bytes), 64);
+        bytes[0..4].copy_from_slice(b"ALF1");
+        bytes[20..24].copy_from_slice(b"ALF1");
+        assert_eq!(next_candidate(&bytes), 64, "the first place is behind, and no frame begins at 20");
+        bytes[40..44].copy_from_slice(b"ALF1");
+        assert_eq!(next_candidate(&bytes), 40);
+        assert_eq!(next_candidate(&bytes[..4]), 8);
     }
 }
