@@ -33,6 +33,7 @@ pub mod link;
 pub mod member;
 pub mod message;
 pub mod policy;
+pub mod transport;
 
 pub use link::{End, Link, LinkError, Piece};
 pub use member::{Member, ReplicaId};
