@@ -15,6 +15,7 @@ use crate::commit::sequencer::{QueueHead, Sequencer};
 use crate::commit::watermark::Marks;
 use crate::commit::writer::{LogWriter, Step, WriterShared};
 use crate::commit::{Subscription, Ticket, Watcher, Watermark, Watermarks};
+use crate::commitlog::manifest::Manifest;
 use crate::commitlog::reader::LogReader;
 use crate::commitlog::record::{self, Origin, Record, RecordKind};
 use crate::commitlog::segments::Segments;
@@ -26,11 +27,12 @@ use crate::error::{AppendError, Fenced, OpenError, ReadError, ReleaseError, Wait
 use crate::housekeeping::{Housekeeper, Parts};
 use crate::io::probe::{self, Probe};
 use crate::io::threads::ThreadsBackend;
-use crate::io::{DirLock, IoBackend, Wait};
+use crate::io::{DirLock, IoBackend, OpenMode, Wait};
 use crate::key_index::{KeyIndex, KeyQuery, Records};
 use crate::open::{self, Derived, Opened};
 use crate::options::{Drivers, EngineOptions, Flush};
 use crate::read::{Fetch, FetchOutcome, FetchStatus, Message, Payload, QueueRange};
+use crate::replica::{Role, SIDE_NAME, SideKeeper};
 use crate::retention::{Releaser, ReleaserParts, Retention, RetentionInfo, Survivors};
 use crate::scrub::{Progress, ScrubParts, Scrubber};
 use crate::table::{Fetched, HeadView, Held, Snapshot, TableEntry, Visible};
@@ -144,6 +146,11 @@ struct Inner {
     scrubbed: Arc<Progress>,
     survivors: Arc<Survivors>,
     retention: Arc<Mutex<Retention>>,
+    buffer: Arc<LogBuffer>,
+    backend: Arc<dyn IoBackend>,
+    manifest: Arc<Mutex<Manifest>>,
+    /// One caller at a time takes over.
+    receiving: Mutex<()>,
     watch_count: Arc<AtomicUsize>,
     signals: Arc<Signals>,
     stop: Arc<Stop>,
@@ -153,6 +160,8 @@ struct Inner {
     /// Held as long as the engine is open.
     _lock: Box<dyn DirLock>,
 }
+
+mod replication;
 
 const LOCKED: &str = "no holder of this lock panics";
 
@@ -208,13 +217,16 @@ impl Engine {
     ) -> Result<Engine, OpenError> {
         let begun = clock.monotonic();
         let opened = open::open(&backend, dir, &options, backend.new_identity())?;
-        let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, derived } = opened;
+        let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, derived, side } = opened;
         let Derived { queues, table, keys, store, applied, changed, survivors, .. } = derived;
         options.segment_bytes = manifest.geometry.segment_bytes;
         options.tail = manifest.geometry.tail;
         options.validate()?;
 
-        let marks = Arc::new(Marks::new(options.flush != Flush::Sync, manifest.start, found.end));
+        let marks = Marks::new(options.flush != Flush::Sync, manifest.start, found.end);
+        let marks =
+            Arc::new(if options.waits_for_replicas() { marks.replicated(found.acked, found.visible) } else { marks });
+        let shared_manifest = Arc::new(Mutex::new(manifest.clone()));
         let (buffer, tail) = LogBuffer::new(options.chunk_bytes, options.cache_bytes, found.end, &tail_block);
         let known = queues.all();
         let heads = known.iter().map(|queue| {
@@ -226,6 +238,7 @@ impl Engine {
             tail,
             next: found.end,
             prev_crc: found.prev_crc,
+            is_chained: found.frames > 0 || found.end == Lsn::ZERO,
             epoch,
             history: manifest.history.clone(),
             store_time_ms: found.store_time_ms,
@@ -241,6 +254,7 @@ impl Engine {
             durable_end: found.end,
             frame_ends: VecDeque::new(),
             broken: options.broken(),
+            is_replica: options.role == Role::Replica,
             opening: queues.opening(),
             batches: 0,
             records: 0,
@@ -267,15 +281,6 @@ impl Engine {
         let registered = Box::new(move |queue: &Queue| register(&mut named.lock().expect(LOCKED), queue));
         let (queues_fed, table_fed, keys_fed) = (Arc::clone(&queues), Arc::clone(&table), Arc::clone(&keys));
         let applier = Applier::new(queues_fed, table_fed, keys_fed, registered, options.broken());
-        let mut dispatcher = Dispatcher::new(
-            applier,
-            Arc::clone(&buffer),
-            Arc::clone(&marks),
-            manifest.geometry,
-            Arc::clone(&watch_count),
-        );
-        dispatcher.note_changed(changed);
-        let dispatcher = Arc::new(Mutex::new(dispatcher));
         let (damages, scrubbed) = (Arc::<Damages>::default(), Arc::<Progress>::default());
         let reader = Arc::new(LogReader::new(
             Arc::clone(&buffer),
@@ -285,6 +290,32 @@ impl Engine {
             Arc::clone(&survivors),
             options.broken(),
         ));
+        let mut dispatcher = Dispatcher::new(
+            applier,
+            Arc::clone(&buffer),
+            Arc::clone(&reader),
+            Arc::clone(&marks),
+            manifest.geometry,
+            Arc::clone(&watch_count),
+        );
+        dispatcher.note_changed(changed);
+        let dispatcher = Arc::new(Mutex::new(dispatcher));
+        if options.role != Role::Replica {
+            replication::catch_up_head(&sequencer, &queues, &reader, found.visible..found.end).map_err(|error| {
+                OpenError::Io {
+                    what: "reading",
+                    path: dir.to_path_buf(),
+                    source: std::io::Error::other(error.to_string()),
+                }
+            })?;
+        }
+        let side = side.map(|block| {
+            let file = backend
+                .open(&dir.join(SIDE_NAME), OpenMode::Existing)
+                .map_err(io_error("opening the side block in"))?;
+            Ok::<_, OpenError>(SideKeeper::new(file, Arc::clone(&marks), Arc::clone(&sequencer), block))
+        });
+        let side = side.transpose()?;
         let scrubber = Scrubber::new(ScrubParts {
             marks: Arc::clone(&marks),
             segments: Arc::clone(&segments),
@@ -304,7 +335,7 @@ impl Engine {
             backend: Arc::clone(&backend),
             dir: dir.to_path_buf(),
             store_id: manifest.store_id,
-            history: manifest.history.clone(),
+            manifest: Arc::clone(&shared_manifest),
             clock: Arc::clone(&clock),
             marks: Arc::clone(&marks),
             buffer: Arc::clone(&buffer),
@@ -335,7 +366,7 @@ impl Engine {
             reader: Arc::clone(&reader),
             survivors: Arc::clone(&survivors),
             retention: Arc::clone(&retention),
-            manifest: manifest.clone(),
+            manifest: Arc::clone(&shared_manifest),
             retain_bytes: options.retain_bytes,
             retain_age: options.retain_age,
             free_bytes_min: options.free_bytes_min,
@@ -361,6 +392,7 @@ impl Engine {
             appended: Box::new(move |end| woken.commit.reached(end)),
             scrubber,
             releaser,
+            side,
         });
         let recovery = format!(
             "{} frames, {} records, LSN {} to {}, {} bytes cut, {:.3} s",
@@ -402,6 +434,10 @@ impl Engine {
             survivors,
             keys,
             retention,
+            buffer,
+            backend,
+            manifest: shared_manifest,
+            receiving: Mutex::new(()),
             watch_count,
             signals,
             stop: Arc::new(Stop::default()),
@@ -1247,6 +1283,7 @@ impl Engine {
             let end = inner.housekeeper.lock().unwrap_or_else(PoisonError::into_inner).last_mark();
             self.make_durable(end)
         });
+        inner.housekeeper.lock().unwrap_or_else(PoisonError::into_inner).last_side_block();
         inner.stop.set();
         inner.signals.commit.wake();
         inner.signals.dispatch.wake();

@@ -147,6 +147,26 @@ pub enum OpenError {
         /// What the file says.
         found: String,
     },
+    /// A leader's term is not above that of the log.
+    #[error("term {asked} was asked for, and the log has seen term {last}: a leader's term must be above that")]
+    Term {
+        /// What was asked for.
+        asked: u32,
+        /// The newest that the log knows.
+        last: u32,
+    },
+    /// A seed of a replica that did not come to its end.
+    #[error("{dir} is half seeded{remedy}", dir = dir.display(), remedy = remedy(self.case()))]
+    HalfSeeded {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A replica was to be opened where there is none.
+    #[error("{dir} holds no log: a replica begins with what its leader has (`replica::Seeding`)", dir = dir.display())]
+    NoReplica {
+        /// The directory.
+        dir: PathBuf,
+    },
 }
 
 impl OpenError {
@@ -158,7 +178,10 @@ impl OpenError {
             OpenError::Options(error) => error.advice(),
             OpenError::Io { source, .. } => of_kernel(source),
             OpenError::Locked { .. } => Advice::Retry,
-            OpenError::Missing { .. }
+            OpenError::Term { .. } => Advice::Reject,
+            OpenError::NoReplica { .. }
+            | OpenError::HalfSeeded { .. }
+            | OpenError::Missing { .. }
             | OpenError::NoSegments { .. }
             | OpenError::Damaged { .. }
             | OpenError::Lost { .. }
@@ -171,9 +194,10 @@ impl OpenError {
     #[must_use]
     pub fn case(&self) -> Option<&'static RecoveryCase> {
         Some(match self {
-            OpenError::Options(_) => return None,
+            OpenError::Options(_) | OpenError::Term { .. } | OpenError::NoReplica { .. } => return None,
             OpenError::Io { what, .. } if *what == "reading" => cases::case("unreadable"),
             OpenError::Io { .. } => return None,
+            OpenError::HalfSeeded { .. } => cases::case("half-seeded"),
             OpenError::Locked { .. } => cases::case("second-process"),
             OpenError::Missing { lsn: None, .. } => cases::case("no-manifest"),
             OpenError::Missing { .. } => cases::case("missing-segment"),
@@ -332,6 +356,9 @@ pub enum AppendError {
     /// The engine is closing.
     #[error("the engine is closing")]
     Closing,
+    /// The log is a replica: another machine appends.
+    #[error("this log is a replica; appends go to the leader")]
+    NotLeader,
 }
 
 impl AppendError {
@@ -347,7 +374,7 @@ impl AppendError {
             }
             AppendError::Full { .. } => Advice::Retry,
             AppendError::Fenced(fenced) => fenced.advice(),
-            AppendError::Closing => Advice::Stop,
+            AppendError::Closing | AppendError::NotLeader => Advice::Stop,
         }
     }
 }
@@ -559,6 +586,7 @@ mod tests {
             (AppendError::Full { waiting: 2, max: 1 }, Advice::Retry),
             (AppendError::Fenced(fenced()), Advice::Stop),
             (AppendError::Closing, Advice::Stop),
+            (AppendError::NotLeader, Advice::Stop),
         ] {
             assert_eq!(error.advice(), advice, "{error}");
             assert_eq!(AppendOrWaitError::from(error).advice(), advice);

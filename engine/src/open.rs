@@ -28,6 +28,7 @@ use crate::limits;
 use crate::options::EngineOptions;
 use crate::recovery::cases::property;
 use crate::recovery::{Found, Recovery};
+use crate::replica::{Role, SEED_NAME, SIDE_NAME, SideBlock};
 use crate::retention::{Survivors, survivors};
 use crate::store::{self, Store, StoreTable};
 use crate::table::Visible;
@@ -47,6 +48,8 @@ pub(crate) struct Opened {
     /// Bytes of the last block that are on disk already.
     pub(crate) tail_block: Vec<u8>,
     pub(crate) derived: Derived,
+    /// What a replica's side block says now.
+    pub(crate) side: Option<SideBlock>,
 }
 
 /// What is made of the log: by the last checkpoint, and by what the log says since.
@@ -79,6 +82,9 @@ pub(crate) fn open(
     io.create_dir_all(dir).map_err(io_error("creating", dir))?;
     let lock = lock(io, dir)?;
     let names = io.list(dir).map_err(io_error("listing", dir))?;
+    if names.iter().any(|name| name == SEED_NAME) {
+        return Err(OpenError::HalfSeeded { dir: dir.to_path_buf() });
+    }
     let mut manifest = load_manifest(io, dir, &names, options, store_id)?;
     let (mut files, mut sparse) = open_segments(io, dir, &names, &manifest)?;
     let store = |manifest: &Manifest| {
@@ -86,7 +92,8 @@ pub(crate) fn open(
         stored.map_err(|(path, source)| OpenError::Io { what: "writing", path, source })
     };
 
-    let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files, &sparse)?;
+    let side = load_side(io, dir, &manifest)?;
+    let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files, &sparse, side)?;
     remove_leftovers(io, dir, &names, manifest.start, sync_names(options))?;
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
@@ -116,14 +123,66 @@ pub(crate) fn open(
         segments.prepare_now(Lsn::ZERO).map_err(io_error("making the first segment in", dir))?;
     }
     Manifest::keep_reserve(io, dir);
-    let epoch = next_epoch(options, last);
+    let epoch = next_epoch(options, last)?;
     let new_epoch = epoch > last;
     if new_epoch {
         manifest.history.push(EpochStart { epoch, first_lsn: found.end });
         manifest.history.cap(limits::EPOCH_HISTORY_MAX);
         store(&manifest)?;
     }
-    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), found, tail_block, derived })
+    let side = settle_side(io, dir, options, &manifest, &found, side)?;
+    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), found, tail_block, derived, side })
+}
+
+fn load_side(io: &dyn IoBackend, dir: &Path, manifest: &Manifest) -> Result<Option<SideBlock>, OpenError> {
+    let path = dir.join(SIDE_NAME);
+    let loaded = SideBlock::load(io, dir).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => OpenError::Contradiction {
+            path: path.clone(),
+            what: property::SIDE_BLOCK,
+            expected: "a whole side block".into(),
+            found: source.to_string(),
+        },
+        _ => OpenError::Io { what: "reading", path: path.clone(), source },
+    })?;
+    match loaded {
+        Some(side) if side.store_id != manifest.store_id => {
+            let (expected, found) = (format!("{:032x}", manifest.store_id), format!("{:032x}", side.store_id));
+            Err(OpenError::Contradiction { path, what: property::SIDE_BLOCK, expected, found })
+        }
+        other => Ok(other),
+    }
+}
+
+/// From here on a replica's disk is spoken of by its side block, and a leader's by its frames again: what was found is durable now.
+fn settle_side(
+    io: &dyn IoBackend,
+    dir: &Path,
+    options: &EngineOptions,
+    manifest: &Manifest,
+    found: &Found,
+    side: Option<SideBlock>,
+) -> Result<Option<SideBlock>, OpenError> {
+    let path = dir.join(SIDE_NAME);
+    match (options.role, side) {
+        (Role::Replica, _) => {
+            let next = SideBlock {
+                store_id: manifest.store_id,
+                number: side.map_or(1, |side| side.number + 1),
+                epoch: manifest.history.last().map_or_else(Epoch::default, |last| last.epoch),
+                durable: found.end,
+                acked: found.acked,
+                seeded_to: side.map_or(Lsn::ZERO, |side| side.seeded_to),
+            };
+            next.create(io, dir, sync_names(options)).map_err(io_error("writing", &path))?;
+            Ok(Some(next))
+        }
+        (Role::Leader { .. }, Some(_)) => {
+            SideBlock::remove(io, dir).map_err(io_error("removing", &path))?;
+            Ok(None)
+        }
+        (Role::Leader { .. }, None) => Ok(None),
+    }
 }
 
 /// Reads the last checkpoint, and the log from there on; the whole retained log when the checkpoint is of no use.
@@ -135,6 +194,7 @@ fn read_log(
     manifest: &Manifest,
     files: &Files,
     sparse: &Files,
+    side: Option<SideBlock>,
 ) -> Result<(Derived, Found), OpenError> {
     let is_there = names.iter().any(|name| name == store::FILE_NAME || name == store::DAMAGED_NAME);
     let mut use_store = is_there && options.checkpoint_interval.is_some();
@@ -171,6 +231,8 @@ fn read_log(
             saves: options.checkpoint_interval.is_some() && sparse.is_empty(),
             keys: &Arc::clone(&derived.keys),
             broken: options.broken(),
+            side,
+            holds_back: options.waits_for_replicas(),
         };
         let outcome = recovery
             .run(manifest.start, derived.applied, |frozen| derived.save(backend, dir, options, manifest, &frozen));
@@ -318,6 +380,9 @@ fn load_manifest(
     if let Some(segment) = names.iter().find(|name| base_of(name).is_some()) {
         let why = format!("{segment} lies beside it");
         return Err(OpenError::Missing { path: dir.join(MANIFEST_NAME), lsn: None, why });
+    }
+    if options.role == Role::Replica {
+        return Err(OpenError::NoReplica { dir: dir.to_path_buf() });
     }
     let geometry = Geometry { segment_bytes: options.segment_bytes, tail: options.tail };
     Ok(Manifest { store_id, geometry, start: Lsn::ZERO, history: EpochHistory::default() })
@@ -626,6 +691,16 @@ pub(crate) fn sync_names(options: &EngineOptions) -> bool {
     !options.broken().is(Fault::NoDirectorySync)
 }
 
-fn next_epoch(options: &EngineOptions, last: Epoch) -> Epoch {
-    if options.broken().is(Fault::NoNewEpoch) && last.run > 0 { last } else { Epoch { run: last.run + 1, ..last } }
+/// The epoch of this run: a replica begins none.
+fn next_epoch(options: &EngineOptions, last: Epoch) -> Result<Epoch, OpenError> {
+    match options.role {
+        Role::Replica => Ok(last),
+        // A log that was just made has no run of its first term yet.
+        Role::Leader { term: Some(term) } if term > last.term || (term == last.term && last.run == 0) => {
+            Ok(Epoch { term, run: 1 })
+        }
+        Role::Leader { term: Some(asked) } => Err(OpenError::Term { asked, last: last.term }),
+        Role::Leader { term: None } if options.broken().is(Fault::NoNewEpoch) && last.run > 0 => Ok(last),
+        Role::Leader { term: None } => Ok(Epoch { run: last.run + 1, ..last }),
+    }
 }

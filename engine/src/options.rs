@@ -8,6 +8,7 @@ use crate::fault::Broken;
 pub use crate::fault::Fault;
 pub use crate::io::probe::BackendChoice;
 use crate::limits;
+use crate::replica::Role;
 
 /// When an append is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub struct EngineOptions {
     pub(crate) checkpoint_bytes: u64,
     pub(crate) checkpoint_cache_bytes: usize,
     pub(crate) scrub_rate: u64,
+    pub(crate) role: Role,
+    pub(crate) replicated_acks: bool,
     pub(crate) drivers: Drivers,
     #[cfg(feature = "sim")]
     pub(crate) fault: Option<Fault>,
@@ -101,6 +104,8 @@ impl Default for EngineOptions {
             checkpoint_bytes: 256 << 20,
             checkpoint_cache_bytes: 64 << 20,
             scrub_rate: 8 << 20,
+            role: Role::default(),
+            replicated_acks: false,
             drivers: Drivers::Threads,
             #[cfg(feature = "sim")]
             fault: None,
@@ -261,6 +266,28 @@ impl EngineOptions {
     pub fn with_scrub_rate(mut self, bytes_per_second: u64) -> Self {
         self.scrub_rate = bytes_per_second;
         self
+    }
+
+    /// Whether this log gives out places or takes over what another one did.
+    ///
+    /// Default: [`Role::Leader`] of the log's own term.
+    #[must_use]
+    pub fn with_role(mut self, role: Role) -> Self {
+        self.role = role;
+        self
+    }
+
+    /// Whether acknowledgement waits for what [`crate::Engine::set_replicated`] tells, beside the flush mode. A replica's always does.
+    ///
+    /// Default: false.
+    #[must_use]
+    pub fn with_replicated_acks(mut self, replicated_acks: bool) -> Self {
+        self.replicated_acks = replicated_acks;
+        self
+    }
+
+    pub(crate) fn waits_for_replicas(&self) -> bool {
+        self.replicated_acks || self.role == Role::Replica
     }
 
     /// No threads: the caller drives every machine with `Engine::step` (feature `sim`). Default: one thread per machine.

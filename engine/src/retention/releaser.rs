@@ -69,7 +69,7 @@ pub(crate) struct ReleaserParts {
     pub(crate) reader: Arc<LogReader>,
     pub(crate) survivors: Arc<Survivors>,
     pub(crate) retention: Arc<Mutex<Retention>>,
-    pub(crate) manifest: Manifest,
+    pub(crate) manifest: Arc<Mutex<Manifest>>,
     pub(crate) retain_bytes: Option<u64>,
     pub(crate) retain_age: Option<Duration>,
     pub(crate) free_bytes_min: Option<u64>,
@@ -402,20 +402,23 @@ impl Releaser {
             self.parts.survivors.bases().into_iter().filter(|base| (current..start).contains(base)).collect();
         // The name first: below the manifest's start there are only files that are to be kept.
         self.parts.segments.keep_sparse(&kept)?;
-        self.parts.manifest.start = start;
-        self.parts.manifest.history.trim(start);
-        let stored = self.parts.manifest.store(&*self.parts.backend, &self.parts.dir, self.parts.sync_names);
+        let manifest = Arc::clone(&self.parts.manifest);
+        let mut manifest = manifest.lock().expect("the manifest is intact");
+        manifest.start = start;
+        manifest.history.trim(start);
+        let stored = manifest.store(&*self.parts.backend, &self.parts.dir, self.parts.sync_names);
         match stored {
             Ok(()) => {}
             // The manifest on disk is as it was, and the release begins anew when there is room.
             Err((path, source)) if is_full(&source) => {
-                self.parts.manifest.start = current;
+                manifest.start = current;
                 return Err(Failure::Later(format!("{}: {source}", path.display())));
             }
             Err((path, source)) => {
                 return Err(io::Error::new(source.kind(), format!("{}: {source}", path.display())).into());
             }
         }
+        drop(manifest);
         let mut changed = Vec::new();
         let survivors = &self.parts.survivors;
         let released = self.parts.queues.release(start, |lsn| survivors.in_queue(lsn), |id| changed.push(id));
