@@ -25,16 +25,28 @@
 //! |---|---|
 //! | [`link`] | what both ends of a connection have in common: bytes in, bytes out, no socket, no clock |
 //! | [`message`] | what peers tell each other, and the bytes of it (`replicator/docs/protocol.md`) |
+//! | [`quorum`], [`divergence`] | what counts as replicated; whether two logs are one: pure |
 //! | [`member`], [`policy`] | who takes part; how many copies an acknowledgement stands for |
 
 #![forbid(unsafe_code)]
 
+pub mod divergence;
+mod fault;
+mod follower_link;
+pub mod leader;
+mod leader_link;
 pub mod link;
 pub mod member;
 pub mod message;
 pub mod policy;
+pub mod quorum;
 pub mod transport;
 
+#[cfg(feature = "sim")]
+pub use fault::Fault;
+pub use follower_link::{FollowerConfig, FollowerLink};
+pub use leader::{LeadError, Leader, LeaderConfig, LeaderStatus, NotAdmitted, PeerStatus};
+pub use leader_link::LeaderLink;
 pub use link::{End, Link, LinkError, Piece};
 pub use member::{Member, ReplicaId};
 pub use message::Message;

@@ -10,7 +10,8 @@
 
 use std::time::Duration;
 
-use anchorlog_engine::{Lsn, ReadError};
+use anchorlog_engine::replica::LogPiece;
+use anchorlog_engine::{Lsn, ReadError, ReceiveError};
 
 use crate::message::{DecodeError, Refusal};
 
@@ -43,6 +44,7 @@ pub struct Piece(Bytes);
 #[derive(Debug)]
 enum Bytes {
     Own(Vec<u8>),
+    Log(LogPiece),
 }
 
 impl From<Vec<u8>> for Piece {
@@ -51,10 +53,17 @@ impl From<Vec<u8>> for Piece {
     }
 }
 
+impl From<LogPiece> for Piece {
+    fn from(piece: LogPiece) -> Piece {
+        Piece(Bytes::Log(piece))
+    }
+}
+
 impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
         match &self.0 {
             Bytes::Own(bytes) => bytes,
+            Bytes::Log(piece) => piece.as_ref(),
         }
     }
 }
@@ -107,4 +116,7 @@ pub enum LinkError {
     /// The local log could not be read.
     #[error("the log cannot be read for a peer: {0}")]
     Read(#[from] ReadError),
+    /// The local log does not take what the leader sends.
+    #[error("what the leader sends is not taken: {0}")]
+    Receive(#[from] ReceiveError),
 }

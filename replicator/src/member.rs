@@ -6,6 +6,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use anchorlog_engine::{BatchError, Engine, Put, ReadError, WriteBatch};
+
 /// The name of a replica, chosen once and kept for ever: 1 to [`ReplicaId::LEN_MAX`] letters, digits, `-`, `_` and `.`.
 ///
 /// One id has one vote. Two machines must never have the same.
@@ -56,6 +58,46 @@ pub struct Member {
 impl Member {
     /// The longest address, in bytes.
     pub const ADDRESS_LEN_MAX: usize = 255;
+}
+
+/// Table keys of members begin with this; the id follows, the value is the address.
+pub const KEY_PREFIX: &[u8] = b"replica/member/";
+/// Behind every key of a member.
+const KEY_PREFIX_END: &[u8] = b"replica/member0";
+
+fn key(id: &ReplicaId) -> Vec<u8> {
+    [KEY_PREFIX, id.as_str().as_bytes()].concat()
+}
+
+/// The members that the log names, as far as it is acknowledged; in the order of their ids.
+///
+/// # Errors
+/// When the table cannot be read.
+pub fn read(engine: &Engine) -> Result<Vec<Member>, ReadError> {
+    let entries = engine.snapshot().range(KEY_PREFIX, Some(KEY_PREFIX_END), usize::MAX)?;
+    let members = entries.into_iter().filter_map(|(key, entry)| {
+        let id = std::str::from_utf8(key.strip_prefix(KEY_PREFIX)?).ok()?.parse().ok()?;
+        let address = std::str::from_utf8(&entry.value).ok()?.to_owned();
+        Some(Member { id, address })
+    });
+    Ok(members.collect())
+}
+
+/// Makes somebody a member, or changes where it is reached.
+///
+/// # Errors
+/// When the batch has no room for it.
+pub fn put(batch: &mut WriteBatch, member: &Member) -> Result<(), BatchError> {
+    let entry = Put { key: &key(&member.id), value: member.address.as_bytes(), target: None };
+    batch.put(&entry).map(drop)
+}
+
+/// Ends a membership.
+///
+/// # Errors
+/// When the batch has no room for it.
+pub fn delete(batch: &mut WriteBatch, id: &ReplicaId) -> Result<(), BatchError> {
+    batch.delete(&key(id)).map(drop)
 }
 
 #[cfg(test)]

@@ -6,8 +6,11 @@
 //! 2. Every length is bounded before anything is kept for it.
 //! 3. What is read is written back as the same bytes.
 
+use std::ops::Range;
+
 use anchorlog_engine::epoch::EpochHistory;
-use anchorlog_engine::{Epoch, Lsn, Tail};
+pub use anchorlog_engine::replica::LogIdentity as Identity;
+use anchorlog_engine::{Engine, Epoch, Lsn};
 
 use crate::member::ReplicaId;
 
@@ -26,19 +29,10 @@ pub const FIELDS_BYTES_MAX: usize = 60 << 10;
 pub const TAIL_BYTES_MAX: usize = 1 << 20;
 /// The longest text in a message.
 pub const TEXT_BYTES_MAX: usize = 1024;
+/// Most ranges in one [`SeedSegment`].
+pub const SEED_RANGES_MAX: usize = 2048;
 /// Most peers in one status.
 pub const PEERS_MAX: usize = 64;
-
-/// What makes a log the log that it is; fixed when it was created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The log's identity, made when it was created.
-    pub store_id: u128,
-    /// Size of a segment's file.
-    pub segment_bytes: u64,
-    /// What happens to the rest of the last block of a commit.
-    pub tail: Tail,
-}
 
 /// A log, as far as another node must know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +47,18 @@ pub struct LogState {
     pub end: Lsn,
     /// Where it ends, on the disk.
     pub durable: Lsn,
+    /// What it was told to be committed: readers have seen it, and what records say up to there was acted on.
+    pub committed: Lsn,
+}
+
+impl LogState {
+    /// The log of an open engine.
+    #[must_use]
+    pub fn of(engine: &Engine) -> LogState {
+        let (identity, history, marks) = (engine.identity(), engine.history(), engine.watermarks());
+        let (start, end, durable) = (marks.start, marks.assigned, marks.durable);
+        LogState { identity, history, start, end, durable, committed: marks.acked }
+    }
 }
 
 /// What a connection is for.
@@ -144,10 +150,21 @@ pub struct SeedBegin {
     pub identity: Identity,
     /// Where the dense log begins: what is streamed begins there.
     pub start: Lsn,
+    /// Where the leader's log ended when this was said.
+    pub end: Lsn,
     /// Who wrote which part of it.
     pub history: EpochHistory,
-    /// Base LSNs of the segments below the start of which something survives: this many [`SeedPiece`]s with new bases follow.
+    /// How many [`SeedSegment`]s follow.
     pub segments: u32,
+}
+
+/// What survives of a segment below the log's start. Several of the same segment follow each other where one has no room for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeedSegment {
+    /// Its first LSN.
+    pub base: Lsn,
+    /// What of it is there, in order; at most [`SEED_RANGES_MAX`].
+    pub ranges: Vec<Range<Lsn>>,
 }
 
 /// Bytes of a segment below the log's start.
@@ -309,6 +326,7 @@ pub enum Message {
     Heartbeat(Heartbeat),
     Ack(Ack),
     SeedBegin(SeedBegin),
+    SeedSegment(SeedSegment),
     SeedPiece(SeedPiece),
     SeedEnd,
     RangeRequest(RangeRequest),
@@ -336,6 +354,7 @@ impl Message {
             Message::Heartbeat(_) => "heartbeat",
             Message::Ack(_) => "ack",
             Message::SeedBegin(_) => "seed begin",
+            Message::SeedSegment(_) => "seed segment",
             Message::SeedPiece(_) => "seed piece",
             Message::SeedEnd => "seed end",
             Message::RangeRequest(_) => "range request",

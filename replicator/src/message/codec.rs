@@ -6,7 +6,7 @@ use anchorlog_engine::{Epoch, Lsn, Tail};
 use super::{
     Ack, Data, FIELDS_BYTES_MAX, HEAD_BYTES, Heartbeat, Hello, Identity, LogState, Message, NodeRole, NodeState,
     Outcome, PEERS_MAX, PeerLine, PromiseAnswer, PromiseRequest, Promote, Purpose, RangeAnswer, RangeRequest, Refusal,
-    SeedBegin, SeedPiece, Status, TAIL_BYTES_MAX, TEXT_BYTES_MAX, VERSION, Welcome, Why,
+    SEED_RANGES_MAX, SeedBegin, SeedPiece, SeedSegment, Status, TAIL_BYTES_MAX, TEXT_BYTES_MAX, VERSION, Welcome, Why,
 };
 use crate::member::ReplicaId;
 
@@ -35,6 +35,7 @@ pub(super) mod kind {
     pub(crate) const OUTCOME: u8 = 18;
     pub(crate) const ASK_STATUS: u8 = 19;
     pub(crate) const STATUS: u8 = 20;
+    pub(crate) const SEED_SEGMENT: u8 = 21;
 }
 
 const FITS: &str = "what is written stays below the bounds of the protocol";
@@ -102,6 +103,7 @@ impl Out {
         self.lsn(log.start);
         self.lsn(log.end);
         self.lsn(log.durable);
+        self.lsn(log.committed);
         self.history(&log.history);
     }
 
@@ -179,9 +181,19 @@ pub(super) fn encode(message: &Message) -> Vec<u8> {
         Message::SeedBegin(seed) => {
             out.identity(&seed.identity);
             out.lsn(seed.start);
+            out.lsn(seed.end);
             out.u32(seed.segments);
             out.history(&seed.history);
             kind::SEED_BEGIN
+        }
+        Message::SeedSegment(segment) => {
+            out.lsn(segment.base);
+            out.u32(u32::try_from(segment.ranges.len()).expect(FITS));
+            for range in &segment.ranges {
+                out.lsn(range.start);
+                out.lsn(range.end);
+            }
+            kind::SEED_SEGMENT
         }
         Message::SeedPiece(piece) => {
             out.lsn(piece.base);
@@ -356,9 +368,10 @@ impl<'a> In<'a> {
 
     fn log(&mut self) -> Option<LogState> {
         let identity = self.identity()?;
-        let (start, end, durable) = (self.lsn()?, self.lsn()?, self.lsn()?);
+        let (start, end, durable, committed) = (self.lsn()?, self.lsn()?, self.lsn()?, self.lsn()?);
         let history = self.history()?;
-        (start <= end && durable <= end).then_some(LogState { identity, history, start, end, durable })
+        let ordered = start <= end && durable <= end && committed <= end;
+        ordered.then_some(LogState { identity, history, start, end, durable, committed })
     }
 
     fn maybe_log(&mut self) -> Option<Option<LogState>> {
@@ -417,8 +430,20 @@ pub(super) fn decode(kind: u8, fields: &[u8], tail_len: u32, tail: Vec<u8>) -> O
             Message::Ack(Ack { epoch, received, durable, free_bytes, beat })
         }
         kind::SEED_BEGIN => {
-            let (identity, start, segments) = (input.identity()?, input.lsn()?, input.u32()?);
-            Message::SeedBegin(SeedBegin { identity, start, segments, history: input.history()? })
+            let (identity, start, end, segments) = (input.identity()?, input.lsn()?, input.lsn()?, input.u32()?);
+            Message::SeedBegin(SeedBegin { identity, start, end, segments, history: input.history()? })
+        }
+        kind::SEED_SEGMENT => {
+            let base = input.lsn()?;
+            let count = usize::try_from(input.u32()?).ok().filter(|count| *count <= SEED_RANGES_MAX)?;
+            let mut ranges = Vec::with_capacity(count);
+            for _ in 0..count {
+                let range = input.lsn()?..input.lsn()?;
+                let after = ranges.last().is_none_or(|last: &std::ops::Range<Lsn>| last.end <= range.start);
+                (after && base <= range.start && range.start < range.end).then_some(())?;
+                ranges.push(range);
+            }
+            Message::SeedSegment(SeedSegment { base, ranges })
         }
         kind::SEED_PIECE => {
             let (base, at, crc) = (input.lsn()?, input.lsn()?, input.u32()?);

@@ -153,7 +153,10 @@ fn a_tampered_record_ends_the_connection_before_the_link_sees_it() {
         use std::io::{Read, Write};
         let (near, far) = (between.accept().unwrap().0, TcpStream::connect(address).unwrap());
         let (mut back_from, mut back_to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
-        std::thread::spawn(move || std::io::copy(&mut back_from, &mut back_to));
+        std::thread::spawn(move || {
+            let _ended = std::io::copy(&mut back_from, &mut back_to).is_err();
+            back_to.shutdown(std::net::Shutdown::Both).unwrap();
+        });
         let (mut near, mut far) = (near, far);
         let mut bytes = vec![0; 4096];
         while let Ok(length @ 1..) = near.read(&mut bytes) {
