@@ -155,6 +155,16 @@ pub enum OpenError {
         /// The newest that the log knows.
         last: u32,
     },
+    /// A higher term was promised: a leader of a lower one is not opened.
+    #[error("a leader of term {asked} was asked for, and {dir}/PROMISE says: {promised}{remedy}", dir = dir.display(), remedy = remedy(self.case()))]
+    Promised {
+        /// The directory.
+        dir: PathBuf,
+        /// The term that was asked for.
+        asked: u32,
+        /// What was promised, or why nobody can tell.
+        promised: String,
+    },
     /// A seed of a replica that did not come to its end.
     #[error("{dir} is half seeded{remedy}", dir = dir.display(), remedy = remedy(self.case()))]
     HalfSeeded {
@@ -178,7 +188,7 @@ impl OpenError {
             OpenError::Options(error) => error.advice(),
             OpenError::Io { source, .. } => of_kernel(source),
             OpenError::Locked { .. } => Advice::Retry,
-            OpenError::Term { .. } => Advice::Reject,
+            OpenError::Term { .. } | OpenError::Promised { .. } => Advice::Reject,
             OpenError::NoReplica { .. }
             | OpenError::HalfSeeded { .. }
             | OpenError::Missing { .. }
@@ -198,6 +208,7 @@ impl OpenError {
             OpenError::Io { what, .. } if *what == "reading" => cases::case("unreadable"),
             OpenError::Io { .. } => return None,
             OpenError::HalfSeeded { .. } => cases::case("half-seeded"),
+            OpenError::Promised { .. } => cases::case("promised"),
             OpenError::Locked { .. } => cases::case("second-process"),
             OpenError::Missing { lsn: None, .. } => cases::case("no-manifest"),
             OpenError::Missing { .. } => cases::case("missing-segment"),

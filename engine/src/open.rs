@@ -28,7 +28,7 @@ use crate::limits;
 use crate::options::EngineOptions;
 use crate::recovery::cases::property;
 use crate::recovery::{Found, Recovery};
-use crate::replica::{Role, SEED_NAME, SIDE_NAME, SideBlock};
+use crate::replica::{self, Promise, Role, SEED_NAME, SIDE_NAME, SideBlock};
 use crate::retention::{Survivors, survivors};
 use crate::store::{self, Store, StoreTable};
 use crate::table::Visible;
@@ -85,8 +85,17 @@ pub(crate) fn open(
     if names.iter().any(|name| name == SEED_NAME) {
         return Err(OpenError::HalfSeeded { dir: dir.to_path_buf() });
     }
+    let names = match replica::resume_cut(io, dir)? {
+        Some(_) => io.list(dir).map_err(io_error("listing", dir))?,
+        None => names,
+    };
     let mut manifest = load_manifest(io, dir, &names, options, store_id)?;
     let (mut files, mut sparse) = open_segments(io, dir, &names, &manifest)?;
+    let last = manifest.history.last().map_or(Epoch { term: 1, run: 0 }, |last| last.epoch);
+    let epoch = next_epoch(options, last)?;
+    if options.role != Role::Replica {
+        check_promise(io, dir, epoch.term)?;
+    }
     let store = |manifest: &Manifest| {
         let stored = manifest.store(io, dir, sync_names(options));
         stored.map_err(|(path, source)| OpenError::Io { what: "writing", path, source })
@@ -116,14 +125,12 @@ pub(crate) fn open(
         files,
         sparse,
     );
-    let last = manifest.history.last().map_or(Epoch { term: 1, run: 0 }, |last| last.epoch);
     if last.run == 0 && first_file_is_missing {
         // Identity first, then the first segment, then the first epoch: from there on a missing first segment is an error.
         store(&manifest)?;
         segments.prepare_now(Lsn::ZERO).map_err(io_error("making the first segment in", dir))?;
     }
     Manifest::keep_reserve(io, dir);
-    let epoch = next_epoch(options, last)?;
     let new_epoch = epoch > last;
     if new_epoch {
         manifest.history.push(EpochStart { epoch, first_lsn: found.end });
@@ -134,7 +141,7 @@ pub(crate) fn open(
     Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), found, tail_block, derived, side })
 }
 
-fn load_side(io: &dyn IoBackend, dir: &Path, manifest: &Manifest) -> Result<Option<SideBlock>, OpenError> {
+pub(crate) fn load_side(io: &dyn IoBackend, dir: &Path, manifest: &Manifest) -> Result<Option<SideBlock>, OpenError> {
     let path = dir.join(SIDE_NAME);
     let loaded = SideBlock::load(io, dir).map_err(|source| match source.kind() {
         io::ErrorKind::InvalidData => OpenError::Contradiction {
@@ -689,6 +696,17 @@ fn write_again(dir: &Path, files: &Files, geometry: Geometry, from: Lsn, end: Ls
 /// False only where that promise is broken on purpose.
 pub(crate) fn sync_names(options: &EngineOptions) -> bool {
     !options.broken().is(Fault::NoDirectorySync)
+}
+
+/// Nobody leads in a lower term than was promised.
+fn check_promise(io: &dyn IoBackend, dir: &Path, asked: u32) -> Result<(), OpenError> {
+    let promised = match Promise::load(io, dir) {
+        Ok(promise) if promise.as_ref().is_none_or(|promise| promise.term <= asked) => return Ok(()),
+        Ok(promise) => format!("term {}", promise.map_or(0, |promise| promise.term)),
+        Err(replica::PromiseError::Io { path, source }) => return Err(OpenError::Io { what: "reading", path, source }),
+        Err(error) => error.to_string(),
+    };
+    Err(OpenError::Promised { dir: dir.to_path_buf(), asked, promised })
 }
 
 /// The epoch of this run: a replica begins none.

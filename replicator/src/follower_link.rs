@@ -36,8 +36,9 @@ pub struct FollowerConfig {
     pub id: ReplicaId,
     /// The highest term that it has promised, durably: a leader of a lower one is refused.
     pub promised_term: u32,
+    /// A promise to break on purpose (feature `sim`).
     #[cfg(feature = "sim")]
-    pub(crate) fault: Option<Fault>,
+    pub fault: Option<Fault>,
 }
 
 impl FollowerConfig {
@@ -50,14 +51,6 @@ impl FollowerConfig {
             #[cfg(feature = "sim")]
             fault: None,
         }
-    }
-
-    /// Breaks a promise on purpose (feature `sim`).
-    #[cfg(feature = "sim")]
-    #[must_use]
-    pub fn with_fault(mut self, fault: Option<Fault>) -> FollowerConfig {
-        self.fault = fault;
-        self
     }
 
     #[cfg(feature = "sim")]

@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use anchorlog_engine::epoch::EpochHistory;
 use anchorlog_engine::replica::{AckRule, Seed};
-use anchorlog_engine::{AppendError, BatchError, Engine, Epoch, Lsn, ReadError, WriteBatch};
+use anchorlog_engine::{AppendError, BatchError, Engine, Epoch, Lsn, ReadError};
 
 use crate::fault::{Broken, Fault};
 use crate::leader_link::LeaderLink;
-use crate::member::{self, Member, ReplicaId};
+use crate::member::{self, Enrolled, Member, ReplicaId};
 use crate::message::LogState;
 use crate::policy::{InSync, OnMissing, Policy};
 use crate::quorum::Votes;
@@ -47,8 +47,9 @@ pub struct LeaderConfig {
     pub free_bytes_min: u64,
     /// The log is kept for a follower until it is further behind than this. Default: 16 GiB.
     pub retain_lag_bytes: u64,
+    /// A promise to break on purpose (feature `sim`).
     #[cfg(feature = "sim")]
-    pub(crate) fault: Option<Fault>,
+    pub fault: Option<Fault>,
 }
 
 impl LeaderConfig {
@@ -68,14 +69,6 @@ impl LeaderConfig {
             #[cfg(feature = "sim")]
             fault: None,
         }
-    }
-
-    /// Breaks a promise on purpose (feature `sim`).
-    #[cfg(feature = "sim")]
-    #[must_use]
-    pub fn with_fault(mut self, fault: Option<Fault>) -> LeaderConfig {
-        self.fault = fault;
-        self
     }
 
     #[cfg(feature = "sim")]
@@ -206,14 +199,23 @@ struct Peer {
     pinned: Option<Lsn>,
 }
 
+/// A change of members that stands in the log.
+struct Change {
+    /// Where it ends in the log. Nothing beyond is acknowledged before it is made.
+    end: Lsn,
+    voters: BTreeSet<ReplicaId>,
+    /// When it was acknowledged.
+    acked_at: Option<Duration>,
+}
+
 struct Inner {
     votes: Votes,
     peers: BTreeMap<ReplicaId, Peer>,
     next_session: u64,
     /// Whose acknowledgements count.
     voters: BTreeSet<ReplicaId>,
-    /// Who takes their place, once the log is acknowledged up to there.
-    next_voters: Option<(Lsn, BTreeSet<ReplicaId>)>,
+    /// Who takes their place.
+    change: Option<Change>,
     replicated: Option<Lsn>,
     superseded: Option<u32>,
     stopping: bool,
@@ -245,9 +247,12 @@ pub enum LeadError {
     /// The members cannot be written into its log.
     #[error("the members cannot be written into the log: {0}")]
     Append(#[from] AppendError),
-    /// A member has no place in a batch.
+    /// The members have no place in a batch.
     #[error("the members cannot be written into the log: {0}")]
-    Member(#[from] BatchError),
+    Batch(#[from] BatchError),
+    /// There are too many members, or an address is too long, or has blanks.
+    #[error("at most {max} members, with addresses of at most {len} bytes without blanks", max = member::MEMBERS_MAX, len = Member::ADDRESS_LEN_MAX)]
+    Members,
     /// It was not opened as a leader, with replicated acks.
     #[error("the engine was not opened as a leader with replicated acks")]
     NotLeader,
@@ -270,14 +275,10 @@ impl Leader {
         if config.policy.followers() == 0 {
             engine.set_ack_rule(AckRule::Local);
         }
-        let wanted: BTreeSet<ReplicaId> = config.members.iter().map(|member| member.id.clone()).collect();
-        let known = member::read(&engine)?;
-        let (voters, next_voters) = match enroll(&engine, &known, &config.members)? {
-            None => (wanted, None),
-            // Nobody was a member before: nobody else would be asked.
-            Some(_) if known.is_empty() => (wanted, None),
-            Some(end) => (known.into_iter().map(|member| member.id).collect(), Some((end, wanted))),
-        };
+        let ids = |members: Vec<Member>| members.into_iter().map(|member| member.id).collect::<BTreeSet<_>>();
+        let Enrolled { voters, next } = member::enroll(&engine, &config.members)?;
+        let voters = ids(voters);
+        let change = next.map(|(end, next)| Change { end, voters: ids(next), acked_at: None });
         let leader = Leader {
             epoch,
             gate: AtomicU64::new(gate::OPEN),
@@ -286,7 +287,7 @@ impl Leader {
                 peers: BTreeMap::new(),
                 next_session: 0,
                 voters,
-                next_voters,
+                change,
                 replicated: None,
                 superseded: None,
                 stopping: false,
@@ -414,10 +415,6 @@ impl Leader {
 
     // ---- what links tell
 
-    pub(crate) fn broken(&self) -> Broken {
-        self.broken
-    }
-
     /// Its log, as a peer must know it.
     pub(crate) fn log_state(&self) -> LogState {
         LogState::of(&self.engine)
@@ -431,7 +428,7 @@ impl Leader {
     /// Whether a replica may follow.
     pub(crate) fn may_follow(&self, replica: &ReplicaId) -> bool {
         let inner = self.inner();
-        let coming = inner.next_voters.iter().any(|(_, voters)| voters.contains(replica));
+        let coming = inner.change.iter().any(|change| change.voters.contains(replica));
         *replica != self.config.id && (inner.voters.contains(replica) || coming)
     }
 
@@ -512,9 +509,6 @@ impl Leader {
     fn decide(&self, inner: &mut Inner, now: Duration) {
         inner.decided = inner.decided.max(now);
         let marks = self.engine.watermarks();
-        if let Some((_, voters)) = inner.next_voters.take_if(|(end, _)| marks.acked >= *end) {
-            inner.voters = voters;
-        }
         let voters = &inner.voters;
         let counts = |replica: &ReplicaId, peer: &Peer| {
             *replica != self.config.id && voters.contains(replica) && self.is_in_sync(peer, marks.assigned, now)
@@ -533,11 +527,34 @@ impl Leader {
         if inner.superseded.is_none() {
             let in_sync = &inner.in_sync;
             if let Some(replicated) = inner.votes.replicated(followers, |replica| in_sync.contains(replica)) {
+                let replicated = inner.change.as_ref().map_or(replicated, |change| replicated.min(change.end));
                 inner.replicated = inner.replicated.max(Some(replicated));
                 self.engine.set_replicated(replicated);
             }
         }
+        self.change_members(inner, now);
         self.gate.store(gate::encode(self.refusal(inner)), Ordering::SeqCst);
+    }
+
+    /// Lets a change of members take effect: once it is acknowledged by those before it, and as many of them as an acknowledgement needs
+    /// know that it is. A promotion under the members before meets one of these.
+    fn change_members(&self, inner: &mut Inner, now: Duration) {
+        let Some(change) = &mut inner.change else { return };
+        if self.engine.watermarks().acked < change.end {
+            return;
+        }
+        let since = *change.acked_at.get_or_insert(now);
+        let knows = |replica: &&ReplicaId| {
+            let peer = inner.peers.get(*replica);
+            peer.is_some_and(|peer| peer.answered.is_some_and(|sent| sent > since))
+        };
+        let known = inner.in_sync.iter().filter(knows).count();
+        if known >= usize::try_from(self.config.policy.followers()).unwrap_or(usize::MAX)
+            && let Some(change) = inner.change.take()
+        {
+            tracing::info!(members = ?change.voters, "the members changed");
+            inner.voters = change.voters;
+        }
     }
 
     /// Why nothing may be taken; a policy that degrades does it here.
@@ -598,23 +615,4 @@ impl Leader {
 
 fn pin_name(replica: &ReplicaId) -> String {
     format!("replica {replica}")
-}
-
-/// Writes what the log does not say of the members yet, and what it must not say any more; the end of that, or nothing to write.
-fn enroll(engine: &Engine, known: &[Member], wanted: &[Member]) -> Result<Option<Lsn>, LeadError> {
-    let mut batch = WriteBatch::new();
-    let mut changes = 0;
-    for member in wanted.iter().filter(|member| !known.contains(member)) {
-        member::put(&mut batch, member)?;
-        changes += 1;
-    }
-    for member in known.iter().filter(|member| wanted.iter().all(|other| other.id != member.id)) {
-        member::delete(&mut batch, &member.id)?;
-        changes += 1;
-    }
-    if changes == 0 {
-        return Ok(None);
-    }
-    let ticket = engine.append(batch)?;
-    Ok(Some(ticket.outcome().end_lsn))
 }

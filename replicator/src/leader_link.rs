@@ -34,6 +34,8 @@ use crate::message::{
 pub(crate) const BEATS_MISSED_MAX: u32 = 4;
 /// Over how long the rate of the log's growth is measured.
 const RATE_SPAN: Duration = Duration::from_millis(100);
+/// What a pause was longer than it should have been is made up for, so far.
+const PACE_CREDIT: Duration = Duration::from_millis(5);
 /// A follower's disk reads come this much faster than the log grows.
 const CATCH_UP_OVER_GROWTH: u64 = 2;
 
@@ -75,8 +77,8 @@ struct Following {
 struct Pace {
     /// The log's end when the rate was measured last, and when that was.
     measured: Option<(Lsn, Duration)>,
-    /// Bytes a second by which the log grows.
-    growth: u64,
+    /// Bytes a second by which the log grows; not known at first.
+    growth: Option<u64>,
     /// Nothing is read before this.
     not_before: Duration,
 }
@@ -90,18 +92,19 @@ impl Pace {
         let span = now.saturating_sub(since);
         if span >= RATE_SPAN {
             let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
-            self.growth = end.since(from).saturating_mul(1_000_000) / micros;
+            self.growth = Some(end.since(from).saturating_mul(1_000_000) / micros);
             self.measured = Some((end, now));
         }
     }
 
     /// `bytes` were read from the disk: the next ones wait while others append.
     fn spend(&mut self, bytes: u64, floor: u64, now: Duration) {
-        if self.growth > 0 {
-            let rate = floor.max(self.growth.saturating_mul(CATCH_UP_OVER_GROWTH)).max(1);
-            let pause = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate);
-            self.not_before = self.not_before.max(now.saturating_sub(RATE_SPAN)) + pause;
+        if self.growth == Some(0) {
+            return;
         }
+        let rate = floor.max(self.growth.unwrap_or(0).saturating_mul(CATCH_UP_OVER_GROWTH)).max(1);
+        let pause = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate);
+        self.not_before = self.not_before.max(now.saturating_sub(PACE_CREDIT)) + pause;
     }
 }
 

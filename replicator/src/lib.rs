@@ -23,6 +23,8 @@
 //!
 //! | room | what lives there |
 //! |---|---|
+//! | [`leader`] | what the leader knows of its followers: in sync, replicated, admission, status |
+//! | [`LeaderLink`], [`FollowerLink`], [`SeedLink`] | the ends of a connection, for streaming and for beginning anew |
 //! | [`link`] | what both ends of a connection have in common: bytes in, bytes out, no socket, no clock |
 //! | [`message`] | what peers tell each other, and the bytes of it (`replicator/docs/protocol.md`) |
 //! | [`quorum`], [`divergence`] | what counts as replicated; whether two logs are one: pure |
@@ -40,6 +42,7 @@ pub mod member;
 pub mod message;
 pub mod policy;
 pub mod quorum;
+mod seed_link;
 pub mod transport;
 
 #[cfg(feature = "sim")]
@@ -51,3 +54,4 @@ pub use link::{End, Link, LinkError, Piece};
 pub use member::{Member, ReplicaId};
 pub use message::Message;
 pub use policy::{InSync, OnMissing, Policy};
+pub use seed_link::{SeedConfig, SeedLink};

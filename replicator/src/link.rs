@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use anchorlog_engine::replica::LogPiece;
+use anchorlog_engine::replica::{LogPiece, SeedError};
 use anchorlog_engine::{Lsn, ReadError, ReceiveError};
 
 use crate::message::{DecodeError, Refusal};
@@ -116,6 +116,9 @@ pub enum LinkError {
     /// The local log could not be read.
     #[error("the log cannot be read for a peer: {0}")]
     Read(#[from] ReadError),
+    /// The directory could not be seeded.
+    #[error("no replica could be begun: {0}")]
+    Seed(#[from] SeedError),
     /// The local log does not take what the leader sends.
     #[error("what the leader sends is not taken: {0}")]
     Receive(#[from] ReceiveError),

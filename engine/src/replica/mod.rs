@@ -16,13 +16,19 @@
 //!          acked = min(durable, replicated) <~~~~~~~~~ set_replicated ~~~~~~~~~~~~~~~~~'
 //! ```
 
+mod cut;
+mod files;
 mod piece;
+mod promise;
 mod receive;
 mod role;
 mod seed;
 mod side;
 
+pub(crate) use cut::resume as resume_cut;
+pub use cut::{CutError, CutReport, cut};
 pub use piece::LogPiece;
+pub use promise::{Promise, PromiseError};
 pub use receive::{ReceiveError, Received};
 pub(crate) use receive::{Taken, TakenStop};
 pub use role::{AckRule, LogIdentity, Role};

@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a failing step ends the test")]
 
 mod crash;
+mod cutting;
 mod pair;
 mod taking_over;

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anchorlog_engine::clock::SimClock;
+use anchorlog_engine::epoch::EpochHistory;
 use anchorlog_engine::io::sim::SimDisk;
 use anchorlog_engine::replica::{Seed, Seeding};
 use anchorlog_engine::{Append, Clock, Engine, EngineOptions, Fetch, Flush, Lsn, QueueOffset, Role, WriteBatch};
+use anchorlog_replicator::message::{Ack, Decoder, Hello, Item, LogState, Message, Purpose};
 use anchorlog_replicator::{
     FollowerConfig, FollowerLink, Leader, LeaderConfig, Link, LinkError, Member, OnMissing, Policy, ReplicaId,
 };
@@ -63,7 +65,9 @@ impl Node {
     pub(crate) fn replica_of(leader: &Engine, seed: u64, clock: &Arc<SimClock>) -> Node {
         let disk = SimDisk::new(seed);
         let marks = leader.watermarks();
-        let (identity, history) = (leader.identity(), leader.history());
+        let (identity, mut history) = (leader.identity(), EpochHistory::default());
+        let known = leader.history();
+        known.starts().iter().filter(|start| start.first_lsn <= marks.start).for_each(|start| history.push(*start));
         let seed = Seed { identity, start: marks.start, end: marks.assigned, history, sparse: Vec::new() };
         Seeding::begin(disk.backend(), DIR, &seed, &options()).unwrap().finish().unwrap();
         Node::open(disk, clock, options().with_role(Role::Replica))
@@ -119,6 +123,52 @@ impl<L: Link, F: Link> Wire<L, F> {
     }
 }
 
+/// A peer by hand.
+pub(crate) struct Voice {
+    pub(crate) name: String,
+    decoder: Decoder,
+    /// The newest beat that it has heard.
+    pub(crate) beat: u64,
+}
+
+impl Default for Voice {
+    fn default() -> Voice {
+        Voice { name: "b".to_owned(), decoder: Decoder::default(), beat: 0 }
+    }
+}
+
+impl Voice {
+    /// A hello for the log of an engine.
+    pub(crate) fn hello(&self, engine: &Engine, promised_term: u32) -> Vec<u8> {
+        let log = Some(LogState::of(engine));
+        let (replica, purpose) = (id(&self.name), Purpose::Stream);
+        Message::Hello(Hello { replica, purpose, promised_term, log, free_bytes: 1 << 40 }).encode()
+    }
+
+    /// What a link says, once: messages, and the log bytes behind them.
+    pub(crate) fn hear(&mut self, link: &mut dyn Link, now: Duration) -> Result<(Vec<Message>, Vec<u8>), LinkError> {
+        let bytes = take_all(link, now)?;
+        let (mut rest, mut messages, mut log) = (&bytes[..], Vec::new(), Vec::new());
+        while let Some(item) = self.decoder.next(&mut rest)? {
+            match item {
+                Item::Message(message) => {
+                    if let Message::Heartbeat(beat) = &message {
+                        self.beat = beat.beat;
+                    }
+                    messages.push(message);
+                }
+                Item::Log(bytes) => log.extend_from_slice(bytes),
+            }
+        }
+        Ok((messages, log))
+    }
+}
+
+/// What a link has to send, once.
+pub(crate) fn take_all(link: &mut dyn Link, now: Duration) -> Result<Vec<u8>, LinkError> {
+    Ok(link.send(now, 64 << 10)?.iter().flat_map(|piece| piece.as_ref().to_vec()).collect())
+}
+
 /// A leader, one follower, and the wire.
 pub(crate) struct Pair {
     pub(crate) clock: Arc<SimClock>,
@@ -140,6 +190,19 @@ impl Pair {
 
     pub(crate) fn now(&self) -> Duration {
         self.clock.monotonic()
+    }
+
+    /// The connection is closed, on both ends.
+    pub(crate) fn disconnect(&mut self) {
+        let nobody = FollowerLink::new(Arc::clone(&self.b.engine), FollowerConfig::new(id("b"), 0), self.now());
+        self.wire = Wire::new(self.leader.link(self.now()), nobody);
+    }
+
+    /// What the follower could say now, having heard nothing newer than `beat`.
+    pub(crate) fn last_ack(&self, beat: u64) -> Ack {
+        let marks = self.b.engine.watermarks();
+        let (epoch, received, durable) = (self.leader.epoch(), marks.assigned, marks.durable);
+        Ack { epoch, received, durable, free_bytes: 1 << 40, beat }
     }
 
     /// Connects anew.
