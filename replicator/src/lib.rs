@@ -32,6 +32,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod control;
 pub mod divergence;
 mod fault;
 mod follower_link;
@@ -40,11 +41,13 @@ mod leader_link;
 pub mod link;
 pub mod member;
 pub mod message;
+pub mod node;
 pub mod policy;
 pub mod quorum;
 mod seed_link;
 pub mod transport;
 
+pub use control::{Control, ControlError};
 #[cfg(feature = "sim")]
 pub use fault::Fault;
 pub use follower_link::{FollowerConfig, FollowerLink};
@@ -53,5 +56,7 @@ pub use leader_link::LeaderLink;
 pub use link::{End, Link, LinkError, Piece};
 pub use member::{Member, ReplicaId};
 pub use message::Message;
+pub use node::{Event, FirstRole, Node, NodeConfig, NodeError, Owner, Serving};
 pub use policy::{InSync, OnMissing, Policy};
 pub use seed_link::{SeedConfig, SeedLink};
+pub use transport::{Certificates, Security, SharedKey};

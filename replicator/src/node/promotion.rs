@@ -5,7 +5,8 @@
 //! leader holds.
 //!
 //! Invariants:
-//! 1. Only members of the log count, each once; whoever answers has promised to follow nobody of a lower term.
+//! 1. Only members of the log count, each once; whoever answers has promised to follow nobody of a lower term. Who has no log holds
+//!    nothing, and does not count.
 //! 2. A former leader that may have lost what it acknowledged does not count as one of those who hold it.
 //! 3. Logs are compared by (last epoch, LSN), never by LSN alone.
 
@@ -73,15 +74,16 @@ pub(crate) fn judge(case: &Case<'_>) -> Result<(), Refused> {
     if !case.members.contains(case.candidate) {
         return Err(Refused::NoMember(case.candidate.clone()));
     }
-    let others = case.answers.iter().filter(|(replica, _)| case.members.contains(*replica) && *replica != case.candidate);
+    let others =
+        case.answers.iter().filter(|(replica, _)| case.members.contains(*replica) && *replica != case.candidate);
     let best = others.clone().filter_map(|(replica, standing)| standing.map(|standing| (standing, replica))).max();
     if let Some((theirs, by)) = best
         && theirs > case.standing
     {
         return Err(Refused::Behind { by: by.clone(), theirs, ours: case.standing });
     }
-    let present: BTreeSet<&ReplicaId> =
-        others.map(|(replica, _)| replica).chain(std::iter::once(case.candidate)).collect();
+    let holders = others.filter(|(_, standing)| standing.is_some()).map(|(replica, _)| replica);
+    let present: BTreeSet<&ReplicaId> = holders.chain(std::iter::once(case.candidate)).collect();
     let (copies, asks_former) = match case.policy {
         Policy::Async => (1, true),
         Policy::Sync { copies, on_missing } => (copies, on_missing == OnMissing::Degrade),
@@ -153,8 +155,7 @@ mod tests {
         assert_eq!(ask("abcde", sync(3), &[("c", here), ("d", here)], true), Ok(()));
         assert_eq!(ask("abc", sync(2), &[("x", here)], true), few(1, 2), "a stranger");
         assert_eq!(ask("acd", sync(2), &[("c", here)], true), Err(Refused::NoMember(id("b"))));
-        // A member that was wiped has promised all the same.
-        assert_eq!(ask("abc", sync(2), &[("c", None)], true), Ok(()));
+        assert_eq!(ask("abc", sync(2), &[("c", None)], true), few(1, 2), "it was wiped, or has never had anything");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anchorlog_engine::Clock;
 
-use super::channel::{Channel, ChannelError, Incoming, Outgoing};
+use super::channel::{Channel, ChannelError, Hangup};
 use super::security::Security;
 use crate::message::{DecodeError, Decoder, Item, Message};
 
@@ -86,6 +86,11 @@ impl Conversation {
     ) -> Result<Message, TalkError> {
         self.say(question)?;
         self.hear(patience, clock)
+    }
+
+    /// What ends it from outside.
+    pub(crate) fn hangup(&self) -> Result<Hangup, ChannelError> {
+        self.channel.hangup()
     }
 
     /// What a link goes on with: the connection, and all that arrived on it.
