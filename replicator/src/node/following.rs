@@ -1,5 +1,6 @@
 //! The thread of a node that follows: looks for whoever leads, and drives a link to it, again and again.
 
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -8,7 +9,7 @@ use anchorlog_engine::{Engine, Lsn, Watermark};
 use super::leadership::Claim;
 use super::limits;
 use super::owner::Event;
-use super::shared::{Command, Halt, Heard, Shared, leading_term, may_follow};
+use super::shared::{Command, Halt, Shared, leading_term, may_follow};
 use crate::follower_link::{FollowerConfig, FollowerLink};
 use crate::link::{End, Link};
 use crate::member::Member;
@@ -108,7 +109,15 @@ impl Run<'_> {
     /// The first that says it leads, in a term that is not too low; what is claimed then is durable.
     fn find_leader(&self) -> Option<(Member, Claim)> {
         let heard = self.shared.ask(self.shared.peers(), &Message::AskState, limits::STATE_TIME_MAX);
-        for (peer, state) in heard.iter().filter_map(Heard::state) {
+        loop {
+            let (peer, state) = match heard.recv_timeout(limits::LOOK_PAUSE) {
+                Ok(heard) => match heard.state() {
+                    Some(known) => known,
+                    None => continue,
+                },
+                Err(RecvTimeoutError::Timeout) if !self.halt.is_set() => continue,
+                Err(_) => return None,
+            };
             let Some(term) = leading_term(&state) else { continue };
             let current = self.shared.leadership.current();
             if !may_follow(current.as_ref(), &peer.id, term) {
@@ -121,7 +130,6 @@ impl Run<'_> {
                 Err(error) => self.shared.failed("keeping whom to follow", &error),
             }
         }
-        None
     }
 
     /// Drives a link to `leader` until it is over. `None`: it never began.

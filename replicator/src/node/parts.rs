@@ -180,6 +180,10 @@ enum Next {
         term: Option<u32>,
         reply: Option<Reply>,
     },
+    /// Lead again in a higher term, because members have promised one.
+    Renew {
+        reply: Reply,
+    },
     Follow,
     Stop,
 }
@@ -196,6 +200,7 @@ impl Parts {
         loop {
             next = match next {
                 Next::Lead { term, reply } => self.lead(term, reply),
+                Next::Renew { reply } => self.renew(reply),
                 Next::Follow => self.follow(),
                 Next::Stop => break,
             };
@@ -358,6 +363,11 @@ impl Parts {
         };
         let engine = match self.open(Role::Leader { term }) {
             Ok(engine) => engine,
+            Err(error @ OpenError::Promised { .. }) if term.is_none() => {
+                // It was about to lead the promised term when it stopped, and never did.
+                tracing::warn!(%error, "this node follows until it is promoted");
+                return Next::Follow;
+            }
             Err(error) => return fail(self, "opening the log to lead", error.into()),
         };
         let term = engine.info().epoch.term;
@@ -424,6 +434,10 @@ impl Parts {
             match shared.next_command(patience) {
                 Some(Command::Stop) => return (Next::Stop, true),
                 Some(Command::Promote { reply, .. }) => {
+                    let mut others = shared.ask_states().into_values();
+                    if others.any(|state| state.promised_term > claim.term) {
+                        return (Next::Renew { reply }, true);
+                    }
                     answer(&reply, true, format!("{} leads already, in term {}", shared.config.id, claim.term));
                 }
                 Some(Command::Demote { reply }) => match self.hand_over(leader, claim) {
@@ -434,6 +448,20 @@ impl Parts {
                     Err(text) => answer(&reply, false, text),
                 },
                 Some(Command::Look | Command::Followed(_)) | None => {}
+            }
+        }
+    }
+
+    /// This node led, and has all that it acknowledged; members that were promised away from it follow it in a higher term alone.
+    fn renew(&self, reply: Reply) -> Next {
+        let candidacy = Candidacy::of_leader(&self.shared);
+        let states = self.shared.ask_states();
+        let judged = candidacy.judge(&states).map_err(|refused| refused.to_string());
+        match judged.and_then(|()| candidacy.collect(&states)) {
+            Ok(term) => Next::Lead { term: Some(term), reply: Some(reply) },
+            Err(why) => {
+                answer(&reply, false, why);
+                Next::Follow
             }
         }
     }

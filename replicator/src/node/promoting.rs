@@ -37,6 +37,13 @@ impl<'a> Candidacy<'a> {
         Candidacy { shared, unsafely, former, former_is_whole, policy }
     }
 
+    /// A leader whose log was just closed.
+    pub(super) fn of_leader(shared: &'a Shared) -> Candidacy<'a> {
+        let former = Some(shared.config.id.clone());
+        let policy = shared.config.leading.policy;
+        Candidacy { shared, unsafely: false, former, former_is_whole: true, policy }
+    }
+
     /// A leader that starts again after what it had in memory may be gone.
     pub(super) fn of_former_leader(shared: &'a Shared) -> Candidacy<'a> {
         let former = Some(shared.config.id.clone());

@@ -13,17 +13,17 @@ use anchorlog_replicator::{
 
 use crate::proxy::Proxy;
 
-pub fn sync(copies: u32) -> Policy {
+pub(crate) fn sync(copies: u32) -> Policy {
     Policy::Sync { copies, on_missing: OnMissing::Refuse }
 }
 
-pub fn key(text: &str) -> Security {
+pub(crate) fn key(text: &str) -> Security {
     Security::Key(SharedKey::new(text.as_bytes()).unwrap())
 }
 
 /// Why something was not appended, or not acknowledged.
 #[derive(Debug)]
-pub enum Unsent {
+pub(crate) enum Unsent {
     /// Nobody leads here.
     NotLeading,
     NotAdmitted(NotAdmitted),
@@ -33,9 +33,9 @@ pub enum Unsent {
 
 /// A program that appends what tests say.
 #[derive(Default)]
-pub struct Program {
+pub(crate) struct Program {
     serving: Mutex<Option<(Arc<Engine>, Serving)>>,
-    pub events: Mutex<Vec<Event>>,
+    pub(crate) events: Mutex<Vec<Event>>,
 }
 
 impl Owner for Program {
@@ -56,7 +56,7 @@ impl Owner for Program {
 
 impl Program {
     /// Appends, and waits until it is acknowledged.
-    pub fn send(&self, payload: &[u8], patience: Duration) -> Result<Lsn, Unsent> {
+    pub(crate) fn send(&self, payload: &[u8], patience: Duration) -> Result<Lsn, Unsent> {
         let serving = self.serving.lock().unwrap();
         let Some((engine, Serving::Leader(leader))) = &*serving else { return Err(Unsent::NotLeading) };
         leader.admission().map_err(Unsent::NotAdmitted)?;
@@ -69,7 +69,7 @@ impl Program {
     }
 
     /// What readers may see.
-    pub fn letters(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn letters(&self) -> Vec<Vec<u8>> {
         let serving = self.serving.lock().unwrap();
         let Some((engine, _)) = &*serving else { return Vec::new() };
         let queue = engine.queue(b"letters").unwrap();
@@ -86,7 +86,7 @@ impl Program {
     }
 
     /// The log from its start to `end`.
-    pub fn log(&self, end: Lsn) -> Vec<u8> {
+    pub(crate) fn log(&self, end: Lsn) -> Vec<u8> {
         let serving = self.serving.lock().unwrap();
         let (engine, _) = serving.as_ref().expect("it is served");
         let mut log = Vec::new();
@@ -100,34 +100,34 @@ impl Program {
         log
     }
 
-    pub fn watermarks(&self) -> Option<anchorlog_engine::Watermarks> {
+    pub(crate) fn watermarks(&self) -> Option<anchorlog_engine::Watermarks> {
         self.serving.lock().unwrap().as_ref().map(|(engine, _)| engine.watermarks())
     }
 
-    pub fn has(&self, wanted: impl Fn(&Event) -> bool) -> bool {
+    pub(crate) fn has(&self, wanted: impl Fn(&Event) -> bool) -> bool {
         self.events.lock().unwrap().iter().any(wanted)
     }
 }
 
 /// One machine: what of it stays when its process is gone.
-pub struct Machine {
-    pub id: String,
-    pub dir: PathBuf,
+pub(crate) struct Machine {
+    pub(crate) id: String,
+    pub(crate) dir: PathBuf,
     listen: SocketAddr,
-    pub proxy: Proxy,
-    pub options: EngineOptions,
-    pub security: Security,
-    pub program: Arc<Program>,
-    pub node: Option<Node>,
+    pub(crate) proxy: Proxy,
+    pub(crate) options: EngineOptions,
+    pub(crate) security: Security,
+    pub(crate) program: Arc<Program>,
+    pub(crate) node: Option<Node>,
 }
 
-pub struct Cluster {
-    pub machines: Vec<Machine>,
-    pub policy: Policy,
+pub(crate) struct Cluster {
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) policy: Policy,
     _home: tempfile::TempDir,
 }
 
-pub fn options() -> EngineOptions {
+pub(crate) fn options() -> EngineOptions {
     EngineOptions::default()
         .with_backend(BackendChoice::Threads)
         .with_segment_bytes(1 << 20)
@@ -138,7 +138,7 @@ pub fn options() -> EngineOptions {
 
 impl Cluster {
     /// Machines by these names; the first begins the log when it is started.
-    pub fn new(names: &[&str], policy: Policy) -> Cluster {
+    pub(crate) fn new(names: &[&str], policy: Policy) -> Cluster {
         let home = tempfile::tempdir().unwrap();
         let machine = |name: &&str| {
             let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -156,7 +156,7 @@ impl Cluster {
         Cluster { machines: names.iter().map(machine).collect(), policy, _home: home }
     }
 
-    pub fn started(names: &[&str], policy: Policy) -> Cluster {
+    pub(crate) fn started(names: &[&str], policy: Policy) -> Cluster {
         let mut cluster = Cluster::new(names, policy);
         for at in 0..names.len() {
             cluster.start(at);
@@ -164,12 +164,13 @@ impl Cluster {
         cluster
     }
 
-    pub fn config(&self, at: usize) -> NodeConfig {
-        let members = self.machines.iter().map(|machine| Member {
-            id: machine.id.parse().unwrap(),
-            address: machine.proxy.address.to_string(),
-        });
+    pub(crate) fn config(&self, at: usize) -> NodeConfig {
+        let members = self
+            .machines
+            .iter()
+            .map(|machine| Member { id: machine.id.parse().unwrap(), address: machine.proxy.address.to_string() });
         let mut members: Vec<Member> = members.collect();
+        members.sort();
         members.dedup_by(|one, other| one.id == other.id);
         let machine = &self.machines[at];
         let id = machine.id.parse().unwrap();
@@ -184,32 +185,32 @@ impl Cluster {
         config
     }
 
-    pub fn start(&mut self, at: usize) {
+    pub(crate) fn start(&mut self, at: usize) {
         let config = self.config(at);
         let program = Arc::new(Program::default());
         self.machines[at].program = Arc::clone(&program);
         self.machines[at].node = Some(Node::start(config, program).unwrap());
     }
 
-    pub fn stop(&mut self, at: usize) {
+    pub(crate) fn stop(&mut self, at: usize) {
         self.machines[at].node.take().expect("it runs").stop();
     }
 
-    pub fn program(&self, at: usize) -> &Program {
+    pub(crate) fn program(&self, at: usize) -> &Program {
         &self.machines[at].program
     }
 
-    pub fn node(&self, at: usize) -> &Node {
+    pub(crate) fn node(&self, at: usize) -> &Node {
         self.machines[at].node.as_ref().expect("it runs")
     }
 
-    pub fn control(&self, at: usize) -> Control {
+    pub(crate) fn control(&self, at: usize) -> Control {
         Control::connect(&self.machines[at].proxy.address.to_string(), &self.machines[at].security).unwrap()
     }
 
     /// Sends until it is acknowledged.
     #[track_caller]
-    pub fn send(&self, at: usize, payload: &[u8]) -> Lsn {
+    pub(crate) fn send(&self, at: usize, payload: &[u8]) -> Lsn {
         let mut last = None;
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -224,12 +225,13 @@ impl Cluster {
 
     /// All running nodes come to have one log, the same in each byte.
     #[track_caller]
-    pub fn agree(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn agree(&self) -> Vec<Vec<u8>> {
         let running = || self.machines.iter().filter(|machine| machine.node.is_some());
         eventually("the logs are one", || {
             let ends: Vec<_> = running().map(|machine| machine.program.watermarks()).collect();
             let Some(first) = ends[0] else { return false };
-            ends.iter().all(|marks| marks.is_some_and(|marks| marks.durable == first.assigned && marks.acked == marks.durable))
+            ends.iter()
+                .all(|marks| marks.is_some_and(|marks| marks.durable == first.assigned && marks.acked == marks.durable))
         });
         let end = running().next().unwrap().program.watermarks().unwrap().durable;
         let logs: Vec<Vec<u8>> = running().map(|machine| machine.program.log(end)).collect();
@@ -240,10 +242,10 @@ impl Cluster {
     }
 }
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 #[track_caller]
-pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "not in time: {what}");

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Between whoever connects and one address.
-pub struct Proxy {
-    pub address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
 }
 
@@ -24,7 +24,7 @@ struct Shared {
 
 impl Proxy {
     /// Passes on to `target`.
-    pub fn new(target: SocketAddr) -> Proxy {
+    pub(crate) fn new(target: SocketAddr) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -44,8 +44,7 @@ impl Proxy {
                 let Ok(far) = TcpStream::connect(accepting.target) else { continue };
                 let budget = Arc::new(AtomicU64::new(accepting.cut_after.load(Ordering::SeqCst)));
                 accepting.open.lock().unwrap().extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
-                for (direction, from, to) in
-                    [(0, near.try_clone().unwrap(), far.try_clone().unwrap()), (1, far, near)]
+                for (direction, from, to) in [(0, near.try_clone().unwrap(), far.try_clone().unwrap()), (1, far, near)]
                 {
                     let (shared, budget) = (Arc::clone(&accepting), Arc::clone(&budget));
                     std::thread::spawn(move || shared.pass(direction, from, to, &budget));
@@ -56,18 +55,18 @@ impl Proxy {
     }
 
     /// Whether bytes towards the target, and back, vanish.
-    pub fn swallow(&self, there: bool, back: bool) {
+    pub(crate) fn swallow(&self, there: bool, back: bool) {
         self.shared.swallows[0].store(there, Ordering::SeqCst);
         self.shared.swallows[1].store(back, Ordering::SeqCst);
     }
 
     /// Cuts each new connection after so many bytes.
-    pub fn cut_after(&self, bytes: u64) {
+    pub(crate) fn cut_after(&self, bytes: u64) {
         self.shared.cut_after.store(bytes, Ordering::SeqCst);
     }
 
     /// Cuts all connections.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         for socket in self.shared.open.lock().unwrap().drain(..) {
             let _already = socket.shutdown(Shutdown::Both).is_err();
         }
