@@ -358,6 +358,24 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_are_those_that_another_program_made() {
+        let (ours, here) = (key("sixteen bytes of key"), greetings());
+        let mut sealer = Sealer::new(&ours, &here, Side::Connecting);
+        let said = [
+            here.connecting.to_vec(),
+            here.accepting.to_vec(),
+            proof(&ours, &here, Side::Connecting).to_vec(),
+            proof(&ours, &here, Side::Accepting).to_vec(),
+            sealed(&mut sealer, b"three anchors"),
+            sealed(&mut sealer, b"and a rope"),
+        ];
+        let text = include_str!("../../../fixtures/replication/handshake-v1.hex");
+        let digits: String = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let found: String = said.concat().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found, digits);
+    }
+
+    #[test]
     fn a_record_that_is_repeated_left_out_or_sent_back_is_refused() {
         let key = key("sixteen bytes of key");
         let mut sealer = Sealer::new(&key, &greetings(), Side::Connecting);
