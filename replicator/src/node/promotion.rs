@@ -1,8 +1,8 @@
 //! Whether a node may lead: pure.
 //!
-//! Each acknowledged byte is on `copies` members' disks. So of any `members - copies + 1` of them one holds it, and the one with the highest
-//! (last epoch, LSN) among them holds all. What was acknowledged by the leader alone, by policy or by a policy that degrades, only that
-//! leader holds.
+//! Each acknowledged byte is on `copies` members' disks. So of any `members - copies + 1` of them one holds it, and the one with the
+//! highest (last epoch, LSN) among them holds all. What was acknowledged by the leader alone, by policy or by a policy that degrades, only
+//! that leader holds.
 //!
 //! Invariants:
 //! 1. Only members of the log count, each once; whoever answers has promised to follow nobody of a lower term. Who has no log holds

@@ -420,7 +420,11 @@ mod tests {
         }
 
         #[test]
-        fn no_flipped_bit_goes_unseen(payload in prop::collection::vec(any::<u8>(), 1..200), at in any::<prop::sample::Index>(), bit in 0..8) {
+        fn no_flipped_bit_goes_unseen(
+            payload in prop::collection::vec(any::<u8>(), 1..200),
+            at in any::<prop::sample::Index>(),
+            bit in 0..8,
+        ) {
             let key = key("sixteen bytes of key");
             let mut wire = sealed(&mut Sealer::new(&key, &greetings(), Side::Accepting), &payload);
             let at = at.index(wire.len());
