@@ -14,7 +14,7 @@ use anchorlog_engine::{Clock, Engine, Flush, Lsn, OpenError, SystemClock};
 use super::answering;
 use super::config::{FirstRole, NodeConfig};
 use super::following::{Errand, Followed, Following};
-use super::leadership::{Claim, PromisedLeadership};
+use super::leadership::{Claim, Leadership, PromisedLeadership};
 use super::limits;
 use super::owner::{Event, Owner, Serving};
 use super::promoting::Candidacy;
@@ -71,13 +71,26 @@ impl Node {
     /// # Errors
     /// When the configuration is wrong, the port is taken, or the log does not open.
     pub fn start(config: NodeConfig, owner: Arc<dyn Owner>) -> Result<Node, NodeError> {
-        check(&config)?;
         let backend: Arc<dyn IoBackend> = Arc::new(ThreadsBackend::new());
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         backend.create_dir_all(&config.dir)?;
         let leadership = PromisedLeadership::load(Arc::clone(&backend), &config.dir)?;
+        Node::start_with(config, owner, backend, Box::new(leadership))
+    }
+
+    /// [`Node::start`], where something else than promises in the directory says who leads. `backend` is what the log is cut and seeded with.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_with(
+        config: NodeConfig,
+        owner: Arc<dyn Owner>,
+        backend: Arc<dyn IoBackend>,
+        leadership: Box<dyn Leadership>,
+    ) -> Result<Node, NodeError> {
+        check(&config)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let (listen, security) = (config.listen.clone(), config.security.clone());
-        let shared = Arc::new(Shared::new(config, owner, Arc::clone(&clock), backend, Box::new(leadership))?);
+        let shared = Arc::new(Shared::new(config, owner, Arc::clone(&clock), backend, leadership)?);
         let listener = {
             let shared = Arc::clone(&shared);
             Listener::start(&listen, security, clock, move |channel| answering::serve(&shared, channel))?

@@ -187,8 +187,7 @@ impl Cluster {
 
     pub(crate) fn start(&mut self, at: usize) {
         let config = self.config(at);
-        let program = Arc::new(Program::default());
-        self.machines[at].program = Arc::clone(&program);
+        let program = Arc::clone(&self.machines[at].program);
         self.machines[at].node = Some(Node::start(config, program).unwrap());
     }
 

@@ -9,3 +9,4 @@ mod cluster;
 mod leadership;
 mod proxy;
 mod streaming;
+mod under_load;
