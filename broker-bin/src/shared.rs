@@ -1,6 +1,7 @@
 //! What all network threads share.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use anchorlog_engine::Engine;
 
 use crate::counters::Counters;
 use crate::features::send::MadeKeys;
+use crate::standing::Standing;
 use crate::state::State;
 
 /// What an operator chose, as far as handlers care.
@@ -38,13 +40,15 @@ pub struct Settings {
 /// One broker: log, state, settings and counters.
 pub struct Shared {
     /// The log.
-    pub engine: Engine,
+    pub engine: Arc<Engine>,
     /// Topics, groups, offsets.
     pub state: State,
     /// What the operator chose.
     pub settings: Settings,
+    /// What this broker is among its replicas.
+    pub standing: Standing,
     /// What happened so far.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     /// Ids for messages that come without one.
     pub made_keys: MadeKeys,
     /// Set once, when the broker stops: what is not appended yet is refused.
@@ -60,18 +64,31 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// Wires the parts.
+    /// Wires the parts of a broker without replicas.
     #[must_use]
-    pub fn new(engine: Engine, state: State, settings: Settings, made_keys: MadeKeys) -> Shared {
+    pub fn new(engine: impl Into<Arc<Engine>>, state: State, settings: Settings, made_keys: MadeKeys) -> Shared {
         Shared {
-            engine,
+            engine: engine.into(),
             state,
             settings,
-            counters: Counters::default(),
+            standing: Standing::Alone,
+            counters: Arc::default(),
             made_keys,
             closing: AtomicBool::new(false),
             next_queue: AtomicU32::new(0),
         }
+    }
+
+    /// Says what the broker is among its replicas.
+    #[must_use]
+    pub fn with_standing(self, standing: Standing) -> Shared {
+        Shared { standing, ..self }
+    }
+
+    /// Goes on with counters that exist.
+    #[must_use]
+    pub fn with_counters(self, counters: Arc<Counters>) -> Shared {
+        Shared { counters, ..self }
     }
 
     /// True once the broker stops.

@@ -102,6 +102,9 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
     if shared.is_closing() {
         return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, "the broker is stopping; nothing was stored"));
     }
+    if let Err(reason) = shared.standing.admission() {
+        return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, reason));
+    }
     let send = Send::read(request)?;
     let topic = find_topic(shared, request, &send)?;
     let config = topic.config;
