@@ -1,8 +1,9 @@
 //! The broker: what is started in which order, and stopped in the reverse.
 //!
 //! ```text
-//!   start: bind -> open the log -> read the state back -> readers, state writer, network threads
-//!   stop:  no new requests -> answer what was taken -> network threads -> readers -> state writer -> write the rest -> close the log
+//!   start: bind -> open the log -> read the state back -> readers, state writer, timer, network threads
+//!   stop:  no new requests -> answer what was taken -> network threads -> readers -> timer, state writer -> write the rest
+//!          -> close the log
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::counters::Counts;
+use crate::features::delay::{self, DelayLevels};
 use crate::features::send::MadeKeys;
 use crate::features::topics::{TEMPLATE, TopicConfig};
 use crate::limits;
@@ -68,6 +70,8 @@ pub struct BrokerOptions {
     pub ack_timeout: Duration,
     /// How long a send waits for space in the log buffer before it is refused. Default: 2 s.
     pub busy_timeout: Duration,
+    /// What a level of delay means. Default: the 18 levels that clients know.
+    pub delay_levels: DelayLevels,
 }
 
 impl BrokerOptions {
@@ -89,6 +93,7 @@ impl BrokerOptions {
             message_bytes_max: limits::BODY_BYTES_MAX,
             ack_timeout: Duration::from_millis(2500),
             busy_timeout: Duration::from_secs(2),
+            delay_levels: DelayLevels::default(),
         }
     }
 }
@@ -152,6 +157,7 @@ pub struct BrokerHandle {
     network: Vec<JoinHandle<()>>,
     readers: Vec<JoinHandle<()>>,
     state_writer: Option<(Sender<()>, JoinHandle<()>)>,
+    timer: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Broker {
@@ -184,6 +190,7 @@ impl Broker {
             message_bytes_max: options.message_bytes_max.min(limits::BODY_BYTES_MAX),
             ack_timeout: options.ack_timeout,
             busy_timeout: options.busy_timeout,
+            delay_levels: options.delay_levels,
         };
         let made_keys = MadeKeys::new(advertise.ip(), std::process::id(), clock.wall_ms());
         let shared = Arc::new(Shared::new(engine, state, settings, made_keys));
@@ -197,6 +204,7 @@ impl Broker {
             network: Vec::new(),
             readers: Vec::new(),
             state_writer: None,
+            timer: None,
         };
         // From here on an early return drops the handle, which stops what is running.
         handle.start_threads(&shared, &clock, listener, options.driver)?;
@@ -223,6 +231,7 @@ impl BrokerHandle {
         let (cold_reads, readers) = start_readers(shared, &mailboxes).map_err(|error| failed("readers", error))?;
         self.readers = readers;
         self.state_writer = Some(start_state_writer(shared.clone()).map_err(|error| failed("state writer", error))?);
+        self.timer = Some(delay::start(shared.clone()).map_err(|error| failed("timer", error))?);
         let (threads, incoming): (Vec<_>, Vec<_>) = self.wakes.iter().map(|_| unbounded_channel()).unzip();
         let (ready, came_up) = channel();
         let mut listener = Some(listener);
@@ -314,7 +323,7 @@ impl BrokerHandle {
         };
         self.network.drain(..).for_each(&mut join);
         self.readers.drain(..).for_each(&mut join);
-        if let Some((stop, thread)) = self.state_writer.take() {
+        for (stop, thread) in [self.timer.take(), self.state_writer.take()].into_iter().flatten() {
             drop(stop);
             join(thread);
         }

@@ -52,6 +52,12 @@ counters! {
     sends_refused,
     /// Sends that waited because the log buffer was full.
     sends_blocked,
+    /// Messages stored to be delivered later.
+    messages_delayed,
+    /// Messages delivered when their time had come.
+    messages_delivered,
+    /// Entries that can never be done; they wait for an operator.
+    entries_parked,
     /// Messages given to consumers.
     messages_pulled,
     /// Pulls that were held.

@@ -17,6 +17,8 @@ mod lock;
 pub mod log_tools;
 pub mod net;
 pub mod router;
+#[cfg(test)]
+mod scene;
 pub mod shared;
 pub mod state;
 pub mod telemetry;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anchorlog_engine::Engine;
 
 use crate::counters::Counters;
+use crate::features::delay::{DelayLevels, DueIndex};
 use crate::features::send::MadeKeys;
 use crate::state::State;
 
@@ -31,6 +32,8 @@ pub struct Settings {
     pub ack_timeout: Duration,
     /// How long a send waits for space in the log buffer before it is refused.
     pub busy_timeout: Duration,
+    /// What a level of delay means.
+    pub delay_levels: DelayLevels,
 }
 
 /// One broker: log, state, settings and counters.
@@ -45,6 +48,8 @@ pub struct Shared {
     pub counters: Counters,
     /// Ids for messages that come without one.
     pub made_keys: MadeKeys,
+    /// What is due soon.
+    pub due: DueIndex,
     /// Set once, when the broker stops: what is not appended yet is refused.
     pub closing: AtomicBool,
     /// Spreads messages without a queue of their choice.
@@ -61,7 +66,9 @@ impl Shared {
     /// Wires the parts.
     #[must_use]
     pub fn new(engine: Engine, state: State, settings: Settings, made_keys: MadeKeys) -> Shared {
+        let due = DueIndex::new(engine.info().epoch);
         Shared {
+            due,
             engine,
             state,
             settings,

@@ -498,6 +498,9 @@ impl Worker {
         for outcome in &self.outcomes {
             let Some(Parsed { to, mut sending, since }) = self.parsed.pop_front() else { break };
             sending.appended(outcome);
+            if let Some(due) = sending.due {
+                self.shared.due.assigned(due, outcome.end_lsn);
+            }
             let deadline = since + self.shared.settings.ack_timeout;
             self.acks.push_back(Ack { end_lsn: outcome.end_lsn, deadline, to, answer: Answer::Sent(sending) });
         }

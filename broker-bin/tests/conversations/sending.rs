@@ -117,13 +117,9 @@ fn what_is_not_offered_yet_is_refused_and_not_stored(driver: Driver) {
     let stage = Stage::new(driver);
     let mut peer = stage.peer();
     peer.send_message("T1", 0, b"first", "").expect(0);
-    for properties in [
-        "DELAY\u{1}3\u{2}",
-        "DELAY\u{1}4Pinpoint",
-        "TIMER_DELAY_SEC\u{1}3\u{2}",
-        "TIMER_DELIVER_MS\u{1}1700000000000\u{2}",
-        "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}p\u{2}",
-    ] {
+    for properties in
+        ["DELAY\u{1}4Pinpoint", "TIMER_DELAY_SEC\u{1}soon\u{2}", "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}p\u{2}"]
+    {
         let refused = peer.send_message("T1", 0, b"late", properties).expect(13);
         assert!(!refused.remark().is_empty(), "{properties:?}");
     }
