@@ -114,6 +114,7 @@ impl Scene {
             ack_timeout: Duration::from_millis(2500),
             busy_timeout: Duration::from_secs(2),
             delay_levels: DelayLevels::default(),
+            keep_unconsumed: true,
         };
         let shared = Arc::new(Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1)));
         let mailboxes: Arc<[Mailbox]> = Arc::new([Mailbox::new(Box::new(Nobody))]);

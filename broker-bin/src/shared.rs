@@ -34,6 +34,8 @@ pub struct Settings {
     pub busy_timeout: Duration,
     /// What a level of delay means.
     pub delay_levels: DelayLevels,
+    /// Whether messages that a group has not consumed outlive their file.
+    pub keep_unconsumed: bool,
 }
 
 /// One broker: log, state, settings and counters.

@@ -48,6 +48,11 @@ pub const REVIEW_INTERVAL: Duration = Duration::from_millis(200);
 pub const AGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a release waits after what it has to read could not be read.
 pub const RELEASE_RETRY: Duration = Duration::from_secs(60);
+/// How long a release waits after there was no room even for the manifest.
+pub const RELEASE_FULL_RETRY: Duration = Duration::from_secs(1);
+/// So many times the log that a checkpoint is due after may come before appends are refused because the disk has no room for the
+/// checkpoint: what it would hold waits in memory.
+pub const CHECKPOINT_OVERDUE: u64 = 2;
 /// Changes of the table that wait in memory before a checkpoint begins at once.
 pub const CHECKPOINT_CHANGES: usize = 500_000;
 /// Keys of messages that wait in memory before a checkpoint begins at once: 16 MiB of them.
@@ -70,8 +75,15 @@ pub const COMMIT_DEPTH_MAX: usize = 16;
 pub const SPARE_COUNT_MAX: usize = 16;
 /// Epochs that a history holds; older ones are forgotten.
 pub const EPOCH_HISTORY_MAX: usize = 2000;
-/// How long the writer waits before it looks again whether a full disk has room for a segment.
+/// How long nobody tries to make a segment after there was no room for one; a driver's nap may make it longer.
 pub const FULL_DISK_RETRY: Duration = Duration::from_millis(50);
+/// Segments of the reserve that are for the engine alone. What one segment says last is no more than that segment; of two segments' worth
+/// of room, wherever they begin, one is whole.
+pub const OWN_RESERVE_SEGMENTS: u64 = 2;
+/// A disk with so many times the room that the reserve still needs is not going to be full before the reserve is there.
+pub const ROOMY: u64 = 4;
+/// Smallest reserve for essential batches: of the order of a segment's smallest size.
+pub const RESERVE_BYTES_MIN: u64 = 64 << 10;
 /// Longest time that an acknowledged byte of an asynchronous log stays in the process only.
 pub const HAND_OVER_DELAY: Duration = Duration::from_millis(10);
 /// Most bytes of an asynchronous log that wait for a fuller block before they are handed to the kernel.

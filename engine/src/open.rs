@@ -12,7 +12,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::checkpoint::{self, Frozen, Retained, rows};
+use crate::checkpoint::{self, CheckpointError, Frozen, Retained, rows};
+use crate::commit::room::Room;
 use crate::commitlog::frame;
 use crate::commitlog::manifest::{MANIFEST_NAME, Manifest, ManifestError};
 use crate::commitlog::record::{self, Origin};
@@ -22,7 +23,7 @@ use crate::consume_queue::{QueueEntry, Queues};
 use crate::epoch::{EpochHistory, EpochStart};
 use crate::error::{OpenError, ReadError};
 use crate::fault::Fault;
-use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
+use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode, is_full};
 use crate::key_index::KeyIndex;
 use crate::limits;
 use crate::options::EngineOptions;
@@ -44,6 +45,7 @@ pub(crate) struct Opened {
     /// Whether this open begins an epoch (a faulty variant does not).
     pub(crate) new_epoch: bool,
     pub(crate) segments: Arc<Segments>,
+    pub(crate) room: Arc<Room>,
     pub(crate) found: Found,
     /// Bytes of the last block that are on disk already.
     pub(crate) tail_block: Vec<u8>,
@@ -81,6 +83,7 @@ pub(crate) fn open(
     let lock = lock(io, dir)?;
     let names = io.list(dir).map_err(io_error("listing", dir))?;
     let mut manifest = load_manifest(io, dir, &names, options, store_id)?;
+    check_file_bytes(io, manifest.geometry).map_err(io_error("opening", dir))?;
     let (mut files, mut sparse) = open_segments(io, dir, &names, &manifest)?;
     let store = |manifest: &Manifest| {
         let stored = manifest.store(io, dir, sync_names(options));
@@ -97,12 +100,13 @@ pub(crate) fn open(
     remove_emptied(io, dir, &derived.survivors, &mut sparse)?;
 
     let first_file_is_missing = !files.contains_key(&manifest.start);
+    let room = Arc::new(Room::new(manifest.geometry, options.reserve_bytes));
     let segments = Segments::new(
         Arc::clone(backend),
         dir,
         manifest.store_id,
-        manifest.geometry,
         sync_names(options),
+        Arc::clone(&room),
         files,
         sparse,
     );
@@ -113,6 +117,7 @@ pub(crate) fn open(
         segments.prepare_now(Lsn::ZERO).map_err(io_error("making the first segment in", dir))?;
     }
     Manifest::keep_reserve(io, dir);
+    keep_room(&segments, &room, found.end).map_err(io_error("making the reserve of segments in", dir))?;
     let epoch = next_epoch(options, last);
     let new_epoch = epoch > last;
     if new_epoch {
@@ -120,7 +125,26 @@ pub(crate) fn open(
         manifest.history.cap(limits::EPOCH_HISTORY_MAX);
         store(&manifest)?;
     }
-    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), found, tail_block, derived })
+    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), room, found, tail_block, derived })
+}
+
+/// Sees to the reserve before anything is taken, unless there is so much room that it may come together while the log is used already.
+fn keep_room(segments: &Segments, room: &Room, end: Lsn) -> io::Result<()> {
+    let missing = room.wanted_end(end).since(room.prepared_end());
+    if missing > 0 && segments.free_bytes()? / limits::ROOMY > missing {
+        return Ok(());
+    }
+    room.keep();
+    while room.prepared_end() < room.wanted_end(end) {
+        match segments.make_next(room.prepared_end()) {
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, "the reserve of segments is not whole: appends may be refused until there is room for it");
+                break;
+            }
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// Reads the last checkpoint, and the log from there on; the whole retained log when the checkpoint is of no use.
@@ -135,6 +159,7 @@ fn read_log(
 ) -> Result<(Derived, Found), OpenError> {
     let is_there = names.iter().any(|name| name == store::FILE_NAME || name == store::DAMAGED_NAME);
     let mut use_store = is_there && options.checkpoint_interval.is_some();
+    let mut saves = options.checkpoint_interval.is_some();
     loop {
         let derived = if use_store {
             restore(backend, dir, options, manifest).unwrap_or_else(|why| {
@@ -165,7 +190,7 @@ fn read_log(
             queues: &Arc::clone(&derived.queues),
             table: &Arc::clone(&derived.table),
             // What survives below the dense log comes last, and before everything else in its queue.
-            saves: options.checkpoint_interval.is_some() && sparse.is_empty(),
+            saves: saves && sparse.is_empty(),
             keys: &Arc::clone(&derived.keys),
             broken: options.broken(),
         };
@@ -203,6 +228,11 @@ fn read_log(
             {
                 tracing::warn!(found, "the last checkpoint contradicts the log; the whole log is read");
                 use_store = false;
+            }
+            Err(OpenError::Io { source, path, .. }) if saves && is_full(&source) => {
+                let path = path.display();
+                tracing::warn!(%path, "no room for a checkpoint while opening; what the log says is kept in memory until there is");
+                saves = false;
             }
             Err(error) => return Err(error),
         }
@@ -294,20 +324,18 @@ impl Derived {
         frozen: &Frozen,
     ) -> Result<(), OpenError> {
         let path = dir.join(store::FILE_NAME);
-        let failed = |error: &dyn std::error::Error| OpenError::Io {
-            what: "writing a checkpoint to",
-            path: path.clone(),
-            source: io::Error::other(error.to_string()),
+        let failed = |error: CheckpointError| {
+            let source = io::Error::new(error.kind(), error.to_string());
+            OpenError::Io { what: "writing a checkpoint to", path: path.clone(), source }
         };
         if self.store.is_none() {
             let made = checkpoint::new_store(backend, dir, manifest.store_id, options.checkpoint_cache_bytes);
-            self.store = Some(made.map_err(|error| failed(&error))?);
+            self.store = Some(made.map_err(|error| failed(error.into()))?);
         }
         let store = self.store.as_ref().expect("just opened");
         let retained = Retained { start: manifest.start, survivors: &self.survivors, clean: false };
         let written = checkpoint::write(store, frozen, &self.queues, &self.keys, &retained, &manifest.history);
-        let written = written.map_err(|error| failed(&error))?;
-        checkpoint::publish(frozen, written, &self.queues, &self.table, &self.keys, Lsn::MAX);
+        checkpoint::publish(frozen, written.map_err(failed)?, &self.queues, &self.table, &self.keys, Lsn::MAX);
         self.applied = frozen.lsn;
         Ok(())
     }
@@ -352,6 +380,21 @@ pub(crate) fn read_manifest(backend: &dyn IoBackend, dir: &Path) -> Result<Optio
         }
         ManifestError::Damaged(found) => contradiction(property::MANIFEST, "a whole manifest".into(), found),
     })
+}
+
+/// A segment must be one that this process can write to its end: a limit that is found there later ends the process.
+fn check_file_bytes(backend: &dyn IoBackend, geometry: Geometry) -> io::Result<()> {
+    let segment_bytes = geometry.segment_bytes;
+    match backend.file_bytes_max() {
+        Some(max) if max < segment_bytes => {
+            let text = format!(
+                "this process may not write files of more than {max} bytes (RLIMIT_FSIZE, `ulimit -f`), and a segment of this log has \
+                 {segment_bytes}; raise the limit, or make the log with smaller segments"
+            );
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, text))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Takes the directory for this process alone.

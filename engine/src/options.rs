@@ -70,6 +70,7 @@ pub struct EngineOptions {
     pub(crate) free_bytes_min: Option<u64>,
     pub(crate) retention_held: bool,
     pub(crate) spare_count: usize,
+    pub(crate) reserve_bytes: Option<u64>,
     pub(crate) checkpoint_interval: Option<Duration>,
     pub(crate) checkpoint_bytes: u64,
     pub(crate) checkpoint_cache_bytes: usize,
@@ -97,6 +98,7 @@ impl Default for EngineOptions {
             free_bytes_min: None,
             retention_held: false,
             spare_count: 2,
+            reserve_bytes: None,
             checkpoint_interval: Some(Duration::from_secs(5)),
             checkpoint_bytes: 256 << 20,
             checkpoint_cache_bytes: 64 << 20,
@@ -219,12 +221,24 @@ impl EngineOptions {
         self
     }
 
-    /// Zero-filled segments kept ready, so that the log goes on at full rate when one is full; each takes its size on the disk.
+    /// Zero-filled segments kept ready beside the reserve, so that the log goes on at full rate when one is full; each takes its size on
+    /// the disk.
     ///
     /// Default: 2. Minimum: 0. Maximum: 16.
     #[must_use]
     pub fn with_spare_count(mut self, count: usize) -> Self {
         self.spare_count = count;
+        self
+    }
+
+    /// Bytes of prepared log that only batches with [`crate::WriteBatch::set_essential`] may use when no further segment can be made (a
+    /// full disk, a quota). Behind them stand two segments more, in which the engine restates what must outlive a segment that is
+    /// released. All of it is allocated ahead, beside the spare segments.
+    ///
+    /// Default: `None`, one segment. Minimum: 64 KiB.
+    #[must_use]
+    pub fn with_reserve_bytes(mut self, bytes: Option<u64>) -> Self {
+        self.reserve_bytes = bytes;
         self
     }
 
@@ -330,6 +344,12 @@ impl EngineOptions {
             "at least two segments",
         )?;
         check(self.spare_count <= limits::SPARE_COUNT_MAX, "spare_count", self.spare_count as u64, "0 to 16")?;
+        check(
+            self.reserve_bytes.is_none_or(|bytes| bytes >= limits::RESERVE_BYTES_MIN),
+            "reserve_bytes",
+            self.reserve_bytes.unwrap_or(0),
+            "at least 64 KiB",
+        )?;
         check(
             self.checkpoint_interval.is_none_or(|interval| interval >= Duration::from_millis(10)),
             "checkpoint_interval",

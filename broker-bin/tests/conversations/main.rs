@@ -11,6 +11,7 @@ mod peer;
 mod pressure;
 mod pulling;
 mod restart;
+mod retention;
 mod sending;
 mod stage;
 

@@ -160,6 +160,11 @@ impl Visible {
         frozen
     }
 
+    /// Another view of what the store held already.
+    pub(crate) fn set_store(&self, reader: Arc<StoreReader>) {
+        self.state.write().expect(INTACT).layers.store = Some(reader);
+    }
+
     /// The frozen layer is in the store that `reader` sees.
     pub(crate) fn merged(&self, reader: Arc<StoreReader>) {
         let mut state = self.state.write().expect(INTACT);

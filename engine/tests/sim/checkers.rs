@@ -294,6 +294,19 @@ fn whole_table(world: &mut World) -> Outcome {
     Ok(())
 }
 
+/// There is room, and before long small batches are taken again.
+pub(crate) fn takes_again(world: &mut World) -> Outcome {
+    for _ in 0..4000 {
+        let space = world.engine().space();
+        if world.engine().fenced().is_some() || space.full.is_none() || space.ordinary_bytes >= 8 << 10 {
+            return Ok(());
+        }
+        world.advance(std::time::Duration::from_millis(5));
+        world.step()?;
+    }
+    Err(format!("there is room, and it does not know: {:?}", world.engine().space()))
+}
+
 /// What was appended is acknowledged and durable, before long.
 pub(crate) fn liveness(world: &mut World) -> Outcome {
     let end = world.engine().watermarks().assigned;

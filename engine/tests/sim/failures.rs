@@ -238,6 +238,7 @@ fn a_full_disk_refuses_before_anything_is_at_risk_and_heals_by_itself() {
             assert_eq!(world.open(), Ok(true));
             work(&mut world, 6).expect("nothing is wrong");
             limit(&world);
+            world.had_no_room = true;
             let mut refused = 0;
             for number in 0..150 {
                 refused += u64::from(!workload::send(&mut world, message(2, number, 3000)).expect("refused or taken"));
@@ -255,6 +256,8 @@ fn a_full_disk_refuses_before_anything_is_at_risk_and_heals_by_itself() {
             world.released = world.engine().watermarks().acked;
             world.lift_limits();
             checkers::liveness(&mut world).expect("it heals by itself");
+            checkers::takes_again(&mut world).expect("and takes more");
+            assert!(workload::send(&mut world, message(2, 150, 3000)).expect("there is room"));
             super::settle(&mut world).expect("and nothing acknowledged is lost");
         }
     }

@@ -170,8 +170,8 @@ fn a_write_that_fails_for_want_of_quota_is_told_as_that_and_reopening_goes_on() 
 
 #[test]
 fn a_file_that_may_not_grow_refuses_and_heals_like_a_full_disk() {
-    let disk = SimDisk::new(1);
-    let engine = open(&disk, options().with_spare_count(0)).expect("nothing is wrong");
+    let (disk, clock) = (SimDisk::new(1), Arc::new(SimClock::default()));
+    let engine = open_at(&disk, &clock, options().with_spare_count(0)).expect("nothing is wrong");
     let queue = engine.queue(b"q").expect("it is short");
     disk.set_file_bytes_max(Some(4096));
     let mut refused = 0;
@@ -179,16 +179,18 @@ fn a_file_that_may_not_grow_refuses_and_heals_like_a_full_disk() {
         let mut batch = WriteBatch::new();
         push(&mut batch, &queue, 4000);
         match engine.try_append(&mut batch) {
-            Err(AppendError::Full { .. }) => refused += 1,
+            Err(AppendError::OutOfSpace { .. }) => refused += 1,
             answer => drop(answer.expect("nothing else is wrong")),
         }
         engine.step();
     }
     assert!(refused > 0 && engine.fenced().is_none(), "{:?}", engine.fenced());
     disk.set_file_bytes_max(None);
+    clock.advance(Duration::from_millis(50));
     settle(&engine);
     let marks = engine.watermarks();
     assert!(marks.acked == marks.assigned, "{marks:?}");
+    put(&engine, &queue, 4000);
 }
 
 /// Appends to `queue` until the log reaches `to`.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anchorlog_engine::io::sim::{Survival, Times};
 use anchorlog_engine::{
-    AppendError, AppendOutcome, Fetch, FetchStatus, KeyOrder, KeyQuery, Lsn, QueueOffset, ReadError, WriteBatch,
+    AppendError, AppendOutcome, Fetch, FetchStatus, KeyOrder, KeyQuery, Lsn, QueueOffset, ReadError, Ticket,
+    WriteBatch, limits,
 };
 
 use super::batches::{self, Unbuilt};
@@ -147,10 +148,12 @@ fn append_together(world: &mut World) -> Outcome {
     demand!(end == situation.assigned, "the log ends at {end}, its last batch at {}", situation.assigned);
     match (answer, specs.first()) {
         (Ok(told), None) => demand!(told == count, "{count} batches were taken, told were {told}"),
-        (Ok(told), Some(_)) => {
+        (Ok(told), Some(spec)) => {
             demand!(told == count, "{count} batches were taken, told were {told}");
             situation.len = sizes[count];
-            demand!(!situation.fits(world), "{} of {} batches taken, and there is room", count, sizes.len());
+            let next_segment = count > 0 && situation.ends_what_is_ready(world, spec);
+            let is_put_off = next_segment || !situation.fits(world);
+            demand!(is_put_off, "{} of {} batches taken, and there is room", count, sizes.len());
         }
         (Err(error), Some(spec)) => {
             situation.len = sizes[count];
@@ -204,6 +207,18 @@ impl Situation {
         let waiting = self.assigned.since(self.written);
         waiting == 0 || waiting + self.len <= world.plan.buffer_bytes
     }
+
+    /// Whether a segment may have to be made for it: with what comes before a frame in a new segment, and behind it in a block.
+    fn ends_what_is_ready(&self, world: &World, spec: &Spec) -> bool {
+        let beside = limits::EPOCH_FRAME_BYTES_MAX + 2 * limits::SEGMENT_HEADER_BYTES;
+        room_for(world, spec) < 2 * self.len + beside
+    }
+}
+
+/// What stands ready for a batch of this kind.
+fn room_for(world: &World, spec: &Spec) -> u64 {
+    let space = world.engine().space();
+    if batches::is_essential(spec) { space.essential_bytes } else { space.ordinary_bytes }
 }
 
 /// Builds a batch, unless what it refers to may be gone.
@@ -238,10 +253,21 @@ fn taken(world: &mut World, situation: &Situation, spec: Spec, outcome: &AppendO
 
 fn refused(world: &mut World, situation: &Situation, spec: &Spec, error: &AppendError) -> Outcome {
     match error {
-        AppendError::Fenced(_) => demand!(situation.fenced, "refused as fenced, and it is not"),
+        // The segment that the batch needed may have been what failed.
+        AppendError::Fenced(_) => {
+            let fenced = situation.fenced || world.engine().fenced().is_some();
+            demand!(fenced, "refused as fenced, and it is not");
+        }
         AppendError::Full { .. } => {
             demand!(!situation.fits(world), "{} bytes are refused and there is room", situation.len);
             world.tally.refused_full += 1;
+        }
+        AppendError::OutOfSpace { needed, left, .. } => {
+            demand!(world.had_no_room, "there never was too little room: {error}");
+            demand!(world.engine().space().full.is_some(), "nothing stands in the way any more: {error}");
+            let told = *needed >= situation.len && needed > left && *left == room_for(world, spec);
+            demand!(told, "{} bytes, {} are ready, and yet: {error}", situation.len, room_for(world, spec));
+            world.tally.refused_space += 1;
         }
         AppendError::Rejected(rejection) => {
             let verdict = world.model.judge(spec);
@@ -260,6 +286,15 @@ fn refused(world: &mut World, situation: &Situation, spec: &Spec, error: &Append
     Ok(())
 }
 
+/// Whether a batch has to wait for room before it is looked at further.
+fn is_put_off(world: &World, answer: &Result<Ticket, AppendError>) -> bool {
+    match answer {
+        Err(AppendError::Full { .. }) => true,
+        Err(AppendError::OutOfSpace { .. }) => world.had_no_room,
+        _ => false,
+    }
+}
+
 /// What can never be taken is refused, and says why.
 fn append_refused(world: &mut World) -> Outcome {
     if !world.is_well() {
@@ -274,7 +309,7 @@ fn append_refused(world: &mut World) -> Outcome {
             batch.drop_queue(&handle).map_err(|error| error.to_string())?;
             batches::push_append(&mut batch, &handle, content).map_err(|error| error.to_string())?;
             let answer = world.engine().try_append(&mut batch);
-            let refused = matches!(answer, Err(AppendError::Dropped | AppendError::Full { .. }));
+            let refused = matches!(answer, Err(AppendError::Dropped)) || is_put_off(world, &answer);
             demand!(refused, "a queue takes a message behind its drop: {answer:?}");
         }
         1 => {
@@ -298,7 +333,7 @@ fn append_refused(world: &mut World) -> Outcome {
             let content = batches::content(world, 10);
             batches::push_append(&mut batch, &stale, content).map_err(|error| error.to_string())?;
             let answer = world.engine().try_append(&mut batch);
-            let refused = matches!(answer, Err(AppendError::Dropped | AppendError::Full { .. }));
+            let refused = matches!(answer, Err(AppendError::Dropped)) || is_put_off(world, &answer);
             demand!(refused, "a dropped queue takes a message: {answer:?}");
         }
     }
@@ -602,10 +637,6 @@ fn compare_everything(world: &mut World) -> Outcome {
 // ---- durability and retention
 
 fn flush(world: &mut World) -> Outcome {
-    // A flush waits for room, and time does not pass while it does.
-    if world.no_room {
-        return Ok(());
-    }
     let assigned = world.engine().watermarks().assigned;
     match world.engine().flush() {
         Ok(durable) => demand!(durable >= assigned, "flushed to {durable} of {assigned}"),
@@ -745,7 +776,11 @@ fn make_room(world: &mut World) -> Outcome {
     }
     let untouched =
         world.is_well() && !world.disk.is_held() && !world.plan.troubles.io_errors && !world.plan.troubles.crashes;
-    if untouched { checkers::liveness(world) } else { Ok(()) }
+    if !untouched {
+        return Ok(());
+    }
+    checkers::liveness(world)?;
+    checkers::takes_again(world)
 }
 
 /// One write stalls, or everything does: nothing is acknowledged that was not before, and then it goes on.

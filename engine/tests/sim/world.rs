@@ -73,6 +73,7 @@ pub(crate) struct Tally {
     pub(crate) batches: u64,
     pub(crate) rejected: u64,
     pub(crate) refused_full: u64,
+    pub(crate) refused_space: u64,
     pub(crate) reads: u64,
     pub(crate) cold_reads: u64,
     pub(crate) closes: u64,
@@ -90,11 +91,12 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    fn counts(&self) -> [(&'static str, u64); 17] {
+    fn counts(&self) -> [(&'static str, u64); 18] {
         [
             ("batches taken", self.batches),
             ("rejected by a precondition", self.rejected),
             ("refused by a full buffer", self.refused_full),
+            ("refused by a full disk", self.refused_space),
             ("lost with the power", self.lost),
             ("messages read", self.reads),
             ("reads from the disk", self.cold_reads),
@@ -122,6 +124,7 @@ impl Tally {
             (&mut self.batches, other.batches),
             (&mut self.rejected, other.rejected),
             (&mut self.refused_full, other.refused_full),
+            (&mut self.refused_space, other.refused_space),
             (&mut self.reads, other.reads),
             (&mut self.cold_reads, other.cold_reads),
             (&mut self.closes, other.closes),
@@ -456,8 +459,11 @@ impl World {
             }
             // A failed or missing I/O is told as one: it is never taken for damage.
             Err(error) => {
-                let explained = self.disk.is_dead() || self.disk.fault_count() > faults;
-                demand!(explained && matches!(error, OpenError::Io { .. }), "it does not open: {error}");
+                let OpenError::Io { source, .. } = &error else { return Err(format!("it does not open: {error}")) };
+                // A file that may not be long enough is not even tried.
+                let is_short = self.no_room && source.kind() == std::io::ErrorKind::FileTooLarge;
+                let explained = self.disk.is_dead() || self.disk.fault_count() > faults || is_short;
+                demand!(explained, "it does not open: {error}");
                 self.history.note(format!("not opened: {error}"));
                 Ok(false)
             }

@@ -222,7 +222,8 @@ fn much_that_falls_due_at_once_takes_turns_with_live_sends() {
         scene.settle();
         turns += 1;
     }
-    assert_eq!((turns, scene.count("T1", 0)), (3, count as u64));
+    assert!(turns >= 3, "{turns}");
+    assert_eq!(scene.count("T1", 0), count as u64);
 }
 
 #[test]

@@ -185,8 +185,9 @@ impl Timer {
         let refused = acts.get(self.outcomes.len());
         match (appended, refused) {
             (Ok(_), None) => Ok(Step::Wait(self.in_flight)),
-            // The buffer is full; what was done frees some of it.
-            (Ok(_), Some(_)) => Ok(Step::Nap(limits::DUE_NAP / 20)),
+            // The buffer is full.
+            (Ok(0), Some(_)) => Ok(Step::Nap(limits::DUE_NAP / 20)),
+            (Ok(_), Some(_)) => Ok(Step::Wait(self.in_flight)),
             // It is not what was read any more: somebody else has dealt with it.
             (Err(AppendError::Rejected(_)), Some((key, ..))) => {
                 shared.due.forget(key);
