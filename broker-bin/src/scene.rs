@@ -169,18 +169,28 @@ impl Scene {
     /// Gives a request and lets everything happen that its answer needs.
     pub(crate) fn ask(&mut self, id: ConnectionId, code: i64, fields: &Value, body: &[u8]) -> Answer {
         self.give(id, code, fields, body);
-        for _ in 0..10_000 {
-            self.settle();
-            self.worker.mail();
-            self.worker.acked();
+        for _ in 0..100_000 {
+            self.finish();
             if let Some(answer) = self.answers(id).pop() {
                 assert_eq!(answer.header["opaque"], self.opaque);
                 return answer;
             }
-            // A reader's thread has it.
+            // A reader's thread may have it.
             std::thread::yield_now();
+            self.worker.mail();
         }
         panic!("no answer to {code}");
+    }
+
+    /// Lets everything happen that the requests given so far need.
+    pub(crate) fn finish(&mut self) {
+        while self.worker.task_count() > 0 {
+            // A reader's thread has it.
+            std::thread::yield_now();
+            self.worker.mail();
+        }
+        self.settle();
+        self.worker.acked();
     }
 
     /// A send to a queue.

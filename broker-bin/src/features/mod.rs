@@ -8,6 +8,7 @@ pub mod groups;
 pub mod heartbeat;
 pub mod offsets;
 pub mod pull;
+pub mod retry;
 pub mod routes;
 pub mod send;
 pub mod topics;
@@ -16,5 +17,5 @@ mod outcome;
 mod request;
 
 pub use crate::wire::codes::response as code;
-pub use outcome::{Kept, Outcome, Reply};
+pub use outcome::{Kept, Outcome, Reply, Task, Writing};
 pub use request::{FieldError, Request};

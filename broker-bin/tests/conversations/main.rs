@@ -12,6 +12,7 @@ mod pressure;
 mod pulling;
 mod restart;
 mod retention;
+mod retries;
 mod sending;
 mod stage;
 

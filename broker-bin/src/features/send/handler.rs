@@ -8,6 +8,7 @@ use super::properties::Known;
 use super::sending::Sending;
 use super::stored::{Attributes, Stored};
 use crate::features::delay::{self, DueKey, Later, Place};
+use crate::features::retry::{self, DeadLetter};
 use crate::features::topics::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig};
 use crate::features::{FieldError, Outcome, Reply, Request, code};
 use crate::limits;
@@ -26,6 +27,7 @@ struct Names {
     flag: &'static str,
     properties: &'static str,
     reconsume_times: &'static str,
+    reconsume_max: &'static str,
     batch: &'static str,
 }
 
@@ -39,6 +41,7 @@ const LONG: Names = Names {
     flag: "flag",
     properties: "properties",
     reconsume_times: "reconsumeTimes",
+    reconsume_max: "maxReconsumeTimes",
     batch: "batch",
 };
 
@@ -52,6 +55,7 @@ const LETTERS: Names = Names {
     flag: "h",
     properties: "i",
     reconsume_times: "j",
+    reconsume_max: "l",
     batch: "m",
 };
 
@@ -66,7 +70,10 @@ struct Send<'a> {
     flag: i32,
     properties: &'a str,
     reconsume_times: i32,
+    reconsume_max: Option<i32>,
     is_batch: bool,
+    /// Whatever delay its properties wish, it is a dead letter now.
+    is_dead: bool,
 }
 
 impl<'a> Send<'a> {
@@ -83,6 +90,8 @@ impl<'a> Send<'a> {
             flag: request.number(names.flag)?.unwrap_or(0),
             properties: request.field(names.properties).unwrap_or_default(),
             reconsume_times: request.number(names.reconsume_times)?.unwrap_or(0),
+            reconsume_max: request.number(names.reconsume_max)?,
+            is_dead: false,
             is_batch: request.header.code == 320 || request.switch(names.batch),
         })
     }
@@ -105,7 +114,11 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
     if shared.is_closing() {
         return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, "the broker is stopping; nothing was stored"));
     }
-    let send = Send::read(request)?;
+    let mut send = Send::read(request)?;
+    let dead = dead_letter(shared, &send);
+    if let Some(dead) = &dead {
+        send = Send { topic: &dead.topic, queue: 0, is_dead: true, ..send };
+    }
     let topic = find_topic(shared, request, &send)?;
     let config = topic.config;
     let number = match u32::try_from(send.queue) {
@@ -146,9 +159,19 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
                 (due, Cow::Owned(made))
             }
         };
+        if let Some(dead) = &dead {
+            retry::tell(
+                shared,
+                &dead.group,
+                send.topic,
+                known.retry_topic.unwrap_or_default(),
+                &key,
+                send.reconsume_times,
+            );
+        }
         return Ok(Sending { due, ..Sending::new(number, Some(&key)) });
     }
-    if send.topic.starts_with(RETRY_PREFIX) {
+    if send.is_dead || send.topic.starts_with(RETRY_PREFIX) {
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, "a retry topic takes no batches"));
     }
     for inner in batch::entries(request.body) {
@@ -171,6 +194,12 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, "the batch holds no message"));
     }
     Ok(Sending::new(number, None))
+}
+
+/// Consumers send what they could not send back to their retry topic themselves, and go on doing so after the last attempt.
+fn dead_letter(shared: &Shared, send: &Send<'_>) -> Option<DeadLetter> {
+    let group = shared.state.groups.config(send.topic.strip_prefix(RETRY_PREFIX)?);
+    retry::dead_letter(send.topic, send.reconsume_times, send.reconsume_max, group)
 }
 
 fn find_topic(shared: &Shared, request: &Request<'_>, send: &Send<'_>) -> Result<std::sync::Arc<Topic>, Reply> {
@@ -309,7 +338,7 @@ impl Writer<'_> {
 
     /// When it is to be delivered, if not at once.
     fn later(&self, known: &Known<'_>) -> Result<Option<Later>, Reply> {
-        if known.wish.is_none() {
+        if known.wish.is_none() || self.send.is_dead {
             return Ok(None);
         }
         let now_ms = self.shared.engine.clock().wall_ms();

@@ -17,6 +17,8 @@ pub(super) struct Known<'a> {
     pub(super) keys: Option<&'a str>,
     /// The producer's id of the message.
     pub(super) unique_key: Option<&'a str>,
+    /// The topic that a message came from which is tried again.
+    pub(super) retry_topic: Option<&'a str>,
     /// When it is to be delivered.
     pub(super) wish: Wish<'a>,
     /// True for half of a transaction.
@@ -33,6 +35,7 @@ impl<'a> Known<'a> {
                 "TAGS" => self.tags = Some(value),
                 "KEYS" => self.keys = Some(value),
                 "UNIQ_KEY" => self.unique_key = Some(value),
+                "RETRY_TOPIC" => self.retry_topic = Some(value),
                 "DELAY" => self.wish.level = Some(value),
                 "TIMER_DELAY_SEC" => self.wish.delay_seconds = Some(value),
                 "TIMER_DELAY_MS" => self.wish.delay_ms = Some(value),
