@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::batch::{AppendOutcome, MessageRef, Queue, WriteBatch};
+use crate::checkpoint::backlog::Backlog;
 use crate::checkpoint::{self, CheckpointShared, Checkpointer};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::ring::LogBuffer;
@@ -226,6 +227,8 @@ impl Engine {
             let dropped = queues.find(queue.name()).is_none_or(|current| current.id() != queue.id());
             QueueHead { next: mark.range.max, latest: mark.latest, dropped }
         });
+        let unsaved_bytes_max = options.checkpoint_interval.map(|_| options.unsaved_bytes_max);
+        let backlog = Arc::new(Backlog::new(unsaved_bytes_max));
         let sequencer = Arc::new(Mutex::new(Sequencer {
             tail,
             next: found.end,
@@ -242,6 +245,7 @@ impl Engine {
             buffer: Arc::clone(&buffer),
             marks: Arc::clone(&marks),
             room: Arc::clone(&room),
+            backlog: Arc::clone(&backlog),
             restates: Claim::Essential,
             unmarked: false,
             durable_end: found.end,
@@ -278,6 +282,7 @@ impl Engine {
             Arc::clone(&buffer),
             Arc::clone(&marks),
             manifest.geometry,
+            Arc::clone(&backlog),
             Arc::clone(&watch_count),
         );
         dispatcher.note_changed(changed);
@@ -322,6 +327,7 @@ impl Engine {
             shared: Arc::clone(&checkpoint),
             interval: options.checkpoint_interval,
             bytes: options.checkpoint_bytes,
+            backlog,
             broken: options.broken(),
             cache_bytes: options.checkpoint_cache_bytes,
             hurry: Box::new(move |end| {
@@ -724,8 +730,9 @@ impl Engine {
         Ok(outcome)
     }
 
-    /// Appends batches, in order, under one lock; returns how many: fewer than given when the buffer, or what stands ready of segments, is
-    /// full (try the rest when [`Watermark::Written`] has moved). Outcomes of those that were appended are added to `out`.
+    /// Appends batches, in order, under one lock; returns how many: fewer than given when the buffer, what stands ready of segments, or
+    /// what may wait for a checkpoint is full (try the rest when [`Watermark::Written`] has moved, or a little later). Outcomes of those
+    /// that were appended are added to `out`.
     ///
     /// # Errors
     /// When the first batch not appended never can be (too large, empty), or the log takes nothing any more.
@@ -763,7 +770,9 @@ impl Engine {
                 // What it appended is being written, and the next segment made.
                 Some(Refused::NoSegment) if count > 0 => return Ok(count),
                 Some(Refused::NoSegment) => self.inner.make_segment()?,
-                None | Some(Refused::Because(AppendError::Full { .. })) => return Ok(count),
+                None | Some(Refused::Because(AppendError::Full { .. } | AppendError::Behind { .. })) => {
+                    return Ok(count);
+                }
                 Some(Refused::Because(error)) => return Err(error),
             }
         }
@@ -794,6 +803,16 @@ impl Engine {
                         &*inner.clock,
                         None,
                     ) {
+                        Err(WaitError::Fenced(fenced)) => return Err(fenced.into()),
+                        Err(WaitError::Closing) => return Err(AppendError::Closing),
+                        Ok(()) | Err(WaitError::TimedOut) => {}
+                    }
+                }
+                // In a run without checkpoints there is nothing to wait for.
+                Err(AppendError::Behind { .. }) if !inner.checkpoint.given_up.load(Ordering::SeqCst) => {
+                    inner.signals.checkpoint.wake();
+                    let retry = Some(crate::limits::BEHIND_RETRY);
+                    match inner.marks.wait(Watermark::Written, Lsn::MAX, &*inner.clock, retry) {
                         Err(WaitError::Fenced(fenced)) => return Err(fenced.into()),
                         Err(WaitError::Closing) => return Err(AppendError::Closing),
                         Ok(()) | Err(WaitError::TimedOut) => {}

@@ -326,6 +326,17 @@ pub enum AppendError {
         /// The limit.
         max: u64,
     },
+    /// Too much of queues, table and key index waits in memory for a checkpoint; the caller may try again when one was written. When none
+    /// can be written any more, the log of the process says why: open the directory again.
+    #[error(
+        "about {waiting} bytes of queues, table and key index wait in memory for a checkpoint, {max} may; append it again"
+    )]
+    Behind {
+        /// About so many bytes wait.
+        waiting: u64,
+        /// The limit for batches of this kind.
+        max: u64,
+    },
     /// There is no room for another segment (or for a checkpoint that is overdue), and what stands ready is kept for others: ordinary
     /// batches leave the reserve to those with [`crate::WriteBatch::set_essential`], and those leave its last part to the engine. It
     /// heals by itself when there is room.
@@ -350,8 +361,8 @@ pub enum AppendError {
 }
 
 impl AppendError {
-    /// Retry a full buffer, once the written watermark has moved, and a full disk, once there is room; stop when the log takes nothing
-    /// any more; reject the rest.
+    /// Retry a full buffer, once the written watermark has moved, a late checkpoint, and a full disk, once there is room; stop when the
+    /// log takes nothing any more; reject the rest.
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
@@ -361,7 +372,7 @@ impl AppendError {
             AppendError::Empty | AppendError::ForeignQueue | AppendError::Dropped | AppendError::TargetGone(_) => {
                 Advice::Reject
             }
-            AppendError::Full { .. } | AppendError::OutOfSpace { .. } => Advice::Retry,
+            AppendError::Full { .. } | AppendError::Behind { .. } | AppendError::OutOfSpace { .. } => Advice::Retry,
             AppendError::Fenced(fenced) => fenced.advice(),
             AppendError::Closing => Advice::Stop,
         }
@@ -577,6 +588,7 @@ mod tests {
             (AppendError::Unjudged(Arc::new(unreadable())), Advice::Retry),
             (AppendError::Unjudged(Arc::new(damaged())), Advice::Reject),
             (AppendError::Full { waiting: 2, max: 1 }, Advice::Retry),
+            (AppendError::Behind { waiting: 2, max: 1 }, Advice::Retry),
             (AppendError::OutOfSpace { needed: 2, left: 1, source: full() }, Advice::Retry),
             (AppendError::Fenced(fenced()), Advice::Stop),
             (AppendError::Closing, Advice::Stop),

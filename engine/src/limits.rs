@@ -53,6 +53,16 @@ pub const RELEASE_FULL_RETRY: Duration = Duration::from_secs(1);
 /// So many times the log that a checkpoint is due after may come before appends are refused because the disk has no room for the
 /// checkpoint: what it would hold waits in memory.
 pub const CHECKPOINT_OVERDUE: u64 = 2;
+/// Memory that an entry of a queue takes until a checkpoint has it, about.
+pub const ENTRY_MEMORY: u64 = 32;
+/// The same for a key of the key index.
+pub const KEY_MEMORY: u64 = 16;
+/// The same for a change of the table, or for a link.
+pub const CHANGE_MEMORY: u64 = 256;
+/// Least that such memory can be bounded by.
+pub const UNSAVED_BYTES_MIN: u64 = 64 << 10;
+/// Time between two looks of an append that waits for it.
+pub const BEHIND_RETRY: Duration = Duration::from_millis(10);
 /// Changes of the table that wait in memory before a checkpoint begins at once.
 pub const CHECKPOINT_CHANGES: usize = 500_000;
 /// Keys of messages that wait in memory before a checkpoint begins at once: 16 MiB of them.

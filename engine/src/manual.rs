@@ -142,6 +142,7 @@
 //! | [`with_checkpoint_interval`](EngineOptions::with_checkpoint_interval) | 5 s | from 10 ms, or none | time |
 //! | [`with_checkpoint_bytes`](EngineOptions::with_checkpoint_bytes) | 256 MiB | from 64 KiB | bytes |
 //! | [`with_checkpoint_cache_bytes`](EngineOptions::with_checkpoint_cache_bytes) | 64 MiB | from 1 MiB | bytes |
+//! | [`with_unsaved_bytes_max`](EngineOptions::with_unsaved_bytes_max) | 512 MiB | from 64 KiB | bytes |
 //! | [`with_spare_count`](EngineOptions::with_spare_count) | 2 | 0 to 16 | segments |
 //! | [`with_reserve_bytes`](EngineOptions::with_reserve_bytes) | a segment | from 64 KiB | bytes |
 //! | [`with_scrub_rate`](EngineOptions::with_scrub_rate) | 8 MiB | 0, or from 64 KiB | bytes a second |

@@ -74,6 +74,7 @@ pub struct EngineOptions {
     pub(crate) checkpoint_interval: Option<Duration>,
     pub(crate) checkpoint_bytes: u64,
     pub(crate) checkpoint_cache_bytes: usize,
+    pub(crate) unsaved_bytes_max: u64,
     pub(crate) scrub_rate: u64,
     pub(crate) drivers: Drivers,
     #[cfg(feature = "sim")]
@@ -102,6 +103,7 @@ impl Default for EngineOptions {
             checkpoint_interval: Some(Duration::from_secs(5)),
             checkpoint_bytes: 256 << 20,
             checkpoint_cache_bytes: 64 << 20,
+            unsaved_bytes_max: 512 << 20,
             scrub_rate: 8 << 20,
             drivers: Drivers::Threads,
             #[cfg(feature = "sim")]
@@ -267,6 +269,17 @@ impl EngineOptions {
         self
     }
 
+    /// Memory, about, that queues, table and key index may take while they wait for a checkpoint. Checkpoints begin at a quarter of it.
+    /// Where they cannot keep up, appends wait or are refused ([`crate::AppendError::Behind`]) rather than memory growing on; batches with
+    /// [`crate::WriteBatch::set_essential`] may go to twice as much. Without checkpoints there is no such bound.
+    ///
+    /// Default: 512 MiB. Minimum: 64 KiB.
+    #[must_use]
+    pub fn with_unsaved_bytes_max(mut self, bytes: u64) -> Self {
+        self.unsaved_bytes_max = bytes;
+        self
+    }
+
     /// Bytes a second that the scrub reads of closed segments, to find damage before a reader does; it rests after a full pass until an
     /// hour has passed since the pass began.
     ///
@@ -359,6 +372,12 @@ impl EngineOptions {
         check(self.checkpoint_bytes >= 64 << 10, "checkpoint_bytes", self.checkpoint_bytes, "at least 64 KiB")?;
         let cache_bytes = self.checkpoint_cache_bytes as u64;
         check(cache_bytes >= 1 << 20, "checkpoint_cache_bytes", cache_bytes, "at least 1 MiB")?;
+        check(
+            self.unsaved_bytes_max >= limits::UNSAVED_BYTES_MIN,
+            "unsaved_bytes_max",
+            self.unsaved_bytes_max,
+            "at least 64 KiB",
+        )?;
         check(
             self.scrub_rate == 0 || self.scrub_rate >= limits::SCRUB_RATE_MIN,
             "scrub_rate",

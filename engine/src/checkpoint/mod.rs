@@ -12,12 +12,13 @@
 //!
 //! A state machine: whoever drives it calls [`Checkpointer::step`], which may block as long as the store writes.
 
+pub(crate) mod backlog;
 pub(crate) mod rows;
 
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ use crate::retention::Survivors;
 use crate::store::{self, Origin, Pace, Store, StoreError, StoreIdentity, StoreReader, StoreTable, StoreWriter};
 use crate::table::{Layer, Visible};
 use crate::units::{Epoch, Lsn, to_u64};
+use backlog::Backlog;
 use rows::{Applied, Referrer};
 
 /// What is put aside for one checkpoint.
@@ -79,6 +81,8 @@ pub(crate) struct CheckpointShared {
     pub(crate) count: AtomicU64,
     /// Why there was no room for the last one that was tried.
     full: Mutex<Option<Arc<io::Error>>>,
+    /// There are no more to be in this run.
+    pub(crate) given_up: AtomicBool,
     /// Bytes that the derived store takes on disk.
     pub(crate) store_bytes: AtomicU64,
 }
@@ -132,6 +136,7 @@ pub(crate) struct Parts {
     pub(crate) shared: Arc<CheckpointShared>,
     pub(crate) interval: Option<Duration>,
     pub(crate) bytes: u64,
+    pub(crate) backlog: Arc<Backlog>,
     pub(crate) broken: Broken,
     pub(crate) cache_bytes: usize,
     /// Asks for everything up to there to become durable soon.
@@ -198,7 +203,8 @@ impl Checkpointer {
             let since = now.saturating_sub(self.began_at);
             let much = acked.since(last) >= self.parts.bytes
                 || self.parts.table.unsaved() >= limits::CHECKPOINT_CHANGES
-                || self.parts.keys.unsaved() >= limits::CHECKPOINT_KEYS;
+                || self.parts.keys.unsaved() >= limits::CHECKPOINT_KEYS
+                || self.parts.backlog.is_much();
             if acked == last || !(wanted || since >= interval || much) {
                 return interval.saturating_sub(since).clamp(Duration::from_millis(10), limits::CHECKPOINT_NAP);
             }
@@ -256,6 +262,7 @@ impl Checkpointer {
     fn give_up(&mut self, why: &str) {
         tracing::error!(why, "no more checkpoints in this run; the next opening makes the derived store anew");
         self.given_up = true;
+        self.parts.shared.given_up.store(true, Ordering::SeqCst);
         self.parts.shared.applied.store(u64::MAX, Ordering::SeqCst);
     }
 

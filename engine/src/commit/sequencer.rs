@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::batch::{AppendOutcome, BatchRecord, Precondition, Queue, RecordPosition, WriteBatch};
+use crate::checkpoint::backlog::Backlog;
 use crate::commit::ring::{LogBuffer, Tail};
 use crate::commit::room::{Claim, Refused, Room};
 use crate::commit::watermark::{Marks, Watermark};
@@ -59,6 +60,7 @@ pub(crate) struct Sequencer {
     pub(crate) buffer: Arc<LogBuffer>,
     pub(crate) marks: Arc<Marks>,
     pub(crate) room: Arc<Room>,
+    pub(crate) backlog: Arc<Backlog>,
     /// On whose behalf what is to be released is restated: the engine's own, when no more than one segment's worth can come of it.
     pub(crate) restates: Claim,
     /// Whether there are records behind the last mark.
@@ -98,9 +100,10 @@ impl Sequencer {
         Ok(())
     }
 
-    /// Refuses what the buffer cannot take now, and what no segment stands ready for.
+    /// Refuses what the buffer cannot take now, what no segment stands ready for, and what memory is not to hold.
     fn admit(&mut self, len: u64, claim: Claim) -> Result<(), Refused> {
         self.room.admit(claim, self.next, self.reach(len))?;
+        self.backlog.admit(claim).inspect_err(|_| self.full += 1)?;
         let waiting = self.next.since(self.marks.load(Watermark::Written));
         // An empty buffer takes everything that fits a segment: what is beyond the bound is then the filler and the history.
         if waiting > 0 && waiting + len > self.buffer_bytes {

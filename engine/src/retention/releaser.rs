@@ -716,7 +716,7 @@ enum Failure {
 /// What a refused append comes to. It is tried again soon when the buffer is full, or the next segment not there yet.
 fn put_off(refused: Refused) -> Result<(), Failure> {
     match refused {
-        Refused::NoSegment | Refused::Because(AppendError::Full { .. }) => Ok(()),
+        Refused::NoSegment | Refused::Because(AppendError::Full { .. } | AppendError::Behind { .. }) => Ok(()),
         Refused::Because(AppendError::OutOfSpace { .. }) => Err(Failure::NoRoom),
         Refused::Because(error) => Err(Failure::Later(error.to_string())),
     }
