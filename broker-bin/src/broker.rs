@@ -14,6 +14,7 @@ use anchorlog_engine::{Clock, Engine, EngineInfo, EngineOptions, EngineStats, Op
 use anchorlog_replicator::{InSync, Node, NodeError, Policy, ReplicaId, Security};
 
 use crate::counters::{Counters, Counts};
+use crate::features::delay::DelayLevels;
 use crate::limits;
 use crate::replicas::Replicated;
 use crate::serving::{Place, Serving};
@@ -99,6 +100,8 @@ pub struct BrokerOptions {
     pub busy_timeout: Duration,
     /// What it is told of its replicas. Default: it has none.
     pub replication: Option<ReplicationOptions>,
+    /// What a level of delay means. Default: the 18 levels that clients know.
+    pub delay_levels: DelayLevels,
 }
 
 impl BrokerOptions {
@@ -122,6 +125,7 @@ impl BrokerOptions {
             ack_timeout: Duration::from_millis(2500),
             busy_timeout: Duration::from_secs(2),
             replication: None,
+            delay_levels: DelayLevels::default(),
         }
     }
 }

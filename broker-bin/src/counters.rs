@@ -52,6 +52,16 @@ counters! {
     sends_refused,
     /// Sends that waited because the log buffer was full.
     sends_blocked,
+    /// Messages stored to be delivered later.
+    messages_delayed,
+    /// Messages delivered when their time had come.
+    messages_delivered,
+    /// Entries that can never be done; they wait for an operator.
+    entries_parked,
+    /// Messages that consumers could not deal with, and get again.
+    messages_sent_back,
+    /// Messages that a group has given up; they wait for somebody to look at them.
+    dead_letters,
     /// Messages given to consumers.
     messages_pulled,
     /// Pulls that were held.

@@ -19,6 +19,8 @@ pub mod net;
 pub mod replica_tools;
 mod replicas;
 pub mod router;
+#[cfg(test)]
+mod scene;
 mod serving;
 pub mod shared;
 pub mod standing;

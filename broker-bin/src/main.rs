@@ -64,11 +64,12 @@ fn serve(config: &Config) -> Result<(), Failure> {
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failure)?;
     heed_file_bytes_limit(&runtime).map_err(failure)?;
-    let broker = Broker::start(config.options.to_options().map_err(failure)?).map_err(failure)?;
+    // Before anyone can be told that it serves: from then on somebody may ask it to stop in order.
     let mut signals = {
         let _entered = runtime.enter();
         Signals::new().map_err(failure)?
     };
+    let broker = Broker::start(config.options.to_options().map_err(failure)?).map_err(failure)?;
     let name = runtime.block_on(signals.next());
     tracing::info!(signal = name, "stopping; another signal, a second from now or later, ends the process at once");
     let (stopped, outcome) = tokio::sync::oneshot::channel();

@@ -1,8 +1,8 @@
 //! What serves clients from one opening of the log.
 //!
 //! ```text
-//!   start: read the state back -> pin what groups need -> readers, state thread, network threads
-//!   stop:  no new requests -> answer what was taken -> network threads -> readers -> state thread -> write the rest
+//!   start: read the state back -> pin what groups need -> readers, state thread, timer, network threads
+//!   stop:  no new requests -> answer what was taken -> network threads -> readers -> timer, state thread -> write the rest
 //! ```
 //! A broker that changes its part among its replicas stops serving, and serves again from the log as it was opened anew; the address stays
 //! bound, and whoever connects meanwhile waits.
@@ -20,6 +20,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use crate::broker::{BrokerOptions, Driver, StartError, StopError};
 use crate::counters::Counters;
+use crate::features::delay;
 use crate::features::offsets::Pins;
 use crate::features::send::MadeKeys;
 use crate::features::topics::{TEMPLATE, TopicConfig};
@@ -84,6 +85,7 @@ impl Place {
             ack_timeout: options.ack_timeout,
             busy_timeout: options.busy_timeout,
             keep_unconsumed: options.keep_unconsumed,
+            delay_levels: options.delay_levels.clone(),
         }
     }
 }
@@ -96,6 +98,7 @@ pub(crate) struct Serving {
     network: Vec<JoinHandle<()>>,
     readers: Vec<JoinHandle<()>>,
     state_thread: Option<(Sender<()>, JoinHandle<()>)>,
+    timer: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Serving {
@@ -125,6 +128,7 @@ impl Serving {
             network: Vec::new(),
             readers: Vec::new(),
             state_thread: None,
+            timer: None,
         };
         // From here on an early return drops it, which stops what is running.
         serving.start_threads(&shared, place)?;
@@ -143,6 +147,9 @@ impl Serving {
         let (cold_reads, readers) = start_readers(shared, &mailboxes).map_err(|error| failed("readers", error))?;
         self.readers = readers;
         self.state_thread = Some(start_state_thread(shared.clone()).map_err(|error| failed("state thread", error))?);
+        if shared.standing.writes() {
+            self.timer = Some(delay::start(shared.clone()).map_err(|error| failed("timer", error))?);
+        }
         let (threads, incoming): (Vec<_>, Vec<_>) = self.wakes.iter().map(|_| unbounded_channel()).unzip();
         let (ready, came_up) = channel();
         let listener = place.listener.try_clone().map_err(|error| failed("the listener", error))?;
@@ -206,7 +213,7 @@ impl Serving {
         };
         self.network.drain(..).for_each(&mut join);
         self.readers.drain(..).for_each(&mut join);
-        if let Some((stop, thread)) = self.state_thread.take() {
+        for (stop, thread) in [self.timer.take(), self.state_thread.take()].into_iter().flatten() {
             drop(stop);
             join(thread);
         }

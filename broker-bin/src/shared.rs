@@ -8,6 +8,7 @@ use std::time::Duration;
 use anchorlog_engine::Engine;
 
 use crate::counters::Counters;
+use crate::features::delay::{DelayLevels, DueIndex};
 use crate::features::send::MadeKeys;
 use crate::standing::Standing;
 use crate::state::State;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub ack_timeout: Duration,
     /// How long a send waits for space in the log buffer before it is refused.
     pub busy_timeout: Duration,
+    /// What a level of delay means.
+    pub delay_levels: DelayLevels,
     /// Whether messages that a group has not consumed outlive their file.
     pub keep_unconsumed: bool,
 }
@@ -51,6 +54,8 @@ pub struct Shared {
     pub counters: Arc<Counters>,
     /// Ids for messages that come without one.
     pub made_keys: MadeKeys,
+    /// What is due soon.
+    pub due: DueIndex,
     /// Set once, when the broker stops: what is not appended yet is refused.
     pub closing: AtomicBool,
     /// Spreads messages without a queue of their choice.
@@ -67,8 +72,11 @@ impl Shared {
     /// Wires the parts of a broker without replicas.
     #[must_use]
     pub fn new(engine: impl Into<Arc<Engine>>, state: State, settings: Settings, made_keys: MadeKeys) -> Shared {
+        let engine = engine.into();
+        let due = DueIndex::new(engine.info().epoch);
         Shared {
-            engine: engine.into(),
+            due,
+            engine,
             state,
             settings,
             standing: Standing::Alone,

@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use super::replicas::Replicas;
 use super::units::{ByteSize, HostPort, Period};
 use crate::broker::{BrokerOptions, Driver, OtherReplica, ReplicationOptions};
+use crate::features::delay::DelayLevels;
 use crate::limits;
 
 /// What clients wait for an answer to a send before they send again.
@@ -199,6 +200,10 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "COUNT", default_value = "8")]
     pub default_topic_queues: u32,
 
+    /// Delays of the levels that a producer or a retry can ask for, from level 1 on; what is scheduled already keeps its time
+    #[arg(long, value_name = "TIMES", default_value = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h")]
+    pub message_delay_level: DelayLevels,
+
     /// Largest body of a message or batch, at most 4MiB
     #[arg(long, value_name = "SIZE", default_value = "4MiB")]
     pub max_message_bytes: ByteSize,
@@ -253,7 +258,7 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 36] = [
+pub(super) const NAMES: [&str; 37] = [
     "config",
     "store",
     "listen",
@@ -277,6 +282,7 @@ pub(super) const NAMES: [&str; 36] = [
     "auto-create-topics",
     "auto-create-groups",
     "default-topic-queues",
+    "message-delay-level",
     "max-message-bytes",
     "role",
     "replica-id",
@@ -370,6 +376,7 @@ impl BrokerArgs {
             "auto-create-topics" => self.auto_create_topics = parsed(value)?,
             "auto-create-groups" => self.auto_create_groups = parsed(value)?,
             "default-topic-queues" => self.default_topic_queues = parsed(value)?,
+            "message-delay-level" => self.message_delay_level = parsed(value)?,
             "max-message-bytes" => self.max_message_bytes = parsed(value)?,
             "role" => self.role = chosen(value)?,
             "replica-id" => self.replica_id = value.to_owned(),
@@ -414,6 +421,7 @@ impl BrokerArgs {
             self.auto_create_topics.to_string(),
             self.auto_create_groups.to_string(),
             self.default_topic_queues.to_string(),
+            self.message_delay_level.to_string(),
             self.max_message_bytes.to_string(),
             shown(&self.role),
             self.replica_id.clone(),
@@ -565,6 +573,7 @@ impl BrokerArgs {
             message_bytes_max: usize::try_from(self.max_message_bytes.0).unwrap_or(limits::BODY_BYTES_MAX),
             ack_timeout: self.ack_timeout.0,
             replication: self.replication()?,
+            delay_levels: self.message_delay_level.clone(),
             ..BrokerOptions::new(&self.store)
         })
     }

@@ -2,8 +2,10 @@
 
 use std::sync::Mutex;
 
+use anchorlog_engine::WriteBatch;
+
 use super::{ConnectionId, ReplyTo};
-use crate::features::Reply;
+use crate::features::{Outcome, Reply};
 use crate::lock::lock;
 
 /// Something for a connection of another thread.
@@ -24,6 +26,15 @@ pub enum Mail {
         reply: Reply,
         /// Messages in it.
         messages: usize,
+    },
+    /// The part of a handler that could read from the disk is done.
+    Done {
+        /// Who asked.
+        to: ReplyTo,
+        /// What is to be done now.
+        outcome: Box<Outcome>,
+        /// The batch, where it says so.
+        batch: Box<WriteBatch>,
     },
 }
 

@@ -3,6 +3,7 @@
 //! Every conversation runs over each driver. The numbers are those of the wire notes' section 8.6.
 
 mod damage;
+mod delays;
 mod groups;
 mod naming;
 mod offsets;
@@ -11,6 +12,7 @@ mod pressure;
 mod pulling;
 mod restart;
 mod retention;
+mod retries;
 mod sending;
 mod stage;
 
