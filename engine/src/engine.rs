@@ -1031,7 +1031,7 @@ impl Engine {
         }
         let mut bytes = 0;
         for entry in entries {
-            if (fetch.matches)(entry.tag) {
+            if entry.size > 0 && (fetch.matches)(entry.tag) {
                 let full =
                     outcome.messages.len() >= fetch.messages_max || bytes + entry.size as usize > fetch.bytes_max;
                 if full && !outcome.messages.is_empty() {

@@ -35,6 +35,7 @@ pub const FRAME_ALIGN: u64 = 8;
 
 const LSN_AT: usize = 16;
 const CRC_AT: usize = 60;
+const RESERVED_AT: usize = 56;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +226,37 @@ fn checksum(header: &[u8]) -> u32 {
     hasher.update(&header[..CRC_AT]);
     hasher.update(&header[FRAME_HEADER_BYTES..]);
     hasher.finalize()
+}
+
+/// Gives an encoded header this checksum, by its reserved bytes. Only for what is written in the place of frames that are lost: the frame
+/// behind them names theirs.
+pub(crate) fn set_checksum(header: &mut [u8], wanted: u32) {
+    // Each bit of the reserved bytes flips bits of the checksum of its own, whatever the others are; together they reach every checksum.
+    let mut with = |bits: u32| {
+        header[RESERVED_AT..RESERVED_AT + 4].copy_from_slice(&bits.to_le_bytes());
+        checksum(header)
+    };
+    let plain = with(0);
+    // What is reached by which bits, each with a highest bit of its own.
+    let mut basis: Vec<(u32, u32)> = Vec::new();
+    let reduced = |basis: &[(u32, u32)], (mut sum, mut bits): (u32, u32)| {
+        for (reached, by) in basis {
+            if sum & (1 << (31 - reached.leading_zeros())) != 0 {
+                (sum, bits) = (sum ^ reached, bits ^ by);
+            }
+        }
+        (sum, bits)
+    };
+    for bit in 0..32 {
+        let next = reduced(&basis, (with(1 << bit) ^ plain, 1 << bit));
+        if next.0 != 0 {
+            basis.push(next);
+            basis.sort_unstable_by_key(|(reached, _)| std::cmp::Reverse(*reached));
+        }
+    }
+    let (rest, bits) = reduced(&basis, (plain ^ wanted, 0));
+    assert_eq!((rest, with(bits)), (0, wanted), "four bytes reach every checksum");
+    header[CRC_AT..CRC_AT + 4].copy_from_slice(&wanted.to_le_bytes());
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
