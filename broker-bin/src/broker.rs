@@ -76,6 +76,12 @@ pub struct BrokerOptions {
     pub busy_timeout: Duration,
     /// What a level of delay means. Default: the 18 levels that clients know.
     pub delay_levels: DelayLevels,
+    /// How old a half message is when its producer is first asked. Default: 6 s.
+    pub transaction_timeout: Duration,
+    /// Time from one question to the next. Default: 30 s.
+    pub transaction_check_interval: Duration,
+    /// Most questions to somebody who is there. Default: 15.
+    pub transaction_check_max: u32,
 }
 
 impl BrokerOptions {
@@ -99,6 +105,9 @@ impl BrokerOptions {
             ack_timeout: Duration::from_millis(2500),
             busy_timeout: Duration::from_secs(2),
             delay_levels: DelayLevels::default(),
+            transaction_timeout: Duration::from_secs(6),
+            transaction_check_interval: Duration::from_secs(30),
+            transaction_check_max: 15,
         }
     }
 }
@@ -200,6 +209,9 @@ impl Broker {
             ack_timeout: options.ack_timeout,
             busy_timeout: options.busy_timeout,
             delay_levels: options.delay_levels,
+            transaction_timeout: options.transaction_timeout,
+            transaction_check_interval: options.transaction_check_interval,
+            transaction_check_max: options.transaction_check_max,
             keep_unconsumed: options.keep_unconsumed,
         };
         let made_keys = MadeKeys::new(advertise.ip(), std::process::id(), clock.wall_ms());
@@ -241,7 +253,7 @@ impl BrokerHandle {
         let (cold_reads, readers) = start_readers(shared, &mailboxes).map_err(|error| failed("readers", error))?;
         self.readers = readers;
         self.state_writer = Some(start_state_writer(shared.clone()).map_err(|error| failed("state writer", error))?);
-        self.timer = Some(delay::start(shared.clone()).map_err(|error| failed("timer", error))?);
+        self.timer = Some(delay::start(shared.clone(), mailboxes.clone()).map_err(|error| failed("timer", error))?);
         let (threads, incoming): (Vec<_>, Vec<_>) = self.wakes.iter().map(|_| unbounded_channel()).unzip();
         let (ready, came_up) = channel();
         let mut listener = Some(listener);
