@@ -15,6 +15,7 @@ mod retention;
 mod retries;
 mod sending;
 mod stage;
+mod transactions;
 
 /// Runs conversations over every driver that this build has.
 macro_rules! over_every_driver {
