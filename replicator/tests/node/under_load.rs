@@ -169,7 +169,5 @@ fn storm(seed: u64) {
 
 #[test]
 fn a_storm_loses_nothing_that_was_acknowledged() {
-    for seed in [1, 2] {
-        storm(seed);
-    }
+    storm(1);
 }
