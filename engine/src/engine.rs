@@ -218,7 +218,7 @@ impl Engine {
         let begun = clock.monotonic();
         let opened = open::open(&backend, dir, &options, backend.new_identity())?;
         let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, derived, side } = opened;
-        let Derived { queues, table, keys, store, applied, changed, survivors, .. } = derived;
+        let Derived { queues, table, keys, store, applied, changed, survivors, log_start, .. } = derived;
         options.segment_bytes = manifest.geometry.segment_bytes;
         options.tail = manifest.geometry.tail;
         options.validate()?;
@@ -244,7 +244,7 @@ impl Engine {
             store_time_ms: found.store_time_ms,
             queues: heads.collect(),
             head: HeadView::default(),
-            closed_below: manifest.start,
+            closed_below: log_start,
             survivors: Arc::clone(&survivors),
             geometry: manifest.geometry,
             buffer_bytes: options.buffer_bytes,
@@ -325,7 +325,11 @@ impl Engine {
             rate: options.scrub_rate,
         });
         let signals = Signals::new();
-        let retention = Arc::new(Mutex::new(Retention { held: options.retention_held, ..Retention::default() }));
+        let retention = Arc::new(Mutex::new(Retention {
+            held: options.retention_held,
+            leaving: log_start,
+            ..Retention::default()
+        }));
         let (woken, hurried, writer_hurried) = (Arc::clone(&signals), Arc::clone(&signals), Arc::clone(&writer_shared));
         let (caught_up, caught_up_marks) = (Arc::clone(&dispatcher), Arc::clone(&marks));
         let (released, checkpoint_woken) = (Arc::clone(&dispatcher), Arc::clone(&signals));
@@ -372,6 +376,7 @@ impl Engine {
             free_bytes_min: options.free_bytes_min,
             spare_count: to_u64(options.spare_count),
             sync_names: open::sync_names(&options),
+            follows: options.role == Role::Replica,
             checkpoint: Arc::clone(&checkpoint),
             wake_checkpointer: Box::new(move || checkpoint_woken.checkpoint.wake()),
             queues_changed: Box::new(move |queues| released.lock().expect(LOCKED).note_changed(queues)),
@@ -1180,7 +1185,8 @@ impl Engine {
         Ok(ReleaseOutcome { start, segments: start.since(from) / geometry.data_bytes() })
     }
 
-    /// Keeps everything from `lsn` on until the pin of this name is moved, or removed with `None`.
+    /// Keeps everything from `lsn` on until the pin of this name is moved, or removed with `None`; returns from where on that holds: what
+    /// was on its way out already goes. In a replica it holds nothing: its leader decides.
     ///
     /// # Panics
     /// When another thread panicked inside the engine.
@@ -1202,12 +1208,13 @@ impl Engine {
     /// engine.pin("shipper", None);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn pin(&self, name: &str, lsn: Option<Lsn>) {
+    pub fn pin(&self, name: &str, lsn: Option<Lsn>) -> Lsn {
         let mut retention = self.inner.retention.lock().expect(LOCKED);
         match lsn {
             Some(lsn) => drop(retention.pins.insert(name.to_owned(), lsn)),
             None => drop(retention.pins.remove(name)),
         }
+        lsn.unwrap_or(Lsn::ZERO).max(retention.leaving).max(self.inner.marks.start())
     }
 
     /// Keeps the messages of a queue from `offset` on readable through it, until the pin of this name is moved, or removed with

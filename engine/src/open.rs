@@ -63,6 +63,8 @@ pub(crate) struct Derived {
     /// Queues that are not as the checkpoint has them.
     pub(crate) changed: Vec<u32>,
     pub(crate) survivors: Arc<Survivors>,
+    /// The log says that it begins here: at the manifest's start, or behind it when that was not gone through with.
+    pub(crate) log_start: Lsn,
     /// Whether it goes on from a checkpoint.
     is_restored: bool,
 }
@@ -102,13 +104,21 @@ pub(crate) fn open(
     };
 
     let side = load_side(io, dir, &manifest)?;
-    let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files, &sparse, side)?;
+    let (derived, found) = read_log(backend, dir, options, &names, &manifest, (&files, &sparse), side)?;
     remove_leftovers(io, dir, &names, manifest.start, sync_names(options))?;
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
     write_again(dir, &files, manifest.geometry, found.durable_lsn.min(found.end), found.end)?;
+    let seeded_to = side.map_or(Lsn::ZERO, |side| side.seeded_to);
+    if seeded_to > Lsn::ZERO && seeded_to <= found.visible {
+        // A store from before that has not what the survivors say, and must not be believed once the side block forgets them.
+        let path = dir.join(store::FILE_NAME);
+        store::remove(io, dir).map_err(|error| io_error("removing", &path)(io::Error::other(error.to_string())))?;
+        io.sync_dir(dir).map_err(io_error("syncing", dir))?;
+    }
     // What says that nothing survives there is durable now, and not before.
-    let gone: Vec<Lsn> = sparse.keys().copied().filter(|base| derived.survivors.list(*base).is_none()).collect();
+    let is_gone = |base: &Lsn| seeded_to <= found.visible && derived.survivors.list(*base).is_none();
+    let gone: Vec<Lsn> = sparse.keys().copied().filter(is_gone).collect();
     for base in gone {
         let path = dir.join(sparse_name(base));
         io.remove(&path).map_err(io_error("removing", &path))?;
@@ -179,7 +189,8 @@ fn settle_side(
                 epoch: manifest.history.last().map_or_else(Epoch::default, |last| last.epoch),
                 durable: found.end,
                 acked: found.acked,
-                seeded_to: side.map_or(Lsn::ZERO, |side| side.seeded_to),
+                // Once the log has said what survives, nobody need remember it.
+                seeded_to: side.map(|side| side.seeded_to).filter(|to| *to > found.visible).unwrap_or(Lsn::ZERO),
             };
             next.create(io, dir, sync_names(options)).map_err(io_error("writing", &path))?;
             Ok(Some(next))
@@ -199,8 +210,7 @@ fn read_log(
     options: &EngineOptions,
     names: &[String],
     manifest: &Manifest,
-    files: &Files,
-    sparse: &Files,
+    (files, sparse): (&Files, &Files),
     side: Option<SideBlock>,
 ) -> Result<(Derived, Found), OpenError> {
     let is_there = names.iter().any(|name| name == store::FILE_NAME || name == store::DAMAGED_NAME);
@@ -246,7 +256,13 @@ fn read_log(
         match outcome {
             Ok(found) => {
                 derived.changed.extend(&found.changed);
-                settle_survivors(dir, manifest, sparse, &mut derived)?;
+                let seeded_to = side.map_or(Lsn::ZERO, |side| side.seeded_to);
+                // What the queues have of survivors comes with the first opening at which the log has said all of them.
+                if uses_store && seeded_to > Lsn::ZERO && seeded_to <= found.visible {
+                    use_store = false;
+                    continue;
+                }
+                settle_survivors(dir, manifest, sparse, &mut derived, seeded_to > found.visible)?;
                 if !is_restored {
                     revive(dir, manifest.geometry, sparse, &mut derived);
                 } else if let Err(error) = derived.release(manifest.start) {
@@ -320,6 +336,7 @@ fn restore(
         applied,
         changed,
         survivors,
+        log_start: manifest.start,
         is_restored: true,
     })
 }
@@ -334,6 +351,7 @@ impl Derived {
             applied: manifest.start,
             changed: Vec::new(),
             survivors: Arc::new(Survivors::new(manifest.geometry)),
+            log_start: manifest.start,
             is_restored: false,
         }
     }
@@ -492,19 +510,28 @@ fn open_segments(
 }
 
 /// Takes over what the table says of survivors.
-fn settle_survivors(dir: &Path, manifest: &Manifest, sparse: &Files, derived: &mut Derived) -> Result<(), OpenError> {
-    let lists = derived.table.survivors().map_err(|error| OpenError::Io {
-        what: "reading the lists of survivors in",
-        path: dir.join(store::FILE_NAME),
-        source: io::Error::other(error.to_string()),
-    })?;
+///
+/// `is_seeded`: the log does not say all of them yet, or says what is no more.
+fn settle_survivors(
+    dir: &Path,
+    manifest: &Manifest,
+    sparse: &Files,
+    derived: &mut Derived,
+    is_seeded: bool,
+) -> Result<(), OpenError> {
+    let lists = derived.table.survivors().map_err(derived_error(dir))?;
     derived.survivors = Arc::new(Survivors::new(manifest.geometry));
+    let start = derived.table.get(survivors::START_KEY).map_err(derived_error(dir))?;
+    derived.log_start = survivors::start_of(start.as_ref().map(|entry| &*entry.value)).max(manifest.start);
     for (base, list) in lists {
         // A list of a segment that is still dense is one of a release that did not come to its end.
-        if base >= manifest.start {
+        if base >= derived.log_start {
             continue;
         }
-        if !sparse.contains_key(&base) {
+        if base < manifest.start && !sparse.contains_key(&base) {
+            if is_seeded {
+                continue;
+            }
             let why = format!("{} messages survive in it, says the log", list.len());
             return Err(OpenError::Missing { path: dir.join(sparse_name(base)), lsn: Some(base), why });
         }
@@ -513,17 +540,25 @@ fn settle_survivors(dir: &Path, manifest: &Manifest, sparse: &Files, derived: &m
     Ok(())
 }
 
+fn derived_error(dir: &Path) -> impl FnOnce(ReadError) -> OpenError + use<'_> {
+    |error| OpenError::Io {
+        what: "reading the lists of survivors in",
+        path: dir.join(store::FILE_NAME),
+        source: io::Error::other(error.to_string()),
+    }
+}
+
 /// What only the segments of survivors say, for a log that is read without a checkpoint: where links lead, and what still stands in queues.
 fn revive(dir: &Path, geometry: Geometry, sparse: &Files, derived: &mut Derived) {
     let mut entries: BTreeMap<(Vec<u8>, u32), BTreeMap<u64, QueueEntry>> = BTreeMap::new();
-    for base in derived.survivors.bases() {
-        let Some(list) = derived.survivors.list(base) else { continue };
+    for (base, file) in sparse {
+        let Some(list) = derived.survivors.list(*base) else { continue };
         for code in list.iter() {
-            let (lsn, in_queue) = survivors::decode(base, *code);
-            let survivor = match Survivor::read(&sparse[&base], geometry, lsn) {
+            let (lsn, in_queue) = survivors::decode(*base, *code);
+            let survivor = match Survivor::read(file, geometry, lsn) {
                 Ok(survivor) => survivor,
                 Err(what) => {
-                    let path = dir.join(sparse_name(base));
+                    let path = dir.join(sparse_name(*base));
                     tracing::error!(path = %path.display(), %lsn, what, "a message that survives cannot be read");
                     continue;
                 }

@@ -59,6 +59,14 @@ impl LogState {
         let (start, end, durable) = (marks.start, marks.assigned, marks.durable);
         LogState { identity, history, start, end, durable, committed: marks.acked }
     }
+
+    /// How far the log goes, as promotions compare it: the epoch that wrote its last durable byte, then where that ends. An epoch that the
+    /// history names and that has no durable byte yet says nothing: whoever wins by it may lack what was acknowledged in the one before.
+    #[must_use]
+    pub fn reach(&self) -> (Epoch, Lsn) {
+        let last = Lsn(self.durable.0.saturating_sub(1));
+        (self.history.at(last).unwrap_or_default(), self.durable)
+    }
 }
 
 /// What a connection is for.

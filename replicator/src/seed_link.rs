@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anchorlog_engine::io::IoBackend;
-use anchorlog_engine::replica::{self, Seed, Seeding, SparseSegment};
+use anchorlog_engine::replica::{self, Seed, SeedError, Seeding, SparseSegment};
 use anchorlog_engine::units::to_u64;
 use anchorlog_engine::{EngineOptions, Lsn};
 
@@ -110,6 +110,8 @@ impl SeedLink {
         }
         let SeedConfig { backend, dir, options, replaces, .. } = &self.config;
         if *replaces {
+            let created = backend.create_dir_all(dir);
+            created.map_err(|source| SeedError::Io { what: "creating", path: dir.clone(), source })?;
             replica::wipe(&**backend, dir)?;
         }
         let seeding = Box::new(Seeding::begin(Arc::clone(backend), dir, &seed, options)?);

@@ -31,6 +31,7 @@ use crate::error::OpenError;
 use crate::io::{AlignedBuf, IO_ALIGN, IoBackend, IoFile, OpenMode};
 use crate::open::{lock, read_manifest};
 use crate::recovery::scan::read_blocks;
+use crate::replica::{SIDE_NAME, SideBlock};
 use crate::units::{Epoch, Lsn, QueueOffset, align_down, to_u64, to_usize};
 
 /// Why nothing, or no more, was repaired. What was finished before stays; the same call may be made again.
@@ -491,6 +492,9 @@ pub fn cut_from(backend: &dyn IoBackend, dir: &Path, lsn: Lsn) -> Result<CutRepo
         return Ok(report);
     }
     drop_derived(backend, dir)?;
+    // What a replica's disk had is given up, too.
+    let side = dir.join(SIDE_NAME);
+    SideBlock::remove(backend, dir).map_err(failed("removing", &side))?;
 
     let base = log.manifest.geometry.base(lsn);
     if !is_again && (base < lsn || base == start) && log.segments.contains_key(&base) {

@@ -1,7 +1,7 @@
 //! Everything that a log holds, and every place where it is not whole.
 //!
 //! What opening decides at the first place that is not whole is decided here for all of them: a place is damaged when the newest epoch, the
-//! last checkpoint or a frame behind it says that it was durable; the first one that is not is where the log ends.
+//! last checkpoint, a frame behind it or a replica's side block says that it was durable; the first one that is not is where the log ends.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -15,6 +15,7 @@ use crate::commitlog::manifest::Manifest;
 use crate::commitlog::record::{self, RecordKind};
 use crate::error::OpenError;
 use crate::io::IoBackend;
+use crate::open::load_side;
 use crate::units::{Lsn, QueueOffset, to_u64};
 
 /// One damaged place.
@@ -181,6 +182,7 @@ pub(crate) fn survey_files(log: &LogFiles<'_>) -> Result<Survey, OpenError> {
 pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, OpenError> {
     // Before the log is read: what it covers was durable then, and is met.
     let checkpoint = checkpoint::peek(log.backend, &log.dir, &log.manifest);
+    let side = load_side(log.backend, &log.dir, &log.manifest)?.map(|side| side.durable);
     let mut contents = Contents { end: log.manifest.start, ..Contents::default() };
     let mut suspects: Vec<Suspect> = Vec::new();
     let mut orders: Vec<Damage> = Vec::new();
@@ -193,7 +195,7 @@ pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, Ope
                     last.next.get_or_insert((header.lsn, header.prev_crc));
                 }
                 for suspect in suspects.iter_mut().rev().take_while(|suspect| suspect.contents.is_some()) {
-                    if suspect.broken.lsn < header.durable_lsn {
+                    if suspect.broken.lsn < side.unwrap_or(header.durable_lsn) {
                         suspect.contents = None;
                     }
                 }
@@ -221,7 +223,7 @@ pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, Ope
         }
         ControlFlow::Continue(())
     })?;
-    Ok(judge(log, contents, &suspects, orders, checkpoint))
+    Ok(judge(log, contents, &suspects, orders, checkpoint, side))
 }
 
 fn count_frame(log: &LogFiles<'_>, contents: &mut Contents, header: &FrameHeader) {
@@ -287,10 +289,12 @@ fn judge(
     suspects: &[Suspect],
     orders: Vec<Damage>,
     checkpoint: Option<Lsn>,
+    side: Option<Lsn>,
 ) -> Survey {
     let geometry = log.manifest.geometry;
     let began = log.manifest.history.last().map_or(Lsn::ZERO, |last| last.first_lsn);
-    let evidence = contents.durable_lsn.max(began).max(checkpoint.unwrap_or_default());
+    // In a replica's log the marks are of another disk.
+    let evidence = side.unwrap_or(contents.durable_lsn).max(began).max(checkpoint.unwrap_or_default());
     let last_frame_end = contents.end;
     let mut damage: Vec<Damage> = Vec::new();
     for (base, segment) in &log.segments {

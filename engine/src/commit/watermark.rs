@@ -326,6 +326,10 @@ impl Marks {
         self.notify(Watermark::Durable, end);
         if self.replication.is_some() {
             self.settle();
+            // Whoever waits for other machines has nothing to wait for here any more.
+            if self.is_closing() {
+                self.wake_everybody();
+            }
         } else if !self.ack_at_copy {
             self.notify(Watermark::Acked, end);
         }
@@ -405,6 +409,11 @@ impl Marks {
         }
         if let Some(fenced) = self.fenced() {
             return Err(WaitError::Fenced(fenced.clone()));
+        }
+        // What was assigned is still committed while closing; other machines may never have it.
+        let waits_for_others = mark == Watermark::Acked && self.replication.is_some() && self.local() >= target;
+        if waits_for_others && self.is_closing() {
+            return Err(WaitError::Closing);
         }
         Ok(false)
     }

@@ -13,9 +13,13 @@ use crate::consume_queue::Queues;
 use crate::engine::{Engine, LOCKED, register};
 use crate::epoch::{EpochHistory, EpochStart};
 use crate::error::{Fenced, ReadError, TooLarge};
+use crate::io::IO_ALIGN;
 use crate::limits;
 use crate::open;
-use crate::replica::{AckRule, LogIdentity, LogPiece, ReceiveError, Received, Role, Taken, TakenStop};
+use crate::replica::{
+    AckRule, LogIdentity, LogPiece, ReceiveError, Received, Role, Seed, SparseSegment, Taken, TakenStop,
+};
+use crate::retention::live_blocks;
 use crate::units::{Lsn, QueueOffset, to_u64};
 
 impl Engine {
@@ -24,6 +28,12 @@ impl Engine {
     pub fn identity(&self) -> LogIdentity {
         let info = self.info();
         LogIdentity { store_id: info.store_id, segment_bytes: info.options.segment_bytes, tail: info.options.tail }
+    }
+
+    /// Which part this engine plays.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.inner.info.options.role
     }
 
     /// Which epoch wrote what of the log, as far as that is still known.
@@ -78,6 +88,53 @@ impl Engine {
             return Ok(pieces.into_iter().map(LogPiece::of_memory).collect());
         }
         let (buf, range) = inner.reader.raw(from, len)?;
+        Ok(vec![LogPiece::of_disk(buf, range)])
+    }
+
+    /// What a replica of this log begins with, as it is now. Pin the log where it begins ([`Engine::pin`]) as long as its bytes are on their
+    /// way, and look here again if the pin says that something was on its way out.
+    ///
+    /// # Errors
+    /// When what survives below the start cannot be read.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    pub fn seed(&self) -> Result<Seed, ReadError> {
+        let inner = &*self.inner;
+        let geometry = inner.segments.geometry();
+        let (history, end) = {
+            let sequencer = inner.sequencer.lock().expect(LOCKED);
+            (sequencer.history.clone(), sequencer.next)
+        };
+        let start = inner.marks.start();
+        let mut sparse = Vec::new();
+        for base in inner.survivors.bases().into_iter().filter(|base| *base < start) {
+            let Some(list) = inner.survivors.list(base) else { continue };
+            let mut ranges: Vec<Range<Lsn>> = Vec::new();
+            for offset in live_blocks(&inner.reader, geometry, base, &list)? {
+                let from = base.plus(offset - limits::SEGMENT_HEADER_BYTES);
+                let to = from.plus(to_u64(IO_ALIGN));
+                match ranges.last_mut() {
+                    Some(last) if last.end == from => last.end = to,
+                    _ => ranges.push(from..to),
+                }
+            }
+            sparse.push(SparseSegment { base, ranges });
+        }
+        Ok(Seed { identity: self.identity(), start, end, history, sparse })
+    }
+
+    /// Bytes of what survives below the log's start, from `from` on: at most `max` of them, and fewer where one read ends. As
+    /// [`Engine::log_bytes`] they are not verified here.
+    ///
+    /// # Errors
+    /// [`ReadError::NotFound`] where nothing survives any more; what the kernel refuses to read.
+    pub fn sparse_bytes(&self, from: Lsn, max: usize) -> Result<Vec<LogPiece>, ReadError> {
+        let inner = &*self.inner;
+        if from >= inner.marks.start() || max == 0 {
+            return if max == 0 { Ok(Vec::new()) } else { Err(ReadError::NotFound(from)) };
+        }
+        let (buf, range) = inner.reader.raw(from, to_u64(max))?;
         Ok(vec![LogPiece::of_disk(buf, range)])
     }
 

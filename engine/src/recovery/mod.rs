@@ -193,11 +193,13 @@ impl Recovery<'_> {
             found.acked = found.acked.max(header.acked_lsn);
             if at >= applied && self.holds_back {
                 held.push_back((header.clone(), bytes.to_vec()));
-                while let Some((header, bytes)) =
-                    held.pop_front_if(|(header, _)| header.lsn.plus(u64::from(header.frame_len)) <= found.acked)
+                let end_of = |header: &FrameHeader| header.lsn.plus(u64::from(header.frame_len));
+                while let Some((header, bytes)) = held.front()
+                    && end_of(header) <= found.acked
                 {
-                    self.apply(applier, &header, &bytes)?;
-                    found.visible = header.lsn.plus(u64::from(header.frame_len));
+                    self.apply(applier, header, bytes)?;
+                    found.visible = end_of(header);
+                    held.pop_front();
                 }
             } else if at >= applied {
                 self.apply(applier, &header, bytes)?;

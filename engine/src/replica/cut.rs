@@ -165,7 +165,7 @@ pub fn cut(backend: &dyn IoBackend, dir: impl AsRef<Path>, at: Lsn) -> Result<Cu
         return Ok(resumed.filter(|resumed| resumed.end == at).unwrap_or(report));
     }
     let is_free = |number: &u32| !names.contains(&aside_name(at, *number));
-    let number = (1..).find(is_free).expect("numbers do not end");
+    let number = (1..u32::MAX).find(is_free).unwrap_or(u32::MAX);
     let named = Named { store_id: manifest.store_id, at, bytes, number };
     if bytes > 0 {
         log.write_aside(&named)?;

@@ -76,6 +76,9 @@ impl PromiseError {
 impl Promise {
     /// # Shape
     /// One block of 4096 bytes: magic u32, version u32, term u32, length of the name u32, the name, CRC-32 of all before it, zeros.
+    ///
+    /// # Panics
+    /// When the name does not fit.
     #[must_use]
     pub fn encode(&self) -> AlignedBuf {
         let mut out = Vec::with_capacity(FIXED_BYTES + self.to.len() + 4);

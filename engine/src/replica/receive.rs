@@ -168,6 +168,10 @@ impl Sequencer {
             return Ok(0);
         }
         let bytes = &bytes[..len];
+        // No checksum covers what fills a segment or a block.
+        if header.kind != FrameKind::Records && bytes[need..].iter().any(|byte| *byte != 0) {
+            return Err(bad("other bytes than zeros in a filler".to_owned()));
+        }
         match record_fault(bytes, &header, self.broken) {
             None => {}
             Some(RecordFault::Damaged(what) | RecordFault::UnknownForm(what)) => return Err(bad(what)),

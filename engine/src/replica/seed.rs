@@ -12,16 +12,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::commitlog::manifest::{MANIFEST_NAME, Manifest};
-use crate::commitlog::segment::{Geometry, base_of};
-use crate::commitlog::segments::{HALF_MADE_SUFFIX, Segments, base_of_sparse};
+use crate::commitlog::segment::{Geometry, SegmentHeader, base_of};
+use crate::commitlog::segments::{HALF_MADE_SUFFIX, Segments, base_of_sparse, sparse_name};
 use crate::epoch::EpochHistory;
 use crate::error::{Advice, OpenError, OptionsError};
-use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, OpenMode};
+use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
+use crate::limits::SEGMENT_HEADER_BYTES;
 use crate::open;
 use crate::options::EngineOptions;
-use crate::replica::{LogIdentity, SIDE_NAME, SideBlock};
+use crate::replica::{LogIdentity, SIDE_NAME, SideBlock, files};
 use crate::store;
-use crate::units::{Epoch, Lsn};
+use crate::units::{Epoch, Lsn, to_u64};
 
 /// Stands in a directory that is half seeded.
 pub(crate) const SEED_NAME: &str = "SEED";
@@ -65,6 +66,14 @@ pub enum SeedError {
     /// The geometry is none that this program takes, or the start is no segment's first LSN.
     #[error(transparent)]
     Options(#[from] OptionsError),
+    /// Bytes that are not the next of what survives.
+    #[error("bytes of LSN {found} were given; {}", expected.map_or("a range begins with a block below the start".to_owned(), |lsn| format!("those of LSN {lsn} are next")))]
+    Order {
+        /// What comes next; `None` at the beginning of a range.
+        expected: Option<Lsn>,
+        /// What was given.
+        found: Lsn,
+    },
     /// Another process has the directory, or it cannot be had.
     #[error(transparent)]
     Directory(#[from] OpenError),
@@ -85,7 +94,7 @@ impl SeedError {
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
-            SeedError::NotEmpty { .. } => Advice::Reject,
+            SeedError::NotEmpty { .. } | SeedError::Order { .. } => Advice::Reject,
             SeedError::Options(error) => error.advice(),
             SeedError::Directory(error) => error.advice(),
             SeedError::Io { .. } => Advice::Retry,
@@ -101,7 +110,17 @@ pub struct Seeding {
     manifest: Manifest,
     /// Up to where the log says what survives; 0 where nothing does.
     seeded_to: Lsn,
+    writing: Option<Writing>,
     _lock: Box<dyn DirLock>,
+}
+
+/// The segment of survivors that is being written.
+struct Writing {
+    base: Lsn,
+    file: Arc<dyn IoFile>,
+    /// The front of a block that is not whole yet.
+    pending: Vec<u8>,
+    next: Lsn,
 }
 
 fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> SeedError + use<'a> {
@@ -142,23 +161,99 @@ impl Seeding {
         io.create_dir_all(dir).map_err(failed("creating", dir))?;
         let lock = open::lock(io, dir)?;
         let names = io.list(dir).map_err(failed("listing", dir))?;
-        if !names.iter().any(|name| name == SEED_NAME) {
-            if let Some(name) = names.iter().find(|name| is_of_log(name) && !name.ends_with(HALF_MADE_SUFFIX)) {
-                return Err(SeedError::NotEmpty { dir: dir.to_path_buf(), name: name.clone() });
-            }
+        let is_half_seeded = names.iter().any(|name| name == SEED_NAME);
+        let of_a_log = names.iter().find(|name| is_of_log(name) && !name.ends_with(HALF_MADE_SUFFIX));
+        if let Some(name) = of_a_log.filter(|_| !is_half_seeded) {
+            return Err(SeedError::NotEmpty { dir: dir.to_path_buf(), name: name.clone() });
         }
         let sync_names = open::sync_names(options);
         clear(io, dir)?;
+        // Epochs that began behind the start come with their first frames: each is to be known as it is taken.
+        let mut history = EpochHistory::default();
+        let begun = seed.history.starts().iter().filter(|begun| begun.first_lsn <= seed.start);
+        begun.for_each(|begun| history.push(*begun));
         let seeded_to = if seed.sparse.is_empty() { Lsn::ZERO } else { seed.end };
-        let manifest = Manifest { store_id, geometry, start: seed.start, history: seed.history.clone() };
-        Ok(Seeding { backend, dir: dir.to_path_buf(), sync_names, manifest, seeded_to, _lock: lock })
+        let manifest = Manifest { store_id, geometry, start: seed.start, history };
+        Ok(Seeding { backend, dir: dir.to_path_buf(), sync_names, manifest, seeded_to, writing: None, _lock: lock })
+    }
+
+    /// Writes bytes of what survives below the start: in the order of the seed's ranges, cut anywhere.
+    ///
+    /// # Errors
+    /// When they are not the next bytes of a range, and the kernel's.
+    pub fn write(&mut self, at: Lsn, bytes: &[u8]) -> Result<(), SeedError> {
+        let geometry = self.manifest.geometry;
+        let end = at.plus(to_u64(bytes.len()));
+        let is_whole = |lsn: Lsn| geometry.file_offset(lsn).is_multiple_of(to_u64(IO_ALIGN));
+        let expected = self.writing.as_ref().filter(|writing| !writing.pending.is_empty()).map(|writing| writing.next);
+        let fits = expected.map_or(is_whole(at), |expected| expected == at);
+        if !fits || at >= self.manifest.start || end > geometry.segment_end(at) {
+            return Err(SeedError::Order { expected, found: at });
+        }
+        let base = geometry.base(at);
+        let mut writing = match self.writing.take() {
+            Some(writing) if writing.base == base => writing,
+            before => {
+                if let Some(before) = before {
+                    self.close_sparse(&before)?;
+                }
+                self.open_sparse(base)?
+            }
+        };
+        if writing.pending.is_empty() {
+            writing.next = at;
+        }
+        writing.pending.extend_from_slice(bytes);
+        writing.next = end;
+        let whole = writing.pending.len() - writing.pending.len() % IO_ALIGN;
+        if whole > 0 {
+            let from = Lsn(end.0 - to_u64(writing.pending.len()));
+            let path = self.dir.join(sparse_name(base));
+            let buf = AlignedBuf::padded(&writing.pending[..whole]);
+            writing.file.write_at(&buf, geometry.file_offset(from), false).map_err(failed("writing", &path))?;
+            writing.pending.drain(..whole);
+        }
+        self.writing = Some(writing);
+        Ok(())
+    }
+
+    /// A file of full size that takes little space.
+    fn open_sparse(&self, base: Lsn) -> Result<Writing, SeedError> {
+        let Manifest { store_id, geometry, .. } = self.manifest;
+        let path = self.dir.join(sparse_name(base));
+        let make = || {
+            if files::exists(&*self.backend, &self.dir, &sparse_name(base))? {
+                return self.backend.open(&path, OpenMode::Existing);
+            }
+            let file = self.backend.open(&path, OpenMode::CreateNew)?;
+            file.allocate(geometry.segment_bytes)?;
+            match file.punch_hole(SEGMENT_HEADER_BYTES, geometry.data_bytes()) {
+                Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
+                _ => {}
+            }
+            file.write_at(&SegmentHeader { store_id, geometry, base }.encode(), 0, true)?;
+            Ok(file)
+        };
+        let file = make().map_err(failed("making", &path))?;
+        Ok(Writing { base, file, pending: Vec::new(), next: base })
+    }
+
+    fn close_sparse(&self, writing: &Writing) -> Result<(), SeedError> {
+        let path = self.dir.join(sparse_name(writing.base));
+        writing.file.sync().map_err(failed("writing", &path))
     }
 
     /// The directory is a replica from now on, and may be opened as one.
     ///
     /// # Errors
-    /// The kernel's: it is half seeded then.
-    pub fn finish(self) -> Result<(), SeedError> {
+    /// When a range was left in its middle, and the kernel's: it is half seeded then.
+    pub fn finish(mut self) -> Result<(), SeedError> {
+        if let Some(writing) = self.writing.take() {
+            if !writing.pending.is_empty() {
+                return Err(SeedError::Order { expected: Some(writing.next), found: self.manifest.start });
+            }
+            self.close_sparse(&writing)?;
+        }
         let (io, dir): (&dyn IoBackend, &Path) = (&*self.backend, &self.dir);
         let Manifest { store_id, geometry, start, .. } = self.manifest;
         let (live, sparse) = (BTreeMap::new(), BTreeMap::new());

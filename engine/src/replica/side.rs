@@ -187,19 +187,6 @@ impl SideKeeper {
         Ok(())
     }
 
-    /// All that survives below the log's start is known from the log.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub(crate) fn end_seeding(&mut self) -> io::Result<()> {
-        self.put(SideBlock { seeded_to: Lsn::ZERO, ..self.written })
-    }
-
-    /// Up to where survivors are kept whatever the log says.
-    pub(crate) fn seeded_to(&self) -> Lsn {
-        self.written.seeded_to
-    }
-
     fn put(&mut self, mut next: SideBlock) -> io::Result<()> {
         if next == self.written {
             return Ok(());

@@ -19,6 +19,7 @@ use crate::commitlog::frame;
 use crate::commitlog::manifest::Manifest;
 use crate::commitlog::reader::LogReader;
 use crate::commitlog::record::{self, RecordKind};
+use crate::commitlog::segment::Geometry;
 use crate::commitlog::segments::Segments;
 use crate::consume_queue::Queues;
 use crate::error::{AppendError, ReadError};
@@ -75,6 +76,8 @@ pub(crate) struct ReleaserParts {
     pub(crate) free_bytes_min: Option<u64>,
     pub(crate) spare_count: u64,
     pub(crate) sync_names: bool,
+    /// Another machine decides: what its records say is done here.
+    pub(crate) follows: bool,
     pub(crate) checkpoint: Arc<CheckpointShared>,
     /// Tells that a checkpoint is wanted.
     pub(crate) wake_checkpointer: Box<dyn Fn() + Send>,
@@ -88,19 +91,21 @@ pub(crate) struct ReleaserParts {
 
 /// The state machine.
 pub(crate) struct Releaser {
-    parts: ReleaserParts,
+    pub(super) parts: ReleaserParts,
     releasing: Option<Releasing>,
     reviewing: Option<Reviewing>,
     punching: Option<Punching>,
     /// Segments whose holes are not known to be punched.
-    unpunched: BTreeSet<Lsn>,
+    pub(super) unpunched: BTreeSet<Lsn>,
     /// The segment that was reviewed last, and when the next one is.
     reviewed: Lsn,
-    review_at: Duration,
+    pub(super) review_at: Duration,
     /// When age and free space are looked at again.
     aged_at: Duration,
     /// Segments could not be released; tried again when this time is reached.
     retry_at: Duration,
+    /// All that the log says of its start is done.
+    pub(super) is_caught_up: bool,
 }
 
 const LOCKED: &str = "the append lock is intact";
@@ -120,6 +125,7 @@ impl Releaser {
             review_at: Duration::ZERO,
             aged_at: Duration::ZERO,
             retry_at: Duration::ZERO,
+            is_caught_up: false,
         }
     }
 
@@ -147,6 +153,10 @@ impl Releaser {
         }
         if self.punch()? {
             return Ok(Duration::ZERO);
+        }
+        let follows = (self.parts.follows || !self.is_caught_up) && !self.parts.marks.is_closing();
+        if let Some(due) = if follows { self.follow(now)? } else { None } {
+            return Ok(due);
         }
         if let Some(releasing) = self.releasing.take() {
             return self.go_on(releasing);
@@ -321,8 +331,20 @@ impl Releaser {
                 }
                 let at = self.parts.marks.start();
                 self.find_survivors(at, start)?;
+                // Under the lock that pins take: the last moment at which one that was set meanwhile holds. What is in the log then is
+                // done, here and by every replica.
+                let retention = Arc::clone(&self.parts.retention);
+                let mut retention = retention.lock().expect("the retention rules are intact");
+                if self.target_by(&retention) < start {
+                    drop(retention);
+                    self.abandon();
+                    return Ok(Duration::ZERO);
+                }
                 self.releasing = Some(match self.record_survivors(at, start)? {
-                    Some(end) => Releasing::Recorded { start, end },
+                    Some(end) => {
+                        retention.leaving = start;
+                        Releasing::Recorded { start, end }
+                    }
                     None => Releasing::Settling { start, end },
                 });
                 Ok(Duration::ZERO)
@@ -332,16 +354,7 @@ impl Releaser {
                     self.releasing = Some(Releasing::Recorded { start, end });
                     return Ok(SOON);
                 }
-                // Under the lock that pins take: whoever sets one and then sees the old start can rely on it.
-                let retention = Arc::clone(&self.parts.retention);
-                let retention = retention.lock().expect("the retention rules are intact");
-                if self.target_by(&retention) < start {
-                    drop(retention);
-                    self.abandon();
-                    return Ok(Duration::ZERO);
-                }
                 self.finish(start)?;
-                drop(retention);
                 Ok(Duration::ZERO)
             }
         }
@@ -358,7 +371,7 @@ impl Releaser {
         settled
     }
 
-    /// Says in the log what survives of the segments from `at` to `start`; where that ends, or `None` while there is no room for it.
+    /// Says in the log that it begins at `start`, and what survives of the segments from `at` to there; where that ends, or `None` while there is no room for it.
     fn record_survivors(&self, at: Lsn, start: Lsn) -> Result<Option<Lsn>, Failure> {
         let geometry = self.parts.segments.geometry();
         let mut batch = WriteBatch::new();
@@ -373,6 +386,7 @@ impl Releaser {
             }
             base = geometry.segment_end(base);
         }
+        batch.push_engine_put(survivors::START_KEY, &start.0.to_le_bytes())?;
         self.append(batch)
     }
 
@@ -396,7 +410,7 @@ impl Releaser {
         Ok(Some(end))
     }
 
-    fn finish(&mut self, start: Lsn) -> Result<(), Failure> {
+    pub(super) fn finish(&mut self, start: Lsn) -> Result<(), Failure> {
         let current = self.parts.marks.start();
         let kept: Vec<Lsn> =
             self.parts.survivors.bases().into_iter().filter(|base| (current..start).contains(base)).collect();
@@ -437,7 +451,10 @@ impl Releaser {
     fn abandon(&mut self) {
         self.releasing = None;
         self.reviewing = None;
-        let start = self.parts.marks.start();
+        // What the log says already is gone through with.
+        let leaving = self.parts.retention.lock().expect("the retention rules are intact").leaving;
+        let start = self.parts.marks.start().max(leaving);
+        self.is_caught_up = false;
         self.parts.sequencer.lock().expect(LOCKED).closed_below = start;
         for base in self.parts.survivors.bases() {
             if base >= start {
@@ -604,26 +621,15 @@ impl Releaser {
         let geometry = self.parts.segments.geometry();
         let Some(list) = self.parts.survivors.list(base) else { return Vec::new() };
         let block = to_u64(IO_ALIGN);
-        let mut live: BTreeSet<u64> = BTreeSet::new();
-        let mut keep = |from: Lsn, len: u64| {
-            let offset = geometry.file_offset(from);
-            let blocks = align_down(offset, block)..align_up(offset + len, block);
-            live.extend(blocks.step_by(IO_ALIGN));
+        // Where one cannot be read now, nobody knows what it needs: nothing is punched.
+        let live = match live_blocks(&self.parts.reader, geometry, base, &list) {
+            Ok(live) => live,
+            Err(error) => {
+                tracing::warn!(%error, "a segment of survivors is kept whole");
+                self.keep_whole();
+                return Vec::new();
+            }
         };
-        for code in list.iter() {
-            let (lsn, _) = survivors::decode(base, *code);
-            // Where one cannot be read now, nobody knows what it needs: nothing is punched.
-            let (header, entry) = match self.parts.reader.locate(lsn) {
-                Ok(found) => found,
-                Err(error) => {
-                    tracing::warn!(%error, "a segment of survivors is kept whole");
-                    self.keep_whole();
-                    return Vec::new();
-                }
-            };
-            keep(header.lsn, to_u64(frame::header_bytes(usize::from(header.record_count))));
-            keep(lsn, u64::from(entry.len));
-        }
         let mut holes: Vec<Range<u64>> = Vec::new();
         let mut at = limits::SEGMENT_HEADER_BYTES;
         for offset in live.iter().copied().chain([geometry.segment_bytes]) {
@@ -640,6 +646,29 @@ impl Releaser {
         holes.reverse();
         holes
     }
+}
+
+/// The blocks of a segment's file that its survivors need, by their offsets.
+pub(crate) fn live_blocks(
+    reader: &LogReader,
+    geometry: Geometry,
+    base: Lsn,
+    list: &[u32],
+) -> Result<BTreeSet<u64>, ReadError> {
+    let block = to_u64(IO_ALIGN);
+    let mut live: BTreeSet<u64> = BTreeSet::new();
+    let mut keep = |from: Lsn, len: u64| {
+        let offset = geometry.file_offset(from);
+        let blocks = align_down(offset, block)..align_up(offset + len, block);
+        live.extend(blocks.step_by(IO_ALIGN));
+    };
+    for code in list {
+        let (lsn, _) = survivors::decode(base, *code);
+        let (header, entry) = reader.locate(lsn)?;
+        keep(header.lsn, to_u64(frame::header_bytes(usize::from(header.record_count))));
+        keep(lsn, u64::from(entry.len));
+    }
+    Ok(live)
 }
 
 /// What the rules say now, and what stands against them.
@@ -665,7 +694,7 @@ pub(crate) fn info(
 }
 
 /// Why it does not go on.
-enum Failure {
+pub(super) enum Failure {
     /// The disk is no good.
     Io(io::Error),
     /// Perhaps later.

@@ -1,7 +1,9 @@
 //! The power fails at every single I/O of a replica's life, and it goes on from what is there.
 
+use std::path::Path;
 use std::time::Duration;
 
+use anchorlog_engine::audit::survey;
 use anchorlog_engine::io::sim::{SimDisk, Survival};
 use anchorlog_engine::replica::{Seed, Seeding};
 use anchorlog_engine::{EngineOptions, EpochHistory, Flush, Lsn, OpenError, ReceiveError, Tail};
@@ -133,13 +135,18 @@ fn sweep(script: &Script, survival: Survival, piece: usize, step: usize) {
         // The last checkpoint is not waited for: without it the life may come to its end.
         let _ended = life(script, &disk, &mut known, piece);
         let disk = disk.crash_with(last, survival);
+        let surveyed = survey(&*disk.backend(), Path::new(DIR));
         let node = match script.open(&disk) {
             Err(OpenError::HalfSeeded { .. } | OpenError::NoReplica { .. }) => {
                 assert_eq!(known.durable, Lsn::ZERO, "after {last}");
                 script.seed(&disk).unwrap();
                 script.open(&disk).unwrap()
             }
-            other => other.unwrap_or_else(|error| panic!("after {last}: {error}")),
+            other => {
+                let places = surveyed.unwrap().damage;
+                assert!(places.is_empty(), "after {last}: {places:?}");
+                other.unwrap_or_else(|error| panic!("after {last}: {error}"))
+            }
         };
         script.check(&node, &known);
         assert!(script.feed(&node, &mut known, piece));

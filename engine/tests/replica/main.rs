@@ -4,4 +4,6 @@
 mod crash;
 mod cutting;
 mod pair;
+mod releasing;
 mod taking_over;
+mod threads;

@@ -1,6 +1,5 @@
 //! A leader and a replica, and the wire between them.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,9 +158,4 @@ pub(crate) fn payloads(engine: &Engine, queue: &str) -> Vec<Vec<u8>> {
         out.extend(found.messages.iter().map(|message| message.payload().to_vec()));
         next = QueueOffset(found.next.0);
     }
-}
-
-/// The file of a disk, as reads see it.
-pub(crate) fn dir() -> &'static Path {
-    Path::new(DIR)
 }
