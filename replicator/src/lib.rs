@@ -29,6 +29,8 @@
 //! | [`message`] | what peers tell each other, and the bytes of it (`replicator/docs/protocol.md`) |
 //! | [`quorum`], [`divergence`] | what counts as replicated; whether two logs are one: pure |
 //! | [`member`], [`policy`] | who takes part; how many copies an acknowledgement stands for |
+//! | [`transport`] | connections whose other end is known (`replicator/docs/transport.md`), and the threads that drive links over them |
+//! | [`node`], [`control`] | who leads, and how that changes; asking and telling a node |
 
 #![forbid(unsafe_code)]
 

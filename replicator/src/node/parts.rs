@@ -66,7 +66,8 @@ impl std::fmt::Debug for Node {
 }
 
 impl Node {
-    /// Starts a node. When this returns, its log is open and served, or it has none and looks for a leader to get it from.
+    /// Starts a node. When this returns, its log is open and served, or it has none and looks for a leader to get it from. One that is to
+    /// lead asks its members first: some seconds, where they do not answer.
     ///
     /// # Errors
     /// When the configuration is wrong, the port is taken, or the log does not open.
@@ -77,7 +78,7 @@ impl Node {
         Node::start_with(config, owner, backend, Box::new(leadership))
     }
 
-    /// [`Node::start`], where something else than promises in the directory says who leads. `backend` is what the log is cut and seeded with.
+    /// [`Node::start`], where something else than promises in the directory says who leads. With `backend` the log is cut and seeded.
     ///
     /// # Errors
     /// As [`Node::start`].
@@ -447,7 +448,14 @@ impl Parts {
                 return (Next::Follow, true);
             }
             match shared.next_command(patience) {
-                Some(Command::Stop) => return (Next::Stop, true),
+                Some(Command::Stop) => {
+                    leader.stop(shared.now());
+                    // What was let in is acknowledged if it can be, so that the next run begins with a log that all have.
+                    if leader.status(shared.now()).peers.iter().any(|peer| peer.in_sync) {
+                        self.drain(leader);
+                    }
+                    return (Next::Stop, true);
+                }
                 Some(Command::Promote { reply, .. }) => {
                     let mut others = shared.ask_states().into_values();
                     if others.any(|state| state.promised_term > claim.term) {
