@@ -1,8 +1,8 @@
 //! The replicator: an acknowledged message survives the loss of a whole machine.
 //!
 //! One node leads, others follow. The leader ships the bytes of its log, as they are and at the LSN where they are, while its own flush is
-//! under way; a follower checks every frame, writes it at the same LSN, and acknowledges what is **durable** there. What a quorum holds moves
-//! the leader's replicated watermark, and with it every acknowledgement (`quorum`).
+//! under way; a follower checks every frame, writes it at the same LSN, and acknowledges what is **durable** there. What a quorum holds
+//! moves the leader's replicated watermark, and with it every acknowledgement (`quorum`).
 //!
 //! ```text
 //!   leader's engine --log bytes--> LeaderLink ==bytes==> FollowerLink --receive--> follower's engine
@@ -13,8 +13,8 @@
 //! # Promises
 //! 1. Nothing counts as replicated that is not durable on as many machines as the policy says, under the leader's own epoch.
 //! 2. The log of a follower is a prefix of the leader's log, byte for byte; what differs is cut by its owner, and kept aside.
-//! 3. A promise is never changed silently: fewer copies mean a refusal before anything is stored, or a degradation that is asked for by name
-//!    and shown in every status.
+//! 3. A promise is never changed silently: fewer copies mean a refusal before anything is stored, or a degradation that is asked for by
+//!    name and shown in every status.
 //! 4. One replica, one vote, however many connections it has.
 //! 5. Bytes from a peer are never believed: every message is checked before it is acted on, and every length is bounded.
 //!

@@ -1,8 +1,8 @@
 //! What peers tell each other, and the bytes of it: `replicator/docs/protocol.md`, golden bytes in `fixtures/replication/`.
 //!
 //! Promises:
-//! 1. What is read was written by somebody who knows this version: a checksum covers every message but the log bytes behind it, whose frames
-//!    carry their own, and the bytes of seeds and repaired ranges, which have one of their own.
+//! 1. What is read was written by somebody who knows this version: a checksum covers every message but the log bytes behind it, whose
+//!    frames carry their own, and the bytes of seeds and repaired ranges, which have one of their own.
 //! 2. Every length is bounded before anything is kept for it.
 //! 3. What is read is written back as the same bytes.
 

@@ -3,8 +3,8 @@
 //! Invariants:
 //! 1. An acknowledgement counts under the leader's own epoch only: what was said to another leader, or to this one before it was opened
 //!    again, is about a log that may have gone another way.
-//! 2. It counts only when it covers the first frame of that epoch: everything below belongs to older epochs, and whether *they* can still be
-//!    overruled is decided by that frame alone.
+//! 2. It counts only when it covers the first frame of that epoch: everything below belongs to older epochs, and whether *they* can
+//!    still be overruled is decided by that frame alone.
 //! 3. One id, one vote.
 //! 4. With `n` copies, what is replicated is durable on the `n - 1` best followers that count, at least.
 
@@ -67,8 +67,8 @@ impl Votes {
     }
 }
 
-/// How many answers a promotion needs so that one of them must hold everything that was acknowledged: of `followers` members, the leader not
-/// among them, with `copies` copies of what is acknowledged, the leader's included.
+/// How many answers a promotion needs so that one of them must hold everything that was acknowledged: of `followers` members, the leader
+/// not among them, with `copies` copies of what is acknowledged, the leader's included.
 ///
 /// `None` when no number of them is enough: with one copy only the leader has it.
 #[must_use]
@@ -82,9 +82,9 @@ pub const fn promotion_quorum(followers: u32, copies: u32) -> Option<u32> {
 
 /// The lowest term above `known` that is `candidate`'s own: no other member ever leads in it.
 ///
-/// With as many copies as nodes one answer is enough for a promotion, so two nodes that cannot reach each other may both be promoted. That is
-/// harmless, nothing is acknowledged without all of them, as long as their epochs differ: the same epoch at the same LSN must be the same
-/// bytes. `None` when the candidate is no member, or terms have come to an end.
+/// With as many copies as nodes one answer is enough for a promotion, so two nodes that cannot reach each other may both be promoted.
+/// That is harmless, nothing is acknowledged without all of them, as long as their epochs differ: the same epoch at the same LSN must be
+/// the same bytes. `None` when the candidate is no member, or terms have come to an end.
 #[must_use]
 pub fn next_term(known: u32, candidate: &ReplicaId, members: &[Member]) -> Option<u32> {
     let mut ids: Vec<&ReplicaId> = members.iter().map(|member| &member.id).collect();

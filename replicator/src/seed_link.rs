@@ -122,7 +122,7 @@ impl SeedLink {
 
     fn write(
         &mut self,
-        seeding: Box<Seeding>,
+        mut seeding: Box<Seeding>,
         seed: Seed,
         at: (usize, usize, Lsn),
         piece: &SeedPiece,
@@ -135,7 +135,7 @@ impl SeedLink {
         if piece.base != sparse.base || piece.at != from || end > sparse.ranges[range].end {
             return Err(unexpected("seed piece", "the bytes of the next range"));
         }
-        // WRITE
+        seeding.write(piece.at, &piece.bytes)?;
         self.state = State::Writing { seeding, seed, at: (segment, range, end) };
         Ok(())
     }

@@ -216,8 +216,8 @@ fn an_ack_under_another_epoch_does_not_count() {
     assert_eq!(pair.a.engine.watermarks().acked, end);
 }
 
-/// What an older epoch left counts when this epoch's first frame is on the follower's disk, too, and not before: until then a log of an epoch
-/// between the two could still win a promotion against that follower's.
+/// What an older epoch left counts when this epoch's first frame is on the follower's disk, too, and not before: until then a log of an
+/// epoch between the two could still win a promotion against that follower's.
 #[test]
 fn what_an_older_run_left_is_not_acknowledged_before_this_runs_first_frame_is() {
     for fault in [None, Some(Fault::EpochUnchecked)] {

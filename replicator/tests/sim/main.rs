@@ -1,16 +1,17 @@
-//! A cluster of three, whole, over simulated disks, a simulated network and one simulated clock, driven by one seed: appends, power failures of
-//! one node and of all, killed and paused processes, partitions in one direction and in both, delays, lost connections that one side does
-//! not notice, damaged bytes, full and stalling disks, promotions in the middle of all of it. A plain model is asked at every step.
+//! A cluster of three, whole, over simulated disks, a simulated network and one simulated clock, driven by one seed: appends, power
+//! failures of one node and of all, killed and paused processes, partitions in one direction and in both, delays, lost connections that
+//! one side does not notice, damaged bytes, full, stalling and lost disks, promotions in the middle of all of it. A plain model is asked
+//! at every step.
 //!
 //! The seed decides everything. What is judged:
-//! 1. What is acknowledged, and what a reader of any node was shown, is durable on as many nodes as the policy says, and stays in the log of
-//!    every later leader.
+//! 1. What is acknowledged, and what a reader of any node was shown, is durable on as many nodes as the policy says, and stays in the
+//!    log of every later leader.
 //! 2. No two nodes acknowledge in one epoch.
 //! 3. Logs are the same bytes as far as both know them to be committed; nothing committed is ever cut.
 //! 4. What a node called durable is there after its power failed.
 //! 5. When the troubles are over, every node follows, appends are acknowledged, and all logs are equal to the last byte.
 //!
-//! `world` holds the nodes and does what they decide; `network` carries bytes; `model` judges; `actions` are what happens, `plan` how often.
+//! `world` holds the nodes and does what they decide; `network` carries bytes; `model` judges; `actions` are what happens, and how often.
 #![expect(clippy::unwrap_used, reason = "a failing step ends the test")]
 
 mod actions;
@@ -73,7 +74,6 @@ mod tests {
     fn seeds(from: u64) {
         let mut met = Tally::default();
         for seed in from..from + 50 {
-            eprintln!("S{seed}");
             match run(seed, None) {
                 Ok((_, tally)) => met.add(&tally),
                 Err(failure) => panic!("{failure}"),
@@ -101,15 +101,6 @@ mod tests {
     #[test]
     fn what_is_acknowledged_survives_whatever_happens_seeds_150_to_199() {
         seeds(150);
-    }
-
-    #[test]
-    fn dbg() {
-        let seed: u64 = std::env::var("SEED").unwrap().parse().unwrap();
-        match run(seed, None) {
-            Ok(_) => {}
-            Err(f) => panic!("{f}"),
-        }
     }
 
     #[test]

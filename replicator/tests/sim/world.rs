@@ -355,7 +355,7 @@ impl World {
     /// A node that is down comes back, as what it may be.
     fn rise(&mut self, node: usize) -> Outcome {
         let led = self.nodes[node].led;
-        let known = LedBefore::of(&self.model.disks[node].history);
+        let known = self.model.disks[node].history.last().map(|last| last.epoch.term);
         // The term's leader goes on in a new run, unless it has promised a higher one; nobody else writes in that term.
         let may_lead = led.is_some() && led == known && led == Some(self.nodes[node].promised);
         if may_lead && self.draws.ends.chance(5) { self.lead(node, None) } else { self.follow(node) }
@@ -422,7 +422,7 @@ impl World {
             .filter(|node| reaches(candidate, *node) && reaches(*node, candidate))
             .filter(|node| self.nodes[*node].engine().is_some() && self.nodes[*node].paused <= now)
             .collect();
-        let needed = promotion_quorum(NODES as u32 - 1, self.copies).unwrap_or(u32::MAX);
+        let needed = promotion_quorum(u32::try_from(NODES - 1).unwrap(), self.copies).unwrap_or(u32::MAX);
         if (answers.len() as u64) < u64::from(needed) || !answers.contains(&candidate) {
             self.tally.no_quorum += 1;
             return Ok(());
@@ -571,11 +571,12 @@ impl World {
             }
         }
         let most = 2000 + draws.below(30_000);
-        if leader_runs && let Some(link) = &mut connection.at_leader {
-            if !speak(link, &mut connection.to_follower, now, most, draws, &mut failed) {
-                connection.at_leader = None;
-                connection.to_follower.close(now);
-            }
+        if leader_runs
+            && let Some(link) = &mut connection.at_leader
+            && !speak(link, &mut connection.to_follower, now, most, draws, &mut failed)
+        {
+            connection.at_leader = None;
+            connection.to_follower.close(now);
         }
         if follower_runs && let Some(link) = &mut connection.at_follower {
             let goes_on = speak(&mut **link, &mut connection.to_leader, now, most, draws, &mut failed);
@@ -804,15 +805,6 @@ impl World {
             demand!(shown == expected, "node {node} shows {} messages, promised are {}", shown.len(), expected.len());
         }
         Ok(())
-    }
-}
-
-/// The last term of a history.
-struct LedBefore;
-
-impl LedBefore {
-    fn of(history: &anchorlog_engine::epoch::EpochHistory) -> Option<u32> {
-        history.last().map(|last| last.epoch.term)
     }
 }
 
