@@ -1,7 +1,7 @@
 //! The broker: what is started in which order, and stopped in the reverse.
 //!
 //! ```text
-//!   start: bind -> open the log -> read the state back -> readers, state writer, network threads
+//!   start: bind -> open the log -> read the state back -> pin what groups need -> readers, state writer, network threads
 //!   stop:  no new requests -> answer what was taken -> network threads -> readers -> state writer -> write the rest -> close the log
 //! ```
 
@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::counters::Counts;
+use crate::features::offsets::Pins;
 use crate::features::send::MadeKeys;
 use crate::features::topics::{TEMPLATE, TopicConfig};
 use crate::limits;
@@ -52,6 +53,9 @@ pub struct BrokerOptions {
     pub broker: String,
     /// Options of the log.
     pub engine: EngineOptions,
+    /// Whether messages that a group has not consumed outlive their file. Default: yes; when the disk is full of them, sends are refused.
+    /// With no, groups that are behind lose them.
+    pub keep_unconsumed: bool,
     /// Which driver moves the bytes. Default: epoll.
     pub driver: Driver,
     /// Network threads. Default: one for each core, at most 4.
@@ -81,6 +85,7 @@ impl BrokerOptions {
             cluster: "DefaultCluster".to_owned(),
             broker: "broker-a".to_owned(),
             engine: EngineOptions::default(),
+            keep_unconsumed: true,
             driver: Driver::default(),
             network_threads: None,
             auto_create_topics: true,
@@ -169,8 +174,12 @@ impl Broker {
             return Err(StartError::NoAddress(address));
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let engine = Engine::open(&options.store, options.engine.clone())?;
+        let engine = Engine::open(&options.store, options.engine.clone().with_retention_held(true))?;
         let state = State::open(&engine)?;
+        if options.keep_unconsumed {
+            Pins::pin_all(&engine, &state);
+        }
+        engine.start_retention();
         if options.auto_create_topics && state.topics.get(TEMPLATE).is_none() {
             state.topics.put(TEMPLATE, TopicConfig::template(options.template_queues));
         }
@@ -184,6 +193,7 @@ impl Broker {
             message_bytes_max: options.message_bytes_max.min(limits::BODY_BYTES_MAX),
             ack_timeout: options.ack_timeout,
             busy_timeout: options.busy_timeout,
+            keep_unconsumed: options.keep_unconsumed,
         };
         let made_keys = MadeKeys::new(advertise.ip(), std::process::id(), clock.wall_ms());
         let shared = Arc::new(Shared::new(engine, state, settings, made_keys));
@@ -345,18 +355,29 @@ fn start_state_writer(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinH
     let body = move || {
         let mut complained = false;
         let mut fenced = false;
+        let mut pins = Pins::default();
         while stopped.recv_timeout(limits::OFFSETS_INTERVAL) == Err(RecvTimeoutError::Timeout) {
             if let Some(reason) = shared.engine.fenced().filter(|_| !fenced) {
                 fenced = true;
                 tracing::error!(%reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");
             }
-            let outcome = shared.state.flush_all(&shared.engine);
-            if let Err(error) = &outcome
-                && !complained
-            {
-                tracing::error!(%error, "topics, groups and offsets are not being written");
+            let moved = shared.state.offsets.take_moved();
+            match shared.state.flush_all(&shared.engine) {
+                Ok(end_lsn) => {
+                    complained = false;
+                    if shared.settings.keep_unconsumed {
+                        pins.note(moved, end_lsn);
+                    }
+                }
+                Err(error) => {
+                    shared.state.offsets.put_back_moved(moved);
+                    if !std::mem::replace(&mut complained, true) {
+                        tracing::error!(%error, "topics, groups and offsets are not being written");
+                    }
+                }
             }
-            complained = outcome.is_err();
+            pins.settle(&shared.engine, &shared.state);
+            pins.say(&shared.engine, &shared.state);
         }
     };
     let thread = std::thread::Builder::new().name("state".to_owned()).spawn(body)?;

@@ -56,6 +56,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
     }
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failure)?;
+    heed_file_bytes_limit(&runtime).map_err(failure)?;
     let broker = Broker::start(config.options.to_options().map_err(failure)?).map_err(failure)?;
     let mut signals = {
         let _entered = runtime.enter();
@@ -105,6 +106,13 @@ async fn insisted() {
         }
         Err(_) => std::future::pending().await,
     }
+}
+
+/// A file that came to the length that the system allows is an error like a full disk, not the end of the process: with a handler in its
+/// place the signal does no harm, and the call that met the limit says so.
+fn heed_file_bytes_limit(runtime: &tokio::runtime::Runtime) -> std::io::Result<()> {
+    let _entered = runtime.enter();
+    signal(SignalKind::from_raw(nix::sys::signal::Signal::SIGXFSZ as i32)).map(drop)
 }
 
 /// Every connection is a file: the usual soft limit of 1024 is for programs that do not serve.

@@ -31,6 +31,8 @@ pub struct Settings {
     pub ack_timeout: Duration,
     /// How long a send waits for space in the log buffer before it is refused.
     pub busy_timeout: Duration,
+    /// Whether messages that a group has not consumed outlive their file.
+    pub keep_unconsumed: bool,
 }
 
 /// One broker: log, state, settings and counters.

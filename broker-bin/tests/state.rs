@@ -118,7 +118,7 @@ fn topics_groups_and_offsets_are_there_again() {
     state.put_topic("T|2", odd);
     let group = GroupConfig { retry_queues: 2, retry_max: 3, may_consume: false };
     state.put_group("a/b", group);
-    state.flush(&store.engine).expect("the log takes it");
+    state.flush(&store.engine).whole().expect("the log takes it");
     store.send("T1", 3000);
     // More than are read at once, and names that are beginnings of others.
     let groups: Vec<_> = (0..2500).map(|number| format!("g/{number}")).collect();
@@ -177,10 +177,10 @@ fn whoever_waits_for_a_value_that_another_brought_waits_until_it_is_written() {
     let state = store.state();
     state.commit_offset(&key("g", "T1"), 7, false);
     assert!(!state.is_urgent(), "nobody waits");
-    let before = state.flush(&store.engine).expect("nothing to write");
+    let before = state.flush(&store.engine).whole().expect("nothing to write");
     assert_eq!(state.commit_offset(&key("g", "T1"), 7, true), Commit::Unchanged);
     assert!(state.is_urgent());
-    let end = state.flush(&store.engine).expect("the log takes it");
+    let end = state.flush(&store.engine).whole().expect("the log takes it");
     assert!(end > before && end == store.engine.watermarks().assigned, "{end} is where the value stands");
 }
 
@@ -251,7 +251,7 @@ fn k_43_a_lost_tail_takes_the_offsets_along_that_speak_of_it() {
         let state = store.state();
         state.put_topic("T1", TopicConfig::open(8));
         for sent in 1..=20 {
-            state.flush(&store.engine).expect("the log takes it");
+            state.flush(&store.engine).whole().expect("the log takes it");
             store.send("T1", 5);
             state.commit_offset(&key("g", "T1"), sent * 5, sent % 2 == 0);
             store.flush_all(&state);

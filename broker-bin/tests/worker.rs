@@ -67,6 +67,7 @@ impl Bench {
             auto_create_groups: true,
             message_bytes_max: limits::BODY_BYTES_MAX,
             ack_timeout: Duration::from_millis(2500),
+            keep_unconsumed: true,
             busy_timeout: Duration::from_secs(2),
         };
         let shared = Arc::new(Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1)));
@@ -295,6 +296,90 @@ fn an_answered_commit_is_durable_before_its_answer() {
     let key = anchorlog::features::offsets::OffsetKey { group: "g".into(), topic: "T1".into(), queue: 0 };
     assert_eq!(after.shared.state.offsets.get(&key), Some(1));
     after.end();
+}
+
+fn commit_fields(group: &str, offset: u64) -> Value {
+    json!({"consumerGroup": group, "topic": "T1", "queueId": "0", "commitOffset": offset.to_string()})
+}
+
+/// K-63: a full disk refuses what is sent, as "nothing stored", and hinders neither consumers nor what they have done.
+#[test]
+fn a_full_disk_refuses_sends_and_keeps_consumers_going_until_there_is_room() {
+    let mut bench = Bench::new();
+    let id = bench.connect();
+    let turn = |bench: &mut Bench| {
+        bench.worker.end_of_turn();
+        bench.settle();
+        bench.worker.acked();
+    };
+    bench.send(id, b"first");
+    bench.give(id, 15, &commit_fields("g", 0), &[]);
+    turn(&mut bench);
+    assert_eq!(bench.codes(id), [0, 0]);
+    bench.disk.set_capacity(Some(bench.disk.used_bytes()));
+    let mut stored = 1;
+    let remark = loop {
+        bench.send(id, &[b'x'; 30 << 10]);
+        turn(&mut bench);
+        match bench.answers(id).pop().expect("an answer") {
+            (0, ..) => stored += 1,
+            (code, _, remark) => break (code, remark),
+        }
+        bench.pass(Duration::from_millis(10));
+        assert!(stored < 1000, "the disk is never full");
+    };
+    assert_eq!(remark.0, 14);
+    assert!(remark.1.starts_with("nothing was stored: there is no room for the log to grow"), "{}", remark.1);
+    // In one turn: a send to a topic that is not known yet, and a commit that waits for its answer. The topic is refused, the offset
+    // is not.
+    let mut fields = send_fields(0);
+    fields["b"] = json!("T2");
+    bench.give(id, 310, &fields, b"second");
+    let commit = bench.give(id, 15, &commit_fields("g", 1), &[]);
+    bench.worker.end_of_turn();
+    let answers = bench.answers(id);
+    assert_eq!((answers.len(), answers[0].0), (1, 14), "{answers:?}");
+    bench.settle();
+    bench.worker.acked();
+    let answers = bench.answers(id);
+    assert_eq!(answers.iter().map(|answer| (answer.0, answer.1)).collect::<Vec<_>>(), [(0, commit)]);
+    // Pulls go on, and so do commits while the topic still waits to be written.
+    let pull = json!({
+        "consumerGroup": "g", "topic": "T1", "queueId": "0", "queueOffset": "0", "maxMsgNums": "1", "sysFlag": "0",
+        "commitOffset": "0", "suspendTimeoutMillis": "0", "subscription": "*", "subVersion": "0",
+    });
+    bench.give(id, 11, &pull, &[]);
+    assert_eq!(bench.codes(id), [0]);
+    for offset in 0..20 {
+        bench.give(id, 15, &commit_fields("g", offset % 2), &[]);
+        bench.send(id, b"not now");
+        turn(&mut bench);
+        let mut codes = bench.codes(id);
+        codes.sort_unstable();
+        assert_eq!(codes, [0, 14]);
+    }
+    // What was answered is there whatever happens, also on the disk that is full still.
+    let (disk, clock) = bench.end();
+    let mut bench = Bench::on(disk.crash(3), clock);
+    let key = anchorlog::features::offsets::OffsetKey { group: "g".into(), topic: "T1".into(), queue: 0 };
+    assert_eq!(bench.shared.state.offsets.get(&key), Some(1));
+    let queue = bench.shared.engine.queue(&queue_name("T1", 0)).expect("a queue");
+    assert_eq!(bench.shared.engine.range(&queue).max.0, stored);
+    let id = bench.connect();
+    bench.send(id, &[b'x'; 30 << 10]);
+    turn(&mut bench);
+    assert_eq!(bench.codes(id), [14]);
+    // And it heals by itself.
+    bench.disk.set_capacity(None);
+    for _ in 0..5 {
+        bench.pass(Duration::from_millis(600));
+        bench.settle();
+    }
+    bench.give(id, 310, &fields, b"third");
+    bench.send(id, b"fourth");
+    turn(&mut bench);
+    assert_eq!(bench.codes(id), [0, 0]);
+    bench.end();
 }
 
 #[test]

@@ -8,13 +8,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::batch::{AppendOutcome, MessageRef, Queue, WriteBatch};
+use crate::checkpoint::backlog::Backlog;
 use crate::checkpoint::{self, CheckpointShared, Checkpointer};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::ring::LogBuffer;
+use crate::commit::room::{Claim, Refused, Room};
 use crate::commit::sequencer::{QueueHead, Sequencer};
 use crate::commit::watermark::Marks;
 use crate::commit::writer::{LogWriter, Step, WriterShared};
-use crate::commit::{Subscription, Ticket, Watcher, Watermark, Watermarks};
+use crate::commit::{Space, Subscription, Ticket, Watcher, Watermark, Watermarks};
 use crate::commitlog::manifest::Manifest;
 use crate::commitlog::reader::LogReader;
 use crate::commitlog::record::{self, Origin, Record, RecordKind};
@@ -27,7 +29,7 @@ use crate::error::{AppendError, Fenced, OpenError, ReadError, ReleaseError, Wait
 use crate::housekeeping::{Housekeeper, Parts};
 use crate::io::probe::{self, Probe};
 use crate::io::threads::ThreadsBackend;
-use crate::io::{DirLock, IoBackend, OpenMode, Wait};
+use crate::io::{DirLock, IoBackend, OpenMode, Wait, is_full};
 use crate::key_index::{KeyIndex, KeyQuery, Records};
 use crate::open::{self, Derived, Opened};
 use crate::options::{Drivers, EngineOptions, Flush};
@@ -76,6 +78,8 @@ pub struct EngineStats {
     pub flushes: u64,
     /// Appends that found the buffer full and waited or were refused.
     pub full: u64,
+    /// Appends refused because no further segment could be made.
+    pub out_of_space: u64,
     /// Segments that were used without having been zero-filled.
     pub unwritten_segments: u64,
     /// Segments recycled.
@@ -138,6 +142,7 @@ struct Inner {
     checkpointer: Arc<Mutex<Checkpointer>>,
     checkpoint: Arc<CheckpointShared>,
     segments: Arc<Segments>,
+    room: Arc<Room>,
     queues: Arc<Queues>,
     table: Arc<Visible>,
     keys: Arc<KeyIndex>,
@@ -217,7 +222,7 @@ impl Engine {
     ) -> Result<Engine, OpenError> {
         let begun = clock.monotonic();
         let opened = open::open(&backend, dir, &options, backend.new_identity())?;
-        let Opened { lock, manifest, epoch, new_epoch, segments, found, tail_block, derived, side } = opened;
+        let Opened { lock, manifest, epoch, new_epoch, segments, room, found, tail_block, derived, side } = opened;
         let Derived { queues, table, keys, store, applied, changed, survivors, log_start, .. } = derived;
         options.segment_bytes = manifest.geometry.segment_bytes;
         options.tail = manifest.geometry.tail;
@@ -234,6 +239,8 @@ impl Engine {
             let dropped = queues.find(queue.name()).is_none_or(|current| current.id() != queue.id());
             QueueHead { next: mark.range.max, latest: mark.latest, dropped }
         });
+        let unsaved_bytes_max = options.checkpoint_interval.map(|_| options.unsaved_bytes_max);
+        let backlog = Arc::new(Backlog::new(unsaved_bytes_max));
         let sequencer = Arc::new(Mutex::new(Sequencer {
             tail,
             next: found.end,
@@ -250,6 +257,9 @@ impl Engine {
             buffer_bytes: options.buffer_bytes,
             buffer: Arc::clone(&buffer),
             marks: Arc::clone(&marks),
+            room: Arc::clone(&room),
+            backlog: Arc::clone(&backlog),
+            restates: Claim::Essential,
             unmarked: false,
             durable_end: found.end,
             frame_ends: VecDeque::new(),
@@ -296,6 +306,7 @@ impl Engine {
             Arc::clone(&reader),
             Arc::clone(&marks),
             manifest.geometry,
+            Arc::clone(&backlog),
             Arc::clone(&watch_count),
         );
         dispatcher.note_changed(changed);
@@ -351,6 +362,8 @@ impl Engine {
             shared: Arc::clone(&checkpoint),
             interval: options.checkpoint_interval,
             bytes: options.checkpoint_bytes,
+            backlog,
+            broken: options.broken(),
             cache_bytes: options.checkpoint_cache_bytes,
             hurry: Box::new(move |end| {
                 durable_hurried.flush_to.fetch_max(end.0, Ordering::SeqCst);
@@ -364,6 +377,7 @@ impl Engine {
             clock: Arc::clone(&clock),
             marks: Arc::clone(&marks),
             segments: Arc::clone(&segments),
+            room: Arc::clone(&room),
             sequencer: Arc::clone(&sequencer),
             queues: Arc::clone(&queues),
             table: Arc::clone(&table),
@@ -388,10 +402,14 @@ impl Engine {
         });
         let housekeeper = Housekeeper::new(Parts {
             backend: Arc::clone(&backend),
+            dir: dir.to_path_buf(),
             clock: Arc::clone(&clock),
             marks: Arc::clone(&marks),
             segments: Arc::clone(&segments),
+            room: Arc::clone(&room),
             sequencer: Arc::clone(&sequencer),
+            checkpoint: Arc::clone(&checkpoint),
+            checkpoint_bytes: options.checkpoint_bytes,
             retain_bytes: options.retain_bytes,
             spare_count: to_u64(options.spare_count),
             appended: Box::new(move |end| woken.commit.reached(end)),
@@ -434,6 +452,7 @@ impl Engine {
             checkpointer: Arc::new(Mutex::new(checkpointer)),
             checkpoint,
             segments,
+            room,
             queues,
             table,
             survivors,
@@ -455,6 +474,7 @@ impl Engine {
             engine.start_threads().map_err(io_error("starting threads for"))?;
         }
         if new_epoch {
+            engine.make_room_for_run().map_err(io_error("making a segment in"))?;
             engine.begin_run().map_err(|fenced| OpenError::Io {
                 what: "writing the first frame of this run in",
                 path: dir.to_path_buf(),
@@ -485,6 +505,14 @@ impl Engine {
         Ok(())
     }
 
+    fn make_room_for_run(&self) -> std::io::Result<()> {
+        let inner = &*self.inner;
+        while !inner.sequencer.lock().expect(LOCKED).run_fits() {
+            inner.segments.make_next(inner.room.prepared_end())?;
+        }
+        Ok(())
+    }
+
     /// The first frame of a run names its epoch; nothing is taken before it is durable.
     fn begin_run(&self) -> Result<(), Fenced> {
         let end = {
@@ -492,9 +520,7 @@ impl Engine {
             sequencer.begin_run();
             sequencer.next
         };
-        self.inner.writer_shared.full_is_fatal.store(true, Ordering::SeqCst);
         self.make_durable(end)?;
-        self.inner.writer_shared.full_is_fatal.store(false, Ordering::SeqCst);
         Ok(())
     }
 
@@ -541,6 +567,7 @@ impl Engine {
             records: sequencer.records,
             frame_bytes: sequencer.frame_bytes,
             full: sequencer.full,
+            out_of_space: inner.room.refused(),
             commits: shared.commits.load(Ordering::Relaxed),
             commit_bytes: shared.commit_bytes.load(Ordering::Relaxed),
             flushes: shared.flushes.load(Ordering::Relaxed),
@@ -554,6 +581,38 @@ impl Engine {
             scrub_passes: inner.scrubbed.passes(),
             scrub_damaged: inner.damages.scrubbed(),
             cold_reads: inner.reader.cold_reads(),
+        }
+    }
+
+    /// What the log can still take, and whether appends are being refused for want of space.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{BackendChoice, Engine, EngineOptions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// let space = engine.space();
+    /// if let Some(why) = &space.full {
+    ///     eprintln!("no more segments ({why}): {} bytes are left for appends", space.ordinary_bytes);
+    /// }
+    /// assert!(!space.refuses);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn space(&self) -> Space {
+        let inner = &*self.inner;
+        let next = inner.marks.assigned();
+        Space {
+            ordinary_bytes: inner.room.left(Claim::Ordinary, next),
+            essential_bytes: inner.room.left(Claim::Essential, next),
+            free_bytes: inner.segments.free_bytes().ok(),
+            full: inner.room.why(),
+            refuses: inner.room.refuses(),
+            refused: inner.room.refused(),
         }
     }
 
@@ -630,7 +689,7 @@ impl Engine {
         Ok(Ticket::new(outcome, Arc::clone(&self.inner.marks), Arc::clone(&self.inner.clock)))
     }
 
-    /// Appends a batch unless the buffer is full.
+    /// Appends a batch unless the buffer is full. Does not wait, but for a segment to be made where none stands ready.
     ///
     /// # Errors
     /// Nothing of the batch is stored. After [`AppendError::Full`] the same batch may be tried again.
@@ -696,12 +755,7 @@ impl Engine {
             Ok(mut committer) if inner.runs_inline => {
                 inner.signals.housekeeping.reached(end);
                 while inner.marks.load(Watermark::Durable) < end {
-                    // At rest with something left to do: it waits for space on the disk, and so does this caller.
-                    if matches!(
-                        committer.step(inner.clock.monotonic(), Wait::No),
-                        Step::Fenced | Step::Idle { after: Some(_), .. }
-                    ) {
-                        inner.signals.commit.wake();
+                    if committer.step(inner.clock.monotonic(), Wait::No) == Step::Fenced {
                         break;
                     }
                 }
@@ -717,8 +771,9 @@ impl Engine {
         Ok(outcome)
     }
 
-    /// Appends batches, in order, under one lock; returns how many: fewer than given when the buffer is full (try the rest when
-    /// [`Watermark::Written`] has moved). Outcomes of those that were appended are added to `out`.
+    /// Appends batches, in order, under one lock; returns how many: fewer than given when the buffer, what stands ready of segments, or
+    /// what may wait for a checkpoint is full (try the rest when [`Watermark::Written`] has moved, or a little later). Outcomes of those
+    /// that were appended are added to `out`.
     ///
     /// # Errors
     /// When the first batch not appended never can be (too large, empty), or the log takes nothing any more.
@@ -748,32 +803,20 @@ impl Engine {
     pub fn append_all(&self, batches: &mut [WriteBatch], out: &mut Vec<AppendOutcome>) -> Result<usize, AppendError> {
         batches.iter_mut().for_each(WriteBatch::seal);
         let _holds = self.inner.hold(batches)?;
-        let wall_ms = self.inner.clock.wall_ms();
-        let mut refused = None;
-        let mut dropped = Vec::new();
-        let (count, end) = {
-            let mut sequencer = self.inner.sequencer.lock().expect(LOCKED);
-            let mut count = 0;
-            for batch in &*batches {
-                match sequencer.append(batch, wall_ms) {
-                    Ok(outcome) => {
-                        dropped.extend(dropped_queues(batch, &outcome));
-                        out.push(outcome);
-                    }
-                    Err(AppendError::Full { .. }) => break,
-                    Err(error) => {
-                        refused = Some(error);
-                        break;
-                    }
+        let mut count = 0;
+        loop {
+            let (refused, end) = self.inner.append_some(batches, &mut count, out);
+            self.inner.appended(end);
+            match refused {
+                // What it appended is being written, and the next segment made.
+                Some(Refused::NoSegment) if count > 0 => return Ok(count),
+                Some(Refused::NoSegment) => self.inner.make_segment()?,
+                None | Some(Refused::Because(AppendError::Full { .. } | AppendError::Behind { .. })) => {
+                    return Ok(count);
                 }
-                count += 1;
+                Some(Refused::Because(error)) => return Err(error),
             }
-            sequencer.publish();
-            (count, sequencer.next)
-        };
-        self.inner.drop_queues(dropped);
-        self.inner.appended(end);
-        refused.map_or(Ok(count), Err)
+        }
     }
 
     fn append_waiting(&self, batch: &mut WriteBatch) -> Result<AppendOutcome, AppendError> {
@@ -801,6 +844,16 @@ impl Engine {
                         &*inner.clock,
                         None,
                     ) {
+                        Err(WaitError::Fenced(fenced)) => return Err(fenced.into()),
+                        Err(WaitError::Closing) => return Err(AppendError::Closing),
+                        Ok(()) | Err(WaitError::TimedOut) => {}
+                    }
+                }
+                // In a run without checkpoints there is nothing to wait for.
+                Err(AppendError::Behind { .. }) if !inner.checkpoint.given_up.load(Ordering::SeqCst) => {
+                    inner.signals.checkpoint.wake();
+                    let retry = Some(crate::limits::BEHIND_RETRY);
+                    match inner.marks.wait(Watermark::Written, Lsn::MAX, &*inner.clock, retry) {
                         Err(WaitError::Fenced(fenced)) => return Err(fenced.into()),
                         Err(WaitError::Closing) => return Err(AppendError::Closing),
                         Ok(()) | Err(WaitError::TimedOut) => {}
@@ -1285,7 +1338,6 @@ impl Engine {
         }
         let inner = &*self.inner;
         inner.marks.set_closing();
-        inner.writer_shared.full_is_fatal.store(true, Ordering::SeqCst);
         let outcome = self.make_durable(inner.marks.assigned()).and_then(|_| {
             let end = inner.housekeeper.lock().unwrap_or_else(PoisonError::into_inner).last_mark();
             self.make_durable(end)
@@ -1380,12 +1432,66 @@ fn catch_up(dispatcher: &Mutex<Dispatcher>, marks: &Marks) {
 impl Inner {
     fn append_now(&self, batch: &WriteBatch) -> Result<AppendOutcome, AppendError> {
         let wall_ms = self.clock.wall_ms();
-        let mut sequencer = self.sequencer.lock().expect(LOCKED);
-        let outcome = sequencer.append(batch, wall_ms)?;
-        sequencer.publish();
-        drop(sequencer);
+        let outcome = loop {
+            let mut sequencer = self.sequencer.lock().expect(LOCKED);
+            match sequencer.append(batch, wall_ms) {
+                Ok(outcome) => {
+                    sequencer.publish();
+                    break outcome;
+                }
+                Err(Refused::Because(error)) => return Err(error),
+                Err(Refused::NoSegment) => {
+                    drop(sequencer);
+                    self.make_segment()?;
+                }
+            }
+        };
         self.drop_queues(dropped_queues(batch, &outcome));
         Ok(outcome)
+    }
+
+    /// Appends batches from the `count`-th on, until one is refused; says why, and where the log ends then.
+    fn append_some(
+        &self,
+        batches: &[WriteBatch],
+        count: &mut usize,
+        out: &mut Vec<AppendOutcome>,
+    ) -> (Option<Refused>, Lsn) {
+        let wall_ms = self.clock.wall_ms();
+        let mut dropped = Vec::new();
+        let mut refused = None;
+        let mut sequencer = self.sequencer.lock().expect(LOCKED);
+        while refused.is_none()
+            && let Some(batch) = batches.get(*count)
+        {
+            match sequencer.append(batch, wall_ms) {
+                Ok(outcome) => {
+                    dropped.extend(dropped_queues(batch, &outcome));
+                    out.push(outcome);
+                    *count += 1;
+                }
+                Err(error) => refused = Some(error),
+            }
+        }
+        sequencer.publish();
+        let end = sequencer.next;
+        drop(sequencer);
+        self.drop_queues(dropped);
+        (refused, end)
+    }
+
+    /// Makes the segment that an append found missing: those who make them ahead were too slow. Without room for it the append that is
+    /// tried again learns why.
+    fn make_segment(&self) -> Result<(), AppendError> {
+        match self.segments.make_next(self.room.prepared_end()) {
+            Err(error) if !is_full(&error) => {
+                let lsn = self.marks.load(Watermark::Durable);
+                let fenced = Fenced { lsn, what: "making a segment".to_owned(), source: Arc::new(error) };
+                self.marks.set_fenced(fenced.clone());
+                Err(fenced.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Fetches what the batches' preconditions ask for, and keeps it known until the holds are dropped.

@@ -82,6 +82,11 @@ impl EpochHistory {
         out
     }
 
+    /// Length of [`EpochHistory::encode`].
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        self.starts.len() * ENTRY_BYTES
+    }
+
     /// `None` when the bytes are not a history that [`EpochHistory::push`] could have built.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<EpochHistory> {

@@ -361,6 +361,32 @@ pub enum AppendError {
         /// The limit.
         max: u64,
     },
+    /// Too much of queues, table and key index waits in memory for a checkpoint; the caller may try again when one was written. When none
+    /// can be written any more, the log of the process says why: open the directory again.
+    #[error(
+        "about {waiting} bytes of queues, table and key index wait in memory for a checkpoint, {max} may; append it again"
+    )]
+    Behind {
+        /// About so many bytes wait.
+        waiting: u64,
+        /// The limit for batches of this kind.
+        max: u64,
+    },
+    /// There is no room for another segment (or for a checkpoint that is overdue), and what stands ready is kept for others: ordinary
+    /// batches leave the reserve to those with [`crate::WriteBatch::set_essential`], and those leave its last part to the engine. It
+    /// heals by itself when there is room.
+    #[error(
+        "there is no room for the log to grow ({source}): the batch needs {needed} bytes, {left} are left for its kind; free space on the \
+         disk, or release segments, and append it again"
+    )]
+    OutOfSpace {
+        /// Bytes that it would take, with what has to stand before it.
+        needed: u64,
+        /// Bytes left for batches of its kind.
+        left: u64,
+        /// The kernel's answer when the log was to grow: the disk is full, a quota is used up, or files may not be so long.
+        source: Arc<io::Error>,
+    },
     /// The log is fenced.
     #[error(transparent)]
     Fenced(#[from] Fenced),
@@ -373,7 +399,8 @@ pub enum AppendError {
 }
 
 impl AppendError {
-    /// Retry a full buffer, once the written watermark has moved; stop when the log takes nothing any more; reject the rest.
+    /// Retry a full buffer, once the written watermark has moved, a late checkpoint, and a full disk, once there is room; stop when the
+    /// log takes nothing any more; reject the rest.
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
@@ -383,7 +410,7 @@ impl AppendError {
             AppendError::Empty | AppendError::ForeignQueue | AppendError::Dropped | AppendError::TargetGone(_) => {
                 Advice::Reject
             }
-            AppendError::Full { .. } => Advice::Retry,
+            AppendError::Full { .. } | AppendError::Behind { .. } | AppendError::OutOfSpace { .. } => Advice::Retry,
             AppendError::Fenced(fenced) => fenced.advice(),
             AppendError::Closing | AppendError::NotLeader => Advice::Stop,
         }
@@ -547,6 +574,10 @@ mod tests {
         Fenced { lsn: Lsn(8), what: "a test".into(), source: Arc::new(io::Error::from_raw_os_error(5)) }
     }
 
+    fn full() -> Arc<io::Error> {
+        Arc::new(io::Error::from_raw_os_error(libc::ENOSPC))
+    }
+
     fn kernel(errno: i32) -> OpenError {
         OpenError::Io { what: "opening", path: PathBuf::new(), source: io::Error::from_raw_os_error(errno) }
     }
@@ -595,6 +626,8 @@ mod tests {
             (AppendError::Unjudged(Arc::new(unreadable())), Advice::Retry),
             (AppendError::Unjudged(Arc::new(damaged())), Advice::Reject),
             (AppendError::Full { waiting: 2, max: 1 }, Advice::Retry),
+            (AppendError::Behind { waiting: 2, max: 1 }, Advice::Retry),
+            (AppendError::OutOfSpace { needed: 2, left: 1, source: full() }, Advice::Retry),
             (AppendError::Fenced(fenced()), Advice::Stop),
             (AppendError::Closing, Advice::Stop),
             (AppendError::NotLeader, Advice::Stop),

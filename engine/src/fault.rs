@@ -28,12 +28,14 @@ pub enum Fault {
     NoDenseCheck,
     /// Frames do not say how far the log was durable.
     NoDurableMark,
+    /// A checkpoint is committed before the log that it covers is durable.
+    CheckpointBeforeLog,
 }
 
 #[cfg(feature = "sim")]
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 11] = [
+    pub const ALL: [Fault; 12] = [
         Fault::AckBeforeFlush,
         Fault::FlushBesideWrites,
         Fault::SkipFlush,
@@ -45,6 +47,7 @@ impl Fault {
         Fault::NoFence,
         Fault::NoDenseCheck,
         Fault::NoDurableMark,
+        Fault::CheckpointBeforeLog,
     ];
 }
 

@@ -4,15 +4,18 @@
 //! One state machine, stepped by one thread; every step is short. What is deliberately not here: deciding what may go (`retention`).
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::checkpoint::CheckpointShared;
 use crate::clock::Clock;
+use crate::commit::room::{Claim, Room};
 use crate::commit::sequencer::Sequencer;
 use crate::commit::watermark::{Marks, Watermark};
 use crate::commitlog::segments::{HalfMade, Segments};
 use crate::error::Fenced;
-use crate::io::{AlignedBuf, IoBackend};
+use crate::io::{AlignedBuf, IoBackend, is_full};
 use crate::limits;
 use crate::replica::SideKeeper;
 use crate::retention::Releaser;
@@ -39,6 +42,10 @@ struct State {
     /// The assigned end when it last changed, and when that was.
     seen: Lsn,
     seen_at: Duration,
+    /// The assigned end at the first step.
+    began: Option<Lsn>,
+    /// It was said that appends are refused.
+    said_full: bool,
     /// The end at which there was nothing left to mark.
     rested: Lsn,
     /// No segment could be made ahead; tried again when this time is reached.
@@ -48,9 +55,11 @@ struct State {
 /// What it works with.
 pub(crate) struct Parts {
     pub(crate) backend: Arc<dyn IoBackend>,
+    pub(crate) dir: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) marks: Arc<Marks>,
     pub(crate) segments: Arc<Segments>,
+    pub(crate) room: Arc<Room>,
     pub(crate) sequencer: Arc<Mutex<Sequencer>>,
     pub(crate) retain_bytes: Option<u64>,
     pub(crate) spare_count: u64,
@@ -60,6 +69,9 @@ pub(crate) struct Parts {
     pub(crate) side: Option<SideKeeper>,
     /// Told where the log ends after something was appended here.
     pub(crate) appended: Box<dyn Fn(Lsn) + Send>,
+    pub(crate) checkpoint: Arc<CheckpointShared>,
+    /// A checkpoint is due after so many bytes of log.
+    pub(crate) checkpoint_bytes: u64,
 }
 
 impl Housekeeper {
@@ -77,6 +89,9 @@ impl Housekeeper {
         if assigned != self.state.seen {
             (self.state.seen, self.state.seen_at) = (assigned, now);
         }
+        let (start, acked) = (self.parts.marks.start(), self.parts.marks.acked());
+        self.parts.room.set_unsaved(self.parts.checkpoint.overdue(start, acked, self.parts.checkpoint_bytes));
+        self.say(assigned);
         let idle = now.saturating_sub(self.state.seen_at);
         let mark_in = self.mark(idle);
         let side_in = match self.parts.side.as_mut().map(|side| side.step(now)) {
@@ -89,10 +104,15 @@ impl Housekeeper {
         let fill_in = match self.fill(now, busy) {
             Ok(due) => due,
             Err(error) => {
-                // No spare now is no failure: the writer makes what it needs, and says when it cannot.
-                tracing::warn!(%error, "no segment could be prepared ahead");
+                // No spare now is no failure: an append that finds none makes one, or is refused.
                 self.abandon();
-                self.state.retry_at = now + Duration::from_secs(1);
+                if is_full(&error) {
+                    self.parts.segments.note_full(&error);
+                    self.state.retry_at = now + limits::FULL_DISK_RETRY;
+                } else {
+                    tracing::warn!(%error, "no segment could be prepared ahead");
+                    self.state.retry_at = now + Duration::from_secs(1);
+                }
                 limits::HOUSEKEEPING_INTERVAL
             }
         };
@@ -105,6 +125,24 @@ impl Housekeeper {
         let lsn = self.parts.marks.load(Watermark::Durable);
         self.parts.marks.set_fenced(Fenced { lsn, what: what.to_owned(), source: Arc::new(error) });
         limits::HOUSEKEEPING_INTERVAL
+    }
+
+    /// Says once that appends are refused for want of space, and once that they no longer are.
+    fn say(&mut self, assigned: Lsn) {
+        let room = &self.parts.room;
+        if room.refuses() && !self.state.said_full {
+            self.state.said_full = true;
+            let why = room.why().map_or_else(|| "it has passed".to_owned(), |error| error.to_string());
+            tracing::error!(
+                why,
+                dir = %self.parts.dir.display(),
+                essential_bytes = room.left(Claim::Essential, assigned),
+                "there is no room for the log to grow: appends are refused, nothing stored is at risk; free space or release segments"
+            );
+        }
+        if room.takes_again(assigned) && std::mem::take(&mut self.state.said_full) {
+            tracing::info!(dir = %self.parts.dir.display(), "there is room again: appends are taken");
+        }
     }
 
     /// Appends a mark when the log has been idle and its last records are not covered by one.
@@ -132,15 +170,45 @@ impl Housekeeper {
         limits::MARK_DELAY
     }
 
-    /// Keeps segments ready behind the current one: recycled ones first, new ones filled with zeros, paced.
+    /// Whether so little stands ready that the next segment is made at once.
+    fn is_short(&mut self, current: Lsn) -> io::Result<bool> {
+        let room = &self.parts.room;
+        let began = *self.state.began.get_or_insert(current);
+        let (prepared, wanted) = (room.prepared_end(), room.wanted_end(current));
+        if prepared >= wanted {
+            room.keep();
+        }
+        if room.is_kept() {
+            return Ok(prepared < wanted);
+        }
+        // A log that is used from its first moment on is not to go without a reserve for long.
+        let in_hurry = current.since(began) >= self.parts.segments.geometry().data_bytes();
+        let roomy = self.parts.segments.free_bytes()? / limits::ROOMY > wanted.since(prepared);
+        Ok(prepared < if roomy && !in_hurry { room.needed_end(current) } else { wanted })
+    }
+
+    /// Keeps segments ready behind the current one: recycled ones first, new ones filled with zeros, paced. When few are left they are made
+    /// at once, and used without zeros.
     fn fill(&mut self, now: Duration, busy: bool) -> io::Result<Duration> {
         let current = self.parts.marks.assigned();
-        let enough = self.parts.segments.prepared_count(current) > self.parts.spare_count;
-        if enough || now < self.state.retry_at {
+        let short = self.is_short(current)?;
+        let enough =
+            self.parts.segments.prepared_count(current) >= self.parts.room.segments_wanted(self.parts.spare_count);
+        if enough {
             return Ok(limits::HOUSEKEEPING_INTERVAL);
         }
         if let Some(recycled) = self.parts.segments.begin_recycled()? {
             self.parts.segments.finish(recycled, current)?;
+            return Ok(Duration::ZERO);
+        }
+        if now < self.state.retry_at {
+            return Ok(limits::HOUSEKEEPING_INTERVAL);
+        }
+        if short && !self.parts.marks.is_closing() {
+            match self.state.filling.take() {
+                Some(filling) => self.parts.segments.finish_unwritten(filling.half_made, current)?,
+                None => self.parts.segments.make_next(self.parts.room.prepared_end())?,
+            }
             return Ok(Duration::ZERO);
         }
         // A log at its bound gets its segments back in a moment: zeros would be written for nothing.
@@ -162,12 +230,7 @@ impl Housekeeper {
             if filling.at == total
                 && let Some(filling) = self.state.filling.take()
             {
-                let path = filling.half_made.path.clone();
-                if let Err(error) = self.parts.segments.finish(filling.half_made, current) {
-                    // It has its temporary name still, or is a segment already.
-                    drop(self.parts.backend.remove(&path));
-                    return Err(error);
-                }
+                self.parts.segments.finish(filling.half_made, current)?;
             }
             return Ok(Duration::ZERO);
         }

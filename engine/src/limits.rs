@@ -36,6 +36,8 @@ pub const COUNTER_BATCHES_PER_STEP: usize = 8;
 pub const RESTATE_READ_BYTES: u64 = 1 << 20;
 /// Bytes of a batch of restated table entries, unless one frame says more.
 pub const RESTATE_BATCH_BYTES: u64 = 8 << 10;
+/// Frames that put table entries of which the places are remembered: 8 bytes each.
+pub const PUT_PLACES_MAX: usize = 1 << 20;
 /// Holes that are punched in one step.
 pub const PUNCHES_PER_STEP: usize = 32;
 /// A segment is punched when at least this fraction of it (one over) is needed by nobody.
@@ -46,6 +48,21 @@ pub const REVIEW_INTERVAL: Duration = Duration::from_millis(200);
 pub const AGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a release waits after what it has to read could not be read.
 pub const RELEASE_RETRY: Duration = Duration::from_secs(60);
+/// How long a release waits after there was no room even for the manifest.
+pub const RELEASE_FULL_RETRY: Duration = Duration::from_secs(1);
+/// So many times the log that a checkpoint is due after may come before appends are refused because the disk has no room for the
+/// checkpoint: what it would hold waits in memory.
+pub const CHECKPOINT_OVERDUE: u64 = 2;
+/// Memory that an entry of a queue takes until a checkpoint has it, about.
+pub const ENTRY_MEMORY: u64 = 32;
+/// The same for a key of the key index.
+pub const KEY_MEMORY: u64 = 16;
+/// The same for a change of the table, or for a link.
+pub const CHANGE_MEMORY: u64 = 256;
+/// Least that such memory can be bounded by.
+pub const UNSAVED_BYTES_MIN: u64 = 64 << 10;
+/// Time between two looks of an append that waits for it.
+pub const BEHIND_RETRY: Duration = Duration::from_millis(10);
 /// Changes of the table that wait in memory before a checkpoint begins at once.
 pub const CHECKPOINT_CHANGES: usize = 500_000;
 /// Keys of messages that wait in memory before a checkpoint begins at once: 16 MiB of them.
@@ -68,8 +85,15 @@ pub const COMMIT_DEPTH_MAX: usize = 16;
 pub const SPARE_COUNT_MAX: usize = 16;
 /// Epochs that a history holds; older ones are forgotten.
 pub const EPOCH_HISTORY_MAX: usize = 2000;
-/// How long the writer waits before it looks again whether a full disk has room for a segment.
+/// How long nobody tries to make a segment after there was no room for one; a driver's nap may make it longer.
 pub const FULL_DISK_RETRY: Duration = Duration::from_millis(50);
+/// Segments of the reserve that are for the engine alone. What one segment says last is no more than that segment; of two segments' worth
+/// of room, wherever they begin, one is whole.
+pub const OWN_RESERVE_SEGMENTS: u64 = 2;
+/// A disk with so many times the room that the reserve still needs is not going to be full before the reserve is there.
+pub const ROOMY: u64 = 4;
+/// Smallest reserve for essential batches: of the order of a segment's smallest size.
+pub const RESERVE_BYTES_MIN: u64 = 64 << 10;
 /// Longest time that an acknowledged byte of an asynchronous log stays in the process only.
 pub const HAND_OVER_DELAY: Duration = Duration::from_millis(10);
 /// Most bytes of an asynchronous log that wait for a fuller block before they are handed to the kernel.

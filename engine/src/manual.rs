@@ -81,7 +81,7 @@
 //!
 //! | [`Advice`] | what it means | for example |
 //! |---|---|---|
-//! | `Retry` | time may cure it; nothing was half done | [`AppendError::Full`], [`WaitError::TimedOut`], [`OpenError::Locked`] |
+//! | `Retry` | time may cure it; nothing was half done | [`AppendError::Full`], [`AppendError::OutOfSpace`], [`WaitError::TimedOut`] |
 //! | `Reject` | this call is wrong as it is; others are not concerned | [`TooLarge`], [`AppendError::Rejected`], [`ReadError::Damaged`] |
 //! | `Stop` | the engine or the directory serves such calls no more | [`Fenced`], [`OpenError::Damaged`] |
 //!
@@ -103,8 +103,18 @@
 //! [`Engine::pin`] names, or the last checkpoint. What queues and table still need of a segment is written again before it goes. What a
 //! table entry, a link or [`Engine::pin_queue`] still needs *survives*: it stays at its LSN, and the rest of its segment is punched out.
 //! [`Engine::retention`] says what would go and what stands against it. A file that is
-//! not needed any more becomes the next segment. When the disk is full, appends wait or are refused and nothing that is stored is at
-//! risk; it goes on when there is room.
+//! not needed any more becomes the next segment.
+//!
+//! A batch gets a place only in a segment that stands ready, allocated, so nothing that was taken can meet a **full disk**. When no
+//! further segment can be made (no space, a quota, a limit on the length of files), ordinary batches are refused with
+//! [`AppendError::OutOfSpace`]; nothing that is stored is at risk, and reading goes on. Behind what they may use stands a **reserve**:
+//! [`EngineOptions::with_reserve_bytes`] for batches with [`WriteBatch::set_essential`], such as offsets, deletions and whatever else
+//! leads to space, and two segments more for what the engine writes again before it releases one. So a full disk can always be emptied,
+//! by [`Engine::release`] or from outside, and appends are taken again by themselves. [`Engine::space`] says how much is left and why;
+//! the log says once when it begins, and once when it is over. While queues and table find no room for a checkpoint, releasing goes on
+//! without one, and the next opening reads the whole log; when too much of them waits in memory, ordinary batches are refused for that,
+//! too. A file system that cannot allocate ahead, or a volume that runs out under files it has, can still fail a write: that fences the
+//! log.
 //!
 //! # Damage
 //! Every record that is handed out is verified by its checksum, every time. One that is damaged is [`ReadError::Damaged`], for itself
@@ -148,7 +158,9 @@
 //! | [`with_checkpoint_interval`](EngineOptions::with_checkpoint_interval) | 5 s | from 10 ms, or none | time |
 //! | [`with_checkpoint_bytes`](EngineOptions::with_checkpoint_bytes) | 256 MiB | from 64 KiB | bytes |
 //! | [`with_checkpoint_cache_bytes`](EngineOptions::with_checkpoint_cache_bytes) | 64 MiB | from 1 MiB | bytes |
+//! | [`with_unsaved_bytes_max`](EngineOptions::with_unsaved_bytes_max) | 512 MiB | from 64 KiB | bytes |
 //! | [`with_spare_count`](EngineOptions::with_spare_count) | 2 | 0 to 16 | segments |
+//! | [`with_reserve_bytes`](EngineOptions::with_reserve_bytes) | a segment | from 64 KiB | bytes |
 //! | [`with_role`](EngineOptions::with_role) | `Leader` of the log's term | a higher term | |
 //! | [`with_replicated_acks`](EngineOptions::with_replicated_acks) | off | | |
 //! | [`with_scrub_rate`](EngineOptions::with_scrub_rate) | 8 MiB | 0, or from 64 KiB | bytes a second |

@@ -12,7 +12,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::checkpoint::{self, Frozen, Retained, rows};
+use crate::checkpoint::{self, CheckpointError, Frozen, Retained, rows};
+use crate::commit::room::Room;
 use crate::commitlog::frame;
 use crate::commitlog::manifest::{MANIFEST_NAME, Manifest, ManifestError};
 use crate::commitlog::record::{self, Origin};
@@ -22,13 +23,14 @@ use crate::consume_queue::{QueueEntry, Queues};
 use crate::epoch::{EpochHistory, EpochStart};
 use crate::error::{OpenError, ReadError};
 use crate::fault::Fault;
-use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode};
+use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode, is_full};
 use crate::key_index::KeyIndex;
 use crate::limits;
 use crate::options::EngineOptions;
 use crate::recovery::cases::property;
 use crate::recovery::{Found, Recovery};
 use crate::replica::{self, Promise, Role, SEED_NAME, SIDE_NAME, SideBlock};
+use crate::retention::survivors::List;
 use crate::retention::{Survivors, survivors};
 use crate::store::{self, Store, StoreTable};
 use crate::table::Visible;
@@ -44,6 +46,7 @@ pub(crate) struct Opened {
     /// Whether this open begins an epoch (a faulty variant does not).
     pub(crate) new_epoch: bool,
     pub(crate) segments: Arc<Segments>,
+    pub(crate) room: Arc<Room>,
     pub(crate) found: Found,
     /// Bytes of the last block that are on disk already.
     pub(crate) tail_block: Vec<u8>,
@@ -92,6 +95,7 @@ pub(crate) fn open(
         None => names,
     };
     let mut manifest = load_manifest(io, dir, &names, options, store_id)?;
+    check_file_bytes(io, manifest.geometry).map_err(io_error("opening", dir))?;
     let (mut files, mut sparse) = open_segments(io, dir, &names, &manifest)?;
     let last = manifest.history.last().map_or(Epoch { term: 1, run: 0 }, |last| last.epoch);
     let epoch = next_epoch(options, last)?;
@@ -105,7 +109,8 @@ pub(crate) fn open(
 
     let side = load_side(io, dir, &manifest)?;
     let (derived, found) = read_log(backend, dir, options, &names, &manifest, (&files, &sparse), side)?;
-    remove_leftovers(io, dir, &names, manifest.start, sync_names(options))?;
+    remove_leftovers(io, dir, &names, manifest.start)?;
+    name_dense(io, dir, &names, manifest.start, sync_names(options))?;
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
     write_again(dir, &files, manifest.geometry, found.durable_lsn.min(found.end), found.end)?;
@@ -117,21 +122,18 @@ pub(crate) fn open(
         io.sync_dir(dir).map_err(io_error("syncing", dir))?;
     }
     // What says that nothing survives there is durable now, and not before.
-    let is_gone = |base: &Lsn| seeded_to <= found.visible && derived.survivors.list(*base).is_none();
-    let gone: Vec<Lsn> = sparse.keys().copied().filter(is_gone).collect();
-    for base in gone {
-        let path = dir.join(sparse_name(base));
-        io.remove(&path).map_err(io_error("removing", &path))?;
-        sparse.remove(&base);
+    if seeded_to <= found.visible {
+        remove_emptied(io, dir, &derived.survivors, &mut sparse)?;
     }
 
     let first_file_is_missing = !files.contains_key(&manifest.start);
+    let room = Arc::new(Room::new(manifest.geometry, options.reserve_bytes));
     let segments = Segments::new(
         Arc::clone(backend),
         dir,
         manifest.store_id,
-        manifest.geometry,
         sync_names(options),
+        Arc::clone(&room),
         files,
         sparse,
     );
@@ -141,6 +143,7 @@ pub(crate) fn open(
         segments.prepare_now(Lsn::ZERO).map_err(io_error("making the first segment in", dir))?;
     }
     Manifest::keep_reserve(io, dir);
+    keep_room(&segments, &room, found.end).map_err(io_error("making the reserve of segments in", dir))?;
     let new_epoch = epoch > last;
     if new_epoch {
         manifest.history.push(EpochStart { epoch, first_lsn: found.end });
@@ -148,7 +151,8 @@ pub(crate) fn open(
         store(&manifest)?;
     }
     let side = settle_side(io, dir, options, &manifest, &found, side)?;
-    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), found, tail_block, derived, side })
+    let segments = Arc::new(segments);
+    Ok(Opened { lock, manifest, epoch, new_epoch, segments, room, found, tail_block, derived, side })
 }
 
 pub(crate) fn load_side(io: &dyn IoBackend, dir: &Path, manifest: &Manifest) -> Result<Option<SideBlock>, OpenError> {
@@ -203,6 +207,25 @@ fn settle_side(
     }
 }
 
+/// Sees to the reserve before anything is taken, unless there is so much room that it may come together while the log is used already.
+fn keep_room(segments: &Segments, room: &Room, end: Lsn) -> io::Result<()> {
+    let missing = room.wanted_end(end).since(room.prepared_end());
+    if missing > 0 && segments.free_bytes()? / limits::ROOMY > missing {
+        return Ok(());
+    }
+    room.keep();
+    while room.prepared_end() < room.wanted_end(end) {
+        match segments.make_next(room.prepared_end()) {
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, "the reserve of segments is not whole: appends may be refused until there is room for it");
+                break;
+            }
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 /// Reads the last checkpoint, and the log from there on; the whole retained log when the checkpoint is of no use.
 fn read_log(
     backend: &Arc<dyn IoBackend>,
@@ -215,6 +238,7 @@ fn read_log(
 ) -> Result<(Derived, Found), OpenError> {
     let is_there = names.iter().any(|name| name == store::FILE_NAME || name == store::DAMAGED_NAME);
     let mut use_store = is_there && options.checkpoint_interval.is_some();
+    let mut saves = options.checkpoint_interval.is_some();
     loop {
         let derived = if use_store {
             restore(backend, dir, options, manifest).unwrap_or_else(|why| {
@@ -245,7 +269,7 @@ fn read_log(
             queues: &Arc::clone(&derived.queues),
             table: &Arc::clone(&derived.table),
             // What survives below the dense log comes last, and before everything else in its queue.
-            saves: options.checkpoint_interval.is_some() && sparse.is_empty(),
+            saves: saves && sparse.is_empty(),
             keys: &Arc::clone(&derived.keys),
             broken: options.broken(),
             side,
@@ -262,7 +286,23 @@ fn read_log(
                     use_store = false;
                     continue;
                 }
-                settle_survivors(dir, manifest, sparse, &mut derived, seeded_to > found.visible)?;
+                let said = derived.table.survivors();
+                let said = said.and_then(|lists| Ok((lists, derived.table.get(survivors::START_KEY)?)));
+                let (lists, start) = match said {
+                    Ok(said) => said,
+                    Err(error) if is_restored => {
+                        tracing::warn!(%error, "the last checkpoint cannot be read; the whole log is");
+                        use_store = false;
+                        continue;
+                    }
+                    Err(error) => {
+                        let (path, source) = (dir.join(store::FILE_NAME), io::Error::other(error.to_string()));
+                        return Err(OpenError::Io { what: "reading the lists of survivors in", path, source });
+                    }
+                };
+                let start = survivors::start_of(start.as_ref().map(|entry| &*entry.value));
+                derived.log_start = start.max(manifest.start);
+                settle_survivors(dir, manifest, sparse, lists, &mut derived, seeded_to > found.visible)?;
                 if !is_restored {
                     revive(dir, manifest.geometry, sparse, &mut derived);
                 } else if let Err(error) = derived.release(manifest.start) {
@@ -279,6 +319,11 @@ fn read_log(
             {
                 tracing::warn!(found, "the last checkpoint contradicts the log; the whole log is read");
                 use_store = false;
+            }
+            Err(OpenError::Io { source, path, .. }) if saves && is_full(&source) => {
+                let path = path.display();
+                tracing::warn!(%path, "no room for a checkpoint while opening; what the log says is kept in memory until there is");
+                saves = false;
             }
             Err(error) => return Err(error),
         }
@@ -372,20 +417,18 @@ impl Derived {
         frozen: &Frozen,
     ) -> Result<(), OpenError> {
         let path = dir.join(store::FILE_NAME);
-        let failed = |error: &dyn std::error::Error| OpenError::Io {
-            what: "writing a checkpoint to",
-            path: path.clone(),
-            source: io::Error::other(error.to_string()),
+        let failed = |error: CheckpointError| {
+            let source = io::Error::new(error.kind(), error.to_string());
+            OpenError::Io { what: "writing a checkpoint to", path: path.clone(), source }
         };
         if self.store.is_none() {
             let made = checkpoint::new_store(backend, dir, manifest.store_id, options.checkpoint_cache_bytes);
-            self.store = Some(made.map_err(|error| failed(&error))?);
+            self.store = Some(made.map_err(|error| failed(error.into()))?);
         }
         let store = self.store.as_ref().expect("just opened");
         let retained = Retained { start: manifest.start, survivors: &self.survivors, clean: false };
         let written = checkpoint::write(store, frozen, &self.queues, &self.keys, &retained, &manifest.history);
-        let written = written.map_err(|error| failed(&error))?;
-        checkpoint::publish(frozen, written, &self.queues, &self.table, &self.keys, Lsn::MAX);
+        checkpoint::publish(frozen, written.map_err(failed)?, &self.queues, &self.table, &self.keys, Lsn::MAX);
         self.applied = frozen.lsn;
         Ok(())
     }
@@ -435,6 +478,21 @@ pub(crate) fn read_manifest(backend: &dyn IoBackend, dir: &Path) -> Result<Optio
     })
 }
 
+/// A segment must be one that this process can write to its end: a limit that is found there later ends the process.
+fn check_file_bytes(backend: &dyn IoBackend, geometry: Geometry) -> io::Result<()> {
+    let segment_bytes = geometry.segment_bytes;
+    match backend.file_bytes_max() {
+        Some(max) if max < segment_bytes => {
+            let text = format!(
+                "this process may not write files of more than {max} bytes (RLIMIT_FSIZE, `ulimit -f`), and a segment of this log has \
+                 {segment_bytes}; raise the limit, or make the log with smaller segments"
+            );
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, text))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Takes the directory for this process alone.
 pub(crate) fn lock(backend: &dyn IoBackend, dir: &Path) -> Result<Box<dyn DirLock>, OpenError> {
     let path = dir.join(LOCK_NAME);
@@ -444,30 +502,47 @@ pub(crate) fn lock(backend: &dyn IoBackend, dir: &Path) -> Result<Box<dyn DirLoc
     })
 }
 
-/// Removes what nothing refers to: half-made files, and segments that were released before the power failed and would have been recycled
-/// next.
-fn remove_leftovers(
+/// Removes what nothing refers to: half-made files, and segments that were released before the power failed.
+fn remove_leftovers(backend: &dyn IoBackend, dir: &Path, names: &[String], start: Lsn) -> Result<(), OpenError> {
+    let is_released = |name: &str| base_of(name).is_some_and(|base| base < start);
+    for name in names.iter().filter(|name| name.ends_with(HALF_MADE_SUFFIX) || is_released(name)) {
+        let path = dir.join(name);
+        backend.remove(&path).map_err(io_error("removing", &path))?;
+    }
+    Ok(())
+}
+
+/// Removes segments that lost their last survivor before the power failed.
+fn remove_emptied(
+    backend: &dyn IoBackend,
+    dir: &Path,
+    survivors: &Survivors,
+    sparse: &mut Files,
+) -> Result<(), OpenError> {
+    let emptied: Vec<Lsn> = sparse.keys().copied().filter(|base| survivors.list(*base).is_none()).collect();
+    for base in emptied {
+        let path = dir.join(sparse_name(base));
+        backend.remove(&path).map_err(io_error("removing", &path))?;
+        sparse.remove(&base);
+    }
+    Ok(())
+}
+
+/// Gives segments of the dense log their names back: the power failed before the manifest said that the log begins behind them.
+pub(crate) fn name_dense(
     backend: &dyn IoBackend,
     dir: &Path,
     names: &[String],
     start: Lsn,
     sync_names: bool,
 ) -> Result<(), OpenError> {
-    let is_released = |name: &str| base_of(name).is_some_and(|base| base < start);
-    for name in names.iter().filter(|name| name.ends_with(HALF_MADE_SUFFIX) || is_released(name)) {
-        let path = dir.join(name);
-        backend.remove(&path).map_err(io_error("removing", &path))?;
+    let mut is_renamed = false;
+    for base in names.iter().filter_map(|name| base_of_sparse(name)).filter(|base| *base >= start) {
+        let path = dir.join(sparse_name(base));
+        backend.rename(&path, &dir.join(file_name(base))).map_err(io_error("renaming", &path))?;
+        is_renamed = true;
     }
-    // The power failed before the manifest said that the log begins behind these.
-    let mut renamed = false;
-    for (name, base) in names.iter().filter_map(|name| Some((name, base_of_sparse(name)?))) {
-        if base >= start {
-            let path = dir.join(name);
-            backend.rename(&path, &dir.join(file_name(base))).map_err(io_error("renaming", &path))?;
-            renamed = true;
-        }
-    }
-    if renamed && sync_names {
+    if is_renamed && sync_names {
         backend.sync_dir(dir).map_err(io_error("syncing", dir))?;
     }
     Ok(())
@@ -484,16 +559,13 @@ fn open_segments(
 ) -> Result<(Files, Files), OpenError> {
     let (mut files, mut sparse) = (Files::new(), Files::new());
     for name in names {
-        let path = dir.join(name);
-        match (base_of_sparse(name), base_of(name)) {
-            (Some(base), _) if base < manifest.start => {
-                drop(sparse.insert(base, open_segment(backend, &path, base, manifest)?));
-            }
-            // Under either name: see `remove_leftovers`.
-            (Some(base), _) | (None, Some(base)) if base >= manifest.start => {
-                drop(files.insert(base, open_segment(backend, &path, base, manifest)?));
-            }
-            _ => {}
+        let is_sparse = base_of_sparse(name);
+        let Some(base) = is_sparse.or_else(|| base_of(name)) else { continue };
+        // Under which of its names a segment is found behind the start does not matter: see `name_dense`.
+        if base >= manifest.start {
+            files.insert(base, open_segment(backend, &dir.join(name), base, manifest)?);
+        } else if is_sparse.is_some() {
+            sparse.insert(base, open_segment(backend, &dir.join(name), base, manifest)?);
         }
     }
     if manifest.history.last().is_some() && files.is_empty() {
@@ -516,13 +588,11 @@ fn settle_survivors(
     dir: &Path,
     manifest: &Manifest,
     sparse: &Files,
+    lists: Vec<(Lsn, List)>,
     derived: &mut Derived,
     is_seeded: bool,
 ) -> Result<(), OpenError> {
-    let lists = derived.table.survivors().map_err(derived_error(dir))?;
     derived.survivors = Arc::new(Survivors::new(manifest.geometry));
-    let start = derived.table.get(survivors::START_KEY).map_err(derived_error(dir))?;
-    derived.log_start = survivors::start_of(start.as_ref().map(|entry| &*entry.value)).max(manifest.start);
     for (base, list) in lists {
         // A list of a segment that is still dense is one of a release that did not come to its end.
         if base >= derived.log_start {
@@ -538,14 +608,6 @@ fn settle_survivors(
         derived.survivors.set(base, Some(list));
     }
     Ok(())
-}
-
-fn derived_error(dir: &Path) -> impl FnOnce(ReadError) -> OpenError + use<'_> {
-    |error| OpenError::Io {
-        what: "reading the lists of survivors in",
-        path: dir.join(store::FILE_NAME),
-        source: io::Error::other(error.to_string()),
-    }
 }
 
 /// What only the segments of survivors say, for a log that is read without a checkpoint: where links lead, and what still stands in queues.
@@ -592,7 +654,7 @@ fn revive(dir: &Path, geometry: Geometry, sparse: &Files, derived: &mut Derived)
 }
 
 /// One message that survives, as its segment has it.
-struct Survivor {
+pub(crate) struct Survivor {
     queue_name: Vec<u8>,
     incarnation: u32,
     queue_offset: QueueOffset,
@@ -601,7 +663,7 @@ struct Survivor {
 }
 
 impl Survivor {
-    fn read(file: &Arc<dyn IoFile>, geometry: Geometry, lsn: Lsn) -> Result<Survivor, String> {
+    pub(crate) fn read(file: &Arc<dyn IoFile>, geometry: Geometry, lsn: Lsn) -> Result<Survivor, String> {
         let room = geometry.segment_end(lsn).since(lsn);
         let bytes = |from: Lsn, len: u64| {
             let offset = geometry.file_offset(from);

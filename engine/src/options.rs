@@ -71,9 +71,11 @@ pub struct EngineOptions {
     pub(crate) free_bytes_min: Option<u64>,
     pub(crate) retention_held: bool,
     pub(crate) spare_count: usize,
+    pub(crate) reserve_bytes: Option<u64>,
     pub(crate) checkpoint_interval: Option<Duration>,
     pub(crate) checkpoint_bytes: u64,
     pub(crate) checkpoint_cache_bytes: usize,
+    pub(crate) unsaved_bytes_max: u64,
     pub(crate) scrub_rate: u64,
     pub(crate) role: Role,
     pub(crate) replicated_acks: bool,
@@ -100,9 +102,11 @@ impl Default for EngineOptions {
             free_bytes_min: None,
             retention_held: false,
             spare_count: 2,
+            reserve_bytes: None,
             checkpoint_interval: Some(Duration::from_secs(5)),
             checkpoint_bytes: 256 << 20,
             checkpoint_cache_bytes: 64 << 20,
+            unsaved_bytes_max: 512 << 20,
             scrub_rate: 8 << 20,
             role: Role::default(),
             replicated_acks: false,
@@ -224,12 +228,24 @@ impl EngineOptions {
         self
     }
 
-    /// Zero-filled segments kept ready, so that the log goes on at full rate when one is full; each takes its size on the disk.
+    /// Zero-filled segments kept ready beside the reserve, so that the log goes on at full rate when one is full; each takes its size on
+    /// the disk.
     ///
     /// Default: 2. Minimum: 0. Maximum: 16.
     #[must_use]
     pub fn with_spare_count(mut self, count: usize) -> Self {
         self.spare_count = count;
+        self
+    }
+
+    /// Bytes of prepared log that only batches with [`crate::WriteBatch::set_essential`] may use when no further segment can be made (a
+    /// full disk, a quota). Behind them stand two segments more, in which the engine restates what must outlive a segment that is
+    /// released. All of it is allocated ahead, beside the spare segments.
+    ///
+    /// Default: `None`, one segment. Minimum: 64 KiB.
+    #[must_use]
+    pub fn with_reserve_bytes(mut self, bytes: Option<u64>) -> Self {
+        self.reserve_bytes = bytes;
         self
     }
 
@@ -255,6 +271,17 @@ impl EngineOptions {
     #[must_use]
     pub fn with_checkpoint_cache_bytes(mut self, bytes: usize) -> Self {
         self.checkpoint_cache_bytes = bytes;
+        self
+    }
+
+    /// Memory, about, that queues, table and key index may take while they wait for a checkpoint. Checkpoints begin at a quarter of it.
+    /// Where they cannot keep up, appends wait or are refused ([`crate::AppendError::Behind`]) rather than memory growing on; batches with
+    /// [`crate::WriteBatch::set_essential`] may go to twice as much. Without checkpoints there is no such bound.
+    ///
+    /// Default: 512 MiB. Minimum: 64 KiB.
+    #[must_use]
+    pub fn with_unsaved_bytes_max(mut self, bytes: u64) -> Self {
+        self.unsaved_bytes_max = bytes;
         self
     }
 
@@ -364,6 +391,12 @@ impl EngineOptions {
         )?;
         check(self.spare_count <= limits::SPARE_COUNT_MAX, "spare_count", self.spare_count as u64, "0 to 16")?;
         check(
+            self.reserve_bytes.is_none_or(|bytes| bytes >= limits::RESERVE_BYTES_MIN),
+            "reserve_bytes",
+            self.reserve_bytes.unwrap_or(0),
+            "at least 64 KiB",
+        )?;
+        check(
             self.checkpoint_interval.is_none_or(|interval| interval >= Duration::from_millis(10)),
             "checkpoint_interval",
             self.checkpoint_interval.map_or(0, |interval| u64::try_from(interval.as_micros()).unwrap_or(u64::MAX)),
@@ -372,6 +405,12 @@ impl EngineOptions {
         check(self.checkpoint_bytes >= 64 << 10, "checkpoint_bytes", self.checkpoint_bytes, "at least 64 KiB")?;
         let cache_bytes = self.checkpoint_cache_bytes as u64;
         check(cache_bytes >= 1 << 20, "checkpoint_cache_bytes", cache_bytes, "at least 1 MiB")?;
+        check(
+            self.unsaved_bytes_max >= limits::UNSAVED_BYTES_MIN,
+            "unsaved_bytes_max",
+            self.unsaved_bytes_max,
+            "at least 64 KiB",
+        )?;
         check(
             self.scrub_rate == 0 || self.scrub_rate >= limits::SCRUB_RATE_MIN,
             "scrub_rate",

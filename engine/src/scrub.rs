@@ -424,6 +424,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::commit::room::Room;
     use crate::commitlog::frame::FrameStamp;
     use crate::commitlog::record::{self, RecordKind, RecordParts};
     use crate::commitlog::segment::file_name;
@@ -530,17 +531,10 @@ mod tests {
             file.write_at(&self.bytes, 0, true).unwrap();
             let end = geometry().segment_end(Lsn::ZERO);
             let files = BTreeMap::from([(Lsn::ZERO, file)]);
+            let room = Arc::new(Room::new(geometry(), None));
             let parts = ScrubParts {
                 marks: Arc::new(Marks::new(false, Lsn::ZERO, end)),
-                segments: Arc::new(Segments::new(
-                    backend,
-                    Path::new("/log"),
-                    1,
-                    geometry(),
-                    true,
-                    files,
-                    BTreeMap::new(),
-                )),
+                segments: Arc::new(Segments::new(backend, Path::new("/log"), 1, true, room, files, BTreeMap::new())),
                 damages: Arc::default(),
                 progress: Arc::default(),
                 next_live: Box::new(next_live),

@@ -9,7 +9,8 @@ use std::time::Duration;
 use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::io::sim::{SimDisk, Survival};
 use anchorlog_engine::{
-    Append, AppendError, Engine, EngineOptions, Fetch, FetchStatus, Link, OpenError, Put, QueueOffset, WriteBatch,
+    Append, AppendError, BackendChoice, Engine, EngineOptions, Fetch, FetchStatus, Link, OpenError, Put, QueueOffset,
+    Watermark, WriteBatch,
 };
 
 const DIR: &str = "/log";
@@ -301,4 +302,73 @@ fn a_checkpoint_of_many_entries_reads_back_in_order() {
         assert_eq!(all.len(), 10_000);
         assert!(all.is_sorted_by(|one, other| one.0 < other.0));
     }
+}
+
+fn put(key: &str) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    batch.put(&Put { key: key.as_bytes(), value: b"value", target: None }).unwrap();
+    batch
+}
+
+/// Everything appended is acknowledged, and the table has it.
+fn apply(engine: &Engine) {
+    engine.flush().unwrap();
+    engine.wait(Watermark::Dispatched, engine.watermarks().assigned, None).unwrap();
+}
+
+/// As long as no checkpoint is written, memory grows up to the bound and not on.
+#[test]
+fn what_waits_for_a_checkpoint_is_bounded_and_ordinary_batches_are_refused_first() {
+    let (disk, clock) = (SimDisk::new(1), Arc::new(SimClock::default()));
+    let bounded = options().with_checkpoint_interval(Some(Duration::from_secs(3600))).with_checkpoint_bytes(1 << 30);
+    let engine = open(&disk, &clock, bounded.with_unsaved_bytes_max(64 << 10)).unwrap();
+    let mut count = 0;
+    let mut refused = loop {
+        assert!(count < 1000, "memory grows on");
+        let mut batch = put(&format!("key/{count:03}"));
+        match engine.try_append(&mut batch) {
+            Ok(_) => apply(&engine),
+            Err(AppendError::Behind { waiting, max }) => {
+                assert!(waiting >= max && max == 64 << 10, "{waiting} of {max}");
+                break batch;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        count += 1;
+    };
+    assert!(count > 100, "{count}");
+    assert_eq!(engine.append_all(std::slice::from_mut(&mut refused), &mut Vec::new()).unwrap(), 0);
+    let end = engine.watermarks().assigned;
+    let mut essential = put("essential");
+    essential.set_essential(true);
+    assert!(engine.try_append(&mut essential).unwrap().outcome().lsn == end);
+    apply(&engine);
+    // A checkpoint is due long before its time.
+    for _ in 0..20 {
+        engine.step();
+    }
+    drop(engine.try_append(&mut refused).unwrap());
+    apply(&engine);
+    let keys = engine.snapshot().range(b"key/", Some(b"key0"), usize::MAX).unwrap();
+    assert_eq!(keys.len(), count + 1, "what was refused is there once");
+    let engine = open(&disk.kill(), &clock, options()).unwrap();
+    assert_eq!(engine.snapshot().range(b"key/", Some(b"key0"), usize::MAX).unwrap().len(), count + 1);
+}
+
+#[test]
+fn an_append_that_may_wait_waits_for_the_checkpoint() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let options = EngineOptions::default()
+        .with_segment_bytes(1 << 20)
+        .with_backend(BackendChoice::Threads)
+        .with_checkpoint_interval(Some(Duration::from_secs(3600)))
+        .with_unsaved_bytes_max(64 << 10);
+    let engine = Engine::open(dir.path(), options).unwrap();
+    for number in 0..1500 {
+        let ticket = engine.append(put(&format!("key/{number}"))).unwrap();
+        engine.wait(Watermark::Dispatched, ticket.outcome().end_lsn, None).unwrap();
+    }
+    assert!(engine.stats().full > 0, "none had to wait");
+    assert_eq!(engine.snapshot().range(b"key/", Some(b"key0"), usize::MAX).unwrap().len(), 1500);
+    engine.close().unwrap();
 }

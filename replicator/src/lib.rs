@@ -24,7 +24,7 @@
 //! | room | what lives there |
 //! |---|---|
 //! | [`leader`] | what the leader knows of its followers: in sync, replicated, admission, status |
-//! | [`LeaderLink`], [`FollowerLink`], [`SeedLink`] | the ends of a connection, for streaming and for beginning anew |
+//! | [`LeaderLink`], [`FollowerLink`], [`SeedLink`], [`RangeLink`] | the ends of a connection: to stream, to begin anew, to mend |
 //! | [`link`] | what both ends of a connection have in common: bytes in, bytes out, no socket, no clock |
 //! | [`message`] | what peers tell each other, and the bytes of it (`replicator/docs/protocol.md`) |
 //! | [`quorum`], [`divergence`] | what counts as replicated; whether two logs are one: pure |
@@ -46,6 +46,7 @@ pub mod message;
 pub mod node;
 pub mod policy;
 pub mod quorum;
+mod range_link;
 mod seed_link;
 pub mod transport;
 
@@ -60,5 +61,6 @@ pub use member::{Member, ReplicaId};
 pub use message::Message;
 pub use node::{Event, FirstRole, Node, NodeConfig, NodeError, Owner, Serving};
 pub use policy::{InSync, OnMissing, Policy};
+pub use range_link::RangeLink;
 pub use seed_link::{SeedConfig, SeedLink};
 pub use transport::{Certificates, Security, SharedKey};

@@ -195,7 +195,7 @@ pub struct RangeRequest {
     pub len: u32,
 }
 
-/// The bytes that were asked for; none where the log is not whole there, or is not there.
+/// The bytes that were asked for, unverified; none where not all of them are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeAnswer {
     /// The first.

@@ -24,6 +24,15 @@ pub enum FlushMode {
     Async,
 }
 
+/// What happens to messages that a group has not consumed when their file goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Unconsumed {
+    /// They are kept, however many; when the disk is full of them, sends are refused
+    Keep,
+    /// They go with their file: a group that is behind loses them
+    Lose,
+}
+
 /// What happens to the rest of a commit's last block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TailMode {
@@ -123,6 +132,10 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "SIZE")]
     pub retain_bytes: Option<ByteSize>,
 
+    /// What happens to messages that a group has not consumed when their file is dropped; a group counts from its first commit on
+    #[arg(long, value_enum, default_value = "keep")]
+    pub unconsumed: Unconsumed,
+
     /// What happens to the rest of a commit's last block; fixed when the log is created
     #[arg(long, value_enum, default_value = "rewrite")]
     pub tail: TailMode,
@@ -169,7 +182,7 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 25] = [
+pub(super) const NAMES: [&str; 26] = [
     "config",
     "store",
     "listen",
@@ -184,6 +197,7 @@ pub(super) const NAMES: [&str; 25] = [
     "remeasure",
     "segment-bytes",
     "retain-bytes",
+    "unconsumed",
     "tail",
     "commit-depth",
     "ack-timeout",
@@ -240,6 +254,7 @@ impl BrokerArgs {
             "remeasure" => self.remeasure = parsed(value)?,
             "segment-bytes" => self.segment_bytes = parsed(value)?,
             "retain-bytes" => self.retain_bytes = Some(parsed(value)?),
+            "unconsumed" => self.unconsumed = chosen(value)?,
             "tail" => self.tail = chosen(value)?,
             "commit-depth" => self.commit_depth = parsed(value)?,
             "ack-timeout" => self.ack_timeout = parsed(value)?,
@@ -274,6 +289,7 @@ impl BrokerArgs {
             self.remeasure.to_string(),
             self.segment_bytes.to_string(),
             shown_or(self.retain_bytes.as_ref(), "keep everything"),
+            shown(&self.unconsumed),
             shown(&self.tail),
             self.commit_depth.to_string(),
             self.ack_timeout.to_string(),
@@ -369,6 +385,7 @@ impl BrokerArgs {
             cluster: self.cluster_name.clone(),
             broker: self.broker_name.clone(),
             engine,
+            keep_unconsumed: self.unconsumed == Unconsumed::Keep,
             driver: match self.net_driver {
                 NetDriver::Tokio => Driver::Epoll,
                 #[cfg(feature = "net-uring")]

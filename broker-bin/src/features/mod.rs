@@ -15,5 +15,5 @@ mod outcome;
 mod request;
 
 pub use crate::wire::codes::response as code;
-pub use outcome::{Outcome, Reply};
+pub use outcome::{Kept, Outcome, Reply};
 pub use request::{FieldError, Request};

@@ -48,13 +48,22 @@ impl Reply {
     }
 }
 
+/// What of the state an answer rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Topics and groups.
+    Names,
+    /// Committed offsets.
+    Offsets,
+}
+
 /// What a handler wants done. The network thread does it, and gives the answer to whoever asked.
 #[derive(Debug)]
 pub enum Outcome {
     /// Answer now.
     Reply(Reply),
-    /// Answer when all changes of the state up to now are acknowledged.
-    Recorded(Reply),
+    /// Answer when all changes of the state of this kind up to now are acknowledged.
+    Recorded(Reply, Kept),
     /// Append the batch that was filled; answer when it is acknowledged.
     Append(Sending),
     /// Read, or hold until there is something to read.

@@ -60,6 +60,7 @@ pub(super) fn inspection(survey: &Survey) -> Value {
         "epochs": epochs.collect::<Vec<_>>(),
         "segments": segments.collect::<Vec<_>>(),
         "prepared_segments": survey.prepared_count,
+        "survivors": contents.survivors.iter().map(|(base, count)| json!({ "base": base.0, "messages": count })).collect::<Vec<_>>(),
         "frames": contents.frames,
         "records": contents.records,
         "queues": queues.collect::<Vec<_>>(),

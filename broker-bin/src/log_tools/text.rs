@@ -37,12 +37,13 @@ pub(super) fn verdict(out: &mut dyn Write, store: &Path, survey: &Survey) -> io:
     }
     match survey.damage.first() {
         None => writeln!(out, "whole"),
-        Some(first) => {
+        Some(_) => {
             let (store, count) = (store.display(), survey.damage.len());
             writeln!(out, "{count} damaged places. To mend them from a copy of this log:")?;
             writeln!(out, "    anchorlog log repair --store {store} --from-copy DIR")?;
-            writeln!(out, "To give up everything from the first of them on:")?;
-            writeln!(out, "    anchorlog log repair --store {store} --cut-from {}", first.lsn)
+            let Some(lsn) = survey.first_cut() else { return Ok(()) };
+            writeln!(out, "To give up everything from LSN {lsn} on:")?;
+            writeln!(out, "    anchorlog log repair --store {store} --cut-from {lsn}")
         }
     }
 }
@@ -67,6 +68,9 @@ pub(super) fn inspection(out: &mut dyn Write, survey: &Survey) -> io::Result<()>
     }
     for (base, segment) in segments {
         writeln!(out, "segment        {} LSN {base} to {}: {} frames", file_name(*base), segment.end, segment.frames)?;
+    }
+    for (base, count) in &contents.survivors {
+        writeln!(out, "survivors      {count} messages of the released segment at LSN {base}")?;
     }
     writeln!(out, "prepared       {} segments", survey.prepared_count)?;
     for (kind, count) in frames {

@@ -20,11 +20,11 @@ use super::{ConnectionId, ReplyTo};
 use crate::features::groups::Change;
 use crate::features::pull::{Evaluation, Pull, evaluate};
 use crate::features::send::Sending;
-use crate::features::{Outcome, Reply, Request, code};
+use crate::features::{Kept, Outcome, Reply, Request, code};
 use crate::limits;
 use crate::router;
 use crate::shared::Shared;
-use crate::state::FlushError;
+use crate::state::{FlushError, Flushed};
 use crate::wire::codes::request as ask;
 use crate::wire::header::Head;
 use crate::wire::{Encoding, FrameRef, Header};
@@ -73,7 +73,7 @@ pub struct Worker {
     spare: Vec<WriteBatch>,
     outcomes: Vec<AppendOutcome>,
     /// Answers that wait for the state to be flushed.
-    recording: Vec<(ReplyTo, Reply)>,
+    recording: Vec<(ReplyTo, Reply, Kept)>,
     acks: VecDeque<Ack>,
     acked_mark: Subscription,
     acked_armed: bool,
@@ -294,7 +294,7 @@ impl Worker {
         match outcome {
             Outcome::Append(_) => {}
             Outcome::Reply(reply) => self.answer(connection, to, &reply),
-            Outcome::Recorded(reply) => self.recording.push((to, reply)),
+            Outcome::Recorded(reply, kept) => self.recording.push((to, reply, kept)),
             Outcome::Pull(pull) => self.pull(connection, to, pull),
             Outcome::Tell { reply, changes } => {
                 if header.code == ask::HEART_BEAT {
@@ -456,33 +456,30 @@ impl Worker {
         if self.recording.is_empty() && !self.shared.state.is_urgent() {
             return true;
         }
-        match self.shared.state.flush(&self.shared.engine) {
-            Ok(end_lsn) => {
-                // Another thread may have appended them, before or behind what waits here.
-                let end_lsn = self.acks.back().map_or(end_lsn, |last| last.end_lsn.max(end_lsn));
-                let deadline = self.now + self.shared.settings.ack_timeout;
-                for (to, reply) in self.recording.drain(..) {
-                    self.acks.push_back(Ack { end_lsn, deadline, to, answer: Answer::Recorded(reply) });
-                }
-                true
-            }
-            Err(FlushError::Full) => {
-                self.block();
-                false
-            }
-            Err(error) => {
-                let remark = format!("nothing was stored: {error}");
-                // A message must not stand in the log before its topic does.
-                while !self.batches.is_empty() {
-                    self.refuse(code::SERVICE_NOT_AVAILABLE, remark.clone());
-                }
-                let reply = Reply::failure(code::SERVICE_NOT_AVAILABLE, remark);
-                for (to, _) in std::mem::take(&mut self.recording) {
-                    self.answer_to(to, &reply);
-                }
-                true
+        let Flushed { names, offsets, end_lsn } = self.shared.state.flush(&self.shared.engine);
+        if matches!(names, Err(FlushError::Full)) || matches!(offsets, Err(FlushError::Full)) {
+            self.block();
+            return false;
+        }
+        // Another thread may have appended them, before or behind what waits here.
+        let end_lsn = self.acks.back().map_or(end_lsn, |last| last.end_lsn.max(end_lsn));
+        let deadline = self.now + self.shared.settings.ack_timeout;
+        let remark =
+            |outcome: Result<(), FlushError>| outcome.err().map(|error| format!("nothing was stored: {error}"));
+        let (names, offsets) = (remark(names), remark(offsets));
+        for (to, reply, kept) in std::mem::take(&mut self.recording) {
+            match if kept == Kept::Names { &names } else { &offsets } {
+                None => self.acks.push_back(Ack { end_lsn, deadline, to, answer: Answer::Recorded(reply) }),
+                Some(remark) => self.answer_to(to, &Reply::failure(code::SERVICE_NOT_AVAILABLE, remark.clone())),
             }
         }
+        // A message must not stand in the log before its topic does.
+        if let Some(remark) = names {
+            while !self.batches.is_empty() {
+                self.refuse(code::SERVICE_NOT_AVAILABLE, remark.clone());
+            }
+        }
+        true
     }
 
     /// Moves what was appended from the batches to the acks.
@@ -537,7 +534,7 @@ impl Worker {
             self.shared.counters.sends_blocked.add(self.batches.len() as u64);
         }
         let waiting: Vec<ConnectionId> = self.parsed.iter().map(|parsed| parsed.to.connection).collect();
-        let recording: Vec<ConnectionId> = self.recording.iter().map(|(to, _)| to.connection).collect();
+        let recording: Vec<ConnectionId> = self.recording.iter().map(|(to, ..)| to.connection).collect();
         for id in waiting.into_iter().chain(recording) {
             let Some(connection) = self.connection(id) else { continue };
             if !connection.blocked {

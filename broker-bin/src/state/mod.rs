@@ -20,4 +20,4 @@ mod open;
 mod tables;
 
 pub use open::StateError;
-pub use tables::{FlushError, State};
+pub use tables::{FlushError, Flushed, State};

@@ -25,6 +25,28 @@ pub enum FlushError {
     Append(#[from] AppendError),
 }
 
+/// What of the changes the log has now.
+#[derive(Debug)]
+#[must_use]
+pub struct Flushed {
+    /// Topics and groups: why not all that were noted before stand before [`Flushed::end_lsn`].
+    pub names: Result<(), FlushError>,
+    /// Offsets: the same. They are let in where a full disk keeps other things out.
+    pub offsets: Result<(), FlushError>,
+    /// End of the last batch.
+    pub end_lsn: Lsn,
+}
+
+impl Flushed {
+    /// The end, when all is in the log.
+    ///
+    /// # Errors
+    /// What keeps some of it out.
+    pub fn whole(self) -> Result<Lsn, FlushError> {
+        self.names.and(self.offsets).map(|()| self.end_lsn)
+    }
+}
+
 /// What orders the writes.
 #[derive(Debug, Default)]
 struct Tail {
@@ -96,11 +118,8 @@ impl State {
     }
 
     /// Appends what somebody waits for, if there is any. Afterwards everything noted before the call stands before the
-    /// LSN returned.
-    ///
-    /// # Errors
-    /// The changes stay noted.
-    pub fn flush(&self, engine: &Engine) -> Result<Lsn, FlushError> {
+    /// LSN returned, but for what could not be appended: that stays noted.
+    pub fn flush(&self, engine: &Engine) -> Flushed {
         self.flush_some(engine, Which::Urgent)
     }
 
@@ -115,34 +134,37 @@ impl State {
     /// # Errors
     /// The changes stay noted.
     pub fn flush_all(&self, engine: &Engine) -> Result<Lsn, FlushError> {
-        self.flush_some(engine, Which::All)
+        self.flush_some(engine, Which::All).whole()
     }
 
-    fn flush_some(&self, engine: &Engine, which: Which) -> Result<Lsn, FlushError> {
+    fn flush_some(&self, engine: &Engine, which: Which) -> Flushed {
         let mut tail = lock(&self.tail);
         if which == Which::Urgent && !self.is_urgent() {
-            return Ok(tail.end_lsn);
+            return Flushed { names: Ok(()), offsets: Ok(()), end_lsn: tail.end_lsn };
         }
         let taken = self.changes.take(which);
         let (names, offsets) = split(&taken);
-        let mut outcome = Ok(());
         // What keeps new topics out of the log, like a full disk, need not keep offsets out.
-        for keys in [names, offsets] {
-            let mut left = keys;
-            while !left.is_empty() {
-                match self.append_some(engine, &mut tail, left) {
-                    Ok(count) => left = &left[count..],
-                    Err(error) => {
-                        self.changes.put_back(left.iter().cloned());
-                        outcome = outcome.and(Err(error));
-                        break;
-                    }
+        let names = self.append_each(engine, &mut tail, names);
+        let offsets = self.append_each(engine, &mut tail, offsets);
+        if names.is_ok() && offsets.is_ok() {
+            self.changes.written(&taken);
+        }
+        Flushed { names, offsets, end_lsn: tail.end_lsn }
+    }
+
+    fn append_each(&self, engine: &Engine, tail: &mut Tail, keys: &[Key]) -> Result<(), FlushError> {
+        let mut left = keys;
+        while !left.is_empty() {
+            match self.append_some(engine, tail, left) {
+                Ok(count) => left = &left[count..],
+                Err(error) => {
+                    self.changes.put_back(left.iter().cloned());
+                    return Err(error);
                 }
             }
         }
-        outcome?;
-        self.changes.written(&taken);
-        Ok(tail.end_lsn)
+        Ok(())
     }
 
     /// Appends one batch for the first keys; says for how many.

@@ -10,6 +10,7 @@ mod peer;
 mod pressure;
 mod pulling;
 mod restart;
+mod retention;
 mod sending;
 mod stage;
 

@@ -1,12 +1,13 @@
 //! The files of a log as they are, whole or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::commitlog::manifest::{MANIFEST_NAME, Manifest};
 use crate::commitlog::segment::{base_of, file_name};
+use crate::commitlog::segments::{base_of_sparse, sparse_name};
 use crate::error::OpenError;
 use crate::io::{IoBackend, IoFile, OpenMode};
 use crate::open::{io_error, open_segment, read_manifest};
@@ -37,6 +38,10 @@ pub(crate) struct LogFiles<'a> {
     pub(crate) dir: PathBuf,
     pub(crate) manifest: Manifest,
     pub(crate) segments: BTreeMap<Lsn, FoundSegment>,
+    /// Segments below the start, of which something survives.
+    pub(crate) sparse: BTreeMap<Lsn, FoundSegment>,
+    /// Segments that have the name of a sparse one still, or already.
+    misnamed: BTreeSet<Lsn>,
 }
 
 impl<'a> LogFiles<'a> {
@@ -64,34 +69,29 @@ impl<'a> LogFiles<'a> {
         dir: &Path,
         manifest: Manifest,
     ) -> Result<LogFiles<'a>, OpenError> {
-        let mut segments = BTreeMap::new();
-        let names = backend.list(dir).map_err(io_error("listing", dir))?;
-        for base in names.iter().filter_map(|name| base_of(name)).filter(|base| *base >= manifest.start) {
-            let path = dir.join(file_name(base));
-            let segment = match open_segment(backend, &path, base, &manifest) {
-                Ok(file) => FoundSegment::Whole(file),
-                Err(OpenError::Contradiction { what, expected, found, .. }) if what == property::SEGMENT_HEADER => {
-                    let file = backend.open(&path, OpenMode::Existing).map_err(io_error("opening", &path))?;
-                    FoundSegment::Headless(file, Trouble { expected, found })
-                }
-                Err(OpenError::Contradiction { what, expected, found, .. }) => {
-                    FoundSegment::Foreign(Trouble { expected: format!("{what} {expected}"), found })
-                }
-                Err(OpenError::Io { what: "reading", source, .. }) => {
-                    let file = backend.open(&path, OpenMode::Existing).map_err(io_error("opening", &path))?;
-                    let expected = "a header that can be read".to_owned();
-                    FoundSegment::Headless(file, Trouble { expected, found: source.to_string() })
-                }
-                Err(error) => return Err(error),
-            };
-            segments.insert(base, segment);
+        let (mut segments, mut sparse, mut misnamed) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        for name in &backend.list(dir).map_err(io_error("listing", dir))? {
+            let is_sparse = base_of_sparse(name);
+            let Some(base) = is_sparse.or_else(|| base_of(name)) else { continue };
+            if base < manifest.start && is_sparse.is_none() {
+                continue;
+            }
+            let segment = find_segment(backend, &dir.join(name), base, &manifest)?;
+            if base < manifest.start {
+                sparse.insert(base, segment);
+            } else {
+                misnamed.extend(is_sparse);
+                segments.insert(base, segment);
+            }
         }
-        Ok(LogFiles { backend, dir: dir.to_path_buf(), manifest, segments })
+        Ok(LogFiles { backend, dir: dir.to_path_buf(), manifest, segments, sparse, misnamed })
     }
 
     /// Path of the segment that holds `lsn`.
     pub(crate) fn path(&self, lsn: Lsn) -> PathBuf {
-        self.dir.join(file_name(self.manifest.geometry.base(lsn)))
+        let base = self.manifest.geometry.base(lsn);
+        let is_sparse = base < self.manifest.start || self.misnamed.contains(&base);
+        self.dir.join(if is_sparse { sparse_name(base) } else { file_name(base) })
     }
 
     /// The file that holds `lsn`, or why there is none.
@@ -102,4 +102,27 @@ impl<'a> LogFiles<'a> {
             None => Err(Trouble { expected: "a segment file".to_owned(), found: "none".to_owned() }),
         }
     }
+}
+
+fn find_segment(
+    backend: &dyn IoBackend,
+    path: &Path,
+    base: Lsn,
+    manifest: &Manifest,
+) -> Result<FoundSegment, OpenError> {
+    let open = || backend.open(path, OpenMode::Existing).map_err(io_error("opening", path));
+    Ok(match open_segment(backend, path, base, manifest) {
+        Ok(file) => FoundSegment::Whole(file),
+        Err(OpenError::Contradiction { what: property::SEGMENT_HEADER, expected, found, .. }) => {
+            FoundSegment::Headless(open()?, Trouble { expected, found })
+        }
+        Err(OpenError::Contradiction { what, expected, found, .. }) => {
+            FoundSegment::Foreign(Trouble { expected: format!("{what} {expected}"), found })
+        }
+        Err(OpenError::Io { what: "reading", source, .. }) => {
+            let expected = "a header that can be read".to_owned();
+            FoundSegment::Headless(open()?, Trouble { expected, found: source.to_string() })
+        }
+        Err(error) => return Err(error),
+    })
 }

@@ -29,7 +29,7 @@ use crate::commitlog::segment::{SegmentHeader, base_of, file_name};
 use crate::epoch::{EpochHistory, EpochStart};
 use crate::error::OpenError;
 use crate::io::{AlignedBuf, IO_ALIGN, IoBackend, IoFile, OpenMode};
-use crate::open::{lock, read_manifest};
+use crate::open::{lock, name_dense, read_manifest};
 use crate::recovery::scan::read_blocks;
 use crate::replica::{SIDE_NAME, SideBlock};
 use crate::units::{Epoch, Lsn, QueueOffset, align_down, to_u64, to_usize};
@@ -188,6 +188,9 @@ pub fn mend_from_copy(backend: &dyn IoBackend, dir: &Path, copy: &Path) -> Resul
             source,
         })?;
     }
+    if is_taken || !plans.is_empty() {
+        name_dense(backend, dir, &backend.list(dir).map_err(failed("listing", dir))?, log.manifest.start, true)?;
+    }
     // Last first: as long as a place in front is damaged, it shows that something must lie behind.
     for plan in plans.values().rev() {
         mend_segment(&log, &source, plan, &mut report)?;
@@ -300,6 +303,10 @@ fn plan(
     for damage in damage {
         match damage.part {
             Part::Header => plan.is_header = true,
+            Part::Survivors => {
+                let why = "a released segment is not mended from a copy: put the file back by hand";
+                report.refused.push((damage.lsn, why.to_owned()));
+            }
             Part::Order => report.refused.push((damage.lsn, "its frames are whole: a copy has the same".to_owned())),
             Part::File | Part::Frames => {
                 let prev_crc = reached.filter(|(lsn, _)| *lsn == damage.lsn).map(|(_, crc)| crc).or(damage.prev_crc);
@@ -359,7 +366,8 @@ fn mend_segment(
     report: &mut MendReport,
 ) -> Result<(), RepairError> {
     let base = plan.base;
-    let (path, name) = (log.path(base), file_name(base));
+    let name = file_name(base);
+    let path = log.dir.join(&name);
     let ours = if plan.is_whole_file { None } else { log.file(base).ok() };
     let aside = match (log.segments.contains_key(&base), plan.is_whole_file) {
         (false, _) => None,
@@ -471,7 +479,7 @@ pub fn cut_from(backend: &dyn IoBackend, dir: &Path, lsn: Lsn) -> Result<CutRepo
     let log = LogFiles::open(backend, dir)?;
     let all = survey_files(&log)?;
     let mut report = CutReport { lsn, known_end: lsn, frames: 0, records: 0, lost: Vec::new(), aside: Vec::new() };
-    let first = all.damage.first().map(|damage| damage.lsn);
+    let first = all.first_cut();
     // A cut that was cut short, or finished before, has left an end where the damage was.
     let is_again = first.is_none() && all.contents.end == lsn;
     if first != Some(lsn) && !is_again {
@@ -495,6 +503,7 @@ pub fn cut_from(backend: &dyn IoBackend, dir: &Path, lsn: Lsn) -> Result<CutRepo
     // What a replica's disk had is given up, too.
     let side = dir.join(SIDE_NAME);
     SideBlock::remove(backend, dir).map_err(failed("removing", &side))?;
+    name_dense(backend, dir, &backend.list(dir).map_err(failed("listing", dir))?, start, true)?;
 
     let base = log.manifest.geometry.base(lsn);
     if !is_again && (base < lsn || base == start) && log.segments.contains_key(&base) {

@@ -8,14 +8,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::audit::files::{FoundSegment, LogFiles, Trouble};
-use crate::audit::walk::{Broken, Step, Walk, records};
+use crate::audit::walk::{Broken, Step, Walk};
 use crate::checkpoint;
 use crate::commitlog::frame::{FRAME_HEADER_BYTES, FrameHeader, RecordEntry};
 use crate::commitlog::manifest::Manifest;
-use crate::commitlog::record::{self, RecordKind};
+use crate::commitlog::record::{self, Record, RecordKind};
 use crate::error::OpenError;
 use crate::io::IoBackend;
-use crate::open::load_side;
+use crate::open::{Survivor, load_side};
+use crate::retention::survivors::{self, List};
 use crate::units::{Lsn, QueueOffset, to_u64};
 
 /// One damaged place.
@@ -47,6 +48,8 @@ pub(crate) enum Part {
     Frames,
     /// Whole records that contradict each other.
     Order,
+    /// A message that survives below the log's start, or the file of such messages.
+    Survivors,
 }
 
 /// One queue as the log tells it.
@@ -82,6 +85,8 @@ pub struct Contents {
     pub records: BTreeMap<&'static str, u64>,
     /// Queues by name and incarnation.
     pub queues: BTreeMap<(Vec<u8>, u32), QueueContents>,
+    /// How many messages survive of released segments, by base LSN.
+    pub survivors: BTreeMap<Lsn, usize>,
     /// Segments by base LSN; those that are only prepared are left out.
     pub segments: BTreeMap<Lsn, SegmentContents>,
     /// Behind the last frame.
@@ -121,6 +126,12 @@ impl Survey {
     pub fn is_clean(&self) -> bool {
         self.damage.is_empty()
     }
+
+    /// Where the log can be cut: the first damaged place of its dense part.
+    #[must_use]
+    pub fn first_cut(&self) -> Option<Lsn> {
+        self.damage.iter().map(|damage| damage.lsn).find(|lsn| *lsn >= self.manifest.start)
+    }
 }
 
 /// Reads the whole log in `dir`.
@@ -133,14 +144,20 @@ pub fn survey(backend: &dyn IoBackend, dir: &Path) -> Result<Survey, OpenError> 
     // A process that has the log open goes on writing and releasing: what looked damaged may have been on its way.
     let again = LogFiles::open(backend, dir)?;
     let found = survey.damage.len();
+    let goes_on = frame_begins(&again, survey.contents.end, None)?;
     let mut confirmed = Vec::with_capacity(found);
     for damage in survey.damage {
-        if damage.lsn >= again.manifest.start && is_still_there(&again, &damage)? {
+        let is_confirmed = match damage.part {
+            // The log that goes on may have let go of them.
+            Part::Survivors => !goes_on,
+            _ => damage.lsn >= again.manifest.start && is_still_there(&again, &damage)?,
+        };
+        if is_confirmed {
             confirmed.push(damage);
         }
     }
     survey.damage = confirmed;
-    survey.is_moving = survey.damage.len() != found || frame_begins(&again, survey.contents.end, None)?;
+    survey.is_moving = survey.damage.len() != found || goes_on;
     Ok(survey)
 }
 
@@ -148,7 +165,7 @@ fn is_still_there(log: &LogFiles<'_>, damage: &Damage) -> Result<bool, OpenError
     Ok(match damage.part {
         Part::Header => matches!(log.segments.get(&damage.lsn), Some(FoundSegment::Headless(..))),
         // Its frames were whole.
-        Part::Order => true,
+        Part::Order | Part::Survivors => true,
         Part::File | Part::Frames => !frame_begins(log, damage.lsn, damage.prev_crc)?,
     })
 }
@@ -187,6 +204,7 @@ pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, Ope
     let mut suspects: Vec<Suspect> = Vec::new();
     let mut orders: Vec<Damage> = Vec::new();
     let mut due: BTreeMap<(Vec<u8>, u32), QueueOffset> = BTreeMap::new();
+    let mut lists = Lists::new();
     Walk::new(log, None).run(log.manifest.start, &mut |step| {
         match step {
             Step::Frame(header, _) if header.lsn >= until => return ControlFlow::Break(()),
@@ -200,8 +218,9 @@ pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, Ope
                     }
                 }
                 let mut out_of_turn = None;
-                for (lsn, entry, bytes) in records(header, bytes) {
-                    let trouble = count_record(&mut contents, &mut due, lsn, entry, bytes);
+                for (lsn, entry, record) in record::of_frame(header, bytes) {
+                    note_survivors(&mut lists, &record);
+                    let trouble = count_record(&mut contents, &mut due, lsn, entry, &record);
                     out_of_turn = out_of_turn.or(trouble);
                 }
                 orders.extend(out_of_turn.map(|trouble| Damage {
@@ -223,7 +242,56 @@ pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, Ope
         }
         ControlFlow::Continue(())
     })?;
-    Ok(judge(log, contents, &suspects, orders, checkpoint, side))
+    let mut survey = judge(log, contents, &suspects, orders, checkpoint, side);
+    let mut damage = survivors_damage(log, &mut survey.contents, &lists);
+    damage.append(&mut survey.damage);
+    survey.damage = damage;
+    Ok(survey)
+}
+
+/// The lists of survivors by base LSN, as the log says last: codes, not looked at further.
+type Lists = BTreeMap<Lsn, List>;
+
+/// Looks at what survives below the start.
+fn survivors_damage(log: &LogFiles<'_>, contents: &mut Contents, lists: &Lists) -> Vec<Damage> {
+    let mut found = Vec::new();
+    let mut damaged = |base: Lsn, lsn: Lsn, trouble: Trouble| {
+        let (path, part) = (log.path(base), Part::Survivors);
+        found.push(Damage { path, lsn, resumes: None, trouble, part, prev_crc: None, next_prev_crc: None });
+    };
+    for (base, segment) in &log.sparse {
+        if let FoundSegment::Headless(_, trouble) | FoundSegment::Foreign(trouble) = segment {
+            damaged(*base, *base, trouble.clone());
+        }
+    }
+    for (base, list) in lists.iter().filter(|(base, _)| **base < log.manifest.start) {
+        contents.survivors.insert(*base, list.len());
+        let expected = || "a message that survives".to_owned();
+        match log.sparse.get(base) {
+            None => damaged(*base, *base, Trouble { expected: "a segment file".to_owned(), found: "none".to_owned() }),
+            Some(FoundSegment::Whole(file)) => {
+                for code in list.iter() {
+                    let (lsn, _) = survivors::decode(*base, *code);
+                    if let Err(found) = Survivor::read(file, log.manifest.geometry, lsn) {
+                        damaged(*base, lsn, Trouble { expected: expected(), found });
+                    }
+                }
+            }
+            Some(FoundSegment::Headless(..) | FoundSegment::Foreign(_)) => {}
+        }
+    }
+    found.sort_by_key(|damage| damage.lsn);
+    found
+}
+
+/// Takes over what a record says of survivors.
+fn note_survivors(lists: &mut Lists, record: &Record<'_>) {
+    let Some(base) = survivors::base_of_key(record.name) else { return };
+    match record.kind {
+        RecordKind::Put => drop(lists.insert(base, survivors::decode_list(record.payload))),
+        RecordKind::Delete => drop(lists.remove(&base)),
+        _ => {}
+    }
 }
 
 fn count_frame(log: &LogFiles<'_>, contents: &mut Contents, header: &FrameHeader) {
@@ -249,9 +317,8 @@ fn count_record(
     due: &mut BTreeMap<(Vec<u8>, u32), QueueOffset>,
     lsn: Lsn,
     entry: RecordEntry,
-    bytes: &[u8],
+    record: &Record<'_>,
 ) -> Option<Trouble> {
-    let record = record::parse(bytes).ok()?;
     *contents.records.entry(record.kind.name()).or_default() += 1;
     if matches!(record.kind, RecordKind::EpochHistory | RecordKind::Put | RecordKind::Delete) {
         return None;

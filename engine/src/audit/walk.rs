@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::audit::files::{LogFiles, Trouble};
-use crate::commitlog::frame::{self, FrameError, FrameHeader, FrameKind, RecordEntry};
+use crate::commitlog::frame::{self, FrameError, FrameHeader, RecordEntry};
 use crate::commitlog::record::{self, Record};
 use crate::commitlog::segment::file_name;
 use crate::error::OpenError;
@@ -288,26 +288,9 @@ pub fn dump(
         }
         left -= 1;
         visit(Item::Frame { header })?;
-        for (lsn, entry, bytes) in records(header, bytes) {
-            if let Ok(record) = record::parse(bytes) {
-                visit(Item::Record { lsn, entry, record })?;
-            }
+        for (lsn, entry, record) in record::of_frame(header, bytes) {
+            visit(Item::Record { lsn, entry, record })?;
         }
         ControlFlow::Continue(())
-    })
-}
-
-/// The records of a whole frame: where each begins, what the header says of it, its bytes.
-pub(crate) fn records<'a>(
-    header: &FrameHeader,
-    bytes: &'a [u8],
-) -> impl Iterator<Item = (Lsn, RecordEntry, &'a [u8])> + 'a {
-    let lsn = header.lsn;
-    let count = if header.kind == FrameKind::Records { header.record_count } else { 0 };
-    let mut at = frame::header_bytes(usize::from(count));
-    frame::entries(bytes, count).map(move |entry| {
-        let begin = at;
-        at += entry.len as usize;
-        (lsn.plus(to_u64(begin)), entry, &bytes[begin..at])
     })
 }

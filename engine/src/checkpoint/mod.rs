@@ -4,18 +4,21 @@
 //! 1. A checkpoint shows the state at one LSN, which is durable and acknowledged before it is committed.
 //! 2. It is one transaction of the derived store: there or not there. It costs what changed since the one before.
 //! 3. It is never on the way of an append: what is being written was put aside in one short step.
-//! 4. The log's start never passes the last checkpoint: what the log says from there on makes the checkpoint whole.
+//! 4. The log's start never passes the last checkpoint: what the log says from there on makes the checkpoint whole. Only while a full disk
+//!    has no room for a checkpoint it may, or nothing could be released: then opening makes the store anew.
 //! 5. Whatever is wrong with it costs time, never data: it is a function of the retained log.
 //! 6. It names the epoch at its LSN: one of another history than the manifest's is not believed. One of this history that goes beyond the
 //!    end of the log proves that durable bytes are gone.
 //!
 //! A state machine: whoever drives it calls [`Checkpointer::step`], which may block as long as the store writes.
 
+pub(crate) mod backlog;
 pub(crate) mod rows;
 
+use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -27,13 +30,15 @@ use crate::consume_queue::{QueueMark, Queues};
 use crate::dispatch::Dispatcher;
 use crate::epoch::EpochHistory;
 use crate::error::ReadError;
-use crate::io::IoBackend;
+use crate::fault::{Broken, Fault};
+use crate::io::{IoBackend, is_full};
 use crate::key_index::{KeyIndex, Run};
 use crate::limits;
 use crate::retention::Survivors;
 use crate::store::{self, Origin, Pace, Store, StoreError, StoreIdentity, StoreReader, StoreTable, StoreWriter};
 use crate::table::{Layer, Visible};
 use crate::units::{Epoch, Lsn, to_u64};
+use backlog::Backlog;
 use rows::{Applied, Referrer};
 
 /// What is put aside for one checkpoint.
@@ -56,6 +61,16 @@ pub(crate) enum CheckpointError {
     Row(#[from] rows::BadRow),
 }
 
+impl CheckpointError {
+    /// What kind of answer of the kernel it is, where it is one.
+    pub(crate) fn kind(&self) -> io::ErrorKind {
+        match self {
+            CheckpointError::Store(StoreError::Io { source, .. }) => source.kind(),
+            _ => io::ErrorKind::Other,
+        }
+    }
+}
+
 /// What the engine shares with the machine.
 #[derive(Debug, Default)]
 pub(crate) struct CheckpointShared {
@@ -64,14 +79,37 @@ pub(crate) struct CheckpointShared {
     /// A checkpoint up to here is wanted, whatever the time.
     pub(crate) wanted: AtomicU64,
     pub(crate) count: AtomicU64,
+    /// Why there was no room for the last one that was tried.
+    full: Mutex<Option<Arc<io::Error>>>,
+    /// There are no more to be in this run.
+    pub(crate) given_up: AtomicBool,
     /// Bytes that the derived store takes on disk.
     pub(crate) store_bytes: AtomicU64,
 }
 
 impl CheckpointShared {
-    /// How far the log's start may go.
+    /// Up to where the last one goes.
     pub(crate) fn applied(&self) -> Lsn {
         Lsn(self.applied.load(Ordering::SeqCst))
+    }
+
+    /// How far the log's start may go.
+    pub(crate) fn holds_back(&self) -> Lsn {
+        if self.full().is_some() { Lsn::MAX } else { self.applied() }
+    }
+
+    /// Why there is no room for a checkpoint, when that keeps too much in memory: what the log says from `start` to `acked`, when a
+    /// checkpoint is due after `bytes`.
+    pub(crate) fn overdue(&self, start: Lsn, acked: Lsn, bytes: u64) -> Option<Arc<io::Error>> {
+        self.full().filter(|_| acked.since(self.applied().max(start)) >= limits::CHECKPOINT_OVERDUE * bytes)
+    }
+
+    fn full(&self) -> Option<Arc<io::Error>> {
+        self.full.lock().expect("no holder of this lock panics").clone()
+    }
+
+    fn set_full(&self, why: Option<Arc<io::Error>>) {
+        *self.full.lock().expect("no holder of this lock panics") = why;
     }
 
     /// Asks for a checkpoint that reaches `lsn`.
@@ -97,6 +135,8 @@ pub(crate) struct Parts {
     pub(crate) shared: Arc<CheckpointShared>,
     pub(crate) interval: Option<Duration>,
     pub(crate) bytes: u64,
+    pub(crate) backlog: Arc<Backlog>,
+    pub(crate) broken: Broken,
     pub(crate) cache_bytes: usize,
     /// Asks for everything up to there to become durable soon.
     pub(crate) hurry: Box<dyn Fn(Lsn) + Send>,
@@ -162,7 +202,8 @@ impl Checkpointer {
             let since = now.saturating_sub(self.began_at);
             let much = acked.since(last) >= self.parts.bytes
                 || self.parts.table.unsaved() >= limits::CHECKPOINT_CHANGES
-                || self.parts.keys.unsaved() >= limits::CHECKPOINT_KEYS;
+                || self.parts.keys.unsaved() >= limits::CHECKPOINT_KEYS
+                || self.parts.backlog.is_much();
             if acked == last || !(wanted || since >= interval || much) {
                 return interval.saturating_sub(since).clamp(Duration::from_millis(10), limits::CHECKPOINT_NAP);
             }
@@ -180,7 +221,8 @@ impl Checkpointer {
 
     fn finish(&mut self, now: Duration) -> Duration {
         let Some(frozen) = &self.frozen else { return limits::CHECKPOINT_NAP };
-        if self.parts.marks.load(Watermark::Durable) < frozen.lsn {
+        let covered = self.parts.marks.load(Watermark::Durable) >= frozen.lsn;
+        if !covered && !self.parts.broken.is(Fault::CheckpointBeforeLog) {
             (self.parts.hurry)(frozen.lsn);
             return Duration::from_millis(1);
         }
@@ -188,6 +230,10 @@ impl Checkpointer {
             Ok(()) => Duration::ZERO,
             Err(CheckpointError::Store(error @ StoreError::Io { .. })) => {
                 tracing::warn!(%error, "the checkpoint is tried again later");
+                if let StoreError::Io { source, .. } = &error {
+                    self.parts.shared.set_full(is_full(source).then(|| Arc::clone(source)));
+                }
+                self.look_again();
                 self.retry_at = now + limits::CHECKPOINT_RETRY;
                 limits::CHECKPOINT_RETRY
             }
@@ -198,10 +244,24 @@ impl Checkpointer {
         }
     }
 
+    /// Lets readers go on with what the store had before a failure: it ended what they were looking through.
+    fn look_again(&self) {
+        match self.store.as_ref().map(Store::begin_read) {
+            Some(Ok(reader)) => {
+                let reader = Arc::new(reader);
+                self.parts.queues.set_store(Arc::clone(&reader));
+                self.parts.table.set_store(reader);
+            }
+            Some(Err(error)) => tracing::warn!(%error, "what only the derived store has cannot be read for now"),
+            None => {}
+        }
+    }
+
     /// The log alone has to do in this run; it may begin wherever it will, for the store is made anew at the next opening.
     fn give_up(&mut self, why: &str) {
         tracing::error!(why, "no more checkpoints in this run; the next opening makes the derived store anew");
         self.given_up = true;
+        self.parts.shared.given_up.store(true, Ordering::SeqCst);
         self.parts.shared.applied.store(u64::MAX, Ordering::SeqCst);
     }
 
@@ -219,7 +279,9 @@ impl Checkpointer {
         self.cleaned = start;
         publish(frozen, written, queues, table, keys, self.parts.buffer.floor());
         shared.applied.store(frozen.lsn.0, Ordering::SeqCst);
+        shared.set_full(None);
         shared.count.fetch_add(1, Ordering::Relaxed);
+        store.keep_room();
         shared.store_bytes.store(store.file_bytes(), Ordering::Relaxed);
         self.frozen = None;
         Ok(())
@@ -257,7 +319,7 @@ pub(crate) fn open_store(
     Store::open(backend, dir, identity(store_id), cache_bytes, pace)
 }
 
-/// An empty store, whatever lies in its place: for what was read from the log alone. Nothing of one that was not believed may be left.
+/// An empty store in place of one that this run did not go on from: there the same numbers are other queues.
 pub(crate) fn new_store(
     backend: &Arc<dyn IoBackend>,
     dir: &Path,

@@ -10,7 +10,7 @@ use crate::table::TableEntry;
 use crate::units::{Epoch, Lsn, QueueOffset, to_u64};
 
 /// Version of what is written down here; a store of another version is made anew.
-pub(crate) const ROWS_VERSION: u32 = 2;
+pub(crate) const ROWS_VERSION: u32 = 3;
 
 /// Entries of one piece: two pieces fill a page of the store.
 pub(crate) const PIECE_ENTRIES: usize = 80;

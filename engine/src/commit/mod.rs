@@ -9,11 +9,13 @@
 //! `dispatched <= acked <= durable <= written <= assigned`; under asynchronous flush `acked` follows `assigned` instead, and with replicated
 //! acks it does not pass what other machines are said to have. Each mark is an
 //! exclusive end, only grows and has one writer; they live in `watermark`. `sequencer` gives out places, `ring` holds the bytes, `group`
-//! says when a group closes, `writer` moves it, `ticket` and `watermark` let callers wait, `signal` lets drivers sleep.
+//! says when a group closes, `room` how far the log can go, `writer` moves it, `ticket` and `watermark` let callers wait, `signal` lets
+//! drivers sleep.
 
 pub(crate) mod group;
 #[expect(unsafe_code, reason = "the log buffer is shared between the append lock's holder, readers and the kernel")]
 pub(crate) mod ring;
+pub(crate) mod room;
 pub(crate) mod sequencer;
 pub(crate) mod signal;
 mod ticket;
@@ -21,6 +23,7 @@ mod watcher;
 pub(crate) mod watermark;
 pub(crate) mod writer;
 
+pub use room::Space;
 pub use ticket::Ticket;
 pub use watcher::Watcher;
 pub use watermark::{Subscription, Watermark, Watermarks};

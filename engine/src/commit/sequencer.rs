@@ -5,22 +5,26 @@
 //! 2. No frame crosses a segment; a segment's first frame restates the epoch history.
 //! 3. Queue offsets are dense in log order.
 //! 4. A batch is refused before anything of it is copied.
-//! 5. No call here does I/O: preconditions are judged by the head view, for which what is needed was fetched before.
+//! 5. A frame's place is in a segment that stands ready (`room`).
+//! 6. No call here does I/O: preconditions are judged by the head view, for which what is needed was fetched before.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::batch::{AppendOutcome, BatchRecord, Precondition, Queue, RecordPosition, WriteBatch};
+use crate::checkpoint::backlog::Backlog;
 use crate::commit::ring::{LogBuffer, Tail};
+use crate::commit::room::{Claim, Refused, Room};
 use crate::commit::watermark::{Marks, Watermark};
 use crate::commitlog::frame::{self, FRAME_ENTRY_BYTES, FRAME_HEADER_BYTES, FrameKind, FrameStamp, RecordEntry};
-use crate::commitlog::record::{RecordKind, RecordParts};
+use crate::commitlog::record::{RECORD_HEADER_BYTES, RecordKind, RecordParts};
 use crate::commitlog::segment::Geometry;
 use crate::epoch::EpochHistory;
 use crate::error::{AppendError, Found, Rejection, TooLarge};
 use crate::fault::{Broken, Fault};
 use crate::io::IO_ALIGN;
 use crate::limits;
+use crate::options;
 use crate::retention::Survivors;
 use crate::table::{HeadView, Held};
 use crate::units::{Epoch, Lsn, QueueOffset, align_down, align_up, to_u64};
@@ -57,6 +61,10 @@ pub(crate) struct Sequencer {
     pub(crate) buffer_bytes: u64,
     pub(crate) buffer: Arc<LogBuffer>,
     pub(crate) marks: Arc<Marks>,
+    pub(crate) room: Arc<Room>,
+    pub(crate) backlog: Arc<Backlog>,
+    /// On whose behalf what is to be released is restated: the engine's own, when no more than one segment's worth can come of it.
+    pub(crate) restates: Claim,
     /// Whether there are records behind the last mark.
     pub(crate) unmarked: bool,
     /// Where the last frame ends that is durable as a whole, and where those behind it do: no more than the buffer holds.
@@ -99,22 +107,35 @@ impl Sequencer {
         Ok(())
     }
 
-    /// Refuses what the buffer cannot take now.
-    fn admit(&mut self, len: u64) -> Result<(), AppendError> {
+    /// Refuses what the buffer cannot take now, what no segment stands ready for, and what memory is not to hold.
+    fn admit(&mut self, len: u64, claim: Claim) -> Result<(), Refused> {
+        self.room.admit(claim, self.next, self.reach(len))?;
+        self.backlog.admit(claim).inspect_err(|_| self.full += 1)?;
         let waiting = self.next.since(self.marks.load(Watermark::Written));
         // An empty buffer takes everything that fits a segment: what is beyond the bound is then the filler and the history.
         if waiting > 0 && waiting + len > self.buffer_bytes {
             self.full += 1;
-            return Err(AppendError::Full { waiting, max: self.buffer_bytes });
+            return Err(AppendError::Full { waiting, max: self.buffer_bytes }.into());
         }
         Ok(())
     }
 
     /// Gives a sealed batch its place. Not yet readable: see [`Sequencer::publish`]. The keys of its preconditions are held and filled.
-    pub(crate) fn append(&mut self, batch: &WriteBatch, wall_ms: u64) -> Result<AppendOutcome, AppendError> {
+    pub(crate) fn append(&mut self, batch: &WriteBatch, wall_ms: u64) -> Result<AppendOutcome, Refused> {
+        let claim = if batch.essential { Claim::Essential } else { Claim::Ordinary };
+        self.append_as(claim, batch, wall_ms)
+    }
+
+    /// As [`Sequencer::append`], with a claim of its own.
+    pub(crate) fn append_as(
+        &mut self,
+        claim: Claim,
+        batch: &WriteBatch,
+        wall_ms: u64,
+    ) -> Result<AppendOutcome, Refused> {
         self.check(batch)?;
         let len = batch.frame_bytes();
-        self.admit(len)?;
+        self.admit(len, claim)?;
         self.check_references(batch)?;
         self.judge(batch)?;
         Ok(self.place(batch, wall_ms))
@@ -291,6 +312,24 @@ impl Sequencer {
         self.frame_bytes += u64::from(frame_len);
     }
 
+    /// Where a frame of this length would end, with all that [`Sequencer::make_room`] and a block's padding put beside it.
+    fn reach(&self, len: u64) -> Lsn {
+        let history = frame::header_bytes(1) + RECORD_HEADER_BYTES + self.history.encoded_bytes();
+        let len_behind_history = to_u64(history.next_multiple_of(8)) + len;
+        let end = if self.next == self.geometry.base(self.next) {
+            self.next.plus(len_behind_history)
+        } else if len > self.geometry.segment_end(self.next).since(self.next) {
+            self.geometry.segment_end(self.next).plus(len_behind_history)
+        } else {
+            self.next.plus(len)
+        };
+        match self.geometry.tail {
+            options::Tail::Rewrite => end,
+            // Padding never leaves the segment.
+            options::Tail::Pad => end.plus(2 * to_u64(IO_ALIGN)).min(self.geometry.segment_end(Lsn(end.0 - 1))),
+        }
+    }
+
     /// Begins the next segment when a frame of this length does not fit, or this one is full to the last byte.
     fn make_room(&mut self, len: u64) {
         if self.next == self.geometry.base(self.next) {
@@ -348,6 +387,11 @@ impl Sequencer {
         self.put_frame(FrameKind::Records, batch.frame_bytes(), &[batch.entry(0, QueueOffset(0))], &batch.bytes);
     }
 
+    /// Whether a segment stands ready for [`Sequencer::begin_run`].
+    pub(crate) fn run_fits(&self) -> bool {
+        self.room.admit(Claim::Own, self.next, self.reach(limits::EPOCH_FRAME_BYTES_MAX)).is_ok()
+    }
+
     /// The first frame of a run.
     pub(crate) fn begin_run(&mut self) {
         let needed = limits::EPOCH_FRAME_BYTES_MAX;
@@ -360,8 +404,11 @@ impl Sequencer {
         self.publish();
     }
 
-    /// A frame that carries nothing but the marks, so that the group before it is covered by one.
+    /// A frame that carries nothing but the marks, so that the group before it is covered by one; nothing where no segment stands ready.
     pub(crate) fn put_mark(&mut self) {
+        if self.room.left(Claim::Own, self.next) < self.reach(to_u64(FRAME_HEADER_BYTES)).since(self.next) {
+            return;
+        }
         self.make_room(to_u64(FRAME_HEADER_BYTES));
         self.put_frame(FrameKind::Mark, to_u64(FRAME_HEADER_BYTES), &[], &[]);
         self.unmarked = false;
@@ -370,7 +417,7 @@ impl Sequencer {
 
     /// Restates the next offset of given queues whose newest record stands below `start`: a few batches of them at a time. True when
     /// none is left.
-    pub(crate) fn restate_counters(&mut self, queues: &[Queue], start: Lsn, wall_ms: u64) -> Result<bool, AppendError> {
+    pub(crate) fn restate_counters(&mut self, queues: &[Queue], start: Lsn, wall_ms: u64) -> Result<bool, Refused> {
         let stale = |queue: &&Queue| {
             let head = &self.queues[queue.id as usize];
             !head.dropped && head.latest.is_some_and(|latest| latest < start)
@@ -384,7 +431,7 @@ impl Sequencer {
                 batch.push_counter(queue, self.queues[queue.id as usize].next);
             }
             batch.seal();
-            let appended = self.append(&batch, wall_ms);
+            let appended = self.append_as(self.restates, &batch, wall_ms);
             // Published at once, refused or not: what is not published is never written, and the buffer never drains.
             self.publish();
             appended?;
@@ -398,7 +445,7 @@ impl Sequencer {
         mut batch: WriteBatch,
         held: &[Held],
         wall_ms: u64,
-    ) -> Result<bool, AppendError> {
+    ) -> Result<bool, Refused> {
         self.fill(held);
         let head = &self.head;
         batch.retain(|record| {
@@ -408,7 +455,7 @@ impl Sequencer {
         if batch.is_empty() {
             return Ok(false);
         }
-        let appended = self.append(&batch, wall_ms);
+        let appended = self.append_as(self.restates, &batch, wall_ms);
         self.publish();
         appended.map(|_| true)
     }

@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::commit::watermark::{Marks, Watermark};
 use crate::commitlog::segments::Segments;
 use crate::error::Fenced;
 use crate::fault::{Broken, Fault};
-use crate::io::{IO_ALIGN, IoAction, IoCompletion, IoFile, IoOp, IoQueue, Wait, is_full};
+use crate::io::{IO_ALIGN, IoAction, IoCompletion, IoFile, IoOp, IoQueue, Wait};
 use crate::limits;
 use crate::options::{Flush, Tail};
 use crate::replica::Role;
@@ -35,8 +35,6 @@ use crate::units::{Lsn, align_down, to_u64};
 pub(crate) struct WriterShared {
     /// Everything below was asked to become durable soon.
     pub(crate) flush_to: AtomicU64,
-    /// While opening and closing nobody waits for a full disk to get room: the call fails instead.
-    pub(crate) full_is_fatal: AtomicBool,
     pub(crate) commits: AtomicU64,
     pub(crate) commit_bytes: AtomicU64,
     pub(crate) flushes: AtomicU64,
@@ -97,7 +95,6 @@ pub(crate) struct LogWriter {
     round: Option<FlushRound>,
     last_flush: Duration,
     completions: Vec<IoCompletion>,
-    out_of_space: bool,
     broken: Broken,
     /// What fills a block comes with the leader's bytes.
     is_replica: bool,
@@ -138,7 +135,6 @@ impl LogWriter {
             round: None,
             last_flush: now,
             completions: Vec::new(),
-            out_of_space: false,
             broken: options.broken(),
             is_replica: options.role == Role::Replica,
         }
@@ -160,20 +156,9 @@ impl LogWriter {
         // A step ends after as many groups as may be in flight: a caller who runs the commit for himself does not go on for all others.
         for _ in 0..self.depth {
             let Some(cut) = self.next_cut(now) else { break };
-            match self.submit(io, cut) {
-                Ok(()) => self.out_of_space = false,
-                // Nothing was written and nothing is at risk: appends are pushed back until there is room.
-                Err(error) if is_full(&error) && !self.shared.full_is_fatal.load(Ordering::SeqCst) => {
-                    if !std::mem::replace(&mut self.out_of_space, true) {
-                        tracing::warn!("the disk is full: nothing is acknowledged until there is room for a segment");
-                    }
-                    let retry = Step::Idle { wake_at: Lsn::MAX, after: Some(limits::FULL_DISK_RETRY) };
-                    return if io.in_flight() > 0 { Step::InFlight { wake_at: None } } else { retry };
-                }
-                Err(error) => {
-                    self.fence("making a segment", error);
-                    return Step::Fenced;
-                }
+            if let Err(error) = self.submit(io, cut) {
+                self.fence("finding a segment", error);
+                return Step::Fenced;
             }
             progress = true;
             self.take_completions(io, Wait::No);
@@ -271,7 +256,8 @@ impl LogWriter {
 
     fn submit(&mut self, io: &mut dyn IoQueue, cut: Lsn) -> io::Result<()> {
         let from = self.submitted;
-        let file = self.segments.find_for_write(from)?;
+        // It stood ready before anything was given a place in it.
+        let file = self.segments.find(from).ok_or(io::ErrorKind::NotFound)?;
         let offset = align_down(self.segments.geometry().file_offset(from), to_u64(IO_ALIGN));
         let (len, slices) = self.buffer.blocks(from, cut);
         let token = self.next_token;

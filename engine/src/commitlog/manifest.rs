@@ -141,7 +141,10 @@ impl Manifest {
         };
         let stored = match write() {
             // What opening and releasing need is kept aside, or a full disk could never be emptied again.
-            Err(error) if is_full(&error) && free_reserve(backend, dir) => write(),
+            Err(error) if is_full(&error) && free_reserve(backend, dir) => {
+                // The manifest before is gone with it, so there is room for the next.
+                write().inspect(|()| Manifest::keep_reserve(backend, dir))
+            }
             other => other,
         };
         stored.map_err(|source| (path.clone(), source))
@@ -151,10 +154,16 @@ impl Manifest {
     pub fn keep_reserve(backend: &dyn IoBackend, dir: &Path) {
         let path = dir.join(RESERVE_NAME);
         let keep = || {
-            if backend.list(dir)?.iter().any(|name| name == RESERVE_NAME) {
+            let is_there = backend.list(dir)?.iter().any(|name| name == RESERVE_NAME);
+            let mode = if is_there { OpenMode::Existing } else { OpenMode::CreateNew };
+            let file = backend.open(&path, mode)?;
+            // A power failure may have left the name, and taken the space.
+            if file.len()? >= MANIFEST_BYTES_MAX {
                 return Ok(());
             }
-            backend.open(&path, OpenMode::CreateNew)?.allocate(MANIFEST_BYTES_MAX)
+            file.allocate(MANIFEST_BYTES_MAX)?;
+            file.sync()?;
+            backend.sync_dir(dir)
         };
         if let Err(error) = keep() {
             tracing::warn!(%error, "no space is set aside for the manifest");

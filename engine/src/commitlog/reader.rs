@@ -372,8 +372,10 @@ mod tests {
             let (buffer, _tail) = LogBuffer::new(4096, 8192, end, &prefix);
             let geometry = Geometry { segment_bytes: 64 << 10, tail: Tail::Rewrite };
             let files = BTreeMap::new();
-            let segments =
-                Segments::new(SimDisk::new(1).backend(), Path::new("/log"), 1, geometry, true, files, BTreeMap::new());
+            let room = Arc::new(crate::commit::room::Room::new(geometry, None));
+            let backend = SimDisk::new(1).backend();
+            let sparse = BTreeMap::new();
+            let segments = Segments::new(backend, Path::new("/log"), 1, true, room, files, sparse);
             let marks = Arc::new(Marks::new(false, Lsn::ZERO, end));
             let damages = Arc::<Damages>::default();
             let survivors = Arc::new(Survivors::new(geometry));

@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. A segment is used only after its header is durable, its size is durable and its name is durable (directory synced).
 //! 2. Names ending in `.tmp` are half-made; nothing of value is in them, and opening removes them.
-//! 3. A file is recycled only after the manifest says, durably, that the log begins behind it.
+//! 3. Behind the current segment stand only files without a gap: how far they go is what `Room` says.
+//! 4. A file is recycled only after the manifest says, durably, that the log begins behind it.
 //!
 //! ```text
 //!  retained ........ | current | prepared | prepared |      (live: found by LSN)
@@ -18,8 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+use crate::commit::room::Room;
 use crate::commitlog::segment::{Geometry, SegmentHeader, file_name};
-use crate::io::{AlignedBuf, IoBackend, IoFile, OpenMode};
+use crate::io::{AlignedBuf, IoBackend, IoFile, OpenMode, is_full};
 use crate::units::Lsn;
 
 /// Suffix of segments below the log's dense start that are kept for what survives in them.
@@ -53,6 +55,7 @@ pub(crate) struct Segments {
     store_id: u128,
     geometry: Geometry,
     sync_names: bool,
+    room: Arc<Room>,
     live: RwLock<BTreeMap<Lsn, Arc<dyn IoFile>>>,
     /// Below the dense start.
     sparse: RwLock<BTreeMap<Lsn, Arc<dyn IoFile>>>,
@@ -70,17 +73,22 @@ impl Segments {
         backend: Arc<dyn IoBackend>,
         dir: &Path,
         store_id: u128,
-        geometry: Geometry,
         sync_names: bool,
+        room: Arc<Room>,
         live: BTreeMap<Lsn, Arc<dyn IoFile>>,
         sparse: BTreeMap<Lsn, Arc<dyn IoFile>>,
     ) -> Segments {
+        let geometry = room.geometry();
+        if let Some((last, _)) = live.last_key_value() {
+            room.prepared(geometry.segment_end(*last));
+        }
         Segments {
             backend,
             dir: dir.to_path_buf(),
             store_id,
             geometry,
             sync_names,
+            room,
             live: RwLock::new(live),
             sparse: RwLock::new(sparse),
             retired: Mutex::new(VecDeque::new()),
@@ -115,22 +123,37 @@ impl Segments {
         live.range(lsn..).next().map(|(base, file)| (*base, Arc::clone(file)))
     }
 
-    /// The file that holds `lsn`; made on the spot, with unwritten extents, when it was not ready in time.
-    pub(crate) fn find_for_write(&self, lsn: Lsn) -> io::Result<Arc<dyn IoFile>> {
-        if let Some(file) = self.find(lsn) {
-            return Ok(file);
-        }
+    /// Makes the next segment on the spot: of a retired file or, with unwritten extents, of a new one. Not when the prepared end is no
+    /// longer at `seen`: then somebody else just made one. When there is no room for it, `Room` knows.
+    pub(crate) fn make_next(&self, seen: Lsn) -> io::Result<()> {
         let _making = self.making.lock().expect("segment making is intact");
-        if let Some(file) = self.find(lsn) {
-            return Ok(file);
+        if self.room.prepared_end() != seen {
+            return Ok(());
         }
-        let half_made = self.begin()?;
-        self.unwritten.fetch_add(1, Ordering::Relaxed);
-        self.finish_locked(half_made, self.geometry.base(lsn))
+        let half_made = match self.begin_recycled()? {
+            Some(recycled) => recycled,
+            None => {
+                let begun = self.begin()?;
+                self.unwritten.fetch_add(1, Ordering::Relaxed);
+                begun
+            }
+        };
+        self.finish_locked(half_made, seen)
     }
 
-    /// A new file of full size, under a temporary name, with unwritten extents.
+    /// A new file of full size, under a temporary name, with unwritten extents. When there is no room for it, `Room` knows.
     pub(crate) fn begin(&self) -> io::Result<HalfMade> {
+        self.begin_new().inspect_err(|error| self.note_full(error))
+    }
+
+    /// Tells `Room` of an error that says that there is none.
+    pub(crate) fn note_full(&self, error: &io::Error) {
+        if is_full(error) {
+            self.room.found_full(error);
+        }
+    }
+
+    fn begin_new(&self) -> io::Result<HalfMade> {
         let number = self.next_half_made.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join(format!("segment-{number}{HALF_MADE_SUFFIX}"));
         let file = self.backend.open(&path, OpenMode::CreateNew)?;
@@ -156,10 +179,27 @@ impl Segments {
     pub(crate) fn finish(&self, half_made: HalfMade, current: Lsn) -> io::Result<()> {
         let _making = self.making.lock().expect("segment making is intact");
         let base = self.prepared_end(current);
-        self.finish_locked(half_made, base).map(drop)
+        self.finish_locked(half_made, base)
     }
 
-    fn finish_locked(&self, half_made: HalfMade, base: Lsn) -> io::Result<Arc<dyn IoFile>> {
+    /// As [`Segments::finish`], for a file that was not filled with zeros to its end.
+    pub(crate) fn finish_unwritten(&self, half_made: HalfMade, current: Lsn) -> io::Result<()> {
+        self.unwritten.fetch_add(1, Ordering::Relaxed);
+        self.finish(half_made, current)
+    }
+
+    fn finish_locked(&self, half_made: HalfMade, base: Lsn) -> io::Result<()> {
+        let path = half_made.path.clone();
+        let finished = self.name_it(half_made, base);
+        if let Err(error) = &finished {
+            self.note_full(error);
+            // It has its temporary name still, or is a segment already.
+            drop(self.backend.remove(&path));
+        }
+        finished
+    }
+
+    fn name_it(&self, half_made: HalfMade, base: Lsn) -> io::Result<()> {
         let HalfMade { path, file } = half_made;
         let header = SegmentHeader { store_id: self.store_id, geometry: self.geometry, base };
         file.write_at(&header.encode(), 0, true)?;
@@ -168,8 +208,9 @@ impl Segments {
         if self.sync_names {
             self.backend.sync_dir(&self.dir)?;
         }
-        self.live.write().expect(INTACT).insert(base, Arc::clone(&file));
-        Ok(file)
+        self.live.write().expect(INTACT).insert(base, file);
+        self.room.prepared(self.geometry.segment_end(base));
+        Ok(())
     }
 
     /// First LSN at or behind the segment of `current` for which no file is ready.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::batch::Queue;
 use crate::checkpoint::Frozen;
+use crate::checkpoint::backlog::Backlog;
 use crate::commit::ring::LogBuffer;
 use crate::commit::watermark::{Marks, Watermark};
 use crate::commitlog::frame::{self, FRAME_HEADER_BYTES, FrameHeader, RecordEntry};
@@ -47,6 +48,8 @@ pub(crate) struct Applier {
     found_keys: Vec<(u32, Lsn)>,
     /// Queues that changed since the last checkpoint began.
     changed: Vec<u32>,
+    /// Queue entries since then.
+    entries: u64,
     broken: Broken,
 }
 
@@ -62,7 +65,7 @@ impl Applier {
         broken: Broken,
     ) -> Applier {
         let (known, changes, found_keys, changed) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
-        Applier { queues, table, keys, registered, known, changes, found_keys, changed, broken }
+        Applier { queues, table, keys, registered, known, changes, found_keys, changed, entries: 0, broken }
     }
 
     /// Applies the records of a frame; calls `touched` with the queue of each and the record's LSN.
@@ -85,7 +88,7 @@ impl Applier {
             self.keys.push(&mut self.found_keys, header.store_time_ms);
         }
         if !self.changes.is_empty() {
-            self.table.apply(&mut self.changes, header.lsn.plus(u64::from(header.frame_len)));
+            self.table.apply(&mut self.changes, header.lsn..header.lsn.plus(u64::from(header.frame_len)));
         }
         Ok(())
     }
@@ -101,6 +104,7 @@ impl Applier {
             RecordKind::EpochHistory => return Ok(None),
             RecordKind::Append | RecordKind::Link => {
                 let broken = self.broken;
+                self.entries += 1;
                 let (id, queue) = self.queue(record.name, record.incarnation);
                 let to = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
                 queue
@@ -168,6 +172,7 @@ impl Applier {
         queues.sort_unstable_by_key(|(id, _)| *id);
         queues.dedup_by_key(|(id, _)| *id);
         self.keys.freeze();
+        self.entries = 0;
         Frozen { lsn, queues, layer: self.table.freeze() }
     }
 
@@ -200,6 +205,7 @@ pub(crate) struct Dispatcher {
     copied: Vec<u8>,
     /// An entry was out of turn: nothing behind it is looked at.
     failed: bool,
+    backlog: Arc<Backlog>,
     pub(crate) watch_count: Arc<AtomicUsize>,
 }
 
@@ -210,6 +216,7 @@ impl Dispatcher {
         reader: Arc<LogReader>,
         marks: Arc<Marks>,
         geometry: Geometry,
+        backlog: Arc<Backlog>,
         watch_count: Arc<AtomicUsize>,
     ) -> Dispatcher {
         Dispatcher {
@@ -221,6 +228,7 @@ impl Dispatcher {
             touched: Vec::new(),
             copied: Vec::new(),
             failed: false,
+            backlog,
             watch_count,
         }
     }
@@ -242,13 +250,21 @@ impl Dispatcher {
             }
         };
         self.marks.set_dispatched(reached);
+        self.note_backlog();
         self.notify();
         reached > from
     }
 
     /// Puts aside what changed since the last checkpoint began.
     pub(crate) fn freeze(&mut self) -> Frozen {
-        self.applier.freeze(self.marks.load(Watermark::Dispatched))
+        let frozen = self.applier.freeze(self.marks.load(Watermark::Dispatched));
+        self.note_backlog();
+        frozen
+    }
+
+    fn note_backlog(&self) {
+        let Applier { entries, keys, table, .. } = &self.applier;
+        self.backlog.set(*entries, keys.unsaved(), table.unsaved());
     }
 
     /// Queues that changed otherwise: at open, or because their first messages were released.

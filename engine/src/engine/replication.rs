@@ -200,10 +200,15 @@ impl Engine {
                     Err(ReceiveError::Full { .. }) if consumed > 0 => return Ok(Received { consumed, end }),
                     Err(error) => return Err(error),
                 },
+                TakenStop::NoSegment => inner.make_segment().map_err(|_| self.fence_of_receive())?,
                 TakenStop::Refused(error) if consumed == 0 => return Err(error),
                 TakenStop::Done | TakenStop::Refused(_) => return Ok(Received { consumed, end }),
             }
         }
+    }
+
+    fn fence_of_receive(&self) -> ReceiveError {
+        self.inner.marks.fenced().map_or(ReceiveError::Closing, |fenced| fenced.clone().into())
     }
 
     /// Makes a newer epoch durable: what lies before it first, so that nothing of the past can be lost behind its back.

@@ -29,6 +29,10 @@ impl IoFile for RealFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         assert_aligned(0, to_usize(len));
+        // Asked first: the kernel would end the process.
+        if sys::file_bytes_limit().is_some_and(|limit| len > limit) {
+            return Err(io::Error::from_raw_os_error(libc::EFBIG));
+        }
         sys::allocate(self.file.as_fd(), len)
     }
 

@@ -141,6 +141,11 @@ pub trait IoBackend: Send + Sync + 'static {
     /// The kernel's.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
+    /// Longest file that may be written, even within its length: beyond it the kernel may end the process. `None` without such a bound.
+    fn file_bytes_max(&self) -> Option<u64> {
+        None
+    }
+
     /// Bytes that a write in `dir` could still use.
     ///
     /// # Errors
@@ -164,8 +169,8 @@ pub trait IoFile: Any + Send + Sync {
     /// The kernel's.
     fn len(&self) -> io::Result<u64>;
 
-    /// Allocates `len` bytes and sets the size: the file grows or shrinks to it. What is new is unwritten until something writes it, and
-    /// reads as zeros.
+    /// Allocates `len` bytes and sets the size, without a signal where files may not be so long: the file grows or shrinks to it. What is
+    /// new is unwritten until something writes it, and reads as zeros.
     ///
     /// # Errors
     /// The kernel's; [`is_full`] when the space is not there.

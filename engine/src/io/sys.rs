@@ -257,6 +257,14 @@ pub fn free_bytes(dir: &Path) -> io::Result<u64> {
     Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
+/// Bytes that a file may have that this process writes; `None` when unlimited or unknown (getrlimit(2), `RLIMIT_FSIZE`). Beyond it the
+/// kernel does not only refuse: it sends `SIGXFSZ`, which ends a process that does not heed it.
+#[must_use]
+pub fn file_bytes_limit() -> Option<u64> {
+    let (soft, _hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE).ok()?;
+    (soft != libc::RLIM_INFINITY).then_some(soft)
+}
+
 /// Bytes that this process may lock in memory; `None` when unlimited or unknown (getrlimit(2), `RLIMIT_MEMLOCK`).
 #[must_use]
 pub fn memlock_limit() -> Option<u64> {

@@ -67,7 +67,7 @@ const RESTORE_FILE: &str = "take the file from a copy of this log: `anchorlog lo
 use CaseOutcome::{Cuts, Opens, Rebuilds, Refuses, Removes};
 
 /// Every case, in the order of the document.
-pub const RECOVERY_CASES: [RecoveryCase; 31] = [
+pub const RECOVERY_CASES: [RecoveryCase; 32] = [
     row("empty-directory", Opens, "no directory, or one without manifest and segments", NOTHING),
     row("half-created", Opens, "a manifest that names no epoch: the power failed while the log was made", NOTHING),
     row("clean-end", Opens, "zeros behind the last frame", NOTHING),
@@ -79,9 +79,15 @@ pub const RECOVERY_CASES: [RecoveryCase; 31] = [
         "a frame that is not whole, and nothing that says it was durable",
         "none needed; the bytes cut are reported, and were not acknowledged unless the last group rotted before its mark was written",
     ),
+    row(
+        "half-released",
+        Opens,
+        "a segment of the log under the name of one that is kept for survivors: the power failed while it was released",
+        NOTHING,
+    ),
     row("half-cut", Opens, "a file `CUT`: the log was to end earlier, and the power failed on the way there", NOTHING),
     row("half-made", Removes, "a file whose name ends in `.tmp`", NOTHING),
-    row("released-segment", Removes, "a segment below the manifest's first LSN", NOTHING),
+    row("released-segment", Removes, "a segment below the manifest's first LSN of which nothing survives", NOTHING),
     row("prepared-behind-gap", Removes, "a segment without frames behind the end, and none between", NOTHING),
     row(
         "derived-store",
@@ -110,7 +116,7 @@ pub const RECOVERY_CASES: [RecoveryCase; 31] = [
     row(
         "missing-segment",
         Refuses,
-        "a segment that the manifest, the last checkpoint or a later frame says must be there is not",
+        "a segment that the manifest, the last checkpoint, a list of survivors or a later frame says must be there is not",
         "take the file from a copy of this log: `anchorlog log repair --from-copy DIR`; or give up what lies behind with `--cut-from LSN`",
     ),
     row(

@@ -5,12 +5,16 @@
 //! 2. The log's end is the only place where anything is taken, and a segment's last bytes, which hold no frame, are taken as zeros.
 //! 3. No call here does I/O: a newer epoch is handed back, and goes on once the manifest has it.
 
+use std::io;
+use std::sync::Arc;
+
+use crate::commit::room::{Claim, Refused};
 use crate::commit::sequencer::Sequencer;
 use crate::commit::watermark::Watermark;
 use crate::commitlog::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::commitlog::record::{self, RecordKind};
 use crate::epoch::{EpochHistory, EpochStart};
-use crate::error::{Advice, Fenced};
+use crate::error::{Advice, AppendError, Fenced};
 use crate::recovery::{RecordFault, record_fault};
 use crate::units::{Epoch, Lsn, to_u64, to_usize};
 
@@ -85,6 +89,16 @@ pub enum ReceiveError {
         /// The limit.
         max: u64,
     },
+    /// No segment stands ready for it, and there is no room for another one: to be tried again when there is.
+    #[error("no room: {needed} bytes are needed, {left} stand ready: {source}")]
+    OutOfSpace {
+        /// Bytes of the frame.
+        needed: u64,
+        /// Bytes of log that stand ready.
+        left: u64,
+        /// Why the log cannot grow.
+        source: Arc<io::Error>,
+    },
     /// The log is fenced.
     #[error(transparent)]
     Fenced(#[from] Fenced),
@@ -94,11 +108,11 @@ pub enum ReceiveError {
 }
 
 impl ReceiveError {
-    /// Retry a full buffer, once the written watermark has moved; reject what does not fit; stop when the log takes nothing any more.
+    /// Retry a full buffer, once the written watermark has moved, and a full disk, once there is room; reject what does not fit; stop when the log takes nothing any more.
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
-            ReceiveError::Full { .. } => Advice::Retry,
+            ReceiveError::Full { .. } | ReceiveError::OutOfSpace { .. } => Advice::Retry,
             ReceiveError::NotReplica | ReceiveError::Closing => Advice::Stop,
             ReceiveError::Fenced(fenced) => fenced.advice(),
             ReceiveError::Position { .. }
@@ -121,6 +135,8 @@ pub(crate) enum TakenStop {
     Done,
     /// An epoch begins here: to be made durable first.
     NewEpoch(EpochStart),
+    /// The next segment is not there yet: to be made.
+    NoSegment,
     /// What comes next is not taken.
     Refused(ReceiveError),
 }
@@ -208,6 +224,17 @@ impl Sequencer {
     }
 
     fn check_room(&self, len: u64) -> Result<(), TakenStop> {
+        // What the leader has taken is taken here as well, as far as there are segments.
+        match self.room.admit(Claim::Own, self.next, self.next.plus(len)) {
+            Ok(()) => {}
+            Err(Refused::NoSegment) => return Err(TakenStop::NoSegment),
+            Err(Refused::Because(AppendError::OutOfSpace { needed, left, source })) => {
+                return Err(TakenStop::Refused(ReceiveError::OutOfSpace { needed, left, source }));
+            }
+            Err(Refused::Because(error)) => {
+                return Err(TakenStop::Refused(ReceiveError::Frame { lsn: self.next, what: error.to_string() }));
+            }
+        }
         let waiting = self.next.since(self.marks.load(Watermark::Written));
         if waiting > 0 && waiting + len > self.buffer_bytes {
             return Err(TakenStop::Refused(ReceiveError::Full { waiting, max: self.buffer_bytes }));

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::commit::room::Room;
 use crate::commitlog::manifest::{MANIFEST_NAME, Manifest};
 use crate::commitlog::segment::{Geometry, SegmentHeader, base_of};
 use crate::commitlog::segments::{HALF_MADE_SUFFIX, Segments, base_of_sparse, sparse_name};
@@ -257,7 +258,8 @@ impl Seeding {
         let (io, dir): (&dyn IoBackend, &Path) = (&*self.backend, &self.dir);
         let Manifest { store_id, geometry, start, .. } = self.manifest;
         let (live, sparse) = (BTreeMap::new(), BTreeMap::new());
-        let segments = Segments::new(Arc::clone(&self.backend), dir, store_id, geometry, self.sync_names, live, sparse);
+        let room = Arc::new(Room::new(geometry, None));
+        let segments = Segments::new(Arc::clone(&self.backend), dir, store_id, self.sync_names, room, live, sparse);
         segments.prepare_now(start).map_err(failed("making the first segment in", dir))?;
         let epoch = self.manifest.history.last().map_or_else(Epoch::default, |last| last.epoch);
         let side = SideBlock { store_id, number: 0, epoch, durable: start, acked: start, seeded_to: self.seeded_to };

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::batch::{Queue, WriteBatch};
 use crate::checkpoint::CheckpointShared;
 use crate::checkpoint::rows::Referrer;
 use crate::clock::Clock;
+use crate::commit::room::{Claim, Refused, Room};
 use crate::commit::sequencer::Sequencer;
 use crate::commit::watermark::{Marks, Watermark};
 use crate::commitlog::frame;
@@ -44,8 +45,8 @@ enum Releasing {
 
 /// A segment of survivors that is looked at again.
 enum Reviewing {
-    /// Fewer survive; whoever referred to the others before that was decided is known at `end`.
-    Settling { base: Lsn, alive: List, end: Lsn },
+    /// Fewer survive than `was` says; whoever referred to the others before that was decided is known at `end`.
+    Settling { base: Lsn, was: List, alive: List, end: Lsn },
     /// That is in the log; it waits to be durable.
     Recorded { base: Lsn, end: Lsn },
 }
@@ -64,6 +65,7 @@ pub(crate) struct ReleaserParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) marks: Arc<Marks>,
     pub(crate) segments: Arc<Segments>,
+    pub(crate) room: Arc<Room>,
     pub(crate) sequencer: Arc<Mutex<Sequencer>>,
     pub(crate) queues: Arc<Queues>,
     pub(crate) table: Arc<Visible>,
@@ -143,6 +145,12 @@ impl Releaser {
                 self.retry_at = self.parts.clock.monotonic() + limits::RELEASE_RETRY;
                 Ok(limits::HOUSEKEEPING_INTERVAL)
             }
+            // `Room` has said so.
+            Err(Failure::NoRoom) => {
+                self.abandon();
+                self.retry_at = self.parts.clock.monotonic() + limits::FULL_DISK_RETRY;
+                Ok(limits::HOUSEKEEPING_INTERVAL)
+            }
         }
     }
 
@@ -180,12 +188,20 @@ impl Releaser {
                 return Ok(SOON);
             }
         }
-        let keep = to_usize(self.parts.spare_count + 1);
+        self.drop_surplus()
+    }
+
+    /// Removes a file that waits to be recycled, where more do than are needed; says when to look again.
+    pub(super) fn drop_surplus(&self) -> Result<Duration, Failure> {
+        // What is missing is made of them first.
+        let (room, spare_count) = (&self.parts.room, self.parts.spare_count);
+        let ready = self.parts.segments.prepared_count(self.parts.marks.assigned());
+        let keep = to_usize(1 + spare_count + room.segments_wanted(spare_count).saturating_sub(ready));
         let more = self.parts.segments.drop_surplus(keep)?;
         Ok(if more { Duration::from_millis(5) } else { limits::HOUSEKEEPING_INTERVAL })
     }
 
-    /// How far the log may be released, as far as a checkpoint goes; asks for one that goes further.
+    /// How far the log may be released, as far as a checkpoint goes (unless there is no room for one); asks for one that goes further.
     fn target(&self) -> Lsn {
         self.target_by(&self.parts.retention.lock().expect("the retention rules are intact"))
     }
@@ -196,12 +212,12 @@ impl Releaser {
         let settled = marks.load(Watermark::Dispatched).min(marks.load(Watermark::Durable));
         let geometry = self.parts.segments.geometry();
         let target = retention.target(geometry, marks.start(), settled, marks.assigned(), self.parts.retain_bytes);
-        let applied = geometry.base(self.parts.checkpoint.applied());
-        if target > applied {
-            self.parts.checkpoint.want(target);
+        let checkpoint = &self.parts.checkpoint;
+        if target > geometry.base(checkpoint.applied()) {
+            checkpoint.want(target);
             (self.parts.wake_checkpointer)();
         }
-        target.min(applied).max(marks.start())
+        target.min(geometry.base(checkpoint.holds_back())).max(marks.start())
     }
 
     /// Moves what age and free space ask for.
@@ -233,13 +249,28 @@ impl Releaser {
         Ok(())
     }
 
-    fn begin(&mut self, start: Lsn) -> Result<Duration, Failure> {
+    fn begin(&mut self, target: Lsn) -> Result<Duration, Failure> {
         let at = self.parts.marks.start();
+        let (start, restates) = self.within_room(at, target);
         self.find_survivors(at, start)?;
+        let mut sequencer = self.parts.sequencer.lock().expect(LOCKED);
         // From here on nothing new can refer to what goes: what does so already is known once this is dispatched.
-        self.parts.sequencer.lock().expect(LOCKED).closed_below = start;
+        sequencer.closed_below = start;
+        sequencer.restates = restates;
+        drop(sequencer);
         self.releasing = Some(Releasing::Entries { start, at });
         Ok(Duration::ZERO)
+    }
+
+    /// What is released at one time, and on whose behalf it is said again. With little room that is one segment: what has to be said again
+    /// of it fits the part of the reserve that is kept for this, and its file becomes the next segment.
+    fn within_room(&self, at: Lsn, target: Lsn) -> (Lsn, Claim) {
+        let room = &self.parts.room;
+        if room.full().is_none() && room.prepared_end() >= room.wanted_end(self.parts.marks.assigned()) {
+            (target, Claim::Essential)
+        } else {
+            (target.min(self.parts.segments.geometry().segment_end(at)), Claim::Own)
+        }
     }
 
     /// Adds what survives of the segments from `at` to `start` to their lists.
@@ -313,8 +344,10 @@ impl Releaser {
                 let end = sequencer.next;
                 drop(sequencer);
                 (self.parts.hurry)(end);
-                // A full buffer puts it off.
-                let done = matches!(all_restated, Ok(true));
+                let done = match all_restated {
+                    Ok(done) => done,
+                    Err(refused) => put_off(refused).map(|()| false)?,
+                };
                 self.releasing =
                     Some(if done { Releasing::Settling { start, end } } else { Releasing::Counters { start } });
                 Ok(if done { Duration::ZERO } else { SOON })
@@ -354,8 +387,12 @@ impl Releaser {
                     self.releasing = Some(Releasing::Recorded { start, end });
                     return Ok(SOON);
                 }
-                self.finish(start)?;
-                Ok(Duration::ZERO)
+                let is_finished = self.finish(start)?;
+                if !is_finished {
+                    self.releasing = Some(Releasing::Recorded { start, end });
+                    self.retry_at = self.parts.clock.monotonic() + limits::RELEASE_FULL_RETRY;
+                }
+                Ok(if is_finished { Duration::ZERO } else { limits::HOUSEKEEPING_INTERVAL })
             }
         }
     }
@@ -387,21 +424,20 @@ impl Releaser {
             base = geometry.segment_end(base);
         }
         batch.push_engine_put(survivors::START_KEY, &start.0.to_le_bytes())?;
-        self.append(batch)
+        let restates = self.parts.sequencer.lock().expect(LOCKED).restates;
+        self.append(batch, restates)
     }
 
-    /// Appends what is the engine's own; the end of the log, or `None` while there is no room.
-    fn append(&self, mut batch: WriteBatch) -> Result<Option<Lsn>, Failure> {
+    /// Appends what is the engine's own; the end of the log, or `None` while the buffer is full.
+    fn append(&self, mut batch: WriteBatch, claim: Claim) -> Result<Option<Lsn>, Failure> {
         let wall_ms = self.parts.clock.wall_ms();
         let mut sequencer = self.parts.sequencer.lock().expect(LOCKED);
         if !batch.is_empty() {
             batch.seal();
-            let appended = sequencer.append(&batch, wall_ms);
+            let appended = sequencer.append_as(claim, &batch, wall_ms);
             sequencer.publish();
-            match appended {
-                Ok(_) => {}
-                Err(AppendError::Full { .. }) => return Ok(None),
-                Err(error) => return Err(Failure::Later(error.to_string())),
+            if let Err(refused) = appended {
+                return put_off(refused).map(|()| None);
             }
         }
         let end = sequencer.next;
@@ -410,12 +446,15 @@ impl Releaser {
         Ok(Some(end))
     }
 
-    pub(super) fn finish(&mut self, start: Lsn) -> Result<(), Failure> {
+    /// Lets the log begin at `start`; false when there is no room to say so.
+    pub(super) fn finish(&mut self, start: Lsn) -> Result<bool, Failure> {
         let current = self.parts.marks.start();
         let kept: Vec<Lsn> =
             self.parts.survivors.bases().into_iter().filter(|base| (current..start).contains(base)).collect();
         // The name first: below the manifest's start there are only files that are to be kept.
-        self.parts.segments.keep_sparse(&kept)?;
+        if let Err(error) = self.parts.segments.keep_sparse(&kept) {
+            return no_room_to_finish(error, &self.parts.dir);
+        }
         let manifest = Arc::clone(&self.parts.manifest);
         let mut manifest = manifest.lock().expect("the manifest is intact");
         manifest.start = start;
@@ -423,13 +462,10 @@ impl Releaser {
         let stored = manifest.store(&*self.parts.backend, &self.parts.dir, self.parts.sync_names);
         match stored {
             Ok(()) => {}
-            // The manifest on disk is as it was, and the release begins anew when there is room.
-            Err((path, source)) if is_full(&source) => {
-                manifest.start = current;
-                return Err(Failure::Later(format!("{}: {source}", path.display())));
-            }
+            // The manifest on disk is as it was, and this is done again when there is room.
             Err((path, source)) => {
-                return Err(io::Error::new(source.kind(), format!("{}: {source}", path.display())).into());
+                manifest.start = current;
+                return no_room_to_finish(source, &path);
             }
         }
         drop(manifest);
@@ -442,9 +478,10 @@ impl Releaser {
         (self.parts.queues_changed)(changed);
         // Whoever sees the new start finds no queue that begins before it.
         self.parts.marks.set_start(start);
+        self.parts.table.set_start(start);
         self.parts.segments.retire(start);
         self.unpunched.extend(kept);
-        Ok(())
+        Ok(true)
     }
 
     /// Gives up what is under way. What was restated does no harm.
@@ -470,7 +507,12 @@ impl Releaser {
         let mut batch = WriteBatch::new();
         let mut held = Vec::new();
         while at < start && read < limits::RESTATE_READ_BYTES {
+            // What says nothing of the table is not read.
+            at = self.parts.table.next_put(at).min(start);
             let end = geometry.segment_end(at);
+            if at == start {
+                break;
+            }
             if end.since(at) < to_u64(frame::FRAME_HEADER_BYTES) {
                 at = end;
                 continue;
@@ -509,8 +551,7 @@ impl Releaser {
         (self.parts.hurry)(end);
         match appended {
             Ok(_) => Ok(at),
-            Err(AppendError::Full { .. }) => Ok(began),
-            Err(error) => Err(Failure::Later(error.to_string())),
+            Err(refused) => put_off(refused).map(|()| began),
         }
     }
 
@@ -533,29 +574,34 @@ impl Releaser {
             self.parts.survivors.set(base, Some(List::clone(&alive)));
             sequencer.next
         };
-        self.reviewing = Some(Reviewing::Settling { base, alive, end });
+        self.reviewing = Some(Reviewing::Settling { base, was: list, alive, end });
         Ok(true)
     }
 
     fn go_on_reviewing(&mut self, reviewing: Reviewing) -> Result<Duration, Failure> {
         match reviewing {
-            Reviewing::Settling { base, alive, end } => {
+            Reviewing::Settling { base, was, alive, end } => {
                 if !self.is_settled(end) {
-                    self.reviewing = Some(Reviewing::Settling { base, alive, end });
+                    self.reviewing = Some(Reviewing::Settling { base, was, alive, end });
                     return Ok(SOON);
                 }
                 // Whoever referred to one of the others just before is known now.
                 let all = survivors::union(&alive, &self.alive(base, self.parts.marks.start())?);
                 self.parts.survivors.set(base, Some(List::clone(&all)));
                 let mut batch = WriteBatch::new();
+                // A few bytes that let a whole file go do not come in the way of a release.
+                let claim = if all.is_empty() { Claim::Own } else { Claim::Essential };
                 if all.is_empty() {
                     batch.push_engine_delete(&survivors::key(base))?;
                 } else {
                     batch.push_engine_put(&survivors::key(base), &survivors::encode(&all))?;
                 }
-                self.reviewing = Some(match self.append(batch)? {
+                // Without room for saying so they stay survivors.
+                let appended = self.append(batch, claim);
+                let appended = appended.inspect_err(|_| self.parts.survivors.set(base, Some(List::clone(&was))))?;
+                self.reviewing = Some(match appended {
                     Some(end) => Reviewing::Recorded { base, end },
-                    None => Reviewing::Settling { base, alive: all, end },
+                    None => Reviewing::Settling { base, was, alive: all, end },
                 });
                 Ok(SOON)
             }
@@ -601,7 +647,8 @@ impl Releaser {
             let mut retention = self.parts.retention.lock().expect("the retention rules are intact");
             match outcome {
                 Ok(()) => retention.punched_bytes += hole.end - hole.start,
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                // On a full disk there may be no room for what says that there is more of it. The next opening punches again.
+                Err(error) if error.kind() == io::ErrorKind::Unsupported || is_full(&error) => {
                     retention.kept_whole += 1;
                     self.punching = None;
                     return Ok(true);
@@ -699,6 +746,26 @@ pub(super) enum Failure {
     Io(io::Error),
     /// Perhaps later.
     Later(String),
+    /// There is no room for what has to be said; perhaps for less of it.
+    NoRoom,
+}
+
+/// What a refused append comes to. It is tried again soon when the buffer is full, or the next segment not there yet.
+fn put_off(refused: Refused) -> Result<(), Failure> {
+    match refused {
+        Refused::NoSegment | Refused::Because(AppendError::Full { .. } | AppendError::Behind { .. }) => Ok(()),
+        Refused::Because(AppendError::OutOfSpace { .. }) => Err(Failure::NoRoom),
+        Refused::Because(error) => Err(Failure::Later(error.to_string())),
+    }
+}
+
+fn no_room_to_finish(error: io::Error, path: &Path) -> Result<bool, Failure> {
+    let error = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    if !is_full(&error) {
+        return Err(error.into());
+    }
+    tracing::warn!(%error, "no space to release segments; trying again");
+    Ok(false)
 }
 
 impl From<io::Error> for Failure {

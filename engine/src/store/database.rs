@@ -16,7 +16,7 @@ use redb::{Database, ReadableDatabase};
 use super::layout::StoreIdentity;
 use super::pages::{Fault, Pace, Pages, Settings};
 use super::tables::{self, StoreReader, StoreWriter};
-use crate::io::{IoBackend, IoFile, OpenMode};
+use crate::io::{IoBackend, IoFile, OpenMode, is_full};
 use crate::limits::{STORE_CACHE_BYTES_MIN, STORE_STEP_BYTES};
 
 /// Name of the store's file.
@@ -149,7 +149,7 @@ impl Store {
                     return Ok((Store { shared: Arc::new(shared(file, session)) }, Origin::Existing));
                 }
                 // Space comes back; the content need not be given up for it.
-                Err(Fault::Io { what, source }) if source.kind() == io::ErrorKind::StorageFull => {
+                Err(Fault::Io { what, source }) if is_full(&source) => {
                     return Err(StoreError::Io { what, path: path.clone(), source });
                 }
                 Err(fault) => why = Some(fault.to_string()),
@@ -205,6 +205,16 @@ impl Store {
     /// What was found wrong with the content, if anything was.
     pub(crate) fn damage(&self) -> Option<&str> {
         self.shared.damage.get().map(String::as_str)
+    }
+
+    /// Lets the file grow by what a transaction like the last one takes, so that the next need not find the disk full. No failure: it may
+    /// find room then.
+    pub(crate) fn keep_room(&self) {
+        if let Some(session) = &*self.shared.lock_session()
+            && let Err(error) = session.pages.keep_room()
+        {
+            tracing::debug!(%error, "no room is kept for the next checkpoint");
+        }
     }
 
     /// Bytes that the file takes on disk.

@@ -28,7 +28,7 @@ use super::layout::{
     HEADER_BYTES, Head, PAGE_BYTES, SUMS_PER_BLOCK, StoreIdentity, decode_sums, encode_sums, page_offset, page_sum,
     sum_place, sums_offset,
 };
-use crate::io::{AlignedBuf, IoFile};
+use crate::io::{AlignedBuf, IoFile, is_full};
 use crate::limits::{
     STORE_GROWTH_BYTES_MAX, STORE_GROWTH_BYTES_MIN, STORE_RUN_BYTES, STORE_STEP_BYTES, STORE_SYNC_BYTES,
 };
@@ -77,7 +77,7 @@ struct Shared {
     settings: Settings,
     state: RwLock<State>,
     /// Held by whoever writes to the file.
-    writing: Mutex<Unsynced>,
+    writing: Mutex<Written>,
     fault: OnceLock<Fault>,
 }
 
@@ -94,9 +94,16 @@ struct State {
     pending: BTreeMap<u64, Arc<[u8]>>,
 }
 
-/// Bytes written since the last flush.
+/// What was written.
 #[derive(Default)]
-struct Unsynced(u64);
+struct Written {
+    /// Bytes since the last flush.
+    unsynced: u64,
+    /// Bytes since room was last kept for as many.
+    unkept: u64,
+    /// Up to where the file is in use, as far as is known.
+    end: u64,
+}
 
 /// Whether a write waits for the pace.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -136,6 +143,7 @@ impl Pages {
     }
 
     fn new(file: Arc<dyn IoFile>, settings: Settings, head: Head, file_bytes: u64) -> Pages {
+        let end = file_bytes.min(page_offset(head.len.div_ceil(to_u64(PAGE_BYTES)).max(1)));
         let state = State {
             head,
             head_dirty: false,
@@ -144,7 +152,7 @@ impl Pages {
             sums_dirty: BTreeSet::new(),
             pending: BTreeMap::new(),
         };
-        let (state, writing) = (RwLock::new(state), Mutex::new(Unsynced::default()));
+        let (state, writing) = (RwLock::new(state), Mutex::new(Written { end, ..Written::default() }));
         Pages { shared: Arc::new(Shared { file, settings, state, writing, fault: OnceLock::new() }) }
     }
 
@@ -188,7 +196,7 @@ impl Pages {
         self.shared.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_writing(&self) -> MutexGuard<'_, Unsynced> {
+    fn lock_writing(&self) -> MutexGuard<'_, Written> {
         self.shared.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -315,7 +323,7 @@ impl Pages {
     }
 
     /// Writes all pages that wait, in ascending runs.
-    fn write_pending(&self, unsynced: &mut Unsynced, paced: Paced) -> io::Result<()> {
+    fn write_pending(&self, written: &mut Written, paced: Paced) -> io::Result<()> {
         let mut from = 0;
         loop {
             let run: Vec<(u64, Arc<[u8]>)> = self.read_state().run_from(from);
@@ -324,7 +332,7 @@ impl Pages {
             for (place, (_, bytes)) in buf.chunks_exact_mut(PAGE_BYTES).zip(&run) {
                 place.copy_from_slice(bytes);
             }
-            self.write_blocks(unsynced, paced, &buf, page_offset(*first))?;
+            self.write_blocks(written, paced, &buf, page_offset(*first))?;
             from = first + to_u64(run.len());
             let mut state = self.write_state();
             for (page, bytes) in run {
@@ -336,15 +344,18 @@ impl Pages {
         }
     }
 
-    fn write_blocks(&self, unsynced: &mut Unsynced, paced: Paced, buf: &AlignedBuf, offset: u64) -> io::Result<()> {
+    fn write_blocks(&self, written: &mut Written, paced: Paced, buf: &AlignedBuf, offset: u64) -> io::Result<()> {
         self.make_room(offset + to_u64(buf.len()))?;
         if paced == Paced::Yes {
             (self.shared.settings.pace)(buf.len());
         }
         self.shared.file.write_at(buf, offset, false).map_err(self.refused("writing"))?;
-        unsynced.0 += to_u64(buf.len());
-        if unsynced.0 >= to_u64(STORE_SYNC_BYTES) {
-            self.flush(unsynced)?;
+        let (len, end) = (to_u64(buf.len()), offset + to_u64(buf.len()));
+        written.unsynced += len;
+        written.unkept += len;
+        written.end = written.end.max(end);
+        if written.unsynced >= to_u64(STORE_SYNC_BYTES) {
+            self.flush(written)?;
         }
         Ok(())
     }
@@ -359,7 +370,7 @@ impl Pages {
         let end = align_up(end, to_u64(PAGE_BYTES));
         let mut len = end.max(align_up(now + step, to_u64(PAGE_BYTES)));
         if let Err(error) = self.shared.file.allocate(len) {
-            if len == end || error.kind() != io::ErrorKind::StorageFull {
+            if len == end || !is_full(&error) {
                 return Err(self.refused("growing")(error));
             }
             // What is needed may still fit.
@@ -370,19 +381,34 @@ impl Pages {
         Ok(())
     }
 
-    fn write_sums(&self, unsynced: &mut Unsynced) -> io::Result<()> {
-        let dirty = std::mem::take(&mut self.write_state().sums_dirty);
-        for group in dirty {
-            let mut block = AlignedBuf::zeroed(PAGE_BYTES);
-            encode_sums(self.read_state().sums[group].as_ref().expect("what is dirty was loaded"), &mut block);
-            self.write_blocks(unsynced, Paced::Yes, &block, sums_offset(group))?;
+    /// Makes the file longer by as much as was written since the last call, beyond what is in use. No fault when it cannot be.
+    pub(super) fn keep_room(&self) -> io::Result<()> {
+        let mut written = self.lock_writing();
+        let kept = std::mem::take(&mut written.unkept).max(STORE_GROWTH_BYTES_MIN);
+        // The embedded database may put a large page anywhere below its own end.
+        let whole = page_offset(self.read_state().head.len.div_ceil(to_u64(PAGE_BYTES)).max(1));
+        let end = if whole <= written.end + STORE_GROWTH_BYTES_MAX { written.end.max(whole) } else { written.end };
+        let len = align_up(end + kept, to_u64(PAGE_BYTES));
+        if self.fault().is_none() && len > self.file_bytes() {
+            self.shared.file.allocate(len)?;
+            self.write_state().file_bytes = len;
         }
         Ok(())
     }
 
-    fn flush(&self, unsynced: &mut Unsynced) -> io::Result<()> {
+    fn write_sums(&self, written: &mut Written) -> io::Result<()> {
+        let dirty = std::mem::take(&mut self.write_state().sums_dirty);
+        for group in dirty {
+            let mut block = AlignedBuf::zeroed(PAGE_BYTES);
+            encode_sums(self.read_state().sums[group].as_ref().expect("what is dirty was loaded"), &mut block);
+            self.write_blocks(written, Paced::Yes, &block, sums_offset(group))?;
+        }
+        Ok(())
+    }
+
+    fn flush(&self, written: &mut Written) -> io::Result<()> {
         self.shared.file.sync().map_err(self.flush_failed())?;
-        unsynced.0 = 0;
+        written.unsynced = 0;
         Ok(())
     }
 }
@@ -476,11 +502,11 @@ impl StorageBackend for Pages {
         if !self.read_state().head_dirty {
             return Ok(());
         }
-        let mut unsynced = self.lock_writing();
-        self.write_pending(&mut unsynced, Paced::Yes)?;
-        self.write_sums(&mut unsynced)?;
-        if unsynced.0 > 0 {
-            self.flush(&mut unsynced)?;
+        let mut written = self.lock_writing();
+        self.write_pending(&mut written, Paced::Yes)?;
+        self.write_sums(&mut written)?;
+        if written.unsynced > 0 {
+            self.flush(&mut written)?;
         }
         let head = {
             let mut state = self.write_state();
@@ -507,9 +533,9 @@ impl StorageBackend for Pages {
         self.keep_pages(offset / to_u64(PAGE_BYTES), data)?;
         if self.pending_bytes() > self.shared.settings.pending_bytes_max
             // Whoever writes now makes the room.
-            && let Ok(mut unsynced) = self.shared.writing.try_lock()
+            && let Ok(mut written) = self.shared.writing.try_lock()
         {
-            self.write_pending(&mut unsynced, Paced::No)?;
+            self.write_pending(&mut written, Paced::No)?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@
 
 mod head;
 mod layer;
+mod places;
 mod snapshot;
 mod visible;
 

@@ -20,6 +20,7 @@ use crate::error::ReadError;
 use crate::retention::survivors;
 use crate::store::{Direction, StoreReader, StoreTable};
 use crate::table::layer::{Layer, Snapshots};
+use crate::table::places::Places;
 use crate::units::Lsn;
 
 /// A table entry.
@@ -58,6 +59,7 @@ struct State {
     /// All changes below are in.
     applied: Lsn,
     snapshots: Snapshots,
+    places: Places,
 }
 
 /// The table that readers see.
@@ -72,18 +74,28 @@ impl Visible {
     /// A table that goes on from what a checkpoint wrote.
     pub(crate) fn new(store: Option<Arc<StoreReader>>, applied: Lsn) -> Visible {
         let layers = Layers { store, ..Layers::default() };
-        Visible { state: RwLock::new(State { layers, applied, snapshots: Snapshots::default() }) }
+        Visible {
+            state: RwLock::new(State {
+                layers,
+                applied,
+                snapshots: Snapshots::default(),
+                places: Places::new(applied),
+            }),
+        }
     }
 
-    /// Applies the changes of frames that end at `end`.
-    pub(crate) fn apply(&self, changes: &mut Vec<Change>, end: Lsn) {
+    /// Applies the changes of a frame.
+    pub(crate) fn apply(&self, changes: &mut Vec<Change>, frame: Range<Lsn>) {
         let mut state = self.state.write().expect(INTACT);
         let state = &mut *state;
+        if changes.iter().any(|change| change.entry.is_some()) {
+            state.places.note(frame.start);
+        }
         let mut active = state.layers.active.write().expect(INTACT);
         for change in changes.drain(..) {
             active.change(change, &state.snapshots);
         }
-        state.applied = state.applied.max(end);
+        state.applied = state.applied.max(frame.end);
     }
 
     /// Notes that the link at `link` leads to `origin`.
@@ -93,6 +105,16 @@ impl Visible {
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<TableEntry>, ReadError> {
         self.layers().get(key, Lsn::MAX)
+    }
+
+    /// The first place at or behind `at` where a frame may have put an entry.
+    pub(crate) fn next_put(&self, at: Lsn) -> Lsn {
+        self.state.read().expect(INTACT).places.next(at)
+    }
+
+    /// The log begins at `start` now.
+    pub(crate) fn set_start(&self, start: Lsn) {
+        self.state.write().expect(INTACT).places.forget_below(start);
     }
 
     fn layers(&self) -> Layers {
@@ -136,6 +158,11 @@ impl Visible {
         let frozen = std::mem::take(&mut state.layers.active);
         state.layers.frozen = Some(Arc::clone(&frozen));
         frozen
+    }
+
+    /// Another view of what the store held already.
+    pub(crate) fn set_store(&self, reader: Arc<StoreReader>) {
+        self.state.write().expect(INTACT).layers.store = Some(reader);
     }
 
     /// The frozen layer is in the store that `reader` sees.
@@ -340,11 +367,11 @@ mod tests {
     }
 
     fn put(table: &Visible, key: &str, lsn: u64, value: &str, target: Option<u64>) {
-        table.apply(&mut vec![change(key, lsn, Some(value), target)], Lsn(lsn + 8));
+        table.apply(&mut vec![change(key, lsn, Some(value), target)], Lsn(lsn)..Lsn(lsn + 8));
     }
 
     fn remove(table: &Visible, key: &str, lsn: u64) {
-        table.apply(&mut vec![change(key, lsn, None, None)], Lsn(lsn + 8));
+        table.apply(&mut vec![change(key, lsn, None, None)], Lsn(lsn)..Lsn(lsn + 8));
     }
 
     fn value(entry: Option<TableEntry>) -> Option<String> {

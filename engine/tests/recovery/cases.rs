@@ -16,7 +16,7 @@ use anchorlog_engine::replica::{Promise, SideBlock, cut};
 use anchorlog_engine::{CaseOutcome, Epoch, Lsn, RECOVERY_CASES, ReadError, Tail};
 
 use crate::log::{
-    DATA, DERIVED, DIR, Log, Messages, Placed, SEGMENT, append, contents, image, open, options, path, segment,
+    DATA, DERIVED, DIR, Log, Messages, Placed, SEGMENT, append, contents, image, open, options, path, segment, sparse,
     try_contents,
 };
 
@@ -301,7 +301,15 @@ fn scenes(id: &str) -> Vec<Scene> {
             log.messages.retain(|(name, offset), _| {
                 !first(offset) || (name == "queue-1" && *offset * 2 + 1 >= u64::try_from(in_first).unwrap())
             });
-            vec![log.removes("the first of three", vec![segment(0)])]
+            let kept = Log { disk: log.disk.kill(), messages: log.messages.clone() };
+            kept.sparse(0);
+            let gone = vec![sparse(0)];
+            vec![log.removes("the first of three", vec![segment(0)]), kept.removes("one that no list names", gone)]
+        }
+        "half-released" => {
+            log.sparse(0);
+            log.sparse(1);
+            vec![log.removes("two of three", vec![sparse(0), sparse(1)])]
         }
         "prepared-behind-gap" => {
             let mut bytes = vec![0; usize::try_from(SEGMENT).unwrap()];
@@ -664,6 +672,11 @@ fn a_released_segment_that_is_still_there_is_removed() {
 }
 
 #[test]
+fn a_segment_that_was_half_released_gets_its_name_back() {
+    walk("half-released");
+}
+
+#[test]
 fn a_prepared_segment_behind_a_gap_is_removed() {
     walk("prepared-behind-gap");
 }
@@ -681,7 +694,7 @@ fn what_a_checkpoint_covers_and_the_log_has_not_is_refused() {
 
 #[test]
 fn a_derived_store_is_believed_or_rebuilt_wherever_a_bit_of_it_flips() {
-    let log = Log::checkpointed();
+    let log = Log::checkpointed().go_on(&[("queue-1", b"and an entry of the table")]);
     let len = u64::try_from(log.bytes(&path(DERIVED)).len()).unwrap();
     let scene = log.opens("a changed bit");
     for at in (0..len).step_by(4096 * 3 / 2 + 7).chain((0..512).step_by(37)) {

@@ -93,6 +93,11 @@ pub(crate) fn segment(number: u64) -> PathBuf {
     path(&file_name(Lsn(number * DATA)))
 }
 
+/// The name of a segment that is kept for survivors.
+pub(crate) fn sparse(number: u64) -> PathBuf {
+    path(&format!("{:020}.sparse", number * DATA))
+}
+
 /// Two runs in three segments, closed in order; and what was acknowledged.
 pub(crate) struct Log {
     pub(crate) disk: SimDisk,
@@ -177,6 +182,13 @@ impl Log {
         let newest = self.messages.keys().rfind(|(name, _)| name == "queue-0").cloned().unwrap();
         self.messages.remove(&newest).unwrap();
         (self, last.header.lsn)
+    }
+
+    /// Gives a segment the name of one that is kept for survivors.
+    pub(crate) fn sparse(&self, number: u64) {
+        let backend = self.disk.backend();
+        backend.rename(&segment(number), &sparse(number)).unwrap();
+        backend.sync_dir(Path::new(DIR)).unwrap();
     }
 
     /// The same, under another derived store.

@@ -2,17 +2,22 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anchorlog_engine::audit::{self, Item, MendReport, RepairError};
+use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::commitlog::manifest::MANIFEST_NAME;
 use anchorlog_engine::commitlog::record::RecordKind;
 use anchorlog_engine::commitlog::segment::{SegmentHeader, file_name};
 use anchorlog_engine::io::AlignedBuf;
 use anchorlog_engine::io::OpenMode;
 use anchorlog_engine::io::sim::{SimDisk, Survival};
-use anchorlog_engine::{Append, Link, Lsn, OpenError, Put, QueueOffset, WriteBatch};
+use anchorlog_engine::{Append, Engine, Fetch, Link, Lsn, OpenError, Put, QueueOffset, ReadError, WriteBatch};
 
-use crate::log::{DATA, DERIVED, DIR, Log, Messages, Placed, SEGMENT, append, contents, image, open, path, segment};
+use crate::log::{
+    DATA, DERIVED, DIR, Log, Messages, Placed, SEGMENT, append, contents, image, open, options, path, segment, sparse,
+};
 
 const COPY: &str = "/copy";
 
@@ -219,9 +224,8 @@ fn behind_a_checkpoint_opening_refuses_nothing_that_is_not_found() {
 #[test]
 fn every_kind_of_record_and_file_is_known() {
     let disk = SimDisk::new(5);
-    let clock = std::sync::Arc::new(anchorlog_engine::clock::SimClock::default());
-    let engine =
-        anchorlog_engine::Engine::open_with(disk.backend(), clock, Path::new(DIR), crate::log::options()).unwrap();
+    let clock = Arc::new(SimClock::default());
+    let engine = Engine::open_with(disk.backend(), clock, Path::new(DIR), options()).unwrap();
     let (half, orders) = (engine.queue(b"half").unwrap(), engine.queue(b"orders").unwrap());
     let mut batch = WriteBatch::new();
     let append = Append { queue: &half, tag: 7, keys: &[b"k"], attributes: b"", payload: &[b"three anchors"] };
@@ -268,8 +272,76 @@ fn every_kind_of_record_and_file_is_known() {
     );
 }
 
+#[test]
+fn what_survives_below_the_start_is_looked_at_too() {
+    let disk = SimDisk::new(6);
+    let clock = Arc::new(SimClock::default());
+    let engine = Engine::open_with(disk.backend(), Arc::<SimClock>::clone(&clock), Path::new(DIR), options()).unwrap();
+    let queue = engine.queue(b"half").unwrap();
+    let mut batch = WriteBatch::new();
+    let append = Append { queue: &queue, tag: 7, keys: &[], attributes: b"", payload: &[b"three anchors"] };
+    let target = batch.append(&append).unwrap().into();
+    batch.put(&Put { key: b"txn", value: b"half", target: Some(target) }).unwrap();
+    engine.try_append(&mut batch).map(drop).unwrap();
+    let lsn = batch_lsn(&engine);
+    for _ in 0..40 {
+        append_more(&engine);
+    }
+    engine.release(engine.watermarks().acked).map(drop).unwrap();
+    for _ in 0..600 {
+        engine.step();
+        clock.advance(Duration::from_millis(5));
+    }
+    assert!(engine.watermarks().start > Lsn(0), "{:?}", engine.retention());
+    assert_eq!(engine.read(lsn).unwrap().payload(), b"three anchors");
+    engine.close().unwrap();
+
+    let found = survey(&disk).unwrap();
+    assert!(found.is_clean(), "{:?}", found.damage);
+    assert_eq!(found.contents.survivors.into_iter().collect::<Vec<_>>(), [(Lsn(0), 1)]);
+
+    let rotten = disk.kill();
+    rotten.flip_bit(&sparse(0), 4096 + lsn.0 + 40, 1);
+    let missing = disk.kill();
+    missing.lose(&sparse(0));
+    for (disk, at) in [(rotten, lsn), (missing, Lsn(0))] {
+        let found = survey(&disk).unwrap();
+        assert_eq!(
+            found.damage.iter().map(|damage| (&*damage.path, damage.lsn)).collect::<Vec<_>>(),
+            [(&*sparse(0), at)]
+        );
+        assert_eq!(found.first_cut(), None);
+        let before = image(&disk);
+        let error = audit::cut_from(&*disk.backend(), Path::new(DIR), at).unwrap_err().to_string();
+        assert!(error.contains("nothing is damaged at"), "{error}");
+        copy(&Log { disk: disk.clone(), messages: Messages::new() });
+        let report = mend(&disk).unwrap();
+        assert!(report.mended.is_empty() && report.refused[0].1.contains("by hand"), "{report:?}");
+        assert!(before.iter().all(|(path, bytes)| disk.read(path).as_ref() == Some(bytes)), "nothing was changed");
+        // What cannot be read costs that message alone; a file that is gone may cost more than is known.
+        match open(&disk) {
+            Ok(engine) => assert!(at == lsn && matches!(engine.read(lsn), Err(ReadError::Damaged { .. }))),
+            Err(error) => assert_eq!((error.case().unwrap().id, at), ("missing-segment", Lsn(0)), "{error}"),
+        }
+    }
+}
+
+/// Where the first message of "half" begins.
+fn batch_lsn(engine: &Engine) -> Lsn {
+    while engine.watermarks().acked < engine.watermarks().assigned {
+        engine.step();
+    }
+    let queue = engine.queue(b"half").unwrap();
+    engine.fetch(&Fetch::new(&queue, QueueOffset(0))).unwrap().messages[0].lsn
+}
+
+fn append_more(engine: &Engine) {
+    append(engine, "filler", &[7; 3000], &mut Messages::new());
+    engine.step();
+}
+
 /// A message of the second queue that has the name.
-fn append_again(engine: &anchorlog_engine::Engine) {
+fn append_again(engine: &Engine) {
     append(engine, "half", b"of another life", &mut Messages::new());
     engine.step();
 }

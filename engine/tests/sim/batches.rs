@@ -197,7 +197,13 @@ pub(crate) fn build(world: &mut World, spec: &Spec) -> Result<WriteBatch, Unbuil
             }
         }
     }
+    batch.set_essential(is_essential(spec));
     Ok(batch)
+}
+
+/// What brings no new message may use the reserve of a full disk.
+pub(crate) fn is_essential(spec: &Spec) -> bool {
+    !spec.ops.iter().any(|op| matches!(op, Op::Append { .. }))
 }
 
 pub(crate) fn push_append(batch: &mut WriteBatch, queue: &Queue, content: Content) -> Result<RecordIndex, BatchError> {

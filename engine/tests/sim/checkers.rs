@@ -148,12 +148,21 @@ fn tickets(world: &mut World, acked: Lsn, fenced: bool) -> Outcome {
 /// Whether a read failed because the disk did, or met what was damaged on purpose: it costs that read alone, and says where.
 pub(crate) fn is_planned(world: &World, error: &ReadError) -> bool {
     match error {
-        ReadError::Io { .. } => world.is_troubled(),
+        ReadError::Io { .. } | ReadError::Derived(_) => world.is_troubled(),
         ReadError::Damaged { lsn, path, .. } => {
             let here = world.damaged.is_some_and(|(first, last)| (first..=last).contains(lsn));
             here && *path == damage::place(world, *lsn).0
         }
         _ => false,
+    }
+}
+
+/// What a read found; `None` when it could not, for a reason that was planned.
+pub(crate) fn found<T>(world: &World, answer: Result<T, ReadError>) -> Outcome<Option<T>> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_planned(world, &error) => Ok(None),
+        Err(error) => Err(format!("not read: {error}")),
     }
 }
 
@@ -274,7 +283,8 @@ pub(crate) fn everything(world: &mut World) -> Outcome {
 }
 
 fn whole_table(world: &mut World) -> Outcome {
-    let found = world.engine().snapshot().range(&[], None, usize::MAX).map_err(|error| error.to_string())?;
+    let answer = world.engine().snapshot().range(&[], None, usize::MAX);
+    let Some(found) = found(world, answer)? else { return Ok(()) };
     let expected = &world.model.visible.table;
     for (key, entry) in &found {
         same_entry(key, Some(entry), expected.get(key))?;
@@ -282,6 +292,19 @@ fn whole_table(world: &mut World) -> Outcome {
     demand!(found.len() == expected.len(), "{} table entries, should be {}", found.len(), expected.len());
     demand!(found.is_sorted_by(|one, other| one.0 < other.0), "the table is out of order");
     Ok(())
+}
+
+/// There is room, and before long small batches are taken again.
+pub(crate) fn takes_again(world: &mut World) -> Outcome {
+    for _ in 0..4000 {
+        let space = world.engine().space();
+        if world.engine().fenced().is_some() || space.full.is_none() || space.ordinary_bytes >= 8 << 10 {
+            return Ok(());
+        }
+        world.advance(std::time::Duration::from_millis(5));
+        world.step()?;
+    }
+    Err(format!("there is room, and it does not know: {:?}", world.engine().space()))
 }
 
 /// What was appended is acknowledged and durable, before long.

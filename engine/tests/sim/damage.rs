@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anchorlog_engine::commitlog::frame::{self, FrameStamp, RecordEntry};
 use anchorlog_engine::commitlog::segment::file_name;
+use anchorlog_engine::io::IO_ALIGN;
 use anchorlog_engine::io::sim::SimDisk;
 use anchorlog_engine::{Engine, Lsn, OpenError, QueueOffset, ReadError};
 
@@ -22,19 +23,22 @@ const DERIVED: &str = "DERIVED";
 /// Where an LSN lies: in which file, and where in it.
 pub(crate) fn place(world: &World, lsn: Lsn) -> (PathBuf, u64) {
     let geometry = world.geometry();
-    (Path::new(DIR).join(file_name(geometry.base(lsn))), geometry.file_offset(lsn))
+    let path = Path::new(DIR).join(file_name(geometry.base(lsn)));
+    // A segment that is kept for its survivors has that name a moment before the log begins behind it.
+    let kept = path.with_extension("sparse");
+    (if world.disk.files().contains(&kept) { kept } else { path }, geometry.file_offset(lsn))
 }
 
-/// A retained message on the disk, and where its record ends at the latest.
+/// A message on the disk that is retained or survives, and where its record ends at the latest.
 fn victim(world: &mut World) -> Option<(Rc<Msg>, Lsn)> {
     let marks = world.engine().watermarks();
-    let in_reach = |batch: &&super::model::Batch| batch.lsn >= marks.start && batch.end_lsn <= marks.written;
+    let survivors = world.model.visible.referred(marks.start);
     let mut found = Vec::new();
-    for batch in world.model.batches.iter().filter(in_reach) {
+    for batch in world.model.batches.iter().filter(|batch| batch.end_lsn <= marks.written) {
         let ends = batch.places().skip(1).chain([batch.end_lsn]);
         for (message, end) in batch.places().zip(ends).filter_map(|(lsn, end)| Some((batch.message_at(lsn)?, end))) {
-            // A message of a dropped queue is not looked for.
-            if world.model.visible.by_lsn.contains_key(&message.lsn) {
+            let is_there = message.lsn >= marks.start || survivors.contains(&message.lsn);
+            if is_there && world.model.visible.by_lsn.contains_key(&message.lsn) {
                 found.push((Rc::clone(message), end));
             }
         }
@@ -118,6 +122,35 @@ fn copy_of(disk: &SimDisk) -> SimDisk {
     copy
 }
 
+/// The derived store is missing, damaged, cut short or older than it was: it costs time, and all is as before (K-23, K-30 to K-36).
+pub(crate) fn spoil_the_store(world: &mut World) -> Outcome {
+    let path = Path::new(DIR).join(DERIVED);
+    if !world.plan.troubles.damage || !world.is_well() || !settle(world)? {
+        return Ok(());
+    }
+    let copy = copy_of(&world.disk);
+    let Some(bytes) = copy.read(&path).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
+    let pages = bytes.len() / IO_ALIGN;
+    let draws = &mut world.draws.damage;
+    let page = draws.below(pages);
+    let what = draws.below(5);
+    match (what, &world.older_store) {
+        (0, _) => copy.lose(&path),
+        (1, _) => copy.overwrite(&path, (page * IO_ALIGN) as u64, &[0; IO_ALIGN]),
+        (2, _) => copy.set_len(&path, (page * IO_ALIGN) as u64),
+        (3, Some(older)) => {
+            copy.set_len(&path, older.len() as u64);
+            copy.overwrite(&path, 0, older);
+        }
+        _ => copy.flip_bit(&path, (page * IO_ALIGN + draws.below(IO_ALIGN)) as u64, 3),
+    }
+    world.history.note(format!("the derived store is spoiled ({what}, page {page} of {pages}) before an opening"));
+    world.older_store = Some(bytes);
+    world.tally.spoiled += 1;
+    let engine = open(world, &copy).map_err(|error| format!("the derived store is spoiled: {error}"))?;
+    looked_at(world, engine, &copy, None)
+}
+
 fn open(world: &World, copy: &SimDisk) -> Result<Engine, OpenError> {
     Engine::open_with(copy.backend(), world.clock.clone(), Path::new(DIR), world.plan.options.clone())
 }
@@ -125,13 +158,13 @@ fn open(world: &World, copy: &SimDisk) -> Result<Engine, OpenError> {
 /// Compares everything with what an engine on a copy of the disk shows.
 fn looked_at(world: &mut World, engine: Engine, copy: &SimDisk, damaged: Option<(Lsn, Lsn)>) -> Outcome {
     let mut seat = Seat { disk: copy.clone(), engine: Some(engine), handles: std::collections::BTreeMap::new() };
-    let start = world.start;
+    let (start, mins) = (world.start, world.mins.clone());
     world.swap(&mut seat);
     world.damaged = damaged;
     let same = checkers::everything(world);
     world.damaged = None;
     world.swap(&mut seat);
-    world.start = start;
+    (world.start, world.mins) = (start, mins);
     same
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anchorlog_engine::io::sim::{IoClass, Survival, Times};
-use anchorlog_engine::{AppendError, EngineOptions, Flush, Lsn, Watermark, WriteBatch};
+use anchorlog_engine::{AppendError, EngineOptions, Flush, Lsn, QueueOffset, Watermark, WriteBatch};
 
 use super::checkers;
 use super::model::{Content, Op, Outcome, Spec, demand};
@@ -31,6 +31,7 @@ fn quiet(seed: u64, flush: Flush) -> World {
         segment_bytes,
         retain_bytes: None,
         runs_inline: false,
+        punches_holes: true,
         steps: 0,
         refers: true,
         consumes: false,
@@ -185,6 +186,43 @@ fn a_clock_that_jumps_a_day_either_way_deletes_nothing_and_changes_no_order() {
     }
 }
 
+/// Closes the deletions in K-24 and K-61 (what nobody has consumed is deleted for its age, by a clock that may be wrong): what is old goes,
+/// what a consumer has not had stays, also when the process that jumped is followed by another.
+#[test]
+fn a_clock_that_jumps_past_the_age_of_everything_deletes_nothing_that_is_not_consumed() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    for days in [1, -1, 30] {
+        let mut world = quiet(6, Flush::Sync);
+        world.plan.consumes = true;
+        world.plan.retain_age = Some(HOUR);
+        world.plan.options = world.plan.options.clone().with_retain_age(Some(HOUR)).with_retention_held(true);
+        assert_eq!(world.open(), Ok(true));
+        for number in 0..80 {
+            let queue = usize::try_from(number % 2).expect("it is small");
+            workload::send(&mut world, message(queue, number, 3000)).expect("nothing is wrong");
+            world.step().expect("nothing is wrong");
+        }
+        // The consumer of one queue is through, that of the other has had ten.
+        for (queue, consumed) in [(0, 10), (1, 40)] {
+            let handle = world.handle(queue).expect("it is short");
+            world.consumed.insert((queue, 0), consumed);
+            world.engine().pin_queue("consumer", &handle, Some(QueueOffset(consumed)));
+        }
+        for end in [End::Close, End::Kill] {
+            world.clock.jump(days * 86_400_000);
+            for _ in 0..400 {
+                world.advance(Duration::from_millis(50));
+                world.step().expect("nothing that is needed goes");
+            }
+            checkers::everything(&mut world).expect("what is not consumed is readable through its queue");
+            world.restart(end).expect("nothing is wrong");
+        }
+        let released = world.engine().watermarks().start > Lsn::ZERO;
+        assert_eq!(released, days > 0, "what is old goes, unless the clock was set back");
+        super::settle(&mut world).expect("nothing is wrong");
+    }
+}
+
 /// Closes K-14 (a full disk kills the process) and the loss in K-63: what does not fit is refused before anything is at risk.
 #[test]
 fn a_full_disk_refuses_before_anything_is_at_risk_and_heals_by_itself() {
@@ -200,6 +238,7 @@ fn a_full_disk_refuses_before_anything_is_at_risk_and_heals_by_itself() {
             assert_eq!(world.open(), Ok(true));
             work(&mut world, 6).expect("nothing is wrong");
             limit(&world);
+            world.had_no_room = true;
             let mut refused = 0;
             for number in 0..150 {
                 refused += u64::from(!workload::send(&mut world, message(2, number, 3000)).expect("refused or taken"));
@@ -217,6 +256,8 @@ fn a_full_disk_refuses_before_anything_is_at_risk_and_heals_by_itself() {
             world.released = world.engine().watermarks().acked;
             world.lift_limits();
             checkers::liveness(&mut world).expect("it heals by itself");
+            checkers::takes_again(&mut world).expect("and takes more");
+            assert!(workload::send(&mut world, message(2, 150, 3000)).expect("there is room"));
             super::settle(&mut world).expect("and nothing acknowledged is lost");
         }
     }

@@ -108,6 +108,7 @@ fn settle(world: &mut World) -> Outcome {
     }
     world.look()?;
     checkers::liveness(world)?;
+    checkers::takes_again(world)?;
     checkers::everything(world)?;
     for queue in 0..world.plan.queue_count {
         let content = batches::content(world, 100);

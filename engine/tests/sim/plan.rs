@@ -74,6 +74,8 @@ pub(crate) struct Plan {
     pub(crate) buffer_bytes: u64,
     pub(crate) retain_bytes: Option<u64>,
     pub(crate) runs_inline: bool,
+    /// Whether the file system has holes.
+    pub(crate) punches_holes: bool,
     pub(crate) steps: usize,
     /// Whether links and table entries refer to messages, which then stay.
     pub(crate) refers: bool,
@@ -141,6 +143,7 @@ impl Plan {
             buffer_bytes,
             retain_bytes,
             runs_inline: draws.chance(2),
+            punches_holes: draws.chance(6),
             steps: 120 + draws.below(200),
             refers: draws.chance(4),
             consumes,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::io::sim::{SimDisk, Survival, Times};
 use anchorlog_engine::{
-    Append, AppendError, Engine, EngineOptions, Fetch, Flush, Link, Lsn, OpenError, Queue, QueueOffset, ReadError,
+    Append, AppendError, Engine, EngineOptions, Fetch, Flush, Link, Lsn, OpenError, Put, Queue, QueueOffset, ReadError,
     Tail, WriteBatch,
 };
 
@@ -170,8 +170,8 @@ fn a_write_that_fails_for_want_of_quota_is_told_as_that_and_reopening_goes_on() 
 
 #[test]
 fn a_file_that_may_not_grow_refuses_and_heals_like_a_full_disk() {
-    let disk = SimDisk::new(1);
-    let engine = open(&disk, options().with_spare_count(0)).expect("nothing is wrong");
+    let (disk, clock) = (SimDisk::new(1), Arc::new(SimClock::default()));
+    let engine = open_at(&disk, &clock, options().with_spare_count(0)).expect("nothing is wrong");
     let queue = engine.queue(b"q").expect("it is short");
     disk.set_file_bytes_max(Some(4096));
     let mut refused = 0;
@@ -179,17 +179,32 @@ fn a_file_that_may_not_grow_refuses_and_heals_like_a_full_disk() {
         let mut batch = WriteBatch::new();
         push(&mut batch, &queue, 4000);
         match engine.try_append(&mut batch) {
-            Err(AppendError::Full { .. }) => refused += 1,
+            Err(AppendError::OutOfSpace { .. }) => refused += 1,
             answer => drop(answer.expect("nothing else is wrong")),
         }
         engine.step();
     }
     assert!(refused > 0 && engine.fenced().is_none(), "{:?}", engine.fenced());
     disk.set_file_bytes_max(None);
+    clock.advance(Duration::from_millis(50));
     settle(&engine);
     let marks = engine.watermarks();
     assert!(marks.acked == marks.assigned, "{marks:?}");
+    put(&engine, &queue, 4000);
 }
+
+/// Appends to `queue` until the log reaches `to`.
+fn fill(engine: &Engine, queue: &Queue, to: u64) {
+    while engine.watermarks().assigned.0 < to {
+        put(engine, queue, 4000);
+        for _ in 0..3 {
+            engine.step();
+        }
+    }
+}
+
+/// Bytes of log in a segment.
+const SEGMENT: u64 = (64 << 10) - 4096;
 
 #[test]
 fn what_a_link_leads_to_survives_a_shorter_release() {
@@ -200,16 +215,7 @@ fn what_a_link_leads_to_survives_a_shorter_release() {
     let mut batch = WriteBatch::new();
     push(&mut batch, &queue, 77);
     let origin = engine.try_append(&mut batch).expect("there is room").outcome().first.lsn;
-    let segment = (64 << 10) - 4096;
-    let fill = |to: u64| {
-        while engine.watermarks().assigned.0 < to {
-            put(&engine, &queue, 4000);
-            for _ in 0..3 {
-                engine.step();
-            }
-        }
-    };
-    fill(segment + 5000);
+    fill(&engine, &queue, SEGMENT + 5000);
     // A checkpoint in the second segment; behind it a link that leads back to the first.
     clock.advance(Duration::from_millis(20));
     settle(&engine);
@@ -218,10 +224,10 @@ fn what_a_link_leads_to_survives_a_shorter_release() {
     let mut batch = WriteBatch::new();
     batch.link(&Link { queue: &queue, target, tag: 0, keys: &[], attributes: b"" }).expect("it is small");
     let link = engine.try_append(&mut batch).expect("there is room").outcome().first.lsn;
-    assert!(link.0 < 2 * segment);
-    fill(3 * segment + 5000);
+    assert!(link.0 < 2 * SEGMENT);
+    fill(&engine, &queue, 3 * SEGMENT + 5000);
     // Far enough that link and origin would go together; the checkpoint holds back the link alone.
-    drop(engine.release(engine.watermarks().acked));
+    engine.release(engine.watermarks().acked).map(drop).expect("it is acknowledged");
     for _ in 0..200 {
         engine.step();
         let start = engine.watermarks().start;
@@ -234,6 +240,167 @@ fn what_a_link_leads_to_survives_a_shorter_release() {
     }
     assert!(engine.watermarks().start > link, "the link is gone once a checkpoint has seen it");
     assert!(engine.read(origin).is_err(), "and what it led to with it");
+}
+
+#[test]
+fn a_message_of_a_dropped_queue_that_an_entry_needs_is_read_after_an_opening_without_a_checkpoint() {
+    let disk = SimDisk::new(1);
+    let options = options().with_checkpoint_interval(None);
+    let engine = open(&disk, options.clone()).expect("nothing is wrong");
+    let (queue, busy) = (engine.queue(b"q").expect("it is short"), engine.queue(b"busy").expect("it is short"));
+    let mut batch = WriteBatch::new();
+    push(&mut batch, &queue, 77);
+    let lsn = engine.try_append(&mut batch).expect("there is room").outcome().first.lsn;
+    settle(&engine);
+    let mut batch = WriteBatch::new();
+    let target = Some(engine.reference(lsn).expect("it is in sight").into());
+    batch.put(&Put { key: b"entry", value: b"", target }).expect("it is small");
+    batch.drop_queue(&queue).expect("it is small");
+    drop(engine.try_append(&mut batch).expect("there is room"));
+    fill(&engine, &busy, 3 * SEGMENT);
+    settle(&engine);
+    engine.release(engine.watermarks().acked).map(drop).expect("it is acknowledged");
+    settle(&engine);
+    assert!(engine.watermarks().start > lsn && engine.read(lsn).is_ok());
+    let engine = open(&disk.crash_with(1, Survival::Nothing), options).expect("nothing is wrong");
+    let message = engine.read(lsn).expect("the entry needs it");
+    assert_eq!((&*message.queue_name, message.payload().len()), (&b"q"[..], 77));
+}
+
+#[test]
+fn a_queue_whose_segments_lost_survivors_one_after_the_other_begins_behind_the_gap() {
+    // Whichever of the three segments is next to be reviewed.
+    for (interval, steps) in
+        [None, Some(10)].into_iter().flat_map(|interval| [(interval, 100), (interval, 114), (interval, 128)])
+    {
+        let interval = interval.map(Duration::from_millis);
+        let (disk, clock) = (SimDisk::new(1), Arc::new(SimClock::default()));
+        let options = options().with_checkpoint_interval(interval).with_retention_held(true);
+        let engine = open_at(&disk, &clock, options.clone()).expect("nothing is wrong");
+        let queue = engine.queue(b"q").expect("it is short");
+        let first = |engine: &Engine| engine.range(&engine.queue(b"q").expect("it is short")).min;
+        engine.pin_queue("consumer", &queue, Some(QueueOffset(0)));
+        engine.start_retention();
+        fill(&engine, &queue, 3 * SEGMENT + 5000);
+        let later = |times: u32| {
+            for _ in 0..times {
+                clock.advance(Duration::from_millis(15));
+                engine.step();
+            }
+        };
+        later(40);
+        engine.release(engine.watermarks().acked).map(drop).expect("it is acknowledged");
+        later(steps);
+        assert_eq!((engine.watermarks().start, first(&engine)), (Lsn(3 * SEGMENT), QueueOffset(0)));
+        // Most of the second segment's are consumed now, and all of the first's; both are reviewed, one after the other.
+        let needed = QueueOffset(24);
+        engine.pin_queue("consumer", &queue, Some(needed));
+        let all = engine.retention().survivors;
+        let mut before = all;
+        for _ in 0..50 {
+            later(2);
+            // A list is shorter for a moment before the queue is.
+            let now = engine.retention().survivors;
+            let settled = std::mem::replace(&mut before, now) == now;
+            assert!(
+                now == all || !settled || first(&engine) >= QueueOffset(14),
+                "{now} of {all} survive in a gapless queue"
+            );
+            let copy = disk.crash_with(1, Survival::Nothing);
+            let engine = open_at(&copy, &clock, options.clone()).expect("nothing is wrong");
+            let queue = engine.queue(b"q").expect("it is short");
+            assert!(first(&engine) <= needed);
+            let count = engine.range(&queue).max.0 - first(&engine).0;
+            let read = lengths(&engine, &queue).expect("all that is shown is there").len();
+            assert_eq!(read as u64, count, "the queue begins at {}", first(&engine));
+        }
+        assert!(first(&engine) > QueueOffset(0), "something was reviewed");
+    }
+}
+
+/// Kills the process at every step until the last survivor's segment is gone, and lets the power fail at every I/O of the next opening.
+fn lose_the_last_survivor(seed: u64) {
+    let flush = Flush::Async { interval: Duration::from_secs(3600), bytes: 1 << 30 };
+    let clock = Arc::new(SimClock::default());
+    let disk = SimDisk::new(seed);
+    let options = options().with_flush(flush).with_checkpoint_interval(None);
+    let engine = open_at(&disk, &clock, options.clone()).expect("nothing is wrong");
+    let queue = engine.queue(b"q").expect("it is short");
+    let mut batch = WriteBatch::new();
+    push(&mut batch, &queue, 77);
+    let lsn = engine.try_append(&mut batch).expect("there is room").outcome().first.lsn;
+    let mut batch = WriteBatch::new();
+    let target = Some(engine.reference(lsn).expect("it is in sight").into());
+    batch.put(&Put { key: b"entry", value: b"", target }).expect("it is small");
+    drop(engine.try_append(&mut batch).expect("there is room"));
+    fill(&engine, &queue, 2 * SEGMENT);
+    engine.flush().expect("nothing is wrong");
+    engine.release(engine.watermarks().acked).map(drop).expect("it is acknowledged");
+    let later = || {
+        clock.advance(Duration::from_millis(12));
+        engine.step();
+    };
+    (0..100).for_each(|_| later());
+    assert_eq!(engine.retention().survivors, 1);
+    let mut batch = WriteBatch::new();
+    batch.delete(b"entry").expect("it is small");
+    drop(engine.try_append(&mut batch).expect("there is room"));
+    while engine.retention().sparse_segments > 0 {
+        // Before that the log says nothing of it yet.
+        let end = if engine.retention().survivors == 0 { 60 } else { 0 };
+        for last in 0..end {
+            let killed = disk.kill();
+            killed.stop_after(last);
+            let opened = open_at(&killed, &clock, options.clone()).is_ok();
+            for seed in 0..6 {
+                open_at(&killed.crash(seed), &clock, options.clone())
+                    .unwrap_or_else(|error| panic!("the power failed after I/O {last}: {error}"));
+            }
+            if opened {
+                break;
+            }
+        }
+        later();
+    }
+}
+
+#[test]
+fn a_segment_whose_last_survivor_went_is_kept_until_the_log_says_so_durably() {
+    (0..8).for_each(lose_the_last_survivor);
+}
+
+#[test]
+fn a_pin_that_is_set_at_any_step_of_a_release_holds_from_where_it_says() {
+    let (mut held, mut late) = (0, 0);
+    for steps in 0..80 {
+        let engine = open(&SimDisk::new(1), options().with_checkpoint_interval(None)).expect("nothing is wrong");
+        let queue = engine.queue(b"q").expect("it is short");
+        let idle = engine.queue(b"idle").expect("it is short");
+        let mut batch = WriteBatch::new();
+        push(&mut batch, &idle, 10);
+        let lsn = engine.try_append(&mut batch).expect("there is room").outcome().first.lsn;
+        settle(&engine);
+        let target = Some(engine.reference(lsn).expect("it is in sight").into());
+        let mut batch = WriteBatch::new();
+        batch.put(&Put { key: b"entry", value: b"", target }).expect("it is small");
+        drop(engine.try_append(&mut batch).expect("there is room"));
+        fill(&engine, &queue, 3 * SEGMENT);
+        settle(&engine);
+        engine.release(engine.watermarks().acked).map(drop).expect("it is acknowledged");
+        for _ in 0..steps {
+            engine.step();
+        }
+        let holds = engine.pin("reader", Some(lsn));
+        if engine.watermarks().start > lsn {
+            break;
+        }
+        // Once the log says that it goes, it does so on every machine.
+        held += usize::from(holds == lsn);
+        late += usize::from(holds > lsn);
+        settle(&engine);
+        assert!(engine.watermarks().start <= holds, "pinned after {steps} steps, and passed over");
+    }
+    assert!(held > 3 && late > 0, "{held} pins came in time, {late} too late");
 }
 
 #[test]

@@ -20,6 +20,7 @@ const BOUNDS: [(Fault, u64); Fault::ALL.len()] = [
     (Fault::NoFence, 100),
     (Fault::NoDenseCheck, 1500),
     (Fault::NoDurableMark, 100),
+    (Fault::CheckpointBeforeLog, 400),
 ];
 
 /// Caught by a look at the whole, not by one that knows the fault: each of K-3, K-4, K-15, K-19 to K-22 and K-34 is such a broken promise.

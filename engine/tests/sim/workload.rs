@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anchorlog_engine::io::sim::{Survival, Times};
 use anchorlog_engine::{
-    AppendError, AppendOutcome, Fetch, FetchStatus, KeyOrder, KeyQuery, Lsn, QueueOffset, ReadError, WriteBatch,
+    AppendError, AppendOutcome, Fetch, FetchStatus, KeyOrder, KeyQuery, Lsn, QueueOffset, ReadError, Ticket,
+    WriteBatch, limits,
 };
 
 use super::batches::{self, Unbuilt};
@@ -17,7 +18,7 @@ use super::world::{CLASSES, EIO, End, HeldSnapshot, World};
 type Action = fn(&mut World) -> Outcome;
 
 /// Every action with its weight. What a run's troubles exclude does nothing.
-const ACTIONS: [(usize, Action); 36] = [
+const ACTIONS: [(usize, Action); 37] = [
     (400, append_one),
     (60, append_several),
     (25, append_together),
@@ -54,6 +55,7 @@ const ACTIONS: [(usize, Action); 36] = [
     (10, stall),
     (6, damage::flip_while_running),
     (5, damage::flip_while_closed),
+    (5, damage::spoil_the_store),
 ];
 
 /// Does one action of the run.
@@ -146,10 +148,12 @@ fn append_together(world: &mut World) -> Outcome {
     demand!(end == situation.assigned, "the log ends at {end}, its last batch at {}", situation.assigned);
     match (answer, specs.first()) {
         (Ok(told), None) => demand!(told == count, "{count} batches were taken, told were {told}"),
-        (Ok(told), Some(_)) => {
+        (Ok(told), Some(spec)) => {
             demand!(told == count, "{count} batches were taken, told were {told}");
             situation.len = sizes[count];
-            demand!(!situation.fits(world), "{} of {} batches taken, and there is room", count, sizes.len());
+            let next_segment = count > 0 && situation.ends_what_is_ready(world, spec);
+            let is_put_off = next_segment || !situation.fits(world);
+            demand!(is_put_off, "{} of {} batches taken, and there is room", count, sizes.len());
         }
         (Err(error), Some(spec)) => {
             situation.len = sizes[count];
@@ -203,6 +207,18 @@ impl Situation {
         let waiting = self.assigned.since(self.written);
         waiting == 0 || waiting + self.len <= world.plan.buffer_bytes
     }
+
+    /// Whether a segment may have to be made for it: with what comes before a frame in a new segment, and behind it in a block.
+    fn ends_what_is_ready(&self, world: &World, spec: &Spec) -> bool {
+        let beside = limits::EPOCH_FRAME_BYTES_MAX + 2 * limits::SEGMENT_HEADER_BYTES;
+        room_for(world, spec) < 2 * self.len + beside
+    }
+}
+
+/// What stands ready for a batch of this kind.
+fn room_for(world: &World, spec: &Spec) -> u64 {
+    let space = world.engine().space();
+    if batches::is_essential(spec) { space.essential_bytes } else { space.ordinary_bytes }
 }
 
 /// Builds a batch, unless what it refers to may be gone.
@@ -237,10 +253,21 @@ fn taken(world: &mut World, situation: &Situation, spec: Spec, outcome: &AppendO
 
 fn refused(world: &mut World, situation: &Situation, spec: &Spec, error: &AppendError) -> Outcome {
     match error {
-        AppendError::Fenced(_) => demand!(situation.fenced, "refused as fenced, and it is not"),
+        // The segment that the batch needed may have been what failed.
+        AppendError::Fenced(_) => {
+            let fenced = situation.fenced || world.engine().fenced().is_some();
+            demand!(fenced, "refused as fenced, and it is not");
+        }
         AppendError::Full { .. } => {
             demand!(!situation.fits(world), "{} bytes are refused and there is room", situation.len);
             world.tally.refused_full += 1;
+        }
+        AppendError::OutOfSpace { needed, left, .. } => {
+            demand!(world.had_no_room, "there never was too little room: {error}");
+            demand!(world.engine().space().full.is_some(), "nothing stands in the way any more: {error}");
+            let told = *needed >= situation.len && needed > left && *left == room_for(world, spec);
+            demand!(told, "{} bytes, {} are ready, and yet: {error}", situation.len, room_for(world, spec));
+            world.tally.refused_space += 1;
         }
         AppendError::Rejected(rejection) => {
             let verdict = world.model.judge(spec);
@@ -253,9 +280,19 @@ fn refused(world: &mut World, situation: &Situation, spec: &Spec, error: &Append
             let asked = world.released.max(checkers::asked_by_rules(world, situation.assigned)).max(world.leaving);
             demand!(origin.min(*lsn) < asked, "nobody asked for what is at {lsn} or where it leads to go");
         }
+        AppendError::Unjudged(why) => demand!(checkers::is_planned(world, why), "refused: {error}"),
         error => return Err(format!("refused: {error}")),
     }
     Ok(())
+}
+
+/// Whether a batch has to wait for room before it is looked at further.
+fn is_put_off(world: &World, answer: &Result<Ticket, AppendError>) -> bool {
+    match answer {
+        Err(AppendError::Full { .. }) => true,
+        Err(AppendError::OutOfSpace { .. }) => world.had_no_room,
+        _ => false,
+    }
 }
 
 /// What can never be taken is refused, and says why.
@@ -272,7 +309,7 @@ fn append_refused(world: &mut World) -> Outcome {
             batch.drop_queue(&handle).map_err(|error| error.to_string())?;
             batches::push_append(&mut batch, &handle, content).map_err(|error| error.to_string())?;
             let answer = world.engine().try_append(&mut batch);
-            let refused = matches!(answer, Err(AppendError::Dropped | AppendError::Full { .. }));
+            let refused = matches!(answer, Err(AppendError::Dropped)) || is_put_off(world, &answer);
             demand!(refused, "a queue takes a message behind its drop: {answer:?}");
         }
         1 => {
@@ -296,7 +333,7 @@ fn append_refused(world: &mut World) -> Outcome {
             let content = batches::content(world, 10);
             batches::push_append(&mut batch, &stale, content).map_err(|error| error.to_string())?;
             let answer = world.engine().try_append(&mut batch);
-            let refused = matches!(answer, Err(AppendError::Dropped | AppendError::Full { .. }));
+            let refused = matches!(answer, Err(AppendError::Dropped)) || is_put_off(world, &answer);
             demand!(refused, "a dropped queue takes a message: {answer:?}");
         }
     }
@@ -499,7 +536,7 @@ fn find(world: &mut World) -> Outcome {
     }
     expected.truncate(count);
     let query = KeyQuery { from_ms, to_ms, order, beyond, count, bytes_max: 1 << 30, ..KeyQuery::new(key.as_bytes()) };
-    let found = world.engine().find(&query).map_err(|error| format!("finding {key}: {error}"))?;
+    let Some(found) = checkers::found(world, world.engine().find(&query))? else { return Ok(()) };
     let told: Vec<Lsn> = found.iter().map(|message| message.lsn).collect();
     let due: Vec<Lsn> = expected.iter().map(|message| message.lsn).collect();
     // What cannot be read is left out.
@@ -542,14 +579,15 @@ fn search_by_time(world: &mut World) -> Outcome {
     };
     let later = messages[range].partition_point(|message| message.store_time_ms < time);
     let expected = (min + later as u64).min(max);
-    let found = world.engine().offset_by_time(&handle, time).map_err(|error| error.to_string())?;
+    let answer = world.engine().offset_by_time(&handle, time);
+    let Some(found) = checkers::found(world, answer)? else { return Ok(()) };
     demand!(found.0 == expected, "offset {found} at time {time}, should be {expected}");
     Ok(())
 }
 
 fn get(world: &mut World) -> Outcome {
     let key = format!("entry/{:03}", world.draws.reads.below(world.plan.key_count + 1)).into_bytes();
-    let found = world.engine().get(&key).map_err(|error| error.to_string())?;
+    let Some(found) = checkers::found(world, world.engine().get(&key))? else { return Ok(()) };
     world.look()?;
     checkers::same_entry(&key, found.as_ref(), world.model.visible.table.get(&key))
 }
@@ -573,7 +611,8 @@ fn compare_snapshot(world: &mut World) -> Outcome {
         let key = |number| format!("entry/{number:03}").into_bytes();
         let (from, to) = (key(world.draws.reads.below(8)), key(world.draws.reads.below(14)));
         let count = 1 + world.draws.reads.below(6);
-        let found = held.snapshot.range(&from, Some(&to), count).map_err(|error| error.to_string())?;
+        let answer = held.snapshot.range(&from, Some(&to), count);
+        let Some(found) = checkers::found(world, answer)? else { continue };
         let expected: Vec<_> = held.table.iter().filter(|(key, _)| **key >= from && **key < to).take(count).collect();
         demand!(
             found.len() == expected.len(),
@@ -584,7 +623,7 @@ fn compare_snapshot(world: &mut World) -> Outcome {
         for ((found_key, entry), (key, expected)) in found.iter().zip(expected) {
             demand!(found_key == key, "a snapshot shows another key");
             checkers::same_entry(key, Some(entry), Some(expected))?;
-            let got = held.snapshot.get(key).map_err(|error| error.to_string())?;
+            let Some(got) = checkers::found(world, held.snapshot.get(key))? else { continue };
             checkers::same_entry(key, got.as_ref(), Some(expected))?;
         }
     }
@@ -598,10 +637,6 @@ fn compare_everything(world: &mut World) -> Outcome {
 // ---- durability and retention
 
 fn flush(world: &mut World) -> Outcome {
-    // A flush waits for room, and time does not pass while it does.
-    if world.no_room {
-        return Ok(());
-    }
     let assigned = world.engine().watermarks().assigned;
     match world.engine().flush() {
         Ok(durable) => demand!(durable >= assigned, "flushed to {durable} of {assigned}"),
@@ -743,7 +778,11 @@ fn make_room(world: &mut World) -> Outcome {
     }
     let untouched =
         world.is_well() && !world.disk.is_held() && !world.plan.troubles.io_errors && !world.plan.troubles.crashes;
-    if untouched { checkers::liveness(world) } else { Ok(()) }
+    if !untouched {
+        return Ok(());
+    }
+    checkers::liveness(world)?;
+    checkers::takes_again(world)
 }
 
 /// One write stalls, or everything does: nothing is acknowledged that was not before, and then it goes on.

@@ -73,6 +73,7 @@ pub(crate) struct Tally {
     pub(crate) batches: u64,
     pub(crate) rejected: u64,
     pub(crate) refused_full: u64,
+    pub(crate) refused_space: u64,
     pub(crate) reads: u64,
     pub(crate) cold_reads: u64,
     pub(crate) closes: u64,
@@ -85,15 +86,17 @@ pub(crate) struct Tally {
     pub(crate) survivors: u64,
     pub(crate) found: u64,
     pub(crate) damaged: u64,
+    pub(crate) spoiled: u64,
     pub(crate) ios: u64,
 }
 
 impl Tally {
-    fn counts(&self) -> [(&'static str, u64); 16] {
+    fn counts(&self) -> [(&'static str, u64); 18] {
         [
             ("batches taken", self.batches),
             ("rejected by a precondition", self.rejected),
             ("refused by a full buffer", self.refused_full),
+            ("refused by a full disk", self.refused_space),
             ("lost with the power", self.lost),
             ("messages read", self.reads),
             ("reads from the disk", self.cold_reads),
@@ -106,6 +109,7 @@ impl Tally {
             ("survivors read", self.survivors),
             ("messages found by key", self.found),
             ("bits flipped", self.damaged),
+            ("stores spoiled", self.spoiled),
             ("I/Os", self.ios),
         ]
     }
@@ -120,6 +124,7 @@ impl Tally {
             (&mut self.batches, other.batches),
             (&mut self.rejected, other.rejected),
             (&mut self.refused_full, other.refused_full),
+            (&mut self.refused_space, other.refused_space),
             (&mut self.reads, other.reads),
             (&mut self.cold_reads, other.cold_reads),
             (&mut self.closes, other.closes),
@@ -132,6 +137,7 @@ impl Tally {
             (&mut self.survivors, other.survivors),
             (&mut self.found, other.found),
             (&mut self.damaged, other.damaged),
+            (&mut self.spoiled, other.spoiled),
             (&mut self.ios, other.ios),
         ];
         for (sum, count) in sums {
@@ -210,6 +216,8 @@ pub(crate) struct World {
     pub(crate) no_room: bool,
     /// It once had, so that free space may have been asked for.
     pub(crate) had_no_room: bool,
+    /// The derived store as it once was.
+    pub(crate) older_store: Option<Vec<u8>>,
     /// First and last LSN of what is damaged on purpose.
     pub(crate) damaged: Option<(Lsn, Lsn)>,
 }
@@ -222,6 +230,7 @@ impl World {
     pub(crate) fn with_plan(seed: u64, plan: Plan) -> World {
         let disk = SimDisk::new(seed);
         disk.set_runs_inline(plan.runs_inline);
+        disk.set_punches_holes(plan.punches_holes);
         World {
             draws: Draws::new(seed),
             disk,
@@ -253,6 +262,7 @@ impl World {
             faults_at_open: 0,
             no_room: false,
             had_no_room: false,
+            older_store: None,
             damaged: None,
             plan,
         }
@@ -452,8 +462,11 @@ impl World {
             }
             // A failed or missing I/O is told as one: it is never taken for damage.
             Err(error) => {
-                let explained = self.disk.is_dead() || self.disk.fault_count() > faults;
-                demand!(explained && matches!(error, OpenError::Io { .. }), "it does not open: {error}");
+                let OpenError::Io { source, .. } = &error else { return Err(format!("it does not open: {error}")) };
+                // A file that may not be long enough is not even tried.
+                let is_short = self.no_room && source.kind() == std::io::ErrorKind::FileTooLarge;
+                let explained = self.disk.is_dead() || self.disk.fault_count() > faults || is_short;
+                demand!(explained, "it does not open: {error}");
                 self.history.note(format!("not opened: {error}"));
                 Ok(false)
             }

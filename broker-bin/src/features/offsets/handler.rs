@@ -3,7 +3,7 @@
 use anchorlog_engine::{Queue, QueueOffset, ReadError};
 
 use super::{Commit, OffsetKey};
-use crate::features::{Outcome, Reply, Request, code, groups};
+use crate::features::{Kept, Outcome, Reply, Request, code, groups};
 use crate::shared::Shared;
 
 /// 14: what a group committed.
@@ -28,7 +28,7 @@ pub fn query(shared: &Shared, request: &Request<'_>) -> Outcome {
 /// 15: commits an offset.
 pub fn commit(shared: &Shared, request: &Request<'_>) -> Outcome {
     match try_commit(shared, request) {
-        Ok(true) => Outcome::Recorded(Reply::success()),
+        Ok(true) => Outcome::Recorded(Reply::success(), Kept::Offsets),
         Ok(false) => Reply::success().into(),
         Err(reply) => reply.into(),
     }

@@ -6,7 +6,9 @@
 //! 3. Negative commits are ignored: some clients send them when they know nothing.
 
 mod handler;
+mod pins;
 mod table;
 
 pub use handler::{commit, earliest_time, max, min, query, search_by_time};
+pub use pins::Pins;
 pub use table::{Commit, OffsetKey, Offsets};

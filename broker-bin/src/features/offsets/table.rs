@@ -1,6 +1,6 @@
 //! How far each group has consumed each queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use crate::limits;
@@ -28,43 +28,74 @@ pub enum Commit {
     Full,
 }
 
+#[derive(Debug, Default)]
+struct Held {
+    by_key: BTreeMap<OffsetKey, u64>,
+    /// Those that changed since somebody last asked.
+    moved: BTreeSet<OffsetKey>,
+}
+
 /// All committed offsets. Shared by every network thread.
 #[derive(Debug, Default)]
 pub struct Offsets {
-    by_key: Mutex<BTreeMap<OffsetKey, u64>>,
+    held: Mutex<Held>,
 }
 
 impl Offsets {
     /// The committed offset.
     #[must_use]
     pub fn get(&self, key: &OffsetKey) -> Option<u64> {
-        lock(&self.by_key).get(key).copied()
+        lock(&self.held).by_key.get(key).copied()
     }
 
     /// Sets it. A lower value than before is taken: a user may rewind.
     pub fn commit(&self, key: &OffsetKey, offset: u64) -> Commit {
-        let mut by_key = lock(&self.by_key);
+        let Held { by_key, moved } = &mut *lock(&self.held);
         if let Some(found) = by_key.get_mut(key) {
-            let before = std::mem::replace(found, offset);
-            return if before == offset { Commit::Unchanged } else { Commit::Changed };
-        }
-        if by_key.len() >= limits::OFFSET_COUNT_MAX {
+            if std::mem::replace(found, offset) == offset {
+                return Commit::Unchanged;
+            }
+        } else if by_key.len() >= limits::OFFSET_COUNT_MAX {
             return Commit::Full;
+        } else {
+            by_key.insert(key.clone(), offset);
         }
-        by_key.insert(key.clone(), offset);
+        if !moved.contains(key) {
+            moved.insert(key.clone());
+        }
         Commit::Changed
+    }
+
+    /// The offsets that changed since the last call, as they are now.
+    #[must_use]
+    pub fn take_moved(&self) -> Vec<(OffsetKey, u64)> {
+        let Held { by_key, moved } = &mut *lock(&self.held);
+        let moved = std::mem::take(moved).into_iter();
+        moved.filter_map(|key| by_key.get(&key).copied().map(|offset| (key, offset))).collect()
+    }
+
+    /// Takes them for moved again.
+    pub fn put_back_moved(&self, offsets: Vec<(OffsetKey, u64)>) {
+        lock(&self.held).moved.extend(offsets.into_iter().map(|(key, _)| key));
     }
 
     /// Lets `fix` change every offset; used once, when the broker starts.
     pub fn for_each_mut(&self, mut fix: impl FnMut(&OffsetKey, &mut u64)) {
-        for (key, offset) in lock(&self.by_key).iter_mut() {
+        for (key, offset) in &mut lock(&self.held).by_key {
             fix(key, offset);
+        }
+    }
+
+    /// Looks at every offset, and holds up all others meanwhile.
+    pub fn for_each(&self, mut visit: impl FnMut(&OffsetKey, u64)) {
+        for (key, offset) in &lock(&self.held).by_key {
+            visit(key, *offset);
         }
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        lock(&self.by_key).len()
+        lock(&self.held).by_key.len()
     }
 }

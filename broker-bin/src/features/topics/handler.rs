@@ -1,14 +1,14 @@
 //! 17: makes or changes a topic.
 
 use super::{PERM_INHERIT, PERM_READ, PERM_WRITE, TopicConfig, is_forbidden, name_fault};
-use crate::features::{Outcome, Reply, Request};
+use crate::features::{Kept, Outcome, Reply, Request};
 use crate::limits;
 use crate::shared::Shared;
 
 /// 17: makes or changes a topic; answered when that is durable.
 pub fn create(shared: &Shared, request: &Request<'_>) -> Outcome {
     match try_create(shared, request) {
-        Ok(()) => Outcome::Recorded(Reply::default()),
+        Ok(()) => Outcome::Recorded(Reply::default(), Kept::Names),
         Err(reply) => reply.into(),
     }
 }

@@ -195,6 +195,11 @@ impl SimDisk {
         self.state().space.capacity = bytes;
     }
 
+    /// As [`SimDisk::set_capacity`], by a quota on blocks: it fails with `EDQUOT`, and the file system's free bytes know nothing of it.
+    pub fn set_block_quota(&self, bytes: Option<u64>) {
+        self.state().space.block_quota = bytes;
+    }
+
     /// Bounds what is written from now on, over old bytes too; what would exceed it fails with `EDQUOT` and may leave a part.
     pub fn set_quota(&self, bytes: Option<u64>) {
         self.state().space.quota = bytes;

@@ -12,6 +12,8 @@ use crate::units::to_u64;
 pub(super) struct Space {
     /// Most bytes that all files may take together; beyond it `ENOSPC`, and nothing of the write happens.
     pub(super) capacity: Option<u64>,
+    /// Most bytes that all files may take together, as a quota on blocks counts them; beyond it `EDQUOT`, and nothing of the write happens.
+    pub(super) block_quota: Option<u64>,
     /// Bytes that may still be written, new or over old ones (a quota, a thin volume, a file system that copies on write); beyond it
     /// `EDQUOT`, and some of the write may have happened.
     pub(super) quota: Option<u64>,
@@ -47,6 +49,8 @@ impl State {
             Some(libc::EFBIG)
         } else if growth > 0 && self.space.capacity.is_some_and(|capacity| self.used() + growth > capacity) {
             Some(libc::ENOSPC)
+        } else if growth > 0 && self.space.block_quota.is_some_and(|quota| self.used() + growth > quota) {
+            Some(libc::EDQUOT)
         } else if writes {
             None
         } else {

@@ -156,6 +156,10 @@ impl IoBackend for UringBackend {
         file::sync_dir(dir)
     }
 
+    fn file_bytes_max(&self) -> Option<u64> {
+        sys::file_bytes_limit()
+    }
+
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         sys::free_bytes(dir)
     }

@@ -1,0 +1,103 @@
+//! What groups still need, as pins of the engine: a file that is dropped leaves it behind.
+//!
+//! 1. A pin stands where a group's committed offset does, as the disk has it: a group that begins there after a crash finds its messages.
+//! 2. What was read back is pinned before the first file may go.
+//! 3. A group counts from its first commit on, which clients send within seconds. Who never commits (a broadcasting group, a tool) pins
+//!    nothing.
+//!
+//! One thread drives it, once for each time that offsets are written.
+
+use std::collections::VecDeque;
+
+use anchorlog_engine::{Engine, Lsn, QueueOffset};
+
+use super::OffsetKey;
+use crate::state::State;
+
+/// Offsets that are in the log.
+struct Moved {
+    offsets: Vec<(OffsetKey, u64)>,
+    /// They are durable when this is.
+    end_lsn: Lsn,
+}
+
+/// Moves pins after offsets.
+#[derive(Default)]
+pub struct Pins {
+    moved: VecDeque<Moved>,
+    /// Whether it was said that something is kept.
+    said: bool,
+}
+
+impl Pins {
+    /// Pins what every group needs whose offsets were read back.
+    pub fn pin_all(engine: &Engine, state: &State) {
+        drop(state.offsets.take_moved());
+        state.offsets.for_each(|key, offset| pin(engine, state, key, offset));
+    }
+
+    /// Takes over offsets that stand in the log before `end_lsn`.
+    pub fn note(&mut self, offsets: Vec<(OffsetKey, u64)>, end_lsn: Lsn) {
+        if !offsets.is_empty() {
+            self.moved.push_back(Moved { offsets, end_lsn });
+        }
+    }
+
+    /// Pins what is durable by now.
+    pub fn settle(&mut self, engine: &Engine, state: &State) {
+        let durable = engine.watermarks().durable;
+        let count = self.moved.iter().take_while(|moved| moved.end_lsn <= durable).count();
+        for moved in self.moved.drain(..count) {
+            for (key, offset) in &moved.offsets {
+                // Who goes back needs it at once.
+                let now = state.offsets.get(key).unwrap_or(*offset);
+                pin(engine, state, key, now.min(*offset));
+            }
+        }
+    }
+
+    /// Says once when files are kept for groups, and once when none are any more.
+    pub fn say(&mut self, engine: &Engine, state: &State) {
+        let retention = engine.retention();
+        if retention.survivors > 0 && !self.said {
+            self.said = true;
+            let (group, behind) = furthest_behind(engine, state).unwrap_or_default();
+            tracing::warn!(
+                messages = retention.survivors,
+                files = retention.sparse_segments,
+                group,
+                behind,
+                "messages that groups have not consumed are kept beyond retain-bytes; when the disk is full of them, sends are refused. \
+                 The group named is the furthest behind"
+            );
+        }
+        if retention.survivors == 0 && std::mem::take(&mut self.said) {
+            tracing::info!("no messages are kept for groups that are behind any more");
+        }
+    }
+}
+
+fn pin(engine: &Engine, state: &State, key: &OffsetKey, offset: u64) {
+    let Some(topic) = state.topics.get(&key.topic) else { return };
+    match topic.queue(engine, key.queue) {
+        Ok(Some(queue)) => engine.pin_queue(&key.group, queue, Some(QueueOffset(offset))),
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(%error, group = &*key.group, topic = &*key.topic, "what the group needs cannot be kept")
+        }
+    }
+}
+
+/// The group that has the most before it in one queue, and how many messages that are.
+fn furthest_behind(engine: &Engine, state: &State) -> Option<(String, u64)> {
+    let mut furthest = None;
+    state.offsets.for_each(|key, offset| {
+        let Some(topic) = state.topics.get(&key.topic) else { return };
+        let Ok(Some(queue)) = topic.queue(engine, key.queue) else { return };
+        let behind = engine.range(queue).max.0.saturating_sub(offset);
+        if furthest.as_ref().is_none_or(|(_, most)| behind > *most) {
+            furthest = Some((key.group.to_string(), behind));
+        }
+    });
+    furthest
+}
