@@ -1,7 +1,7 @@
 //! A slave that is far behind, and how it comes back into step: while the leader does nothing else, and while it is busy.
 //!
 //! ```text
-//!   idle:  in step -> slave killed -> leader takes the lag -> slave started again -> in step      log bytes / time, against the disk's read
+//!   idle:  in step -> slave killed -> leader takes the lag -> slave started again -> in step     log bytes / time, against the disk's read
 //!   busy:  in step (rate) -> slave killed, load goes on (rate) -> slave started again (rate, lag) -> in step
 //! ```
 //! 1. Flush is sync, replication async: a leader that waits for its slave would take nothing while that is away.

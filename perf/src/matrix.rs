@@ -1,8 +1,9 @@
 //! The four combinations: sync and async flush, by sync and async replication, by how many sends are in flight.
 //!
-//! Each row has a fresh pair of brokers (`pair.rs`), in the order in which what is compared lies side by side. At its end both are **killed**
-//! (`SIGKILL`), unless the flush is asynchronous: then the leader is stopped, and the slave killed if its disk was waited for. After that
-//! all that the leader acknowledged must be in both directories. Where nobody waits for the slave, it is given time to come into step before.
+//! Each row has a fresh pair of brokers (`pair.rs`), in the order in which what is compared lies side by side. At its end both are
+//! **killed** (`SIGKILL`), unless the flush is asynchronous: then the leader is stopped, and the slave killed if its disk was waited for.
+//! After that all that the leader acknowledged must be in both directories. Where nobody waits for the slave, it is given time to come into
+//! step before.
 
 use std::path::Path;
 

@@ -103,8 +103,8 @@ impl Topic {
         Ok(())
     }
 
-    /// Pulls everything that was sent, one request in flight for each queue; says of which queues retention took the beginning. `None` when it
-    /// took some just now, so that what was read has a hole: a log may come up with a release that it had only begun.
+    /// Pulls everything that was sent, one request in flight for each queue; says of which queues retention took the beginning. `None` when
+    /// it took some just now, so that what was read has a hole: a log may come up with a release that it had only begun.
     ///
     /// # Errors
     /// When a broker does not answer or refuses.
