@@ -102,6 +102,12 @@ pub struct BrokerOptions {
     pub replication: Option<ReplicationOptions>,
     /// What a level of delay means. Default: the 18 levels that clients know.
     pub delay_levels: DelayLevels,
+    /// How old a half message is when its producer is first asked. Default: 6 s.
+    pub transaction_timeout: Duration,
+    /// Time from one question to the next. Default: 30 s.
+    pub transaction_check_interval: Duration,
+    /// Most questions to somebody who is there. Default: 15.
+    pub transaction_check_max: u32,
 }
 
 impl BrokerOptions {
@@ -126,6 +132,9 @@ impl BrokerOptions {
             busy_timeout: Duration::from_secs(2),
             replication: None,
             delay_levels: DelayLevels::default(),
+            transaction_timeout: Duration::from_secs(6),
+            transaction_check_interval: Duration::from_secs(30),
+            transaction_check_max: 15,
         }
     }
 }

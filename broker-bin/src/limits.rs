@@ -50,6 +50,10 @@ pub const DUE_AHEAD: Duration = Duration::from_secs(60);
 pub const DUE_PAGE_ENTRIES: usize = 1024;
 /// Entries that one step of the timer does: live sends get their turn between two of them.
 pub const DUE_PER_STEP: usize = 512;
+/// Producers that one step of the timer asks: each costs the reading of a message.
+pub const ASKED_PER_STEP: usize = 64;
+/// How long the outcome of a transaction is remembered, in milliseconds: a verdict that comes again gets the same answer so long.
+pub const OUTCOME_KEPT_MS: u64 = 3_600_000;
 /// Longest sleep of the timer.
 pub const DUE_NAP: Duration = Duration::from_millis(20);
 

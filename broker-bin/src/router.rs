@@ -2,7 +2,9 @@
 
 use anchorlog_engine::WriteBatch;
 
-use crate::features::{Outcome, Reply, Request, code, groups, heartbeat, offsets, pull, retry, routes, send, topics};
+use crate::features::{
+    Outcome, Reply, Request, code, groups, heartbeat, offsets, pull, retry, routes, send, topics, transactions,
+};
 use crate::shared::Shared;
 use crate::wire::codes::request as ask;
 
@@ -22,6 +24,7 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
         ask::GET_MAX_OFFSET => offsets::max(shared, request),
         ask::GET_MIN_OFFSET => offsets::min(shared, request),
         ask::GET_EARLIEST_MSG_STORETIME => offsets::earliest_time(shared, request),
+        ask::END_TRANSACTION => transactions::end(shared, request),
         ask::HEART_BEAT => heartbeat::beat(shared, request, joined),
         ask::UNREGISTER_CLIENT => heartbeat::farewell(shared, request),
         ask::GET_CONSUMER_LIST_BY_GROUP => groups::list(shared, request),
@@ -40,7 +43,6 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
 /// What whoever asked can do instead.
 fn not_offered(code: i32) -> String {
     let what = match code {
-        ask::END_TRANSACTION => "transactions are not offered yet",
         ask::LOCK_BATCH_MQ | ask::UNLOCK_BATCH_MQ => "ordered consumption is not offered yet; consume concurrently",
         ask::QUERY_MESSAGE | ask::VIEW_MESSAGE_BY_ID => "finding messages is not offered yet; pull them",
         ask::SEND_REPLY_MESSAGE | ask::SEND_REPLY_MESSAGE_V2 => "request and reply is not offered yet",

@@ -114,14 +114,18 @@ impl Scene {
             ack_timeout: Duration::from_millis(2500),
             busy_timeout: Duration::from_secs(2),
             delay_levels: DelayLevels::default(),
+            transaction_timeout: Duration::from_secs(6),
+            transaction_check_interval: Duration::from_secs(30),
+            transaction_check_max: 15,
             keep_unconsumed: true,
         };
         let shared = Arc::new(Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1)));
         let mailboxes: Arc<[Mailbox]> = Arc::new([Mailbox::new(Box::new(Nobody))]);
+        let timer = Timer::new(mailboxes.clone());
         let (cold_reads, readers) = start_readers(&shared, &mailboxes).expect("readers");
         let mut worker = Worker::new(shared.clone(), 0, mailboxes, cold_reads).expect("a worker");
         worker.set_time(clock.monotonic());
-        Scene { shared, worker, timer: Timer::default(), clock, disk, readers, opaque: 0 }
+        Scene { shared, worker, timer, clock, disk, readers, opaque: 0 }
     }
 
     /// Ends it; what the disk has is what the next one finds.

@@ -86,6 +86,9 @@ impl Place {
             busy_timeout: options.busy_timeout,
             keep_unconsumed: options.keep_unconsumed,
             delay_levels: options.delay_levels.clone(),
+            transaction_timeout: options.transaction_timeout,
+            transaction_check_interval: options.transaction_check_interval,
+            transaction_check_max: options.transaction_check_max,
         }
     }
 }
@@ -148,7 +151,7 @@ impl Serving {
         self.readers = readers;
         self.state_thread = Some(start_state_thread(shared.clone()).map_err(|error| failed("state thread", error))?);
         if shared.standing.writes() {
-            self.timer = Some(delay::start(shared.clone()).map_err(|error| failed("timer", error))?);
+            self.timer = Some(delay::start(shared.clone(), mailboxes.clone()).map_err(|error| failed("timer", error))?);
         }
         let (threads, incoming): (Vec<_>, Vec<_>) = self.wakes.iter().map(|_| unbounded_channel()).unzip();
         let (ready, came_up) = channel();

@@ -10,6 +10,7 @@ use anchorlog_engine::Engine;
 use crate::counters::Counters;
 use crate::features::delay::{DelayLevels, DueIndex};
 use crate::features::send::MadeKeys;
+use crate::features::transactions::Halves;
 use crate::standing::Standing;
 use crate::state::State;
 
@@ -36,6 +37,12 @@ pub struct Settings {
     pub busy_timeout: Duration,
     /// What a level of delay means.
     pub delay_levels: DelayLevels,
+    /// How old a half message is when its producer is first asked.
+    pub transaction_timeout: Duration,
+    /// Time from one question to the next.
+    pub transaction_check_interval: Duration,
+    /// Most questions to somebody who is there.
+    pub transaction_check_max: u32,
     /// Whether messages that a group has not consumed outlive their file.
     pub keep_unconsumed: bool,
 }
@@ -56,6 +63,8 @@ pub struct Shared {
     pub made_keys: MadeKeys,
     /// What is due soon.
     pub due: DueIndex,
+    /// Half messages, and who decides.
+    pub halves: Halves,
     /// Set once, when the broker stops: what is not appended yet is refused.
     pub closing: AtomicBool,
     /// Spreads messages without a queue of their choice.
@@ -76,6 +85,7 @@ impl Shared {
         let due = DueIndex::new(engine.info().epoch);
         Shared {
             due,
+            halves: Halves::default(),
             engine,
             state,
             settings,

@@ -71,6 +71,9 @@ impl Bench {
             keep_unconsumed: true,
             busy_timeout: Duration::from_secs(2),
             delay_levels: DelayLevels::default(),
+            transaction_timeout: Duration::from_secs(6),
+            transaction_check_interval: Duration::from_secs(30),
+            transaction_check_max: 15,
         };
         let shared = Arc::new(Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1)));
         let mailboxes: Arc<[Mailbox]> = Arc::new([Mailbox::new(Box::new(Nobody))]);

@@ -204,6 +204,18 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "TIMES", default_value = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h")]
     pub message_delay_level: DelayLevels,
 
+    /// How old a half message is when its producer is first asked what became of its transaction
+    #[arg(long, value_name = "TIME", default_value = "6s")]
+    pub transaction_timeout: Period,
+
+    /// Time from one such question to the next, at least 100ms
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub transaction_check_interval: Period,
+
+    /// Most questions to a producer that is there; after the last the message is kept, and nobody is asked any more
+    #[arg(long, value_name = "COUNT", default_value = "15")]
+    pub transaction_check_max: u32,
+
     /// Largest body of a message or batch, at most 4MiB
     #[arg(long, value_name = "SIZE", default_value = "4MiB")]
     pub max_message_bytes: ByteSize,
@@ -258,7 +270,7 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 37] = [
+pub(super) const NAMES: [&str; 40] = [
     "config",
     "store",
     "listen",
@@ -283,6 +295,9 @@ pub(super) const NAMES: [&str; 37] = [
     "auto-create-groups",
     "default-topic-queues",
     "message-delay-level",
+    "transaction-timeout",
+    "transaction-check-interval",
+    "transaction-check-max",
     "max-message-bytes",
     "role",
     "replica-id",
@@ -377,6 +392,9 @@ impl BrokerArgs {
             "auto-create-groups" => self.auto_create_groups = parsed(value)?,
             "default-topic-queues" => self.default_topic_queues = parsed(value)?,
             "message-delay-level" => self.message_delay_level = parsed(value)?,
+            "transaction-timeout" => self.transaction_timeout = parsed(value)?,
+            "transaction-check-interval" => self.transaction_check_interval = parsed(value)?,
+            "transaction-check-max" => self.transaction_check_max = parsed(value)?,
             "max-message-bytes" => self.max_message_bytes = parsed(value)?,
             "role" => self.role = chosen(value)?,
             "replica-id" => self.replica_id = value.to_owned(),
@@ -422,6 +440,9 @@ impl BrokerArgs {
             self.auto_create_groups.to_string(),
             self.default_topic_queues.to_string(),
             self.message_delay_level.to_string(),
+            self.transaction_timeout.to_string(),
+            self.transaction_check_interval.to_string(),
+            self.transaction_check_max.to_string(),
             self.max_message_bytes.to_string(),
             shown(&self.role),
             self.replica_id.clone(),
@@ -481,6 +502,10 @@ impl BrokerArgs {
         }
         if self.ack_timeout.0.is_zero() {
             return fail("ack-timeout", self.ack_timeout.to_string(), "more than zero is wanted".to_owned());
+        }
+        if self.transaction_check_interval.0 < Duration::from_millis(100) {
+            let value = self.transaction_check_interval.to_string();
+            return fail("transaction-check-interval", value, "at least 100ms are wanted".to_owned());
         }
         #[cfg(not(feature = "net-uring"))]
         if self.net_driver == NetDriver::Uring {
@@ -574,6 +599,9 @@ impl BrokerArgs {
             ack_timeout: self.ack_timeout.0,
             replication: self.replication()?,
             delay_levels: self.message_delay_level.clone(),
+            transaction_timeout: self.transaction_timeout.0,
+            transaction_check_interval: self.transaction_check_interval.0,
+            transaction_check_max: self.transaction_check_max,
             ..BrokerOptions::new(&self.store)
         })
     }

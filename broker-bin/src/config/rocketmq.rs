@@ -24,7 +24,7 @@ pub(super) struct Addresses {
 }
 
 /// Keys with a meaning of their own; the match in [`meaning`] knows the same ones.
-const MEANT: [&str; 29] = [
+const MEANT: [&str; 32] = [
     "aclEnable",
     "authenticationEnabled",
     "authorizationEnabled",
@@ -53,6 +53,9 @@ const MEANT: [&str; 29] = [
     "storePathRootDir",
     "storeType",
     "syncFlushTimeout",
+    "transactionCheckInterval",
+    "transactionCheckMax",
+    "transactionTimeOut",
     "transientStorePoolEnable",
 ];
 
@@ -156,7 +159,7 @@ const NOTHING: &[(&str, &str)] = &[
     ("regionId", "the region is always DefaultRegion"),
     ("registerBrokerTimeoutMills", NO_NAME_SERVER),
     ("registerNameServerPeriod", NO_NAME_SERVER),
-    ("rejectTransactionMessage", "transactions are refused until they are built"),
+    ("rejectTransactionMessage", "transactions are always offered"),
     ("rocketmqHome", ONE_LOG),
     ("sendMessageThreadPoolNums", OWN_THREADS),
     ("sendThreadPoolQueueCapacity", OWN_THREADS),
@@ -182,9 +185,6 @@ const NOTHING: &[(&str, &str)] = &[
     ("timerWheelEnable", NOT_YET),
     ("traceOn", "clients decide whether to trace"),
     ("traceTopicEnable", "trace topics are ordinary ones"),
-    ("transactionCheckInterval", NOT_YET),
-    ("transactionCheckMax", NOT_YET),
-    ("transactionTimeOut", NOT_YET),
     ("transferMsgByHeap", OWN_NETWORK),
     ("transientStorePoolSize", OWN_PACE),
     ("useEpollNativeSelector", OWN_NETWORK),
@@ -254,6 +254,9 @@ pub(super) fn meaning(key: &str, value: &str) -> Result<Option<Meaning>, String>
             }
             _ => Err("a number is wanted".to_owned()),
         },
+        "transactionTimeOut" => milliseconds("transaction-timeout", value),
+        "transactionCheckInterval" => milliseconds("transaction-check-interval", value),
+        "transactionCheckMax" => is("transaction-check-max", value),
         "messageDelayLevel" => is("message-delay-level", value),
         "namesrvAddr" => empty(
             "registration with name servers is not built yet; this broker is its own: give its address to clients as theirs",

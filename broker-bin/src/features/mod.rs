@@ -12,6 +12,7 @@ pub mod retry;
 pub mod routes;
 pub mod send;
 pub mod topics;
+pub mod transactions;
 
 mod outcome;
 mod request;

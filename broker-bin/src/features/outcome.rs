@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use anchorlog_engine::{Rejection, WriteBatch};
 use bytes::BytesMut;
 
+use crate::counters::Counters;
 use crate::features::delay::DueKey;
 use crate::features::groups::Change;
 use crate::features::pull::Pull;
@@ -69,6 +70,8 @@ pub struct Writing {
     pub due: Option<DueKey>,
     /// The answer when what the batch requires does not hold; it leaves when that is sure.
     pub rejected: fn(&Shared, &Rejection) -> Reply,
+    /// Counts it, when it has its place in the log.
+    pub counted: fn(&Counters),
 }
 
 type TaskBody = dyn FnOnce(&Shared, &mut WriteBatch) -> Outcome + Send;

@@ -1,10 +1,11 @@
 //! What network threads and readers tell each other.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use anchorlog_engine::WriteBatch;
 
 use super::{ConnectionId, ReplyTo};
+use crate::features::transactions::Question;
 use crate::features::{Outcome, Reply};
 use crate::lock::lock;
 
@@ -17,6 +18,13 @@ pub enum Mail {
         connection: ConnectionId,
         /// Which group.
         group: Box<str>,
+    },
+    /// A producer is asked what became of a transaction.
+    Ask {
+        /// Whom to ask.
+        connection: ConnectionId,
+        /// What.
+        question: Arc<Question>,
     },
     /// A read from the disk is done.
     Read {

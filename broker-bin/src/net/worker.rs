@@ -20,6 +20,7 @@ use super::{ConnectionId, ReplyTo};
 use crate::features::groups::Change;
 use crate::features::pull::{Evaluation, Pull, evaluate};
 use crate::features::send::Sending;
+use crate::features::transactions::Question;
 use crate::features::{Kept, Outcome, Reply, Request, Task, Writing, code};
 use crate::limits;
 use crate::router;
@@ -468,6 +469,18 @@ impl Worker {
         self.touched(connection);
     }
 
+    fn ask(&mut self, connection: &mut Connection, question: &Question) {
+        self.next_opaque = self.next_opaque.wrapping_add(1) & i32::MAX;
+        let head = Head::request(Encoding::Json, ask::CHECK_TRANSACTION_STATE, self.next_opaque).oneway();
+        let mut frame = head.encode(&mut connection.output);
+        for (name, value) in &question.fields {
+            frame.field(name, value);
+        }
+        let finished = frame.finish(&question.body);
+        debug_assert!(finished.is_ok(), "a message fits a frame");
+        self.touched(connection);
+    }
+
     /// Appends everything that was parsed, in one call, and releases what is acknowledged already.
     pub fn end_of_turn(&mut self) {
         // Read before anything is found not to fit: progress since then is seen at once.
@@ -547,7 +560,10 @@ impl Worker {
                     let due = sending.due;
                     (Answer::Sent(sending), due)
                 }
-                Purpose::Write(Writing { reply, due, .. }) => (Answer::Recorded(reply), due),
+                Purpose::Write(Writing { reply, due, counted, .. }) => {
+                    counted(&self.shared.counters);
+                    (Answer::Recorded(reply), due)
+                }
             };
             if let Some(due) = due {
                 self.shared.due.assigned(due, outcome.end_lsn);
@@ -752,6 +768,12 @@ impl Worker {
                         self.give_back(connection);
                     }
                 }
+                Mail::Ask { connection, question } => {
+                    if let Some(mut connection) = self.lend(connection) {
+                        self.ask(&mut connection, &question);
+                        self.give_back(connection);
+                    }
+                }
                 Mail::Done { to, outcome, batch } => {
                     done = true;
                     self.task_done(to, *outcome, *batch);
@@ -813,8 +835,11 @@ impl Worker {
     fn sweep(&mut self) {
         for slot in 0..self.slots.len() {
             let Some(mut connection) = self.slots[slot].connection.take() else { continue };
-            if self.now >= connection.last_heartbeat + limits::IDLE_MAX && !connection.groups.is_empty() {
-                self.leave_all(&mut connection);
+            if self.now >= connection.last_heartbeat + limits::IDLE_MAX {
+                self.shared.halves.producers.gone(connection.id);
+                if !connection.groups.is_empty() {
+                    self.leave_all(&mut connection);
+                }
             }
             if self.now >= connection.last_traffic + limits::IDLE_MAX && connection.close.is_none() {
                 self.shared.counters.idle_closed.add(1);
@@ -838,6 +863,7 @@ impl Worker {
             self.held.cancel(&self.shared.engine, &self.watcher, token);
         }
         self.leave_all(&mut connection);
+        self.shared.halves.producers.gone(id);
         let place = &mut self.slots[id.slot as usize];
         place.generation = place.generation.wrapping_add(1);
         place.taken = false;

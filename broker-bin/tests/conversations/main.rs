@@ -10,11 +10,13 @@ mod offsets;
 mod peer;
 mod pressure;
 mod pulling;
+mod replicas;
 mod restart;
 mod retention;
 mod retries;
 mod sending;
 mod stage;
+mod transactions;
 
 /// Runs conversations over every driver that this build has.
 macro_rules! over_every_driver {

@@ -13,7 +13,7 @@ over_every_driver! {
     c04_long_names_are_answered_and_oneway_is_not,
     c05_a_batch_is_stored_as_its_messages,
     c20_a_stored_record_is_the_bytes_of_the_book,
-    what_is_not_offered_yet_is_refused_and_not_stored,
+    what_cannot_be_done_is_refused_and_not_stored,
     sizes_at_their_limits,
     a_message_without_an_id_gets_one,
     an_old_client_batches_with_code_10,
@@ -113,12 +113,11 @@ fn c20_a_stored_record_is_the_bytes_of_the_book(driver: Driver) {
     assert_eq!(record.bytes, book);
 }
 
-fn what_is_not_offered_yet_is_refused_and_not_stored(driver: Driver) {
+fn what_cannot_be_done_is_refused_and_not_stored(driver: Driver) {
     let stage = Stage::new(driver);
     let mut peer = stage.peer();
     peer.send_message("T1", 0, b"first", "").expect(0);
-    for properties in
-        ["DELAY\u{1}4Pinpoint", "TIMER_DELAY_SEC\u{1}soon\u{2}", "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}p\u{2}"]
+    for properties in ["DELAY\u{1}4Pinpoint", "TIMER_DELAY_SEC\u{1}soon\u{2}", "TRAN_MSG\u{1}true\u{2}DELAY\u{1}3\u{2}"]
     {
         let refused = peer.send_message("T1", 0, b"late", properties).expect(13);
         assert!(!refused.remark().is_empty(), "{properties:?}");

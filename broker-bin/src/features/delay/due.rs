@@ -2,6 +2,8 @@
 
 use anchorlog_engine::Epoch;
 
+use crate::features::transactions::TransactionId;
+
 /// Names an entry: its time first, so that entries sort as they fall due. What stands behind it is never used twice: every run of a log
 /// has an epoch of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,5 +42,17 @@ pub enum Due {
         timed: bool,
         /// Where it goes.
         place: Place,
+    },
+    /// A producer is asked what became of its transaction.
+    Ask {
+        /// The transaction; its name stands in the entry's key, too.
+        id: TransactionId,
+        /// How often somebody was asked before.
+        checks: u32,
+    },
+    /// What became of a transaction is forgotten.
+    Forget {
+        /// The transaction.
+        id: TransactionId,
     },
 }

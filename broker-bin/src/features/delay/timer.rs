@@ -10,12 +10,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anchorlog_engine::{
-    AppendError, AppendOutcome, Link, Lsn, Put, ReadError, TableEntry, Target, Watermark, WriteBatch,
+    AppendError, AppendOutcome, Link, Lsn, Put, ReadError, Rejection, TableEntry, Target, Watermark, WriteBatch,
 };
 
-use super::due::{Due, Place};
+use super::due::{Due, DueKey, Place};
 use crate::features::send::stored::Attributes;
+use crate::features::transactions::{self, Next};
 use crate::limits;
+use crate::net::{Mail, Mailbox};
 use crate::shared::Shared;
 use crate::state::entries::{self, parked};
 use crate::wire::message::append_property;
@@ -45,6 +47,8 @@ struct Reading {
 /// What is done with an entry.
 enum Act {
     Deliver,
+    /// Something about a transaction.
+    Decide(Next),
     Park(String),
 }
 
@@ -55,8 +59,9 @@ enum Hitch {
 }
 
 /// The machine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Timer {
+    mailboxes: Arc<[Mailbox]>,
     reading: Option<Reading>,
     /// End of the last turn.
     in_flight: Lsn,
@@ -66,6 +71,19 @@ pub struct Timer {
 }
 
 impl Timer {
+    /// A machine that has done nothing yet. Questions go to the mailboxes of whoever serves the connection.
+    #[must_use]
+    pub fn new(mailboxes: Arc<[Mailbox]>) -> Timer {
+        Timer {
+            mailboxes,
+            reading: None,
+            in_flight: Lsn::ZERO,
+            batches: Vec::new(),
+            outcomes: Vec::new(),
+            complained: false,
+        }
+    }
+
     /// Does one turn of what is due at `now_ms`, in milliseconds since 1970.
     pub fn step(&mut self, shared: &Shared, now_ms: u64) -> Step {
         if shared.engine.fenced().is_some() {
@@ -152,7 +170,7 @@ impl Timer {
         }
         let snapshot = shared.engine.snapshot();
         let mut acts = Vec::with_capacity(due.len());
-        let mut unseen = None;
+        let (mut unseen, mut asked) = (None, 0);
         for (key, end_lsn) in due {
             let bytes = entries::due::encode_key(&key);
             match snapshot.get(&bytes).map_err(Hitch::Read)? {
@@ -161,7 +179,12 @@ impl Timer {
                         self.batches.push(WriteBatch::new());
                     }
                     let batch = &mut self.batches[acts.len()];
-                    acts.push((key, entry.clone(), fill(shared, batch, &bytes, &entry, now_ms)));
+                    let act = fill(shared, batch, &key, &entry, now_ms);
+                    asked += usize::from(matches!(act, Act::Decide(Next { question: Some(_), .. })));
+                    acts.push((key, entry, act));
+                    if asked == limits::ASKED_PER_STEP {
+                        break;
+                    }
                 }
                 None if end_lsn > snapshot.lsn() => unseen = unseen.or(Some(end_lsn)),
                 // Cancelled, or done and read ahead before that was seen.
@@ -172,6 +195,10 @@ impl Timer {
         if acts.is_empty() {
             return Ok(unseen.map_or(Step::Again, Step::Wait));
         }
+        // A message must not stand in the log before its topic does.
+        if shared.state.is_urgent() && shared.state.flush(&shared.engine).names.is_err() {
+            return Ok(Step::Nap(limits::DUE_NAP));
+        }
         self.outcomes.clear();
         let appended = shared.engine.append_all(&mut self.batches[..acts.len()], &mut self.outcomes);
         for ((key, entry, act), outcome) in acts.iter().zip(&self.outcomes) {
@@ -179,6 +206,7 @@ impl Timer {
             self.in_flight = outcome.end_lsn;
             match act {
                 Act::Deliver => shared.counters.messages_delivered.add(1),
+                Act::Decide(next) => self.decided(shared, next, outcome.end_lsn),
                 Act::Park(reason) => parked_one(shared, &entries::due::encode_key(key), entry, reason),
             }
         }
@@ -189,16 +217,36 @@ impl Timer {
             (Ok(0), Some(_)) => Ok(Step::Nap(limits::DUE_NAP / 20)),
             (Ok(_), Some(_)) => Ok(Step::Wait(self.in_flight)),
             // It is not what was read any more: somebody else has dealt with it.
-            (Err(AppendError::Rejected(_)), Some((key, ..))) => {
+            (Err(AppendError::Rejected(Rejection { index: 0, .. })), Some((key, ..))) => {
                 shared.due.forget(key);
                 Ok(Step::Again)
             }
+            // What it is about changed. Look again when that can be seen.
+            (Err(AppendError::Rejected(rejection)), _) => Ok(Step::Wait(rejection.rests_on)),
             (Err(error @ (AppendError::TargetGone(_) | AppendError::TooLarge(_))), Some((key, entry, _))) => {
                 self.park_alone(shared, &entries::due::encode_key(key), entry, error.to_string())?;
                 shared.due.forget(key);
                 Ok(Step::Again)
             }
             (Err(error), _) => Err(Hitch::Append(error)),
+        }
+    }
+
+    /// What was filled in has its place in the log.
+    fn decided(&self, shared: &Shared, next: &Next, end_lsn: Lsn) {
+        if let Some(due) = next.due {
+            shared.due.assigned(due, end_lsn);
+        }
+        if next.parked {
+            shared.counters.transactions_parked.add(1);
+        }
+        let Some(question) = &next.question else { return };
+        shared.counters.transactions_asked.add(1);
+        let question = Arc::new(question.clone());
+        for connection in &question.to {
+            if let Some(mailbox) = self.mailboxes.get(usize::from(connection.worker)) {
+                mailbox.post(Mail::Ask { connection: *connection, question: question.clone() });
+            }
         }
     }
 
@@ -226,28 +274,28 @@ impl Timer {
 }
 
 /// Fills the batch that does what an entry asks for, or parks it.
-fn fill(shared: &Shared, batch: &mut WriteBatch, key: &[u8], entry: &TableEntry, now_ms: u64) -> Act {
+fn fill(shared: &Shared, batch: &mut WriteBatch, key: &DueKey, entry: &TableEntry, now_ms: u64) -> Act {
     batch.clear();
-    let done = match entries::due::decode(&entry.value) {
-        Ok(Due::Deliver { record_bytes, timed, place }) => {
-            deliver(shared, batch, entry.target, record_bytes, &place, timed.then_some(now_ms))
-        }
-        Err(error) => Err(error.to_string()),
+    let bytes = entries::due::encode_key(key);
+    // The first thing that the batch requires, and the first that it does: see what a rejection means.
+    let mut remove = || {
+        batch.require_value(&bytes, &entry.value)?;
+        batch.delete(&bytes)
     };
-    let done = done.and_then(|()| {
-        let mut remove = || {
-            batch.require_value(key, &entry.value)?;
-            batch.delete(key)
-        };
-        remove().map(drop).map_err(|error| error.to_string())
-    });
-    match done {
-        Ok(()) => Act::Deliver,
-        Err(reason) => {
-            fill_park(shared, batch, key, entry, &reason);
-            Act::Park(reason)
+    let removed = remove().map_err(|error| error.to_string());
+    let due = removed.and_then(|_| entries::due::decode(&entry.value).map_err(|error| error.to_string()));
+    let done = due.and_then(|due| match due {
+        Due::Deliver { record_bytes, timed, place } => {
+            let left_timer_ms = timed.then_some(now_ms);
+            deliver(shared, batch, entry.target, record_bytes, &place, left_timer_ms).map(|()| Act::Deliver)
         }
-    }
+        Due::Ask { checks, .. } => transactions::ask(shared, batch, *key, checks, now_ms).map(Act::Decide),
+        Due::Forget { id } => transactions::forget(batch, &id).map(Act::Decide),
+    });
+    done.unwrap_or_else(|reason| {
+        fill_park(shared, batch, &bytes, entry, &reason);
+        Act::Park(reason)
+    })
 }
 
 /// Adds the link that puts a message where it belongs.
@@ -309,10 +357,10 @@ fn parked_one(shared: &Shared, key: &[u8], entry: &TableEntry, reason: &str) {
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub fn start(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinHandle<()>)> {
+pub fn start(shared: Arc<Shared>, mailboxes: Arc<[Mailbox]>) -> std::io::Result<(Sender<()>, JoinHandle<()>)> {
     let (stop, stopped) = channel::<()>();
     let body = move || {
-        let mut timer = Timer::default();
+        let mut timer = Timer::new(mailboxes);
         loop {
             let nap = match timer.step(&shared, shared.engine.clock().wall_ms()) {
                 Step::Again => Duration::ZERO,

@@ -11,9 +11,15 @@ use crate::wire::message::{RecordHead, body_crc};
 /// Appends the record of a message; false when its attributes or its queue are of another version.
 #[must_use]
 pub fn encode_message(out: &mut BytesMut, message: &Message, settings: &Settings) -> bool {
+    let Some((topic, queue)) = topic_of(&message.queue_name) else { return false };
+    encode_as(out, message, topic, queue, settings)
+}
+
+/// The same for a message that is shown as one of this topic and queue.
+#[must_use]
+pub fn encode_as(out: &mut BytesMut, message: &Message, topic: &str, queue: u32, settings: &Settings) -> bool {
     let Some(attributes) = Attributes::decode(message.attributes()) else { return false };
     let stored = attributes.stored;
-    let Some((topic, queue)) = topic_of(&message.queue_name) else { return false };
     let Some((body, properties)) = message.payload().split_at_checked(stored.body_bytes as usize) else {
         return false;
     };

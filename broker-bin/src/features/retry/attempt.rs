@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use crate::features::groups::GroupConfig;
 use crate::features::send::stored::{Attributes, Stored};
 use crate::features::topics::{DEAD_LETTER_PREFIX, RETRY_PREFIX};
-use crate::shared::Shared;
 use crate::wire::message::{MessageId, append_property, properties, property};
 
 /// The level of the delay before the first retry; each further one has the next level.
@@ -66,9 +65,8 @@ pub fn dead_letter(topic: &str, attempts: i32, max: Option<i32>, group: Option<G
         .then(|| DeadLetter { topic: [DEAD_LETTER_PREFIX, name].concat(), group: name.to_owned() })
 }
 
-/// Says that a message is a dead letter, and counts it.
-pub fn tell(shared: &Shared, group: &str, dead_letter_topic: &str, topic: &str, id: &str, attempts: i32) {
-    shared.counters.dead_letters.add(1);
+/// Says that a message is a dead letter.
+pub fn tell(group: &str, dead_letter_topic: &str, topic: &str, id: &str, attempts: i32) {
     tracing::warn!(
         group,
         topic,

@@ -3,6 +3,7 @@
 use anchorlog_engine::{Link, Lsn, Message, Rejection, WriteBatch};
 
 use super::attempt::{Asked, Said, Verdict, tell};
+use crate::counters::Counters;
 use crate::features::delay::{self, Due, Later, Place};
 use crate::features::groups::{self, GroupConfig};
 use crate::features::send::stored::Attributes;
@@ -176,8 +177,8 @@ impl Back {
         let due = Due::Deliver { record_bytes: reference.origin_bytes(), timed: false, place };
         let due = delay::put_due(shared, batch, later.time_ms, &due, reference.to_origin());
         let due = due.map_err(|error| Reply::failure(code::MESSAGE_ILLEGAL, error.to_string()))?;
-        shared.counters.messages_sent_back.add(1);
-        Ok(Writing { reply: Reply::default(), due: Some(due), rejected: nothing_required })
+        let counted = |counters: &Counters| counters.messages_sent_back.add(1);
+        Ok(Writing { reply: Reply::default(), due: Some(due), rejected: nothing_required, counted })
     }
 
     fn dead(&self, shared: &Shared, found: &Found<'_>, batch: &mut WriteBatch) -> Result<Writing, Reply> {
@@ -200,8 +201,9 @@ impl Back {
         batch.link(&link).map_err(|error| refused(error.to_string()))?;
         let came_from = property(found.properties, "RETRY_TOPIC").unwrap_or(found.topic);
         let id = property(found.properties, "UNIQ_KEY").unwrap_or_default();
-        tell(shared, &self.group, &topic.name, came_from, id, found.attributes.stored.reconsume_times);
-        Ok(Writing { reply: Reply::default(), due: None, rejected: nothing_required })
+        tell(&self.group, &topic.name, came_from, id, found.attributes.stored.reconsume_times);
+        let counted = |counters: &Counters| counters.dead_letters.add(1);
+        Ok(Writing { reply: Reply::default(), due: None, rejected: nothing_required, counted })
     }
 }
 

@@ -1,6 +1,7 @@
 //! 10, 310, 320: checks a send, and fills the batch that it becomes.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use anchorlog_engine::{Append, AppendError, BatchError, Queue, WriteBatch};
 
@@ -10,6 +11,7 @@ use super::stored::{Attributes, Stored};
 use crate::features::delay::{self, DueKey, Later, Place};
 use crate::features::retry::{self, DeadLetter};
 use crate::features::topics::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig};
+use crate::features::transactions::{self, Wanted};
 use crate::features::{FieldError, Outcome, Reply, Request, code};
 use crate::limits;
 use crate::shared::Shared;
@@ -18,6 +20,7 @@ use crate::wire::message::{NAME_END, VALUE_END, sys_flag, tag_hash};
 
 /// Names of a send's fields: code 10 spells them out, 310 and 320 use letters.
 struct Names {
+    group: &'static str,
     topic: &'static str,
     default_topic: &'static str,
     default_topic_queues: &'static str,
@@ -32,6 +35,7 @@ struct Names {
 }
 
 const LONG: Names = Names {
+    group: "producerGroup",
     topic: "topic",
     default_topic: "defaultTopic",
     default_topic_queues: "defaultTopicQueueNums",
@@ -46,6 +50,7 @@ const LONG: Names = Names {
 };
 
 const LETTERS: Names = Names {
+    group: "a",
     topic: "b",
     default_topic: "c",
     default_topic_queues: "d",
@@ -61,6 +66,7 @@ const LETTERS: Names = Names {
 
 /// A send's fields, read.
 struct Send<'a> {
+    group: &'a str,
     topic: &'a str,
     default_topic: &'a str,
     default_topic_queues: u32,
@@ -81,6 +87,7 @@ impl<'a> Send<'a> {
         // A binary header cannot be told apart by names: only the code says which it uses.
         let names = if request.header.code == 10 { &LONG } else { &LETTERS };
         Ok(Send {
+            group: request.field(names.group).unwrap_or_default(),
             topic: request.required(names.topic)?,
             default_topic: request.field(names.default_topic).unwrap_or_default(),
             default_topic_queues: request.number(names.default_topic_queues)?.unwrap_or(4),
@@ -163,14 +170,8 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
             }
         };
         if let Some(dead) = &dead {
-            retry::tell(
-                shared,
-                &dead.group,
-                send.topic,
-                known.retry_topic.unwrap_or_default(),
-                &key,
-                send.reconsume_times,
-            );
+            shared.counters.dead_letters.add(1);
+            retry::tell(&dead.group, send.topic, known.retry_topic.unwrap_or_default(), &key, send.reconsume_times);
         }
         return Ok(Sending { due, ..Sending::new(number, Some(&key)) });
     }
@@ -268,10 +269,14 @@ impl Writer<'_> {
         more_keys: &[&str],
     ) -> Result<Option<DueKey>, Reply> {
         let illegal = |remark: String| Reply::failure(code::MESSAGE_ILLEGAL, remark);
-        self.offered_yet(known)?;
+        let half = self.half(known, more_keys)?;
         let later = self.later(known)?;
-        let added = known.state.added_bytes(&self.shared.settings.cluster)
+        if half.is_some() && later.is_some() {
+            return Err(illegal("a message of a transaction takes no delay".to_owned()));
+        }
+        let changed = half.as_ref().map_or(0, |half| half.changed().len())
             + later.as_ref().map_or(0, |later| later.changed.len() + limits::TIMER_PROPERTY_BYTES);
+        let added = known.state.added_bytes(&self.shared.settings.cluster) + changed;
         let properties_bytes = properties.iter().map(|part| part.len()).sum::<usize>() + added;
         if properties_bytes > limits::PROPERTIES_BYTES_MAX {
             return Err(illegal(format!(
@@ -280,7 +285,7 @@ impl Writer<'_> {
             )));
         }
         let stored = Stored {
-            sys_flag: self.send.sys_flag & !(sys_flag::BORN_HOST_V6 | sys_flag::STORE_HOST_V6),
+            sys_flag: self.send.sys_flag & !self.flags_not_kept(known),
             born_timestamp: self.send.born_timestamp,
             born_host: self.request.peer,
             body_bytes: u32::try_from(body.len()).map_err(|_| illegal("the body is too large".to_owned()))?,
@@ -320,6 +325,16 @@ impl Writer<'_> {
             attributes: attributes.as_slice(),
             payload: &payload[..=properties.len()],
         };
+        if let Some(half) = half {
+            let queue = self.shared.halves.queue(&self.shared.engine);
+            let queue = queue.map_err(|error| Reply::failure(code::SYSTEM_ERROR, error.to_string()))?;
+            let hidden = Append { queue, keys: &[], ..message };
+            let due = transactions::store(self.shared, out, &hidden, stored, &half);
+            let due = due.map_err(|error: BatchError| illegal(error.to_string()))?;
+            self.shared.halves.producers.sent_half(self.request.connection, half.group);
+            self.shared.counters.transactions_begun.add(1);
+            return Ok(Some(due));
+        }
         let Some(later) = later else {
             return out.append(&message).map(|_| None).map_err(|error| illegal(error.to_string()));
         };
@@ -349,12 +364,46 @@ impl Writer<'_> {
         later.map_err(|remark| Reply::failure(code::MESSAGE_ILLEGAL, remark))
     }
 
-    /// Refuses what would otherwise be stored as something that it is not.
-    fn offered_yet(&self, known: &Known<'_>) -> Result<(), Reply> {
-        if known.half || self.send.sys_flag & sys_flag::TRANSACTION_MASK != 0 {
-            let remark = "this broker does not offer transactions yet; the message was not stored";
-            return Err(Reply::failure(code::MESSAGE_ILLEGAL, remark));
+    /// What it is half of, if it is. A copy that a consumer sends to try a message again is none, whatever its properties still say.
+    fn half<'k>(&'k self, known: &Known<'k>, more_keys: &[&'k str]) -> Result<Option<Wanted<'k>>, Reply> {
+        let illegal = |remark: &'static str| Reply::failure(code::MESSAGE_ILLEGAL, remark);
+        if !known.half {
+            let flags = self.send.sys_flag & sys_flag::TRANSACTION_MASK;
+            if matches!(flags, sys_flag::TRANSACTION_PREPARED | sys_flag::TRANSACTION_ROLLBACK) {
+                return Err(illegal("its flags say that it is half of a transaction, and its properties do not"));
+            }
+            return Ok(None);
         }
-        Ok(())
+        if self.is_copy(known) {
+            return Ok(None);
+        }
+        if self.send.is_batch {
+            return Err(illegal("a batch cannot be half of a transaction"));
+        }
+        let group = known.group.unwrap_or(self.send.group);
+        if group.is_empty() || group.len() > limits::GROUP_BYTES_MAX || group.contains('\0') {
+            return Err(illegal("half of a transaction needs a producer group that can be asked"));
+        }
+        let timeout = known.immunity.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+        let timeout = timeout.unwrap_or(self.shared.settings.transaction_timeout);
+        let now_ms = self.shared.engine.clock().wall_ms();
+        Ok(Some(Wanted {
+            group,
+            topic: self.send.topic,
+            queue: self.number,
+            unique_key: known.unique_key.or(more_keys.first().copied()).unwrap_or_default(),
+            ask_ms: now_ms.saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        }))
+    }
+
+    fn is_copy(&self, known: &Known<'_>) -> bool {
+        let level = known.wish.level.and_then(|level| level.trim().parse::<i64>().ok()).unwrap_or(0);
+        self.send.reconsume_times > 0 && level > 0
+    }
+
+    /// Bits that the broker sets itself, or that do not hold for what is stored.
+    fn flags_not_kept(&self, known: &Known<'_>) -> i32 {
+        let hosts = sys_flag::BORN_HOST_V6 | sys_flag::STORE_HOST_V6;
+        if known.half { hosts | sys_flag::TRANSACTION_MASK } else { hosts }
     }
 }

@@ -23,6 +23,10 @@ pub(super) struct Known<'a> {
     pub(super) wish: Wish<'a>,
     /// True for half of a transaction.
     pub(super) half: bool,
+    /// The producer group that decides it.
+    pub(super) group: Option<&'a str>,
+    /// Seconds until that group is asked first.
+    pub(super) immunity: Option<&'a str>,
     /// What need not be added for readers.
     pub(super) state: PropertiesState,
 }
@@ -40,6 +44,8 @@ impl<'a> Known<'a> {
                 "TIMER_DELAY_SEC" => self.wish.delay_seconds = Some(value),
                 "TIMER_DELAY_MS" => self.wish.delay_ms = Some(value),
                 "TIMER_DELIVER_MS" => self.wish.deliver_ms = Some(value),
+                "PGROUP" => self.group = Some(value),
+                "CHECK_IMMUNITY_TIME_IN_SECONDS" => self.immunity = Some(value),
                 "TRAN_MSG" => self.half = value.eq_ignore_ascii_case("true"),
                 "CLUSTER" => self.state.has_cluster = true,
                 "MSG_REGION" => self.state.has_region = true,

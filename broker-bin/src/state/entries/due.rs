@@ -1,16 +1,19 @@
-//! `due/<time>/<run>/<count>`: what is to be done with a message at a time. Refers to the message, which is no link.
+//! `due/<time>/<run>/<count>`: what is to be done with a message at a time. To be delivered, it refers to the message, which is no link.
 //!
 //! ```text
 //! key:     due/ | time 8, milliseconds since 1970 | term 4 | run 4 | count 8
 //! value:   version 1 | kind 1 | what the kind says
 //! kind 1, deliver; kind 2, deliver what had a time of its own:
 //!          record bytes 4 | tag 4 | queue 4 | topic bytes 1, topic | keys 2, each: bytes 2, key | attributes
+//! kind 3, ask:      transaction 16 | questions so far 4
+//! kind 4, forget:   transaction 16
 //! ```
 
 use anchorlog_engine::Epoch;
 
 use super::{BadEntry, Fields, behind, name};
 use crate::features::delay::{Due, DueKey, Place};
+use crate::features::transactions::TransactionId;
 
 /// What its keys begin with.
 pub const PREFIX: &[u8] = b"due/";
@@ -18,6 +21,8 @@ pub const PREFIX: &[u8] = b"due/";
 const VERSION: u8 = 1;
 const DELIVER: u8 = 1;
 const DELIVER_TIMED: u8 = 2;
+const ASK: u8 = 3;
+const FORGET: u8 = 4;
 
 /// Bytes of a key.
 pub const KEY_BYTES: usize = PREFIX.len() + 8 + 4 + 4 + 8;
@@ -70,6 +75,15 @@ pub fn encode(due: &Due) -> Vec<u8> {
             value.extend_from_slice(&record_bytes.to_be_bytes());
             put_place(&mut value, place);
         }
+        Due::Ask { id, checks } => {
+            value.push(ASK);
+            value.extend_from_slice(&id.to_bytes());
+            value.extend_from_slice(&checks.to_be_bytes());
+        }
+        Due::Forget { id } => {
+            value.push(FORGET);
+            value.extend_from_slice(&id.to_bytes());
+        }
     }
     value
 }
@@ -100,6 +114,17 @@ pub fn decode(value: &[u8]) -> Result<Due, BadEntry> {
         [kind @ (DELIVER | DELIVER_TIMED)] => {
             let record_bytes = u32::from_be_bytes(fields.take()?);
             Ok(Due::Deliver { record_bytes, timed: kind == DELIVER_TIMED, place: take_place(fields)? })
+        }
+        [ASK] => {
+            let id = TransactionId::from_bytes(fields.take()?);
+            let checks = u32::from_be_bytes(fields.take()?);
+            fields.end()?;
+            Ok(Due::Ask { id, checks })
+        }
+        [FORGET] => {
+            let id = TransactionId::from_bytes(fields.take()?);
+            fields.end()?;
+            Ok(Due::Forget { id })
         }
         _ => Err(BadEntry("its value is of an unknown kind")),
     }
@@ -156,11 +181,14 @@ mod tests {
             key in any_key(), place in any_place(), record_bytes in any::<u32>(), timed in any::<bool>(),
         ) {
             prop_assert_eq!(decode_key(&encode_key(&key)), Ok(key));
-            let due = Due::Deliver { record_bytes, timed, place };
-            let mut value = encode(&due);
-            prop_assert_eq!(decode(&value), Ok(due));
-            value[0] += 1;
-            prop_assert!(decode(&value).is_err(), "of another version");
+            let id = TransactionId::of(&key);
+            let ask = Due::Ask { id, checks: record_bytes };
+            for due in [Due::Deliver { record_bytes, timed, place }, ask, Due::Forget { id }] {
+                let mut value = encode(&due);
+                prop_assert_eq!(decode(&value), Ok(due));
+                value[0] += 1;
+                prop_assert!(decode(&value).is_err(), "of another version");
+            }
         }
 
         #[test]
