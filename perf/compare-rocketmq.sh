@@ -123,7 +123,7 @@ for round in $(seq "$rounds"); do
   rm -rf "$dir/ours" "$dir/ours-slave"
 done
 
-python3 - "$out" "$rounds" <<'EOF' | tee "$out/ratio.txt"
+python3 - "$out" "$rounds" "$pair" <<'EOF' | tee "$out/ratio.txt"
 # Every number that both files have under the same path: the medians over the rounds, and ours over the original's.
 import json, re, statistics, sys
 
@@ -162,5 +162,11 @@ print(f"{'':{width}}  {'original':>14}  {'ours':>14}  ours/original")
 for path in both:
     ratio = f"{ours[path] / original[path]:.2f}" if original[path] else "-"
     print(f"{path:{width}}  {original[path]:14.6g}  {ours[path]:14.6g}  {ratio:>13}")
+if sys.argv[3]:
+    for row in ("broker/64", "broker/512"):
+        path = f"rows[{row}].acks_per_s"
+        if original.get(path) and path in ours:
+            ratio = ours[path] / original[path]
+            print(f"{'ok ' if ratio >= 3 else 'NOT'} pairs, {row}: {ratio:.2f} of the original's acks per second (promised: 3)")
 EOF
 echo "raw output: $out"
