@@ -43,13 +43,7 @@ struct Pair {
 
 impl Pair {
     fn new(driver: Driver, policy: Policy) -> Pair {
-        Pair {
-            driver,
-            policy,
-            stores: [store(), store()],
-            clients: [free(), free()],
-            replicas: [free(), free()],
-        }
+        Pair { driver, policy, stores: [store(), store()], clients: [free(), free()], replicas: [free(), free()] }
     }
 
     fn options(&self, at: usize, store: &Path) -> BrokerOptions {
