@@ -42,6 +42,12 @@ impl LogPiece {
         self.left.is_empty()
     }
 
+    /// Whether the bytes had to be read from the disk.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        matches!(self.bytes, Bytes::Read(_))
+    }
+
     /// Takes away the first `count` bytes, those that are on their way already; all of them when there are fewer.
     pub fn advance(&mut self, count: usize) {
         self.left.start = self.left.end.min(self.left.start.saturating_add(count));

@@ -82,8 +82,8 @@ pub enum ReceiveError {
         /// What is wrong.
         what: &'static str,
     },
-    /// The buffer is full: to be tried again when the written watermark has moved.
-    #[error("the log buffer is full: {waiting} bytes wait to be written, {max} are taken")]
+    /// Memory is full: to be tried again when the written watermark has moved, or a checkpoint was written.
+    #[error("{waiting} bytes wait to be written, or for a checkpoint; {max} are taken")]
     Full {
         /// Bytes waiting.
         waiting: u64,
@@ -241,6 +241,9 @@ impl Sequencer {
         // Of a padded log a block may lie there that only the next frame fills.
         if waiting >= to_u64(IO_ALIGN) && waiting + len > self.buffer_bytes {
             return Err(TakenStop::Refused(ReceiveError::Full { waiting, max: self.buffer_bytes }));
+        }
+        if let Err(AppendError::Behind { waiting, max }) = self.backlog.admit(Claim::Essential) {
+            return Err(TakenStop::Refused(ReceiveError::Full { waiting, max }));
         }
         Ok(())
     }
