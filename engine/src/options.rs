@@ -340,6 +340,12 @@ impl EngineOptions {
         return Broken::default();
     }
 
+    /// When an append is acknowledged.
+    #[must_use]
+    pub fn flush(&self) -> Flush {
+        self.flush
+    }
+
     /// The largest batch, encoded as a frame, that this log takes.
     #[must_use]
     pub fn frame_bytes_max(&self) -> u64 {

@@ -29,9 +29,12 @@
 //! | [`message`] | what peers tell each other, and the bytes of it (`replicator/docs/protocol.md`) |
 //! | [`quorum`], [`divergence`] | what counts as replicated; whether two logs are one: pure |
 //! | [`member`], [`policy`] | who takes part; how many copies an acknowledgement stands for |
+//! | [`transport`] | connections whose other end is known (`replicator/docs/transport.md`), and the threads that drive links over them |
+//! | [`node`], [`control`] | who leads, and how that changes; asking and telling a node |
 
 #![forbid(unsafe_code)]
 
+pub mod control;
 pub mod divergence;
 mod fault;
 mod follower_link;
@@ -40,11 +43,14 @@ mod leader_link;
 pub mod link;
 pub mod member;
 pub mod message;
+pub mod node;
 pub mod policy;
 pub mod quorum;
 mod range_link;
 mod seed_link;
+pub mod transport;
 
+pub use control::{Control, ControlError};
 #[cfg(feature = "sim")]
 pub use fault::Fault;
 pub use follower_link::{FollowerConfig, FollowerLink};
@@ -53,6 +59,8 @@ pub use leader_link::LeaderLink;
 pub use link::{End, Link, LinkError, Piece};
 pub use member::{Member, ReplicaId};
 pub use message::Message;
+pub use node::{Event, FirstRole, Node, NodeConfig, NodeError, Owner, Serving};
 pub use policy::{InSync, OnMissing, Policy};
 pub use range_link::RangeLink;
 pub use seed_link::{SeedConfig, SeedLink};
+pub use transport::{Certificates, Security, SharedKey};

@@ -1,6 +1,7 @@
 //! Reading the state back, and which stores are refused.
 
 use anchorlog_engine::{AppendError, Engine, Lsn, Put, ReadError, Snapshot, WaitError, WriteBatch};
+use anchorlog_replicator::member::NAMESPACE;
 
 use super::entries::{self, BadEntry, format, group, offset, topic};
 use super::tables::{FlushError, State};
@@ -74,23 +75,7 @@ pub(super) fn open(engine: &Engine) -> Result<State, StateError> {
     let snapshot = engine.snapshot();
     check_format(engine, &snapshot)?;
     let state = State::default();
-    each(&snapshot, topic::PREFIX, |key, value| {
-        let (name, config) = topic::decode(key, value)?;
-        state.topics.put(&name, config);
-        Ok(())
-    })?;
-    each(&snapshot, group::PREFIX, |key, value| {
-        let (name, config) = group::decode(key, value)?;
-        let put = state.groups.put(&name, config);
-        if put { Ok(()) } else { Err(BadEntry("there are more groups than this version remembers")) }
-    })?;
-    each(&snapshot, offset::PREFIX, |key, value| {
-        let (key, offset) = offset::decode(key, value)?;
-        match state.offsets.commit(&key, offset) {
-            Commit::Full => Err(BadEntry("there are more offsets than this version remembers")),
-            Commit::Changed | Commit::Unchanged => Ok(()),
-        }
-    })?;
+    read(&snapshot, &state)?;
     let moved = state.clamp_offsets(|key| {
         let queue = engine.queue(&queue_name(&key.topic, key.queue))?;
         Ok(engine.range(&queue).max.0)
@@ -101,6 +86,48 @@ pub(super) fn open(engine: &Engine) -> Result<State, StateError> {
     Ok(state)
 }
 
+/// Brings the state of a log that somebody else writes up to what its table says.
+pub(super) fn refresh(engine: &Engine, state: &State) -> Result<(), StateError> {
+    let snapshot = engine.snapshot();
+    match known_format(&snapshot, || engine.info().dir.display().to_string())? {
+        Some(()) => read(&snapshot, state),
+        // Its first entry is still on the way.
+        None => Ok(()),
+    }
+}
+
+fn read(snapshot: &Snapshot, state: &State) -> Result<(), StateError> {
+    each(snapshot, topic::PREFIX, |key, value| {
+        let (name, config) = topic::decode(key, value)?;
+        state.topics.put(&name, config);
+        Ok(())
+    })?;
+    each(snapshot, group::PREFIX, |key, value| {
+        let (name, config) = group::decode(key, value)?;
+        let put = state.groups.put(&name, config);
+        let known = put || state.groups.config(&name).is_some();
+        if known { Ok(()) } else { Err(BadEntry("there are more groups than this version remembers")) }
+    })?;
+    each(snapshot, offset::PREFIX, |key, value| {
+        let (key, offset) = offset::decode(key, value)?;
+        match state.offsets.commit(&key, offset) {
+            Commit::Full => Err(BadEntry("there are more offsets than this version remembers")),
+            Commit::Changed | Commit::Unchanged => Ok(()),
+        }
+    })?;
+    Ok(())
+}
+
+/// Whether the store says that this version wrote it; `None` when it says nothing.
+fn known_format(snapshot: &Snapshot, dir: impl Fn() -> String) -> Result<Option<()>, StateError> {
+    let Some(entry) = snapshot.get(format::KEY)? else { return Ok(None) };
+    let bad = |source| StateError::Bad { key: format::KEY.to_vec(), lsn: entry.lsn, source };
+    match format::decode(&entry.value).map_err(bad)? {
+        format::KNOWN => Ok(Some(())),
+        found => Err(StateError::Newer { dir: dir(), found, known: format::KNOWN }),
+    }
+}
+
 /// Refuses what another version wrote, and marks a new store as one of this version.
 fn check_format(engine: &Engine, snapshot: &Snapshot) -> Result<(), StateError> {
     let dir = || engine.info().dir.display().to_string();
@@ -109,19 +136,19 @@ fn check_format(engine: &Engine, snapshot: &Snapshot) -> Result<(), StateError> 
     if queues.iter().any(|queue| queue.name() == SYSTEM_QUEUE) {
         return Err(StateError::Older { dir: dir() });
     }
-    if let Some(entry) = snapshot.get(format::KEY)? {
-        let bad = |source| StateError::Bad { key: format::KEY.to_vec(), lsn: entry.lsn, source };
-        return match format::decode(&entry.value).map_err(bad)? {
-            format::KNOWN => Ok(()),
-            found => Err(StateError::Newer { dir: dir(), found, known: format::KNOWN }),
-        };
+    if known_format(snapshot, dir)?.is_some() {
+        return Ok(());
     }
     // The first entry of a store cannot have been lost alone: what stands behind it in the log is lost before it.
     if let Some(queue) = queues.iter().find(|queue| engine.range(queue).max.0 > 0) {
         let holds = format!("messages (of the queue {})", queue.name().escape_ascii());
         return Err(StateError::Missing { dir: dir(), holds });
     }
-    if let Some((key, _)) = snapshot.range(&[1], None, 1)?.first() {
+    // The members of a set may stand before it.
+    let end = entries::end_of(NAMESPACE);
+    let mut others = snapshot.range(&[1], Some(NAMESPACE), 1)?;
+    others.append(&mut snapshot.range(&end, None, 1)?);
+    if let Some((key, _)) = others.first() {
         return Err(StateError::Missing { dir: dir(), holds: format!("the table entry {}", key.escape_ascii()) });
     }
     let mut batch = WriteBatch::new();

@@ -92,8 +92,8 @@ impl Engine {
         Ok(vec![LogPiece::of_disk(buf, range)])
     }
 
-    /// What a replica of this log begins with, as it is now. Pin the log where it begins ([`Engine::pin`]) as long as its bytes are on their
-    /// way, and look here again if the pin says that something was on its way out.
+    /// What a replica of this log begins with, as it is now. Pin the log where it begins ([`Engine::pin`]) as long as its bytes are on
+    /// their way, and look here again if the pin says that something was on its way out.
     ///
     /// # Errors
     /// When what survives below the start cannot be read.
@@ -284,10 +284,13 @@ fn show_head(
     };
     match record.kind {
         RecordKind::EpochHistory => {}
-        RecordKind::Append | RecordKind::Link | RecordKind::QueueCounter => {
+        RecordKind::Lost if record.name.is_empty() => {}
+        RecordKind::Append | RecordKind::Link | RecordKind::QueueCounter | RecordKind::Lost => {
             let id = head_of(record.incarnation)?;
             let next = match record.kind {
                 RecordKind::QueueCounter => record.payload.first_chunk().map_or(0, |next| u64::from_le_bytes(*next)),
+                // Where the queue goes on behind what was given up.
+                RecordKind::Lost => offset.0,
                 _ => offset.0 + 1,
             };
             let head = &mut sequencer.lock().expect(LOCKED).queues[id];

@@ -15,6 +15,7 @@ use crate::commitlog::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::commitlog::record::{self, RecordKind};
 use crate::epoch::{EpochHistory, EpochStart};
 use crate::error::{Advice, AppendError, Fenced};
+use crate::io::IO_ALIGN;
 use crate::recovery::{RecordFault, record_fault};
 use crate::units::{Epoch, Lsn, to_u64, to_usize};
 
@@ -81,8 +82,8 @@ pub enum ReceiveError {
         /// What is wrong.
         what: &'static str,
     },
-    /// The buffer is full: to be tried again when the written watermark has moved.
-    #[error("the log buffer is full: {waiting} bytes wait to be written, {max} are taken")]
+    /// Memory is full: to be tried again when the written watermark has moved, or a checkpoint was written.
+    #[error("{waiting} bytes wait to be written, or for a checkpoint; {max} are taken")]
     Full {
         /// Bytes waiting.
         waiting: u64,
@@ -108,7 +109,8 @@ pub enum ReceiveError {
 }
 
 impl ReceiveError {
-    /// Retry a full buffer, once the written watermark has moved, and a full disk, once there is room; reject what does not fit; stop when the log takes nothing any more.
+    /// Retry a full buffer, once the written watermark has moved, and a full disk, once there is room; reject what does not fit; stop when
+    /// the log takes nothing any more.
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
@@ -236,8 +238,12 @@ impl Sequencer {
             }
         }
         let waiting = self.next.since(self.marks.load(Watermark::Written));
-        if waiting > 0 && waiting + len > self.buffer_bytes {
+        // Of a padded log a block may lie there that only the next frame fills.
+        if waiting >= to_u64(IO_ALIGN) && waiting + len > self.buffer_bytes {
             return Err(TakenStop::Refused(ReceiveError::Full { waiting, max: self.buffer_bytes }));
+        }
+        if let Err(AppendError::Behind { waiting, max }) = self.backlog.admit(Claim::Essential) {
+            return Err(TakenStop::Refused(ReceiveError::Full { waiting, max }));
         }
         Ok(())
     }

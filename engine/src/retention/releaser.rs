@@ -105,7 +105,7 @@ pub(crate) struct Releaser {
     /// When age and free space are looked at again.
     aged_at: Duration,
     /// Segments could not be released; tried again when this time is reached.
-    retry_at: Duration,
+    pub(super) retry_at: Duration,
     /// All that the log says of its start is done.
     pub(super) is_caught_up: bool,
 }
@@ -408,7 +408,8 @@ impl Releaser {
         settled
     }
 
-    /// Says in the log that it begins at `start`, and what survives of the segments from `at` to there; where that ends, or `None` while there is no room for it.
+    /// Says in the log that it begins at `start`, and what survives of the segments from `at` to there; where that ends, or `None` while
+    /// there is no room for it.
     fn record_survivors(&self, at: Lsn, start: Lsn) -> Result<Option<Lsn>, Failure> {
         let geometry = self.parts.segments.geometry();
         let mut batch = WriteBatch::new();
