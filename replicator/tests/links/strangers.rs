@@ -13,7 +13,7 @@ use crate::pair::{Pair, TWO_COPIES, append, bytes_from, config, follower, id};
 /// Any message, most of them nearly right.
 fn message(pair: &Pair, kind: u8, number: u64, len: u32) -> Message {
     let log = LogState::of(&pair.b.engine);
-    let epoch = if number % 5 == 0 { Epoch { term: 1, run: 2 } } else { pair.leader.epoch() };
+    let epoch = if number.is_multiple_of(5) { Epoch { term: 1, run: 2 } } else { pair.leader.epoch() };
     let near = Lsn(log.end.0.saturating_add(number % 16).saturating_sub(8));
     let (committed, beat) = (Lsn(number), number);
     match kind {
@@ -26,11 +26,11 @@ fn message(pair: &Pair, kind: u8, number: u64, len: u32) -> Message {
         3 => {
             let purpose = [Purpose::Stream, Purpose::Seed, Purpose::Repair][usize::try_from(number % 3).unwrap()];
             let replica = id(["a", "b", "c", "x"][usize::try_from(number % 4).unwrap()]);
-            let log = (number % 7 > 0).then_some(log);
+            let log = (!number.is_multiple_of(7)).then_some(log);
             Message::Hello(Hello {
                 replica,
                 purpose,
-                promised_term: u32::from(number % 11 == 0) * 9,
+                promised_term: u32::from(number.is_multiple_of(11)) * 9,
                 log,
                 free_bytes: number,
             })
