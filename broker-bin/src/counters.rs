@@ -52,6 +52,28 @@ counters! {
     sends_refused,
     /// Sends that waited because the log buffer was full.
     sends_blocked,
+    /// Messages stored to be delivered later.
+    messages_delayed,
+    /// Messages delivered when their time had come.
+    messages_delivered,
+    /// Entries that can never be done; they wait for an operator.
+    entries_parked,
+    /// Messages that consumers could not deal with, and get again.
+    messages_sent_back,
+    /// Messages that a group has given up; they wait for somebody to look at them.
+    dead_letters,
+    /// Half messages stored.
+    transactions_begun,
+    /// Transactions committed: their messages can be read.
+    transactions_committed,
+    /// Transactions rolled back.
+    transactions_rolled_back,
+    /// Questions to producers that had not decided in time.
+    transactions_asked,
+    /// Transactions that nobody decided; they are kept, and nobody is asked any more.
+    transactions_parked,
+    /// Verdicts that were refused: of another transaction, or contrary to the first.
+    verdicts_refused,
     /// Messages given to consumers.
     messages_pulled,
     /// Pulls that were held.

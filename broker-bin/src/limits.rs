@@ -38,6 +38,25 @@ pub const HOLD_MAX: Duration = Duration::from_secs(25);
 /// Held pulls of one connection; further ones are answered at once.
 pub const HELD_PER_CONNECTION_MAX: usize = 16 << 10;
 
+/// Keys of delayed messages and checks held in memory: what is due soon.
+pub const DUE_KEYS_MAX: usize = 1 << 20;
+/// Keys of a message that its entry remembers, in bytes.
+pub const DUE_KEYS_BYTES_MAX: usize = 8 << 10;
+/// What a timed message's properties grow by when it leaves the timer: a name and a time, with their separators.
+pub const TIMER_PROPERTY_BYTES: usize = 40;
+/// How far ahead what is due is read into memory.
+pub const DUE_AHEAD: Duration = Duration::from_secs(60);
+/// Entries read ahead in one step.
+pub const DUE_PAGE_ENTRIES: usize = 1024;
+/// Entries that one step of the timer does: live sends get their turn between two of them.
+pub const DUE_PER_STEP: usize = 512;
+/// Producers that one step of the timer asks: each costs the reading of a message.
+pub const ASKED_PER_STEP: usize = 64;
+/// How long the outcome of a transaction is remembered, in milliseconds: a verdict that comes again gets the same answer so long.
+pub const OUTCOME_KEPT_MS: u64 = 3_600_000;
+/// Longest sleep of the timer.
+pub const DUE_NAP: Duration = Duration::from_millis(20);
+
 /// Bytes that a driver reads at once.
 pub const READ_BYTES: usize = 64 << 10;
 /// Bytes waiting for a slow reader before its requests wait too.
@@ -73,4 +92,6 @@ const _: () = assert!(
     STATE_BATCH_BYTES + 2048 < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN),
     "a batch of entries fits every log, with one of the largest as its last"
 );
+const _: () =
+    assert!(DUE_KEYS_BYTES_MAX * 2 <= engine::TABLE_VALUE_BYTES_MAX, "every entry has a value, parked or not");
 const _: () = assert!(OUT_PAUSE_BYTES < OUT_BYTES_MAX, "a reader is paused before it is cut off");

@@ -2,21 +2,29 @@
 
 use anchorlog_engine::WriteBatch;
 
-use crate::features::{Outcome, Reply, Request, code, groups, heartbeat, offsets, pull, routes, send, topics};
+use crate::features::{
+    Outcome, Reply, Request, code, groups, heartbeat, offsets, pull, retry, routes, send, topics, transactions,
+};
 use crate::shared::Shared;
 use crate::wire::codes::request as ask;
 
 /// Answers a request, or says what must be done first. Sends fill `batch`; heartbeats say in `joined` which groups the connection is in.
 pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joined: &mut Vec<Box<str>>) -> Outcome {
+    let moves = matches!(request.header.code, ask::CONSUMER_SEND_MSG_BACK | ask::END_TRANSACTION);
+    if moves && let Err(reason) = shared.standing.admission() {
+        return Reply::failure(code::SERVICE_NOT_AVAILABLE, reason).into();
+    }
     match request.header.code {
         ask::SEND_MESSAGE | ask::SEND_MESSAGE_V2 | ask::SEND_BATCH_MESSAGE => send::send(shared, request, batch),
         ask::PULL_MESSAGE | ask::LITE_PULL_MESSAGE => pull::pull(shared, request),
+        ask::CONSUMER_SEND_MSG_BACK => retry::send_back(shared, request),
         ask::QUERY_CONSUMER_OFFSET => offsets::query(shared, request),
         ask::UPDATE_CONSUMER_OFFSET => offsets::commit(shared, request),
         ask::SEARCH_OFFSET_BY_TIMESTAMP => offsets::search_by_time(shared, request),
         ask::GET_MAX_OFFSET => offsets::max(shared, request),
         ask::GET_MIN_OFFSET => offsets::min(shared, request),
         ask::GET_EARLIEST_MSG_STORETIME => offsets::earliest_time(shared, request),
+        ask::END_TRANSACTION => transactions::end(shared, request),
         ask::HEART_BEAT => heartbeat::beat(shared, request, joined),
         ask::UNREGISTER_CLIENT => heartbeat::farewell(shared, request),
         ask::GET_CONSUMER_LIST_BY_GROUP => groups::list(shared, request),
@@ -35,10 +43,6 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
 /// What whoever asked can do instead.
 fn not_offered(code: i32) -> String {
     let what = match code {
-        ask::CONSUMER_SEND_MSG_BACK => {
-            "sending messages back for a retry is not offered yet; the consumer keeps the message and tries again"
-        }
-        ask::END_TRANSACTION => "transactions are not offered yet",
         ask::LOCK_BATCH_MQ | ask::UNLOCK_BATCH_MQ => "ordered consumption is not offered yet; consume concurrently",
         ask::QUERY_MESSAGE | ask::VIEW_MESSAGE_BY_ID => "finding messages is not offered yet; pull them",
         ask::SEND_REPLY_MESSAGE | ask::SEND_REPLY_MESSAGE_V2 => "request and reply is not offered yet",

@@ -1,13 +1,17 @@
 //! What all network threads share.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anchorlog_engine::Engine;
 
 use crate::counters::Counters;
+use crate::features::delay::{DelayLevels, DueIndex};
 use crate::features::send::MadeKeys;
+use crate::features::transactions::Halves;
+use crate::standing::Standing;
 use crate::state::State;
 
 /// What an operator chose, as far as handlers care.
@@ -31,6 +35,14 @@ pub struct Settings {
     pub ack_timeout: Duration,
     /// How long a send waits for space in the log buffer before it is refused.
     pub busy_timeout: Duration,
+    /// What a level of delay means.
+    pub delay_levels: DelayLevels,
+    /// How old a half message is when its producer is first asked.
+    pub transaction_timeout: Duration,
+    /// Time from one question to the next.
+    pub transaction_check_interval: Duration,
+    /// Most questions to somebody who is there.
+    pub transaction_check_max: u32,
     /// Whether messages that a group has not consumed outlive their file.
     pub keep_unconsumed: bool,
 }
@@ -38,15 +50,21 @@ pub struct Settings {
 /// One broker: log, state, settings and counters.
 pub struct Shared {
     /// The log.
-    pub engine: Engine,
+    pub engine: Arc<Engine>,
     /// Topics, groups, offsets.
     pub state: State,
     /// What the operator chose.
     pub settings: Settings,
+    /// What this broker is among its replicas.
+    pub standing: Standing,
     /// What happened so far.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     /// Ids for messages that come without one.
     pub made_keys: MadeKeys,
+    /// What is due soon.
+    pub due: DueIndex,
+    /// Half messages, and who decides.
+    pub halves: Halves,
     /// Set once, when the broker stops: what is not appended yet is refused.
     pub closing: AtomicBool,
     /// Spreads messages without a queue of their choice.
@@ -60,18 +78,35 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// Wires the parts.
+    /// Wires the parts of a broker without replicas.
     #[must_use]
-    pub fn new(engine: Engine, state: State, settings: Settings, made_keys: MadeKeys) -> Shared {
+    pub fn new(engine: impl Into<Arc<Engine>>, state: State, settings: Settings, made_keys: MadeKeys) -> Shared {
+        let engine = engine.into();
+        let due = DueIndex::new(engine.info().epoch);
         Shared {
+            due,
+            halves: Halves::default(),
             engine,
             state,
             settings,
-            counters: Counters::default(),
+            standing: Standing::Alone,
+            counters: Arc::default(),
             made_keys,
             closing: AtomicBool::new(false),
             next_queue: AtomicU32::new(0),
         }
+    }
+
+    /// Says what the broker is among its replicas.
+    #[must_use]
+    pub fn with_standing(self, standing: Standing) -> Shared {
+        Shared { standing, ..self }
+    }
+
+    /// Goes on with counters that exist.
+    #[must_use]
+    pub fn with_counters(self, counters: Arc<Counters>) -> Shared {
+        Shared { counters, ..self }
     }
 
     /// True once the broker stops.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use anchorlog::features::delay::DelayLevels;
 use anchorlog::features::send::MadeKeys;
 use anchorlog::features::topics::{TEMPLATE, TopicConfig, queue_name};
 use anchorlog::limits;
@@ -69,6 +70,10 @@ impl Bench {
             ack_timeout: Duration::from_millis(2500),
             keep_unconsumed: true,
             busy_timeout: Duration::from_secs(2),
+            delay_levels: DelayLevels::default(),
+            transaction_timeout: Duration::from_secs(6),
+            transaction_check_interval: Duration::from_secs(30),
+            transaction_check_max: 15,
         };
         let shared = Arc::new(Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1)));
         let mailboxes: Arc<[Mailbox]> = Arc::new([Mailbox::new(Box::new(Nobody))]);

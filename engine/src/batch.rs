@@ -88,6 +88,18 @@ impl MessageRef {
     pub fn origin_lsn(&self) -> Lsn {
         self.origin.lsn
     }
+
+    /// Bytes of the record at [`MessageRef::origin_lsn`]; together they are what [`crate::Engine::reference_to`] wants.
+    #[must_use]
+    pub fn origin_bytes(&self) -> u32 {
+        self.origin.size
+    }
+
+    /// The message that this one leads to: itself, unless it is a link. Whoever keeps it need not keep the link.
+    #[must_use]
+    pub fn to_origin(&self) -> MessageRef {
+        MessageRef { lsn: self.origin.lsn, ..*self }
+    }
 }
 
 /// An operation of the batch that named it.
@@ -561,6 +573,12 @@ impl WriteBatch {
     #[must_use]
     pub fn frame_bytes(&self) -> u64 {
         to_u64(frame::header_bytes(self.records.len()) + self.bytes.len())
+    }
+
+    /// Bytes of the record that an operation of this batch becomes; none for an operation of another one.
+    #[must_use]
+    pub fn record_bytes(&self, record: RecordIndex) -> Option<u32> {
+        self.records.get(record.0).map(|record| record.len)
     }
 
     /// Operations in it.

@@ -1031,7 +1031,7 @@ impl Engine {
         }
         let mut bytes = 0;
         for entry in entries {
-            if (fetch.matches)(entry.tag) {
+            if entry.size > 0 && (fetch.matches)(entry.tag) {
                 let full =
                     outcome.messages.len() >= fetch.messages_max || bytes + entry.size as usize > fetch.bytes_max;
                 if full && !outcome.messages.is_empty() {
@@ -1158,6 +1158,20 @@ impl Engine {
         Ok(MessageRef { lsn, origin, opening: inner.queues.opening() })
     }
 
+    /// The same from what was kept of it: the LSN of a message that is no link, and the bytes of its record. Reads nothing, so it is only
+    /// as right as what it is given: a link by a wrong length cannot be read.
+    #[must_use]
+    pub fn reference_to(&self, origin: Lsn, record_bytes: u32) -> MessageRef {
+        let origin = Origin { lsn: origin, size: record_bytes };
+        MessageRef { lsn: origin.lsn, origin, opening: self.inner.queues.opening() }
+    }
+
+    /// The clock that it was opened with.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
     /// The table's entry of this key, as far as it is acknowledged.
     ///
     /// # Errors
@@ -1171,7 +1185,8 @@ impl Engine {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.inner.catch_up();
-        Snapshot::new(Arc::clone(&self.inner.table))
+        let dispatched = self.inner.marks.load(Watermark::Dispatched);
+        Snapshot::new(Arc::clone(&self.inner.table), dispatched)
     }
 
     /// The smallest readable offset whose store time is at least `store_time_ms`; the queue's end when there is none.

@@ -422,6 +422,40 @@ fn what_an_entry_or_a_link_refers_to_survives() {
     assert!(matches!(engine.try_append(&mut batch), Err(AppendError::ForeignQueue)));
 }
 
+/// Who keeps an LSN and a length need not read the message again, and who keeps a link's origin need not keep the link.
+#[test]
+fn a_message_is_referred_to_by_what_was_kept_of_it() {
+    let scene = Scene::new();
+    let engine = scene.open();
+    let (hidden, orders) = (engine.queue(b"hidden").unwrap(), engine.queue(b"orders").unwrap());
+    let mut batch = WriteBatch::new();
+    let record = batch.append(&message(&hidden, &[b"kept"])).unwrap();
+    let record_bytes = batch.record_bytes(record).unwrap();
+    let lsn = scene.commit(&engine, &mut batch).first.lsn;
+    let kept = engine.reference_to(lsn, record_bytes);
+    assert_eq!(kept, engine.reference(lsn).unwrap());
+    let mut batch = WriteBatch::new();
+    assert_eq!(batch.record_bytes(record), None, "of another batch");
+    batch.link(&Link { queue: &orders, target: kept.into(), tag: 0, keys: &[], attributes: b"" }).unwrap();
+    scene.commit(&engine, &mut batch);
+    let linked = read_all(&engine, &orders).remove(0);
+    assert_eq!(linked.payload(), b"kept");
+    assert_ne!(linked.reference(), kept);
+    assert_eq!((linked.reference().to_origin(), linked.reference().origin_bytes()), (kept, record_bytes));
+}
+
+#[test]
+fn a_snapshot_covers_what_was_dispatched_whether_it_changed_the_table_or_not() {
+    let scene = Scene::new();
+    let engine = scene.open();
+    let queue = engine.queue(b"q").unwrap();
+    scene.put(&engine, "a", "1");
+    let mut batch = WriteBatch::new();
+    batch.append(&message(&queue, &[b"no entry"])).unwrap();
+    let end = scene.commit(&engine, &mut batch).end_lsn;
+    assert!(engine.snapshot().lsn() >= end);
+}
+
 #[test]
 fn a_reference_that_was_kept_too_long_is_refused() {
     let scene = Scene::new();

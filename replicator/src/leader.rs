@@ -236,6 +236,12 @@ pub struct Leader {
     inner: Mutex<Inner>,
 }
 
+impl std::fmt::Debug for Leader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leader").field("config", &self.config).field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
 /// Why an engine cannot lead.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -410,6 +416,14 @@ impl Leader {
             not_admitted: self.admission().err(),
             peers: names.into_iter().map(peer).collect(),
         }
+    }
+
+    /// Replicas that are connected and follow.
+    #[must_use]
+    pub fn connected(&self) -> BTreeSet<ReplicaId> {
+        let inner = self.inner();
+        let connected = inner.peers.iter().filter(|(_, peer)| peer.session.is_some());
+        connected.map(|(replica, _)| replica.clone()).collect()
     }
 
     // ---- what links tell

@@ -24,7 +24,7 @@ pub(super) struct Addresses {
 }
 
 /// Keys with a meaning of their own; the match in [`meaning`] knows the same ones.
-const MEANT: [&str; 29] = [
+const MEANT: [&str; 32] = [
     "aclEnable",
     "authenticationEnabled",
     "authorizationEnabled",
@@ -53,6 +53,9 @@ const MEANT: [&str; 29] = [
     "storePathRootDir",
     "storeType",
     "syncFlushTimeout",
+    "transactionCheckInterval",
+    "transactionCheckMax",
+    "transactionTimeOut",
     "transientStorePoolEnable",
 ];
 
@@ -61,7 +64,7 @@ const OWN_PACE: &str = "a commit closes when the disk is free; there are no page
 const BY_SIZE: &str = "the log is kept by size (retain-bytes), not by age or time of day";
 const OWN_THREADS: &str = "network threads (net-threads) do this work";
 const NO_PAGE_CACHE: &str = "the log does not go through the page cache";
-const NO_HA: &str = "replication is not built yet; nothing is copied";
+const NO_HA: &str = "role, replica-listen and replicas say who follows whom; the stream needs no tuning";
 const NOT_YET: &str = "what it tunes is not built yet and is refused when a client asks for it";
 const NO_NAME_SERVER: &str = "this broker is its own name server";
 const OWN_STATE: &str = "offsets, topics and groups are records of the log";
@@ -156,7 +159,7 @@ const NOTHING: &[(&str, &str)] = &[
     ("regionId", "the region is always DefaultRegion"),
     ("registerBrokerTimeoutMills", NO_NAME_SERVER),
     ("registerNameServerPeriod", NO_NAME_SERVER),
-    ("rejectTransactionMessage", "transactions are refused until they are built"),
+    ("rejectTransactionMessage", "transactions are always offered"),
     ("rocketmqHome", ONE_LOG),
     ("sendMessageThreadPoolNums", OWN_THREADS),
     ("sendThreadPoolQueueCapacity", OWN_THREADS),
@@ -182,9 +185,6 @@ const NOTHING: &[(&str, &str)] = &[
     ("timerWheelEnable", NOT_YET),
     ("traceOn", "clients decide whether to trace"),
     ("traceTopicEnable", "trace topics are ordinary ones"),
-    ("transactionCheckInterval", NOT_YET),
-    ("transactionCheckMax", NOT_YET),
-    ("transactionTimeOut", NOT_YET),
     ("transferMsgByHeap", OWN_NETWORK),
     ("transientStorePoolSize", OWN_PACE),
     ("useEpollNativeSelector", OWN_NETWORK),
@@ -194,9 +194,6 @@ const NOTHING: &[(&str, &str)] = &[
     ("waitTimeMillsInSendQueue", OWN_THREADS),
     ("warmMapedFileEnable", NO_PAGE_CACHE),
 ];
-
-/// The delay levels that the original has when nothing is said.
-const DELAY_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
 
 /// All keys that are known, for suggestions.
 pub(super) fn known_keys() -> impl Iterator<Item = &'static str> {
@@ -247,25 +244,24 @@ pub(super) fn meaning(key: &str, value: &str) -> Result<Option<Meaning>, String>
         },
         "brokerRole" => match value {
             "ASYNC_MASTER" => Ok(Some(Meaning::Nothing("a broker without slaves is one"))),
-            "SYNC_MASTER" => {
-                Err("replication is not built yet: no slave would hold what is acknowledged; use ASYNC_MASTER"
-                    .to_owned())
-            }
-            "SLAVE" => Err("replication is not built yet: this broker can only be a master".to_owned()),
-            _ => Err("ASYNC_MASTER is wanted".to_owned()),
+            "SYNC_MASTER" => is("role", "leader"),
+            "SLAVE" => is("role", "slave"),
+            _ => Err("ASYNC_MASTER, SYNC_MASTER or SLAVE is wanted".to_owned()),
         },
         "brokerId" => match value {
-            "0" => Ok(Some(Meaning::Nothing("this broker is a master"))),
-            _ => Err("replication is not built yet: this broker can only be a master, which has id 0".to_owned()),
+            number if number.parse::<u32>().is_ok() => {
+                Ok(Some(Meaning::Nothing("role and replica-id say what it is; routes name the leader 0")))
+            }
+            _ => Err("a number is wanted".to_owned()),
         },
-        "messageDelayLevel" if value.split_whitespace().eq(DELAY_LEVELS.split_whitespace()) => {
-            Ok(Some(Meaning::Nothing("these are the levels that clients know")))
-        }
-        "messageDelayLevel" => Err("other delay levels are not built yet".to_owned()),
+        "transactionTimeOut" => milliseconds("transaction-timeout", value),
+        "transactionCheckInterval" => milliseconds("transaction-check-interval", value),
+        "transactionCheckMax" => is("transaction-check-max", value),
+        "messageDelayLevel" => is("message-delay-level", value),
         "namesrvAddr" => empty(
             "registration with name servers is not built yet; this broker is its own: give its address to clients as theirs",
         ),
-        "haMasterAddress" => empty("replication is not built yet"),
+        "haMasterAddress" => empty("replicas names all brokers of a set, with two addresses each; say that instead"),
         "controllerAddr" => empty("controllers are not built yet"),
         "storeType" => match value {
             "default" => Ok(Some(Meaning::Nothing("there is one kind of store"))),
@@ -299,21 +295,15 @@ mod tests {
     #[test]
     fn what_is_promised_and_not_built_is_an_error() {
         for (key, value) in [
-            ("brokerRole", "SYNC_MASTER"),
-            ("brokerRole", "SLAVE"),
-            ("brokerId", "1"),
             ("namesrvAddr", "127.0.0.1:9876"),
             ("aclEnable", "true"),
             ("enablePropertyFilter", "true"),
             ("enableDLegerCommitLog", "true"),
-            ("messageDelayLevel", "1s 2s"),
         ] {
             let error = meaning(key, value).expect_err(key);
             assert!(error.contains("not built yet"), "{key}: {error}");
         }
-        for (key, value) in
-            [("brokerRole", "ASYNC_MASTER"), ("aclEnable", "false"), ("messageDelayLevel", DELAY_LEVELS)]
-        {
+        for (key, value) in [("brokerRole", "ASYNC_MASTER"), ("aclEnable", "false")] {
             assert!(matches!(meaning(key, value), Ok(Some(Meaning::Nothing(_)))), "{key}");
         }
     }

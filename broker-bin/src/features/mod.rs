@@ -3,17 +3,20 @@
 //! In each room: `mod.rs` states the promise, `handler.rs` turns a request into an [`Outcome`], a noun holds its rules and state.
 //! Rooms share nouns ([`topics::Topics`], [`groups::Groups`], [`offsets::Offsets`]), never each other's handlers.
 
+pub mod delay;
 pub mod groups;
 pub mod heartbeat;
 pub mod offsets;
 pub mod pull;
+pub mod retry;
 pub mod routes;
 pub mod send;
 pub mod topics;
+pub mod transactions;
 
 mod outcome;
 mod request;
 
 pub use crate::wire::codes::response as code;
-pub use outcome::{Kept, Outcome, Reply};
+pub use outcome::{Kept, Outcome, Reply, Task, Writing};
 pub use request::{FieldError, Request};

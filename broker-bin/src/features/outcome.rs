@@ -2,11 +2,15 @@
 
 use std::borrow::Cow;
 
+use anchorlog_engine::{Rejection, WriteBatch};
 use bytes::BytesMut;
 
+use crate::counters::Counters;
+use crate::features::delay::DueKey;
 use crate::features::groups::Change;
 use crate::features::pull::Pull;
 use crate::features::send::Sending;
+use crate::shared::Shared;
 
 /// An answer, still without its addressee.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +61,42 @@ pub enum Kept {
     Offsets,
 }
 
+/// A batch that is no send.
+#[derive(Clone, Debug)]
+pub struct Writing {
+    /// The answer, once the batch is acknowledged.
+    pub reply: Reply,
+    /// An entry for a later time that stands in the batch.
+    pub due: Option<DueKey>,
+    /// The answer when what the batch requires does not hold; it leaves when that is sure.
+    pub rejected: fn(&Shared, &Rejection) -> Reply,
+    /// Counts it, when it has its place in the log.
+    pub counted: fn(&Counters),
+}
+
+type TaskBody = dyn FnOnce(&Shared, &mut WriteBatch) -> Outcome + Send;
+
+/// A part of a handler that may read from the disk. It runs on a thread where nobody else waits.
+pub struct Task(Box<TaskBody>);
+
+impl Task {
+    /// A part that may fill a batch. Its outcome is no other task.
+    pub fn new(body: impl FnOnce(&Shared, &mut WriteBatch) -> Outcome + Send + 'static) -> Task {
+        Task(Box::new(body))
+    }
+
+    /// Does it.
+    pub fn run(self, shared: &Shared, batch: &mut WriteBatch) -> Outcome {
+        self.0(shared, batch)
+    }
+}
+
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Task").finish_non_exhaustive()
+    }
+}
+
 /// What a handler wants done. The network thread does it, and gives the answer to whoever asked.
 #[derive(Debug)]
 pub enum Outcome {
@@ -66,6 +106,10 @@ pub enum Outcome {
     Recorded(Reply, Kept),
     /// Append the batch that was filled; answer when it is acknowledged.
     Append(Sending),
+    /// The same for a batch that is no send.
+    Write(Writing),
+    /// Go on where the disk may be read.
+    Read(Task),
     /// Read, or hold until there is something to read.
     Pull(Box<Pull>),
     /// Answer now, then tell the members of a group that it changed.

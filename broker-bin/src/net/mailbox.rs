@@ -1,9 +1,12 @@
 //! What network threads and readers tell each other.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+
+use anchorlog_engine::WriteBatch;
 
 use super::{ConnectionId, ReplyTo};
-use crate::features::Reply;
+use crate::features::transactions::Question;
+use crate::features::{Outcome, Reply};
 use crate::lock::lock;
 
 /// Something for a connection of another thread.
@@ -16,6 +19,13 @@ pub enum Mail {
         /// Which group.
         group: Box<str>,
     },
+    /// A producer is asked what became of a transaction.
+    Ask {
+        /// Whom to ask.
+        connection: ConnectionId,
+        /// What.
+        question: Arc<Question>,
+    },
     /// A read from the disk is done.
     Read {
         /// Who asked.
@@ -24,6 +34,15 @@ pub enum Mail {
         reply: Reply,
         /// Messages in it.
         messages: usize,
+    },
+    /// The part of a handler that could read from the disk is done.
+    Done {
+        /// Who asked.
+        to: ReplyTo,
+        /// What is to be done now.
+        outcome: Box<Outcome>,
+        /// The batch, where it says so.
+        batch: Box<WriteBatch>,
     },
 }
 

@@ -1,13 +1,15 @@
-//! Threads that read from the disk for pulls, so that no network thread ever waits for it.
+//! Threads that read from the disk, for pulls and for what else needs a message, so that no network thread ever waits for it.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use anchorlog_engine::WriteBatch;
+
 use super::ReplyTo;
 use super::mailbox::{Mail, Mailbox};
 use crate::features::pull::{Evaluation, Pull, evaluate};
-use crate::features::{Reply, code};
+use crate::features::{Reply, Task, code};
 use crate::limits;
 use crate::lock::lock;
 use crate::shared::Shared;
@@ -19,14 +21,21 @@ pub(super) struct ColdPull {
     pub(super) to: ReplyTo,
 }
 
-/// Where network threads hand such pulls in. What is waiting is bounded by `limits::COLD_PER_CONNECTION_MAX`.
+/// What reads from the disk.
+#[derive(Debug)]
+pub(super) enum Cold {
+    Pull(ColdPull),
+    Task { task: Task, to: ReplyTo },
+}
+
+/// Where network threads hand such work in. What is waiting is bounded by `limits::COLD_PER_CONNECTION_MAX`.
 #[derive(Clone, Debug)]
-pub struct ColdReads(Sender<ColdPull>);
+pub struct ColdReads(Sender<Cold>);
 
 impl ColdReads {
-    /// Hands one in; it comes back when there is nobody to read it.
-    pub(super) fn submit(&self, pull: ColdPull) -> Result<(), ColdPull> {
-        self.0.send(pull).map_err(|error| error.0)
+    /// Hands some in; it comes back when there is nobody to do it.
+    pub(super) fn submit(&self, work: Cold) -> Result<(), Cold> {
+        self.0.send(work).map_err(|error| error.0)
     }
 }
 
@@ -48,10 +57,19 @@ pub fn start(shared: &Arc<Shared>, mailboxes: &Arc<[Mailbox]>) -> std::io::Resul
     Ok((ColdReads(sender), threads))
 }
 
-fn serve(shared: &Shared, mailboxes: &[Mailbox], receiver: &Mutex<Receiver<ColdPull>>) {
+fn serve(shared: &Shared, mailboxes: &[Mailbox], receiver: &Mutex<Receiver<Cold>>) {
     loop {
         let next = lock(receiver).recv();
-        let Ok(ColdPull { pull, to }) = next else { return };
+        let ColdPull { pull, to } = match next {
+            Err(_) => return,
+            Ok(Cold::Pull(pull)) => pull,
+            Ok(Cold::Task { task, to }) => {
+                let mut batch = WriteBatch::new();
+                let outcome = Box::new(task.run(shared, &mut batch));
+                mailboxes[usize::from(to.connection.worker)].post(Mail::Done { to, outcome, batch: Box::new(batch) });
+                continue;
+            }
+        };
         let (reply, messages) = match evaluate(shared, &pull, false, true) {
             Evaluation::Answer(reply, messages) => (reply, messages),
             // Asking again costs the client one round trip; holding it here would cost a reader.

@@ -15,12 +15,13 @@ use anchorlog_engine::{AppendError, AppendOutcome, Lsn, Subscription, Watcher, W
 use super::connection::{CloseReason, Connection};
 use super::held::{HeldPull, HeldPulls};
 use super::mailbox::{Mail, Mailbox};
-use super::readers::{ColdPull, ColdReads};
+use super::readers::{Cold, ColdPull, ColdReads};
 use super::{ConnectionId, ReplyTo};
 use crate::features::groups::Change;
 use crate::features::pull::{Evaluation, Pull, evaluate};
 use crate::features::send::Sending;
-use crate::features::{Kept, Outcome, Reply, Request, code};
+use crate::features::transactions::Question;
+use crate::features::{Kept, Outcome, Reply, Request, Task, Writing, code};
 use crate::limits;
 use crate::router;
 use crate::shared::Shared;
@@ -29,11 +30,18 @@ use crate::wire::codes::request as ask;
 use crate::wire::header::Head;
 use crate::wire::{Encoding, FrameRef, Header};
 
-/// A send that is parsed and not appended.
+/// What a batch is for that is parsed and not appended.
+#[derive(Debug)]
+enum Purpose {
+    Send(Sending),
+    Write(Writing),
+}
+
+/// A request whose batch is not appended.
 #[derive(Debug)]
 struct Parsed {
     to: ReplyTo,
-    sending: Sending,
+    purpose: Purpose,
     since: Duration,
 }
 
@@ -85,6 +93,8 @@ pub struct Worker {
     held: HeldPulls,
     watcher: Arc<Watcher>,
     woken: Vec<u64>,
+    /// Tasks that are done elsewhere now.
+    tasks: usize,
     mailboxes: Arc<[Mailbox]>,
     cold_reads: ColdReads,
     dirty: Vec<ConnectionId>,
@@ -134,6 +144,7 @@ impl Worker {
             held: HeldPulls::default(),
             watcher: Watcher::new()?,
             woken: Vec::new(),
+            tasks: 0,
             mailboxes,
             cold_reads,
             dirty: Vec::new(),
@@ -284,15 +295,12 @@ impl Worker {
         let mut batch = self.spare.pop().unwrap_or_default();
         let mut joined = Vec::new();
         let outcome = router::route(&self.shared, &request, &mut batch, &mut joined);
-        if let Outcome::Append(sending) = outcome {
-            self.batches.push(batch);
-            self.parsed.push_back(Parsed { to, sending, since: self.now });
-            return;
-        }
+        let Some(outcome) = self.take_batch(to, outcome, &mut batch) else { return };
         batch.clear();
         self.spare.push(batch);
         match outcome {
-            Outcome::Append(_) => {}
+            Outcome::Append(_) | Outcome::Write(_) => {}
+            Outcome::Read(task) => self.read_elsewhere(connection, to, task),
             Outcome::Reply(reply) => self.answer(connection, to, &reply),
             Outcome::Recorded(reply, kept) => self.recording.push((to, reply, kept)),
             Outcome::Pull(pull) => self.pull(connection, to, pull),
@@ -312,6 +320,46 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Puts a batch that was filled in line; gives back an outcome that is something else.
+    fn take_batch(&mut self, to: ReplyTo, outcome: Outcome, batch: &mut WriteBatch) -> Option<Outcome> {
+        let purpose = match outcome {
+            Outcome::Append(sending) => Purpose::Send(sending),
+            Outcome::Write(writing) => Purpose::Write(writing),
+            other => return Some(other),
+        };
+        self.batches.push(std::mem::take(batch));
+        self.parsed.push_back(Parsed { to, purpose, since: self.now });
+        None
+    }
+
+    fn read_elsewhere(&mut self, connection: &mut Connection, to: ReplyTo, task: Task) {
+        match self.cold_reads.submit(Cold::Task { task, to }) {
+            Ok(()) => {
+                connection.cold += 1;
+                self.tasks += 1;
+            }
+            Err(_) => {
+                let reply = Reply::failure(code::SERVICE_NOT_AVAILABLE, "the broker is stopping; nothing was done");
+                self.answer(connection, to, &reply);
+            }
+        }
+    }
+
+    /// A task is done, also when whoever asked is gone.
+    fn task_done(&mut self, to: ReplyTo, outcome: Outcome, mut batch: WriteBatch) {
+        self.tasks = self.tasks.saturating_sub(1);
+        let outcome = self.take_batch(to, outcome, &mut batch);
+        let Some(mut connection) = self.lend(to.connection) else { return };
+        connection.cold = connection.cold.saturating_sub(1);
+        match outcome {
+            Some(Outcome::Reply(reply)) => self.answer(&mut connection, to, &reply),
+            Some(Outcome::Recorded(reply, kept)) => self.recording.push((to, reply, kept)),
+            other => debug_assert!(other.is_none(), "tasks answer or write"),
+        }
+        self.touched(&mut connection);
+        self.give_back(connection);
     }
 
     fn pull(&mut self, connection: &mut Connection, to: ReplyTo, pull: Box<Pull>) {
@@ -344,12 +392,12 @@ impl Worker {
 
     fn read_cold(&mut self, connection: &mut Connection, to: ReplyTo, pull: Box<Pull>) {
         self.shared.counters.pulls_cold.add(1);
-        match self.cold_reads.submit(ColdPull { pull, to }) {
-            Ok(()) => connection.cold += 1,
-            Err(ColdPull { pull, .. }) => {
+        match self.cold_reads.submit(Cold::Pull(ColdPull { pull, to })) {
+            Err(Cold::Pull(ColdPull { pull, .. })) => {
                 let reply = pull.nothing(&self.shared);
                 self.answer(connection, to, &reply);
             }
+            Ok(()) | Err(Cold::Task { .. }) => connection.cold += 1,
         }
     }
 
@@ -418,6 +466,18 @@ impl Worker {
         frame.field("consumerGroup", group);
         let finished = frame.finish(&[]);
         debug_assert!(finished.is_ok(), "a group's name fits a frame");
+        self.touched(connection);
+    }
+
+    fn ask(&mut self, connection: &mut Connection, question: &Question) {
+        self.next_opaque = self.next_opaque.wrapping_add(1) & i32::MAX;
+        let head = Head::request(Encoding::Json, ask::CHECK_TRANSACTION_STATE, self.next_opaque).oneway();
+        let mut frame = head.encode(&mut connection.output);
+        for (name, value) in &question.fields {
+            frame.field(name, value);
+        }
+        let finished = frame.finish(&question.body);
+        debug_assert!(finished.is_ok(), "a message fits a frame");
         self.touched(connection);
     }
 
@@ -493,15 +553,40 @@ impl Worker {
             }
         }
         for outcome in &self.outcomes {
-            let Some(Parsed { to, mut sending, since }) = self.parsed.pop_front() else { break };
-            sending.appended(outcome);
+            let Some(Parsed { to, purpose, since }) = self.parsed.pop_front() else { break };
+            let (answer, due) = match purpose {
+                Purpose::Send(mut sending) => {
+                    sending.appended(outcome);
+                    let due = sending.due;
+                    (Answer::Sent(sending), due)
+                }
+                Purpose::Write(Writing { reply, due, counted, .. }) => {
+                    counted(&self.shared.counters);
+                    (Answer::Recorded(reply), due)
+                }
+            };
+            if let Some(due) = due {
+                self.shared.due.assigned(due, outcome.end_lsn);
+            }
             let deadline = since + self.shared.settings.ack_timeout;
-            self.acks.push_back(Ack { end_lsn: outcome.end_lsn, deadline, to, answer: Answer::Sent(sending) });
+            self.acks.push_back(Ack { end_lsn: outcome.end_lsn, deadline, to, answer });
         }
     }
 
     /// The first batch can never be appended.
     fn refuse_first(&mut self, error: &AppendError) {
+        if let AppendError::Rejected(rejection) = error
+            && let Some(Parsed { to, purpose: Purpose::Write(writing), since }) = self.parsed.front()
+        {
+            // What it says may not be durable yet: it is answered when that is.
+            let end_lsn = self.acks.back().map_or(rejection.rests_on, |last| last.end_lsn.max(rejection.rests_on));
+            let answer = Answer::Recorded((writing.rejected)(&self.shared, rejection));
+            let deadline = *since + self.shared.settings.ack_timeout;
+            self.acks.push_back(Ack { end_lsn, deadline, to: *to, answer });
+            self.batches.remove(0);
+            self.parsed.pop_front();
+            return;
+        }
         let code = match error {
             AppendError::TooLarge(_) | AppendError::Empty => code::MESSAGE_ILLEGAL,
             _ => code::SERVICE_NOT_AVAILABLE,
@@ -511,8 +596,10 @@ impl Worker {
 
     fn refuse(&mut self, code: i32, remark: String) {
         self.batches.remove(0);
-        if let Some(Parsed { to, .. }) = self.parsed.pop_front() {
-            self.shared.counters.sends_refused.add(1);
+        if let Some(Parsed { to, purpose, .. }) = self.parsed.pop_front() {
+            if matches!(purpose, Purpose::Send(_)) {
+                self.shared.counters.sends_refused.add(1);
+            }
             self.answer_to(to, &Reply::failure(code, remark));
         }
     }
@@ -573,11 +660,16 @@ impl Worker {
     }
 
     fn release(&mut self, acked: Lsn) {
+        let kept = self.shared.standing.kept_promise(&self.shared.engine);
         while let Some(ack) = pop_if(&mut self.acks, |ack| ack.end_lsn <= acked) {
             if let Answer::Sent(sending) = &ack.answer {
                 self.shared.counters.messages_acked.add(sending.count());
             }
-            self.give(&ack, code::SUCCESS, None);
+            if ack.end_lsn <= kept {
+                self.give(&ack, code::SUCCESS, None);
+            } else {
+                self.give(&ack, code::SLAVE_NOT_AVAILABLE, Some("stored here alone: too few slaves are in sync"));
+            }
         }
         if self.acks.is_empty() {
             return;
@@ -586,6 +678,7 @@ impl Worker {
             while let Some(ack) = self.acks.pop_front() {
                 self.unconfirmed(
                     &ack,
+                    code::FLUSH_DISK_TIMEOUT,
                     "stored in the log, which failed before it was confirmed; it may or may not be there",
                 );
             }
@@ -597,11 +690,21 @@ impl Worker {
         }
     }
 
-    fn unconfirmed(&mut self, ack: &Ack, remark: &'static str) {
+    /// Says what was not confirmed in time.
+    fn overdue(&mut self, ack: &Ack) {
+        let here = self.shared.engine.watermarks().durable >= ack.end_lsn;
+        if here && self.shared.standing.kept_promise(&self.shared.engine) < ack.end_lsn {
+            self.unconfirmed(ack, code::FLUSH_SLAVE_TIMEOUT, "stored; too few slaves have confirmed it in time");
+        } else {
+            self.unconfirmed(ack, code::FLUSH_DISK_TIMEOUT, "stored; the disk has not confirmed it in time");
+        }
+    }
+
+    fn unconfirmed(&mut self, ack: &Ack, code: i32, remark: &'static str) {
         match &ack.answer {
             Answer::Sent(sending) => {
                 self.shared.counters.messages_unconfirmed.add(sending.count());
-                self.give(ack, code::FLUSH_DISK_TIMEOUT, Some(remark));
+                self.give(ack, code, Some(remark));
             }
             Answer::Recorded(_) => self.answer_to(ack.to, &Reply::failure(code::SYSTEM_ERROR, remark)),
         }
@@ -656,6 +759,7 @@ impl Worker {
     /// Looks into the mailbox.
     pub fn mail(&mut self) {
         let Some(mailbox) = self.mailboxes.get(usize::from(self.index)) else { return };
+        let mut done = false;
         for mail in mailbox.take() {
             match mail {
                 Mail::Notice { connection, group } => {
@@ -663,6 +767,16 @@ impl Worker {
                         self.notice(&mut connection, &group);
                         self.give_back(connection);
                     }
+                }
+                Mail::Ask { connection, question } => {
+                    if let Some(mut connection) = self.lend(connection) {
+                        self.ask(&mut connection, &question);
+                        self.give_back(connection);
+                    }
+                }
+                Mail::Done { to, outcome, batch } => {
+                    done = true;
+                    self.task_done(to, *outcome, *batch);
                 }
                 Mail::Read { to, reply, messages } => {
                     if let Some(mut connection) = self.lend(to.connection) {
@@ -673,6 +787,9 @@ impl Worker {
                 }
             }
         }
+        if done {
+            self.end_of_turn();
+        }
     }
 
     /// Time has passed; see [`Worker::set_time`].
@@ -682,7 +799,7 @@ impl Worker {
         }
         let now = self.now;
         while let Some(ack) = pop_if(&mut self.acks, |ack| ack.deadline <= now) {
-            self.unconfirmed(&ack, "stored; the disk has not confirmed it in time");
+            self.overdue(&ack);
         }
         if self.full {
             let busy_timeout = self.shared.settings.busy_timeout;
@@ -718,8 +835,11 @@ impl Worker {
     fn sweep(&mut self) {
         for slot in 0..self.slots.len() {
             let Some(mut connection) = self.slots[slot].connection.take() else { continue };
-            if self.now >= connection.last_heartbeat + limits::IDLE_MAX && !connection.groups.is_empty() {
-                self.leave_all(&mut connection);
+            if self.now >= connection.last_heartbeat + limits::IDLE_MAX {
+                self.shared.halves.producers.gone(connection.id);
+                if !connection.groups.is_empty() {
+                    self.leave_all(&mut connection);
+                }
             }
             if self.now >= connection.last_traffic + limits::IDLE_MAX && connection.close.is_none() {
                 self.shared.counters.idle_closed.add(1);
@@ -743,6 +863,7 @@ impl Worker {
             self.held.cancel(&self.shared.engine, &self.watcher, token);
         }
         self.leave_all(&mut connection);
+        self.shared.halves.producers.gone(id);
         let place = &mut self.slots[id.slot as usize];
         place.generation = place.generation.wrapping_add(1);
         place.taken = false;
@@ -841,7 +962,14 @@ impl Worker {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let written = |slot: &Slot| slot.connection.as_ref().is_none_or(|connection| connection.unread() == 0);
-        self.acks.is_empty() && self.batches.is_empty() && self.recording.is_empty() && self.slots.iter().all(written)
+        let nothing_waits = self.acks.is_empty() && self.batches.is_empty() && self.recording.is_empty();
+        nothing_waits && self.tasks == 0 && self.slots.iter().all(written)
+    }
+
+    /// Requests of which a part is done elsewhere now; its outcome comes by mail.
+    #[must_use]
+    pub fn task_count(&self) -> usize {
+        self.tasks
     }
 
     /// Pulls that are held now.

@@ -3,16 +3,20 @@
 //! Every conversation runs over each driver. The numbers are those of the wire notes' section 8.6.
 
 mod damage;
+mod delays;
 mod groups;
 mod naming;
 mod offsets;
 mod peer;
 mod pressure;
 mod pulling;
+mod replicas;
 mod restart;
 mod retention;
+mod retries;
 mod sending;
 mod stage;
+mod transactions;
 
 /// Runs conversations over every driver that this build has.
 macro_rules! over_every_driver {

@@ -336,6 +336,18 @@ fn count_record(
             queue.is_dropped = true;
             return None;
         }
+        RecordKind::Lost => {
+            if record.name.is_empty() {
+                contents.queues.remove(&key);
+                return None;
+            }
+            queue.next = entry.queue_offset;
+            let expected = due.insert(key, entry.queue_offset)?;
+            return (expected > entry.queue_offset).then(|| Trouble {
+                expected: format!("at least offset {expected} of {}", String::from_utf8_lossy(record.name)),
+                found: format!("offset {} at LSN {lsn}", entry.queue_offset),
+            });
+        }
         _ => {
             let next = QueueOffset(record.payload.first_chunk().map_or(0, |next| u64::from_le_bytes(*next)));
             (next, next)

@@ -139,6 +139,17 @@ impl Applier {
                 queue.begin(lsn);
                 (id, queue.note_change())
             }
+            RecordKind::Lost if record.name.is_empty() => return Ok(None),
+            RecordKind::Lost => {
+                let (id, queue) = self.queue(record.name, record.incarnation);
+                let gap = QueueEntry { lsn, size: 0, tag: 0, store_time_ms: header.store_time_ms };
+                let count = queue
+                    .lose(entry.queue_offset, gap)
+                    .map_err(|due| not_dense(record.name, due, entry.queue_offset, header, lsn))?;
+                let is_first = queue.note_change();
+                self.entries += count;
+                (id, is_first)
+            }
             RecordKind::Put => {
                 let entry = TableEntry { value: Arc::from(record.payload), target: record.target(lsn), lsn };
                 self.changes.push(Change { key: record.name.to_vec(), lsn, entry: Some(entry) });

@@ -284,10 +284,13 @@ fn show_head(
     };
     match record.kind {
         RecordKind::EpochHistory => {}
-        RecordKind::Append | RecordKind::Link | RecordKind::QueueCounter => {
+        RecordKind::Lost if record.name.is_empty() => {}
+        RecordKind::Append | RecordKind::Link | RecordKind::QueueCounter | RecordKind::Lost => {
             let id = head_of(record.incarnation)?;
             let next = match record.kind {
                 RecordKind::QueueCounter => record.payload.first_chunk().map_or(0, |next| u64::from_le_bytes(*next)),
+                // Where the queue goes on behind what was given up.
+                RecordKind::Lost => offset.0,
                 _ => offset.0 + 1,
             };
             let head = &mut sequencer.lock().expect(LOCKED).queues[id];

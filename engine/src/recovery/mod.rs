@@ -319,7 +319,7 @@ impl Recovery<'_> {
                         last_frame_end = last_frame_end.max(next);
                         next.since(at)
                     }
-                    None => frame::FRAME_ALIGN,
+                    None => to_u64(frame::next_candidate(scan.need(frame::FRAME_HEADER_BYTES)?)).min(end.since(at)),
                 };
                 scan.need(to_usize(step))?;
                 scan.consume(to_usize(step));

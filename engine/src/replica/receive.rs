@@ -81,8 +81,8 @@ pub enum ReceiveError {
         /// What is wrong.
         what: &'static str,
     },
-    /// The buffer is full: to be tried again when the written watermark has moved.
-    #[error("the log buffer is full: {waiting} bytes wait to be written, {max} are taken")]
+    /// Memory is full: to be tried again when the written watermark has moved, or a checkpoint was written.
+    #[error("{waiting} bytes wait to be written, or for a checkpoint; {max} are taken")]
     Full {
         /// Bytes waiting.
         waiting: u64,
@@ -238,6 +238,9 @@ impl Sequencer {
         let waiting = self.next.since(self.marks.load(Watermark::Written));
         if waiting > 0 && waiting + len > self.buffer_bytes {
             return Err(TakenStop::Refused(ReceiveError::Full { waiting, max: self.buffer_bytes }));
+        }
+        if let Err(AppendError::Behind { waiting, max }) = self.backlog.admit(Claim::Essential) {
+            return Err(TakenStop::Refused(ReceiveError::Full { waiting, max }));
         }
         Ok(())
     }

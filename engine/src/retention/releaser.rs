@@ -105,7 +105,7 @@ pub(crate) struct Releaser {
     /// When age and free space are looked at again.
     aged_at: Duration,
     /// Segments could not be released; tried again when this time is reached.
-    retry_at: Duration,
+    pub(super) retry_at: Duration,
     /// All that the log says of its start is done.
     pub(super) is_caught_up: bool,
 }

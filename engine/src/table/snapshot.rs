@@ -12,19 +12,23 @@ use crate::units::Lsn;
 pub struct Snapshot {
     table: Arc<Visible>,
     layers: Layers,
+    /// End of the last frame that changed the table.
     lsn: Lsn,
+    dispatched: Lsn,
 }
 
 impl Snapshot {
-    pub(crate) fn new(table: Arc<Visible>) -> Snapshot {
+    /// `dispatched`: the table has seen the log up to here.
+    pub(crate) fn new(table: Arc<Visible>, dispatched: Lsn) -> Snapshot {
         let (lsn, layers) = table.begin_snapshot();
-        Snapshot { table, layers, lsn }
+        Snapshot { table, layers, lsn, dispatched }
     }
 
     /// Changes below this LSN are in it, and no others.
     #[must_use]
     pub fn lsn(&self) -> Lsn {
-        self.lsn
+        // Frames without changes of the table move the watermark alone.
+        self.lsn.max(self.dispatched)
     }
 
     /// The entry of this key.

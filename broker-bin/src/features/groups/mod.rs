@@ -12,7 +12,7 @@ pub use filter::{NotTags, TagFilter};
 pub use handler::{check_config, list};
 pub use registry::{Change, GroupConfig, Groups, Membership, Subscription};
 
-use crate::features::topics::{RETRY_PREFIX, TopicConfig, name_fault};
+use crate::features::topics::{RETRY_PREFIX, name_fault};
 use crate::limits;
 use crate::shared::Shared;
 
@@ -38,7 +38,7 @@ pub fn ensure(shared: &Shared, group: &str) -> bool {
     let retry_topic = [RETRY_PREFIX, group].concat();
     if shared.state.topics.get(&retry_topic).is_none() && name_fault(&retry_topic).is_none() {
         // A group whose name is too long or too odd for one consumes without a retry topic.
-        drop(shared.state.get_or_make_topic(&retry_topic, TopicConfig::open(config.retry_queues)));
+        drop(shared.state.get_or_make_topic(&retry_topic, config.retry_topic()));
     }
     true
 }

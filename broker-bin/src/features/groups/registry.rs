@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use crate::features::groups::filter::TagFilter;
+use crate::features::topics::TopicConfig;
 use crate::limits;
 use crate::lock::lock;
 use crate::net::ConnectionId;
@@ -26,6 +27,14 @@ pub struct GroupConfig {
 impl Default for GroupConfig {
     fn default() -> Self {
         GroupConfig { retry_queues: 1, retry_max: 16, may_consume: true }
+    }
+}
+
+impl GroupConfig {
+    /// The group's retry topic. It has a queue in any case: a group without one would lose what it sends back.
+    #[must_use]
+    pub fn retry_topic(&self) -> TopicConfig {
+        TopicConfig::open(self.retry_queues.clamp(1, limits::TOPIC_QUEUES_MAX))
     }
 }
 

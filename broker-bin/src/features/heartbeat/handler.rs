@@ -12,6 +12,9 @@ pub fn beat(shared: &Shared, request: &Request<'_>, joined: &mut Vec<Box<str>>) 
         Ok(heartbeat) => heartbeat,
         Err(error) => return Reply::failure(code::SYSTEM_ERROR, format!("the heartbeat's {error}")).into(),
     };
+    for group in heartbeat.producers.iter().take(limits::GROUPS_PER_CONNECTION_MAX) {
+        shared.halves.producers.beat(request.connection, group);
+    }
     let mut changes = Vec::new();
     for consumer in heartbeat.consumers.into_iter().take(limits::GROUPS_PER_CONNECTION_MAX) {
         // A group that may not be made is not registered, and the heartbeat is a good one all the same.
@@ -47,6 +50,9 @@ fn subscription(data: SubscriptionData) -> (String, Subscription) {
 /// 35: a client leaves a group.
 pub fn farewell(shared: &Shared, request: &Request<'_>) -> Outcome {
     let mut changes = Vec::new();
+    if let Some(group) = request.field("producerGroup") {
+        shared.halves.producers.leave(request.connection, group);
+    }
     if let Some(group) = request.field("consumerGroup").filter(|group| !group.is_empty()) {
         let change = shared.state.groups.leave(request.connection, group);
         changes.push((group.into(), change));

@@ -9,6 +9,6 @@ mod encode;
 mod handler;
 mod read;
 
-pub use encode::encode_message;
+pub use encode::{encode_as, encode_message};
 pub use handler::pull;
 pub use read::{Evaluation, Pull, Wanted, evaluate};

@@ -1,11 +1,17 @@
 //! 10, 310, 320: checks a send, and fills the batch that it becomes.
 
-use anchorlog_engine::{Append, AppendError, Queue, WriteBatch};
+use std::borrow::Cow;
+use std::time::Duration;
+
+use anchorlog_engine::{Append, AppendError, BatchError, Queue, WriteBatch};
 
 use super::properties::Known;
 use super::sending::Sending;
-use super::stored::Stored;
+use super::stored::{Attributes, Stored};
+use crate::features::delay::{self, DueKey, Later, Place};
+use crate::features::retry::{self, DeadLetter};
 use crate::features::topics::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig};
+use crate::features::transactions::{self, Wanted};
 use crate::features::{FieldError, Outcome, Reply, Request, code};
 use crate::limits;
 use crate::shared::Shared;
@@ -14,6 +20,7 @@ use crate::wire::message::{NAME_END, VALUE_END, sys_flag, tag_hash};
 
 /// Names of a send's fields: code 10 spells them out, 310 and 320 use letters.
 struct Names {
+    group: &'static str,
     topic: &'static str,
     default_topic: &'static str,
     default_topic_queues: &'static str,
@@ -23,10 +30,12 @@ struct Names {
     flag: &'static str,
     properties: &'static str,
     reconsume_times: &'static str,
+    reconsume_max: &'static str,
     batch: &'static str,
 }
 
 const LONG: Names = Names {
+    group: "producerGroup",
     topic: "topic",
     default_topic: "defaultTopic",
     default_topic_queues: "defaultTopicQueueNums",
@@ -36,10 +45,12 @@ const LONG: Names = Names {
     flag: "flag",
     properties: "properties",
     reconsume_times: "reconsumeTimes",
+    reconsume_max: "maxReconsumeTimes",
     batch: "batch",
 };
 
 const LETTERS: Names = Names {
+    group: "a",
     topic: "b",
     default_topic: "c",
     default_topic_queues: "d",
@@ -49,11 +60,13 @@ const LETTERS: Names = Names {
     flag: "h",
     properties: "i",
     reconsume_times: "j",
+    reconsume_max: "l",
     batch: "m",
 };
 
 /// A send's fields, read.
 struct Send<'a> {
+    group: &'a str,
     topic: &'a str,
     default_topic: &'a str,
     default_topic_queues: u32,
@@ -63,7 +76,10 @@ struct Send<'a> {
     flag: i32,
     properties: &'a str,
     reconsume_times: i32,
+    reconsume_max: Option<i32>,
     is_batch: bool,
+    /// Whatever delay its properties wish, it is a dead letter now.
+    is_dead: bool,
 }
 
 impl<'a> Send<'a> {
@@ -71,6 +87,7 @@ impl<'a> Send<'a> {
         // A binary header cannot be told apart by names: only the code says which it uses.
         let names = if request.header.code == 10 { &LONG } else { &LETTERS };
         Ok(Send {
+            group: request.field(names.group).unwrap_or_default(),
             topic: request.required(names.topic)?,
             default_topic: request.field(names.default_topic).unwrap_or_default(),
             default_topic_queues: request.number(names.default_topic_queues)?.unwrap_or(4),
@@ -80,6 +97,8 @@ impl<'a> Send<'a> {
             flag: request.number(names.flag)?.unwrap_or(0),
             properties: request.field(names.properties).unwrap_or_default(),
             reconsume_times: request.number(names.reconsume_times)?.unwrap_or(0),
+            reconsume_max: request.number(names.reconsume_max)?,
+            is_dead: false,
             is_batch: request.header.code == 320 || request.switch(names.batch),
         })
     }
@@ -102,7 +121,14 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
     if shared.is_closing() {
         return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, "the broker is stopping; nothing was stored"));
     }
-    let send = Send::read(request)?;
+    if let Err(reason) = shared.standing.admission() {
+        return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, reason));
+    }
+    let mut send = Send::read(request)?;
+    let dead = dead_letter(shared, &send);
+    if let Some(dead) = &dead {
+        send = Send { topic: &dead.topic, queue: 0, is_dead: true, ..send };
+    }
     let topic = find_topic(shared, request, &send)?;
     let config = topic.config;
     let number = match u32::try_from(send.queue) {
@@ -125,26 +151,31 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
         let remark = format!("the body has {} bytes; at most {bytes_max} are taken", request.body.len());
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, remark));
     }
-    let writer = Writer { shared, request, send: &send, queue };
+    let writer = Writer { shared, request, send: &send, number, queue };
     if !send.is_batch {
         let mut known = Known::default();
         known.read(send.properties);
-        return match known.unique_key {
+        let (due, key) = match known.unique_key {
             Some(key) => {
-                writer.append(out, send.flag, request.body, &[send.properties], &known, &[])?;
-                Ok(Sending::new(number, Some(key)))
+                let due = writer.append(out, send.flag, request.body, &[send.properties], &known, &[])?;
+                (due, Cow::Borrowed(key))
             }
             None => {
                 let made = shared.made_keys.next();
                 let ending = if known.state.lacks_separator { "\u{2}" } else { "" };
                 let added = format!("{ending}UNIQ_KEY{NAME_END}{made}{VALUE_END}");
                 known.state.lacks_separator = false;
-                writer.append(out, send.flag, request.body, &[send.properties, &added], &known, &[&made])?;
-                Ok(Sending::new(number, Some(&made)))
+                let due = writer.append(out, send.flag, request.body, &[send.properties, &added], &known, &[&made])?;
+                (due, Cow::Owned(made))
             }
         };
+        if let Some(dead) = &dead {
+            shared.counters.dead_letters.add(1);
+            retry::tell(&dead.group, send.topic, known.retry_topic.unwrap_or_default(), &key, send.reconsume_times);
+        }
+        return Ok(Sending { due, ..Sending::new(number, Some(&key)) });
     }
-    if send.topic.starts_with(RETRY_PREFIX) {
+    if send.is_dead || send.topic.starts_with(RETRY_PREFIX) {
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, "a retry topic takes no batches"));
     }
     for inner in batch::entries(request.body) {
@@ -158,12 +189,21 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
         known.read(own);
         let between = if known.state.lacks_separator && !send.properties.is_empty() { "\u{2}" } else { "" };
         known.read(send.properties);
+        if !known.wish.is_none() {
+            return Err(Reply::failure(code::MESSAGE_ILLEGAL, "a batch is delivered at once; it takes no delays"));
+        }
         writer.append(out, inner.flag, inner.body, &[own, between, send.properties], &known, &[])?;
     }
     if out.is_empty() {
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, "the batch holds no message"));
     }
     Ok(Sending::new(number, None))
+}
+
+/// Consumers send what they could not send back to their retry topic themselves, and go on doing so after the last attempt.
+fn dead_letter(shared: &Shared, send: &Send<'_>) -> Option<DeadLetter> {
+    let group = shared.state.groups.config(send.topic.strip_prefix(RETRY_PREFIX)?);
+    retry::dead_letter(send.topic, send.reconsume_times, send.reconsume_max, group)
 }
 
 fn find_topic(shared: &Shared, request: &Request<'_>, send: &Send<'_>) -> Result<std::sync::Arc<Topic>, Reply> {
@@ -212,11 +252,13 @@ struct Writer<'a> {
     shared: &'a Shared,
     request: &'a Request<'a>,
     send: &'a Send<'a>,
+    /// The queue's number in its topic.
+    number: u32,
     queue: &'a Queue,
 }
 
 impl Writer<'_> {
-    /// Adds one message, or says what of it cannot be stored.
+    /// Adds one message, with the entry that delivers it later if it wants that, or says what of it cannot be stored.
     fn append(
         &self,
         out: &mut WriteBatch,
@@ -225,10 +267,16 @@ impl Writer<'_> {
         properties: &[&str],
         known: &Known<'_>,
         more_keys: &[&str],
-    ) -> Result<(), Reply> {
+    ) -> Result<Option<DueKey>, Reply> {
         let illegal = |remark: String| Reply::failure(code::MESSAGE_ILLEGAL, remark);
-        self.offered_yet(known)?;
-        let added = known.state.added_bytes(&self.shared.settings.cluster);
+        let half = self.half(known, more_keys)?;
+        let later = self.later(known)?;
+        if half.is_some() && later.is_some() {
+            return Err(illegal("a message of a transaction takes no delay".to_owned()));
+        }
+        let changed = half.as_ref().map_or(0, |half| half.changed().len())
+            + later.as_ref().map_or(0, |later| later.changed.len() + limits::TIMER_PROPERTY_BYTES);
+        let added = known.state.added_bytes(&self.shared.settings.cluster) + changed;
         let properties_bytes = properties.iter().map(|part| part.len()).sum::<usize>() + added;
         if properties_bytes > limits::PROPERTIES_BYTES_MAX {
             return Err(illegal(format!(
@@ -237,7 +285,7 @@ impl Writer<'_> {
             )));
         }
         let stored = Stored {
-            sys_flag: self.send.sys_flag & !(sys_flag::BORN_HOST_V6 | sys_flag::STORE_HOST_V6),
+            sys_flag: self.send.sys_flag & !self.flags_not_kept(known),
             born_timestamp: self.send.born_timestamp,
             born_host: self.request.peer,
             body_bytes: u32::try_from(body.len()).map_err(|_| illegal("the body is too large".to_owned()))?,
@@ -267,42 +315,95 @@ impl Writer<'_> {
         for (piece, part) in payload[1..].iter_mut().zip(properties) {
             *piece = part.as_bytes();
         }
-        let added = out.append(&Append {
+        let keys = if many.is_empty() { &few[..count] } else { &many };
+        let tag = known.tags.map_or(0, tag_hash);
+        let attributes = stored.encode();
+        let message = Append {
             queue: self.queue,
-            tag: known.tags.map_or(0, tag_hash),
-            keys: if many.is_empty() { &few[..count] } else { &many },
-            attributes: stored.encode().as_slice(),
+            tag,
+            keys,
+            attributes: attributes.as_slice(),
             payload: &payload[..=properties.len()],
-        });
-        added.map(drop).map_err(|error| illegal(error.to_string()))
+        };
+        if let Some(half) = half {
+            let queue = self.shared.halves.queue(&self.shared.engine);
+            let queue = queue.map_err(|error| Reply::failure(code::SYSTEM_ERROR, error.to_string()))?;
+            let hidden = Append { queue, keys: &[], ..message };
+            let due = transactions::store(self.shared, out, &hidden, stored, &half);
+            let due = due.map_err(|error: BatchError| illegal(error.to_string()))?;
+            self.shared.halves.producers.sent_half(self.request.connection, half.group);
+            self.shared.counters.transactions_begun.add(1);
+            return Ok(Some(due));
+        }
+        let Some(later) = later else {
+            return out.append(&message).map(|_| None).map_err(|error| illegal(error.to_string()));
+        };
+        let place = Place {
+            topic: self.send.topic.into(),
+            queue: self.number,
+            tag,
+            keys: Place::bounded_keys(keys.iter().copied()),
+            attributes: Attributes { stored, changed: &later.changed }.encode(),
+        };
+        let queue = self.shared.due.hidden(&self.shared.engine);
+        let queue = queue.map_err(|error| Reply::failure(code::SYSTEM_ERROR, error.to_string()))?;
+        let hidden = Append { queue, keys: &[], ..message };
+        let due = delay::store(self.shared, out, &hidden, &later, place);
+        let due = due.map_err(|error: BatchError| illegal(error.to_string()))?;
+        self.shared.counters.messages_delayed.add(1);
+        Ok(Some(due))
     }
 
-    /// Refuses what would otherwise be stored as something that it is not.
-    fn offered_yet(&self, known: &Known<'_>) -> Result<(), Reply> {
-        let refuse = |remark: String| Err(Reply::failure(code::MESSAGE_ILLEGAL, remark));
-        if known.half || self.send.sys_flag & sys_flag::TRANSACTION_MASK != 0 {
-            return refuse("this broker does not offer transactions yet; the message was not stored".to_owned());
+    /// When it is to be delivered, if not at once.
+    fn later(&self, known: &Known<'_>) -> Result<Option<Later>, Reply> {
+        if known.wish.is_none() || self.send.is_dead {
+            return Ok(None);
         }
-        if let Some(level) = known.delay {
-            match level.trim().parse::<i64>() {
-                Ok(..=0) => {}
-                Ok(level) => {
-                    return refuse(format!(
-                        "this broker does not offer delayed messages yet (DELAY={level}); the message was not stored"
-                    ));
-                }
-                Err(_) => return refuse(format!("the property DELAY is {:?}; a number is wanted", head(level))),
+        let now_ms = self.shared.engine.clock().wall_ms();
+        let later = known.wish.later(&self.shared.settings.delay_levels, self.send.topic, self.number, now_ms);
+        later.map_err(|remark| Reply::failure(code::MESSAGE_ILLEGAL, remark))
+    }
+
+    /// What it is half of, if it is. A copy that a consumer sends to try a message again is none, whatever its properties still say.
+    fn half<'k>(&'k self, known: &Known<'k>, more_keys: &[&'k str]) -> Result<Option<Wanted<'k>>, Reply> {
+        let illegal = |remark: &'static str| Reply::failure(code::MESSAGE_ILLEGAL, remark);
+        if !known.half {
+            let flags = self.send.sys_flag & sys_flag::TRANSACTION_MASK;
+            if matches!(flags, sys_flag::TRANSACTION_PREPARED | sys_flag::TRANSACTION_ROLLBACK) {
+                return Err(illegal("its flags say that it is half of a transaction, and its properties do not"));
             }
+            return Ok(None);
         }
-        if let Some(name) = known.timer {
-            return refuse(format!(
-                "this broker does not offer timed messages yet ({name}); the message was not stored"
-            ));
+        if self.is_copy(known) {
+            return Ok(None);
         }
-        Ok(())
+        if self.send.is_batch {
+            return Err(illegal("a batch cannot be half of a transaction"));
+        }
+        let group = known.group.unwrap_or(self.send.group);
+        if group.is_empty() || group.len() > limits::GROUP_BYTES_MAX || group.contains('\0') {
+            return Err(illegal("half of a transaction needs a producer group that can be asked"));
+        }
+        let timeout = known.immunity.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+        let timeout = timeout.unwrap_or(self.shared.settings.transaction_timeout);
+        let now_ms = self.shared.engine.clock().wall_ms();
+        Ok(Some(Wanted {
+            group,
+            topic: self.send.topic,
+            queue: self.number,
+            unique_key: known.unique_key.or(more_keys.first().copied()).unwrap_or_default(),
+            ask_ms: now_ms.saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        }))
     }
-}
 
-fn head(text: &str) -> String {
-    text.chars().take(40).collect()
+    fn is_copy(&self, known: &Known<'_>) -> bool {
+        let level = known.wish.level.and_then(|level| level.trim().parse::<i64>().ok()).unwrap_or(0);
+        self.send.reconsume_times > 0 && level > 0
+    }
+
+    /// Bits that the broker sets itself, or that do not hold for what is stored.
+    fn flags_not_kept(&self, known: &Known<'_>) -> i32 {
+        let hosts = sys_flag::BORN_HOST_V6 | sys_flag::STORE_HOST_V6;
+        if known.half { hosts | sys_flag::TRANSACTION_MASK } else { hosts }
+    }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::stored::PropertiesState;
+use crate::features::delay::Wish;
 use crate::wire::message::{VALUE_END, properties};
 
 /// What the broker must know of a message's properties. When a name stands twice, the last one counts.
@@ -16,12 +17,16 @@ pub(super) struct Known<'a> {
     pub(super) keys: Option<&'a str>,
     /// The producer's id of the message.
     pub(super) unique_key: Option<&'a str>,
-    /// A delay level.
-    pub(super) delay: Option<&'a str>,
-    /// The name of a property that asks for a delivery at some time.
-    pub(super) timer: Option<&'a str>,
+    /// The topic that a message came from which is tried again.
+    pub(super) retry_topic: Option<&'a str>,
+    /// When it is to be delivered.
+    pub(super) wish: Wish<'a>,
     /// True for half of a transaction.
     pub(super) half: bool,
+    /// The producer group that decides it.
+    pub(super) group: Option<&'a str>,
+    /// Seconds until that group is asked first.
+    pub(super) immunity: Option<&'a str>,
     /// What need not be added for readers.
     pub(super) state: PropertiesState,
 }
@@ -34,8 +39,13 @@ impl<'a> Known<'a> {
                 "TAGS" => self.tags = Some(value),
                 "KEYS" => self.keys = Some(value),
                 "UNIQ_KEY" => self.unique_key = Some(value),
-                "DELAY" => self.delay = Some(value),
-                "TIMER_DELAY_SEC" | "TIMER_DELAY_MS" | "TIMER_DELIVER_MS" => self.timer = Some(name),
+                "RETRY_TOPIC" => self.retry_topic = Some(value),
+                "DELAY" => self.wish.level = Some(value),
+                "TIMER_DELAY_SEC" => self.wish.delay_seconds = Some(value),
+                "TIMER_DELAY_MS" => self.wish.delay_ms = Some(value),
+                "TIMER_DELIVER_MS" => self.wish.deliver_ms = Some(value),
+                "PGROUP" => self.group = Some(value),
+                "CHECK_IMMUNITY_TIME_IN_SECONDS" => self.immunity = Some(value),
                 "TRAN_MSG" => self.half = value.eq_ignore_ascii_case("true"),
                 "CLUSTER" => self.state.has_cluster = true,
                 "MSG_REGION" => self.state.has_region = true,
@@ -88,7 +98,7 @@ mod tests {
     fn last_name_counts_and_empty_values_vanish() {
         let mut known = Known::default();
         known.read("TAGS\u{1}A\u{2}KEYS\u{1}\u{2}odd\u{2}\u{1}x\u{2}TAGS\u{1}B\u{2}DELAY\u{1}4Pinpoint");
-        assert_eq!((known.tags, known.keys, known.delay), (Some("B"), None, Some("4Pinpoint")));
+        assert_eq!((known.tags, known.keys, known.wish.level), (Some("B"), None, Some("4Pinpoint")));
         assert!(known.state.lacks_separator && !known.state.has_cluster);
         known.read("WAIT\u{1}true\u{2}CLUSTER\u{1}c\u{2}");
         assert!(!known.state.lacks_separator && known.state.has_cluster);

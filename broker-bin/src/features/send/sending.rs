@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anchorlog_engine::{AppendOutcome, Lsn};
 
+use crate::features::delay::DueKey;
 use crate::wire::FrameEncoder;
 use crate::wire::message::MessageId;
 
@@ -49,20 +50,23 @@ pub struct Sending {
     pub more: Box<[Lsn]>,
     /// Its id as the producer knows it; none for a batch.
     pub unique_key: UniqueKey,
+    /// The entry that stands in the batch behind its one message, when there is one.
+    pub due: Option<DueKey>,
 }
 
 impl Sending {
     /// A batch for this queue.
     #[must_use]
     pub fn new(queue: u32, unique_key: Option<&str>) -> Sending {
-        Sending { queue, queue_offset: 0, lsn: Lsn::ZERO, more: Box::default(), unique_key: UniqueKey::new(unique_key) }
+        let unique_key = UniqueKey::new(unique_key);
+        Sending { queue, queue_offset: 0, lsn: Lsn::ZERO, more: Box::default(), unique_key, due: None }
     }
 
     /// Notes where it went.
     pub fn appended(&mut self, outcome: &AppendOutcome) {
         self.queue_offset = outcome.first.queue_offset.0;
         self.lsn = outcome.first.lsn;
-        if !outcome.rest.is_empty() {
+        if self.due.is_none() && !outcome.rest.is_empty() {
             self.more = outcome.rest.iter().map(|position| position.lsn).collect();
         }
     }

@@ -3,13 +3,20 @@
 //! ```text
 //! version 1 | bits 1 | sysFlag 4 | bornTimestamp 8 | born host 4 or 16 + port 2 | body bytes 4
 //!           | flag 4, if bit 1 | reconsumeTimes 4, if bit 2 | preparedTransactionOffset 8, if bit 3        all big-endian
+//!           | changed properties, with version 2 only
 //! ```
 //! A link restates all of them. The payload is the body, then the properties exactly as the client sent them. What the broker adds for
 //! readers (`MSG_REGION`, `TRACE_ON`, `CLUSTER`, a separator) is added when the message is read; the bits remember what is there already.
+//! A message that the broker moved has properties that its producer never wrote (where it came from, how often it was tried): they stand
+//! here and count instead of those of the same name in the payload, which is the origin's and cannot change.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::wire::message::{append_property, properties};
+
 const VERSION: u8 = 1;
+const VERSION_CHANGED: u8 = 2;
 const BORN_HOST_V6: u8 = 1;
 const HAS_FLAG: u8 = 1 << 1;
 const HAS_RECONSUME: u8 = 1 << 2;
@@ -137,34 +144,29 @@ impl Stored {
         out
     }
 
-    /// Reads [`Stored::encode`]'s bytes; `None` when they are not of this version.
-    #[must_use]
-    pub fn decode(bytes: &[u8]) -> Option<Stored> {
-        let mut rest = bytes;
-        let [version, bits] = take(&mut rest)?;
-        if version != VERSION {
-            return None;
-        }
+    /// The fields behind the version.
+    fn take(rest: &mut &[u8]) -> Option<Stored> {
+        let [bits] = take(rest)?;
         let is = |bit: u8| bits & bit != 0;
-        let sys_flag = i32::from_be_bytes(take(&mut rest)?);
-        let born_timestamp = i64::from_be_bytes(take(&mut rest)?);
+        let sys_flag = i32::from_be_bytes(take(rest)?);
+        let born_timestamp = i64::from_be_bytes(take(rest)?);
         let ip = if is(BORN_HOST_V6) {
-            IpAddr::V6(Ipv6Addr::from(take::<16>(&mut rest)?))
+            IpAddr::V6(Ipv6Addr::from(take::<16>(rest)?))
         } else {
-            IpAddr::V4(Ipv4Addr::from(take::<4>(&mut rest)?))
+            IpAddr::V4(Ipv4Addr::from(take::<4>(rest)?))
         };
-        let born_host = SocketAddr::new(ip, u16::from_be_bytes(take(&mut rest)?));
-        let body_bytes = u32::from_be_bytes(take(&mut rest)?);
-        let flag = if is(HAS_FLAG) { i32::from_be_bytes(take(&mut rest)?) } else { 0 };
-        let reconsume_times = if is(HAS_RECONSUME) { i32::from_be_bytes(take(&mut rest)?) } else { 0 };
-        let prepared_offset = if is(HAS_PREPARED) { i64::from_be_bytes(take(&mut rest)?) } else { 0 };
+        let born_host = SocketAddr::new(ip, u16::from_be_bytes(take(rest)?));
+        let body_bytes = u32::from_be_bytes(take(rest)?);
+        let flag = if is(HAS_FLAG) { i32::from_be_bytes(take(rest)?) } else { 0 };
+        let reconsume_times = if is(HAS_RECONSUME) { i32::from_be_bytes(take(rest)?) } else { 0 };
+        let prepared_offset = if is(HAS_PREPARED) { i64::from_be_bytes(take(rest)?) } else { 0 };
         let properties = PropertiesState {
             lacks_separator: is(LACKS_SEPARATOR),
             has_cluster: is(HAS_CLUSTER),
             has_region: is(HAS_REGION),
             has_trace: is(HAS_TRACE),
         };
-        rest.is_empty().then_some(Stored {
+        Some(Stored {
             sys_flag,
             born_timestamp,
             born_host,
@@ -174,6 +176,64 @@ impl Stored {
             prepared_offset,
             properties,
         })
+    }
+}
+
+/// All that the attributes of a log record say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes<'a> {
+    /// The fields.
+    pub stored: Stored,
+    /// Properties that count instead of those in the payload; each ends in its separator.
+    pub changed: &'a str,
+}
+
+impl<'a> Attributes<'a> {
+    /// The bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.stored.encode().as_slice().to_vec();
+        if !self.changed.is_empty() {
+            bytes[0] = VERSION_CHANGED;
+            bytes.extend_from_slice(self.changed.as_bytes());
+        }
+        bytes
+    }
+
+    /// Reads [`Attributes::encode`]'s bytes, or [`Stored::encode`]'s; `None` when they are of another version.
+    #[must_use]
+    pub fn decode(bytes: &'a [u8]) -> Option<Attributes<'a>> {
+        let mut rest = bytes;
+        let [version] = take(&mut rest)?;
+        let stored = Stored::take(&mut rest)?;
+        match version {
+            VERSION if rest.is_empty() => Some(Attributes { stored, changed: "" }),
+            VERSION_CHANGED => Some(Attributes { stored, changed: std::str::from_utf8(rest).ok()? }),
+            _ => None,
+        }
+    }
+
+    /// The properties as they count now, of those that the payload holds.
+    #[must_use]
+    pub fn properties<'p>(&self, payload: &'p str) -> Cow<'p, str> {
+        if self.changed.is_empty() {
+            return Cow::Borrowed(payload);
+        }
+        let mut all = String::with_capacity(payload.len() + self.changed.len());
+        for (name, value) in properties(payload) {
+            if properties(self.changed).all(|(changed, _)| changed != name) {
+                append_property(&mut all, name, value);
+            }
+        }
+        all.push_str(self.changed);
+        Cow::Owned(all)
+    }
+
+    /// What those need not get added.
+    #[must_use]
+    pub fn state(&self) -> PropertiesState {
+        let lacks_separator = self.stored.properties.lacks_separator && self.changed.is_empty();
+        PropertiesState { lacks_separator, ..self.stored.properties }
     }
 }
 
@@ -208,19 +268,44 @@ mod tests {
         }
     }
 
+    #[test]
+    fn changed_properties_count_instead_of_the_payloads() {
+        let stored = Stored {
+            sys_flag: 0,
+            born_timestamp: 1,
+            born_host: "10.0.0.5:1".parse().expect("an address"),
+            body_bytes: 0,
+            flag: 0,
+            reconsume_times: 0,
+            prepared_offset: 0,
+            properties: PropertiesState { lacks_separator: true, ..PropertiesState::default() },
+        };
+        let payload = "DELAY\u{1}2\u{2}TAGS\u{1}A";
+        let plain = Attributes { stored, changed: "" };
+        assert_eq!((plain.properties(payload), plain.state().lacks_separator), (payload.into(), true));
+        let changed = Attributes { stored, changed: "DELAY\u{1}3\u{2}RETRY_TOPIC\u{1}T\u{2}" };
+        assert_eq!(changed.properties(payload), "TAGS\u{1}A\u{2}DELAY\u{1}3\u{2}RETRY_TOPIC\u{1}T\u{2}");
+        assert!(!changed.state().lacks_separator, "what is added comes behind a separator");
+    }
+
     proptest! {
         #[test]
         fn what_is_stored_is_what_is_read(stored in any_stored()) {
             let bytes = stored.encode();
-            prop_assert_eq!(Stored::decode(bytes.as_slice()), Some(stored));
-            prop_assert_eq!(Stored::decode(&bytes.as_slice()[..bytes.as_slice().len() - 1]), None);
+            let (bytes, plain) = (bytes.as_slice(), Attributes { stored, changed: "" });
+            prop_assert_eq!(Attributes::decode(bytes), Some(plain));
+            prop_assert_eq!(Attributes::decode(&bytes[..bytes.len() - 1]), None);
+            prop_assert_eq!(plain.encode(), bytes);
+            let changed = Attributes { stored, changed: "DELAY\u{1}3\u{2}" };
+            let bytes = changed.encode();
+            prop_assert_eq!(Attributes::decode(&bytes), Some(changed));
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             // What decodes is what would have been written.
-            if let Some(stored) = Stored::decode(&bytes) {
-                prop_assert!(stored.encode().as_slice().len() <= bytes.len());
+            if let Some(attributes) = Attributes::decode(&bytes) {
+                prop_assert!(attributes.encode().len() <= bytes.len());
             }
         }
     }

@@ -6,15 +6,21 @@
 //! | `topic/` name | a topic's settings | [`topic`] |
 //! | `group/` name | a group's settings | [`group`] |
 //! | `offset/` group, 0, topic, 0, queue u32 | a committed offset | [`offset`] |
+//! | `due/` time u64, what tells entries of one time apart | what is to be done with a message at a time | [`due`] |
+//! | `txn/` what tells transactions apart | a transaction, until it is forgotten | [`transaction`] |
+//! | `parked/` key of an entry | an entry that could not be done, and why | [`parked`] |
 //!
 //! All integers are big-endian, so that keys sort as what they name. Values begin with a version byte. What stands here is on disks: a kind
 //! never changes its prefix, a value never changes its meaning without a new version byte, and what older brokers must not overlook
 //! raises [`format::KNOWN`].
 
+pub mod due;
 pub mod format;
 pub mod group;
 pub mod offset;
+pub mod parked;
 pub mod topic;
+pub mod transaction;
 
 /// An entry that this version cannot understand.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +68,12 @@ impl<'a> Fields<'a> {
         Ok(*field)
     }
 
+    fn bytes(&mut self, count: usize) -> Result<&'a [u8], BadEntry> {
+        let (field, rest) = self.0.split_at_checked(count).ok_or(BadEntry("its value is cut short"))?;
+        self.0 = rest;
+        Ok(field)
+    }
+
     fn end(self) -> Result<(), BadEntry> {
         if self.0.is_empty() { Ok(()) } else { Err(BadEntry("its value is too long")) }
     }
@@ -80,7 +92,7 @@ mod tests {
 
     #[test]
     fn kinds_do_not_reach_into_each_other() {
-        let prefixes = [topic::PREFIX, group::PREFIX, offset::PREFIX];
+        let prefixes = [topic::PREFIX, group::PREFIX, offset::PREFIX, due::PREFIX, parked::PREFIX, transaction::PREFIX];
         for prefix in prefixes {
             assert!(prefix.ends_with(b"/") && end_of(prefix) > [prefix, &[0xFF; 8]].concat());
             let others = prefixes.iter().filter(|other| **other != prefix);

@@ -1,0 +1,58 @@
+//! What is to be done with a message at a time.
+
+use anchorlog_engine::Epoch;
+
+use crate::features::transactions::TransactionId;
+
+/// Names an entry: its time first, so that entries sort as they fall due. What stands behind it is never used twice: every run of a log
+/// has an epoch of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DueKey {
+    /// When it is due, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// The epoch of the run that made it.
+    pub epoch: Epoch,
+    /// How many that run had made before.
+    pub count: u64,
+}
+
+/// Where a message goes, and what its link there says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The topic.
+    pub topic: Box<str>,
+    /// The queue's number in it.
+    pub queue: u32,
+    /// The tag's hash.
+    pub tag: u32,
+    /// Keys that it will be found by.
+    pub keys: Vec<Box<[u8]>>,
+    /// The attributes of its record.
+    pub attributes: Vec<u8>,
+}
+
+/// What is to be done with the message that an entry refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// It is put into a queue.
+    Deliver {
+        /// Bytes of the message's record.
+        record_bytes: u32,
+        /// Its reader is told when it left the timer.
+        timed: bool,
+        /// Where it goes.
+        place: Place,
+    },
+    /// A producer is asked what became of its transaction.
+    Ask {
+        /// The transaction; its name stands in the entry's key, too.
+        id: TransactionId,
+        /// How often somebody was asked before.
+        checks: u32,
+    },
+    /// What became of a transaction is forgotten.
+    Forget {
+        /// The transaction.
+        id: TransactionId,
+    },
+}

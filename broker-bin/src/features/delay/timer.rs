@@ -1,0 +1,382 @@
+//! Does what is due: a state machine that is told the time, and the thread around it.
+//!
+//! 1. An entry and what it asks for change in one batch, which is refused when the entry is not what was read: nothing is done twice.
+//! 2. What cannot be done now is tried again; what can never be done is parked, with what it refers to, and said out loud.
+//! 3. One turn is in flight at a time, and no larger than `limits::DUE_PER_STEP`.
+
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anchorlog_engine::{
+    AppendError, AppendOutcome, Link, Lsn, Put, ReadError, Rejection, TableEntry, Target, Watermark, WriteBatch,
+};
+
+use super::due::{Due, DueKey, Place};
+use crate::features::send::stored::Attributes;
+use crate::features::transactions::{self, Next};
+use crate::limits;
+use crate::net::{Mail, Mailbox};
+use crate::shared::Shared;
+use crate::state::entries::{self, parked};
+use crate::wire::message::append_property;
+
+/// What to do before the next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There is more to do.
+    Again,
+    /// Nothing, until the log is acknowledged up to here.
+    Wait(Lsn),
+    /// Nothing, for so long.
+    Nap(Duration),
+    /// The log takes nothing any more.
+    Over,
+}
+
+/// Part of the table that is being read ahead.
+#[derive(Debug)]
+struct Reading {
+    from: Vec<u8>,
+    to: Vec<u8>,
+    /// What had a place in the log when the horizon moved ends here.
+    needs: Lsn,
+}
+
+/// What is done with an entry.
+enum Act {
+    Deliver,
+    /// Something about a transaction.
+    Decide(Next),
+    Park(String),
+}
+
+/// Why a step ended early.
+enum Hitch {
+    Read(ReadError),
+    Append(AppendError),
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Timer {
+    mailboxes: Arc<[Mailbox]>,
+    reading: Option<Reading>,
+    /// End of the last turn.
+    in_flight: Lsn,
+    batches: Vec<WriteBatch>,
+    outcomes: Vec<AppendOutcome>,
+    complained: bool,
+}
+
+impl Timer {
+    /// A machine that has done nothing yet. Questions go to the mailboxes of whoever serves the connection.
+    #[must_use]
+    pub fn new(mailboxes: Arc<[Mailbox]>) -> Timer {
+        Timer {
+            mailboxes,
+            reading: None,
+            in_flight: Lsn::ZERO,
+            batches: Vec::new(),
+            outcomes: Vec::new(),
+            complained: false,
+        }
+    }
+
+    /// Does one turn of what is due at `now_ms`, in milliseconds since 1970.
+    pub fn step(&mut self, shared: &Shared, now_ms: u64) -> Step {
+        if shared.engine.fenced().is_some() {
+            return Step::Over;
+        }
+        if shared.engine.watermarks().acked < self.in_flight {
+            return Step::Wait(self.in_flight);
+        }
+        let step = self.read_ahead(shared, now_ms).and_then(|reading| {
+            let step = self.turn(shared, now_ms)?;
+            Ok(if let (Step::Nap(_), Some(reading)) = (step, reading) { reading } else { step })
+        });
+        match step {
+            Ok(step) => {
+                self.complained = false;
+                step
+            }
+            Err(Hitch::Append(AppendError::Fenced(_) | AppendError::Closing)) => Step::Over,
+            Err(hitch) => {
+                if !self.complained {
+                    self.complained = true;
+                    match hitch {
+                        Hitch::Read(error) => tracing::error!(%error, "what is due cannot be read; trying again"),
+                        Hitch::Append(error) => tracing::warn!(%error, "what is due cannot be done now; trying again"),
+                    }
+                }
+                Step::Nap(limits::DUE_NAP)
+            }
+        }
+    }
+
+    /// Reads a page of what is due soon. Says what to do about the next one, when there is one.
+    fn read_ahead(&mut self, shared: &Shared, now_ms: u64) -> Result<Option<Step>, Hitch> {
+        let ahead_ms = u64::try_from(limits::DUE_AHEAD.as_millis()).unwrap_or(u64::MAX);
+        if self.reading.is_none() {
+            let horizon_ms = shared.due.horizon_ms();
+            if horizon_ms > now_ms.saturating_add(ahead_ms / 2) || shared.due.count() > limits::DUE_KEYS_MAX / 2 {
+                return Ok(None);
+            }
+            let to_ms = now_ms.saturating_add(ahead_ms);
+            shared.due.extend(to_ms);
+            self.reading = Some(Reading {
+                from: entries::due::first_key(horizon_ms).to_vec(),
+                to: entries::due::first_key(to_ms).to_vec(),
+                needs: shared.engine.watermarks().assigned,
+            });
+        }
+        let Some(reading) = &self.reading else { return Ok(None) };
+        let snapshot = shared.engine.snapshot();
+        if snapshot.lsn() < reading.needs {
+            return Ok(Some(Step::Wait(reading.needs)));
+        }
+        let page = snapshot.range(&reading.from, Some(&reading.to), limits::DUE_PAGE_ENTRIES).map_err(Hitch::Read)?;
+        drop(snapshot);
+        let mut keys = Vec::with_capacity(page.len());
+        for (key, entry) in &page {
+            match entries::due::decode_key(key) {
+                Ok(key) => keys.push(key),
+                Err(error) => self.park_alone(shared, key, entry, error.to_string())?,
+            }
+        }
+        let had_room = shared.due.loaded(keys);
+        let more = match (page.last(), &mut self.reading) {
+            (Some((last, _)), Some(reading)) if had_room && page.len() == limits::DUE_PAGE_ENTRIES => {
+                reading.from.clone_from(last);
+                reading.from.push(0);
+                Some(Step::Again)
+            }
+            _ => {
+                self.reading = None;
+                None
+            }
+        };
+        Ok(more)
+    }
+
+    /// Does the first entries that are due, as many as make a turn.
+    fn turn(&mut self, shared: &Shared, now_ms: u64) -> Result<Step, Hitch> {
+        let due = shared.due.due(now_ms, limits::DUE_PER_STEP);
+        if due.is_empty() {
+            let until =
+                shared.due.first_ms().map_or(limits::DUE_NAP, |first_ms| Duration::from_millis(first_ms - now_ms));
+            return Ok(Step::Nap(until.min(limits::DUE_NAP)));
+        }
+        let snapshot = shared.engine.snapshot();
+        let mut acts = Vec::with_capacity(due.len());
+        let (mut unseen, mut asked) = (None, 0);
+        for (key, end_lsn) in due {
+            let bytes = entries::due::encode_key(&key);
+            match snapshot.get(&bytes).map_err(Hitch::Read)? {
+                Some(entry) => {
+                    if self.batches.len() == acts.len() {
+                        self.batches.push(WriteBatch::new());
+                    }
+                    let batch = &mut self.batches[acts.len()];
+                    let act = fill(shared, batch, &key, &entry, now_ms);
+                    asked += usize::from(matches!(act, Act::Decide(Next { question: Some(_), .. })));
+                    acts.push((key, entry, act));
+                    if asked == limits::ASKED_PER_STEP {
+                        break;
+                    }
+                }
+                None if end_lsn > snapshot.lsn() => unseen = unseen.or(Some(end_lsn)),
+                // Cancelled, or done and read ahead before that was seen.
+                None => shared.due.forget(&key),
+            }
+        }
+        drop(snapshot);
+        if acts.is_empty() {
+            return Ok(unseen.map_or(Step::Again, Step::Wait));
+        }
+        // A message must not stand in the log before its topic does.
+        if shared.state.is_urgent() && shared.state.flush(&shared.engine).names.is_err() {
+            return Ok(Step::Nap(limits::DUE_NAP));
+        }
+        self.outcomes.clear();
+        let appended = shared.engine.append_all(&mut self.batches[..acts.len()], &mut self.outcomes);
+        for ((key, entry, act), outcome) in acts.iter().zip(&self.outcomes) {
+            shared.due.forget(key);
+            self.in_flight = outcome.end_lsn;
+            match act {
+                Act::Deliver => shared.counters.messages_delivered.add(1),
+                Act::Decide(next) => self.decided(shared, next, outcome.end_lsn),
+                Act::Park(reason) => parked_one(shared, &entries::due::encode_key(key), entry, reason),
+            }
+        }
+        let refused = acts.get(self.outcomes.len());
+        match (appended, refused) {
+            (Ok(_), None) => Ok(Step::Wait(self.in_flight)),
+            // The buffer is full.
+            (Ok(0), Some(_)) => Ok(Step::Nap(limits::DUE_NAP / 20)),
+            (Ok(_), Some(_)) => Ok(Step::Wait(self.in_flight)),
+            // It is not what was read any more: somebody else has dealt with it.
+            (Err(AppendError::Rejected(Rejection { index: 0, .. })), Some((key, ..))) => {
+                shared.due.forget(key);
+                Ok(Step::Again)
+            }
+            // What it is about changed. Look again when that can be seen.
+            (Err(AppendError::Rejected(rejection)), _) => Ok(Step::Wait(rejection.rests_on)),
+            (Err(error @ (AppendError::TargetGone(_) | AppendError::TooLarge(_))), Some((key, entry, _))) => {
+                self.park_alone(shared, &entries::due::encode_key(key), entry, error.to_string())?;
+                shared.due.forget(key);
+                Ok(Step::Again)
+            }
+            (Err(error), _) => Err(Hitch::Append(error)),
+        }
+    }
+
+    /// What was filled in has its place in the log.
+    fn decided(&self, shared: &Shared, next: &Next, end_lsn: Lsn) {
+        if let Some(due) = next.due {
+            shared.due.assigned(due, end_lsn);
+        }
+        if next.parked {
+            shared.counters.transactions_parked.add(1);
+        }
+        let Some(question) = &next.question else { return };
+        shared.counters.transactions_asked.add(1);
+        let question = Arc::new(question.clone());
+        for connection in &question.to {
+            if let Some(mailbox) = self.mailboxes.get(usize::from(connection.worker)) {
+                mailbox.post(Mail::Ask { connection: *connection, question: question.clone() });
+            }
+        }
+    }
+
+    /// Parks an entry by a batch of its own: without what it refers to, if that is what is gone.
+    fn park_alone(&mut self, shared: &Shared, key: &[u8], entry: &TableEntry, reason: String) -> Result<(), Hitch> {
+        let without = TableEntry { target: None, ..entry.clone() };
+        for entry in [entry, &without] {
+            let mut batch = WriteBatch::new();
+            fill_park(shared, &mut batch, key, entry, &reason);
+            self.outcomes.clear();
+            match shared.engine.append_all(std::slice::from_mut(&mut batch), &mut self.outcomes) {
+                Ok(0) => return Err(Hitch::Append(AppendError::Full { waiting: 0, max: 0 })),
+                Ok(_) => {
+                    self.in_flight = self.outcomes[0].end_lsn;
+                    parked_one(shared, key, entry, &reason);
+                    return Ok(());
+                }
+                Err(AppendError::Rejected(_)) => return Ok(()),
+                Err(AppendError::TargetGone(_)) => {}
+                Err(error) => return Err(Hitch::Append(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fills the batch that does what an entry asks for, or parks it.
+fn fill(shared: &Shared, batch: &mut WriteBatch, key: &DueKey, entry: &TableEntry, now_ms: u64) -> Act {
+    batch.clear();
+    let bytes = entries::due::encode_key(key);
+    // The first thing that the batch requires, and the first that it does: see what a rejection means.
+    let mut remove = || {
+        batch.require_value(&bytes, &entry.value)?;
+        batch.delete(&bytes)
+    };
+    let removed = remove().map_err(|error| error.to_string());
+    let due = removed.and_then(|_| entries::due::decode(&entry.value).map_err(|error| error.to_string()));
+    let done = due.and_then(|due| match due {
+        Due::Deliver { record_bytes, timed, place } => {
+            let left_timer_ms = timed.then_some(now_ms);
+            deliver(shared, batch, entry.target, record_bytes, &place, left_timer_ms).map(|()| Act::Deliver)
+        }
+        Due::Ask { checks, .. } => transactions::ask(shared, batch, *key, checks, now_ms).map(Act::Decide),
+        Due::Forget { id } => transactions::forget(batch, &id).map(Act::Decide),
+    });
+    done.unwrap_or_else(|reason| {
+        fill_park(shared, batch, &bytes, entry, &reason);
+        Act::Park(reason)
+    })
+}
+
+/// Adds the link that puts a message where it belongs.
+fn deliver(
+    shared: &Shared,
+    batch: &mut WriteBatch,
+    target: Option<Lsn>,
+    record_bytes: u32,
+    place: &Place,
+    left_timer_ms: Option<u64>,
+) -> Result<(), String> {
+    let target = target.ok_or("it refers to no message")?;
+    let topic = shared.state.topics.get(&place.topic).ok_or_else(|| format!("topic {} does not exist", place.topic))?;
+    // A topic may have fewer queues than when the message was sent.
+    let number = place.queue % topic.config.queues().max(1);
+    let queue = topic.queue(&shared.engine, number).map_err(|error| error.to_string())?;
+    let queue = queue.ok_or_else(|| format!("topic {} has no queue", place.topic))?;
+    let told;
+    let attributes = match left_timer_ms {
+        Some(now_ms) => {
+            let attributes = Attributes::decode(&place.attributes).ok_or("its attributes are of another version")?;
+            let mut changed = attributes.changed.to_owned();
+            append_property(&mut changed, "TIMER_DEQUEUE_MS", &now_ms.to_string());
+            told = Attributes { changed: &changed, ..attributes }.encode();
+            &told
+        }
+        None => &place.attributes,
+    };
+    let keys: Vec<&[u8]> = place.keys.iter().map(|key| &**key).collect();
+    let target = Target::Message(shared.engine.reference_to(target, record_bytes));
+    let link = Link { queue, target, tag: place.tag, keys: &keys, attributes };
+    batch.link(&link).map(drop).map_err(|error| error.to_string())
+}
+
+/// Fills the batch that parks an entry.
+fn fill_park(shared: &Shared, batch: &mut WriteBatch, key: &[u8], entry: &TableEntry, reason: &str) {
+    batch.clear();
+    let (parked_key, value) = parked::encode(key, &entry.value, reason);
+    // A table entry does not say how long the record is that it refers to.
+    let target = entry.target.map(|lsn| Target::Message(shared.engine.reference_to(lsn, 0)));
+    let mut fill = || {
+        batch.put(&Put { key: &parked_key, value: &value, target })?;
+        batch.require_value(key, &entry.value)?;
+        batch.delete(key)
+    };
+    if let Err(error) = fill() {
+        // Only an entry that no version of this broker wrote is too large for that.
+        tracing::error!(key = %key.escape_ascii(), %error, "an entry cannot be parked");
+    }
+}
+
+fn parked_one(shared: &Shared, key: &[u8], entry: &TableEntry, reason: &str) {
+    shared.counters.entries_parked.add(1);
+    let message = entry.target.map_or_else(|| "none".to_owned(), |lsn| lsn.to_string());
+    tracing::error!(key = %key.escape_ascii(), message, reason, "what was due cannot be done; its entry is parked");
+}
+
+/// Starts the timer's thread; it ends when the sender is dropped.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn start(shared: Arc<Shared>, mailboxes: Arc<[Mailbox]>) -> std::io::Result<(Sender<()>, JoinHandle<()>)> {
+    let (stop, stopped) = channel::<()>();
+    let body = move || {
+        let mut timer = Timer::new(mailboxes);
+        loop {
+            let nap = match timer.step(&shared, shared.engine.clock().wall_ms()) {
+                Step::Again => Duration::ZERO,
+                Step::Wait(lsn) => {
+                    // A wait that failed shows at the next step.
+                    drop(shared.engine.wait(Watermark::Acked, lsn, Some(limits::DUE_NAP)));
+                    Duration::ZERO
+                }
+                Step::Nap(nap) => nap,
+                Step::Over => limits::OFFSETS_INTERVAL,
+            };
+            if stopped.recv_timeout(nap) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("timer".to_owned()).spawn(body)?;
+    Ok((stop, thread))
+}

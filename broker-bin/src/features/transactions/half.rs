@@ -1,0 +1,153 @@
+//! Half messages: how they are stored, and read again.
+
+use std::sync::OnceLock;
+
+use anchorlog_engine::{Append, AppendError, BatchError, Engine, Lsn, Message, Put, Queue, ReadError, WriteBatch};
+
+use super::producers::Producers;
+use super::transaction::{Transaction, TransactionId};
+use crate::features::delay::{Due, DueKey};
+use crate::features::send::stored::{Attributes, Stored};
+use crate::shared::Shared;
+use crate::state::entries;
+use crate::wire::message::{append_property, property};
+
+/// The queue that holds half messages. No topic's name begins with this byte.
+pub const HALF_QUEUE: &[u8] = b"\x01half";
+
+/// Before a transaction's name: the one key of its half message. No client can name it.
+const KEY_PREFIX: &[u8] = b"\x01txn";
+
+/// What all of this shares.
+#[derive(Debug, Default)]
+pub struct Halves {
+    queue: OnceLock<Queue>,
+    /// Whom to ask.
+    pub producers: Producers,
+}
+
+impl Halves {
+    /// Where half messages lie.
+    ///
+    /// # Errors
+    /// When the engine holds no more queues.
+    pub fn queue(&self, engine: &Engine) -> Result<&Queue, AppendError> {
+        if let Some(queue) = self.queue.get() {
+            return Ok(queue);
+        }
+        let queue = engine.queue(HALF_QUEUE)?;
+        Ok(self.queue.get_or_init(|| queue))
+    }
+}
+
+/// Where a half message is meant to go, and who decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The producer group.
+    pub group: &'a str,
+    /// The topic.
+    pub topic: &'a str,
+    /// The queue's number in it.
+    pub queue: u32,
+    /// The producer's id of the message.
+    pub unique_key: &'a str,
+    /// When the producer is asked first, in milliseconds since 1970.
+    pub ask_ms: u64,
+}
+
+impl Wanted<'_> {
+    /// Properties that its reader gets, and its producer did not write.
+    #[must_use]
+    pub fn changed(&self) -> String {
+        let mut changed = String::new();
+        append_property(&mut changed, "REAL_TOPIC", self.topic);
+        append_property(&mut changed, "REAL_QID", &self.queue.to_string());
+        append_property(&mut changed, "__transactionId__", self.unique_key);
+        changed
+    }
+}
+
+/// Fills a batch with a half message: the message, the transaction, and the entry that asks. Tell [`crate::features::delay::DueIndex`] when
+/// it has its place.
+///
+/// # Errors
+/// When the message is too large; the batch is then good for nothing.
+pub fn store(
+    shared: &Shared,
+    out: &mut WriteBatch,
+    message: &Append<'_>,
+    stored: Stored,
+    wanted: &Wanted<'_>,
+) -> Result<DueKey, BatchError> {
+    let due = shared.due.next_key(wanted.ask_ms);
+    let id = TransactionId::of(&due);
+    let attributes = Attributes { stored, changed: &wanted.changed() }.encode();
+    let key = [KEY_PREFIX, &id.to_bytes()].concat();
+    let half = out.append(&Append { keys: &[&key], attributes: &attributes, ..*message })?;
+    let prepared = entries::transaction::encode(&Transaction::Prepared { group: wanted.group.into() });
+    let transaction = entries::transaction::encode_key(&id);
+    out.put(&Put { key: &transaction, value: &prepared, target: Some(half.into()) })?;
+    let ask = entries::due::encode(&Due::Ask { id, checks: 0 });
+    out.put(&Put { key: &entries::due::encode_key(&due), value: &ask, target: None })?;
+    Ok(due)
+}
+
+/// A half message, read.
+#[derive(Debug)]
+pub struct Half {
+    /// The message.
+    pub message: Message,
+    /// Its transaction.
+    pub id: TransactionId,
+    /// Its properties as they count.
+    pub properties: String,
+}
+
+/// Why a half message cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum NoHalf {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What is there is none.
+    #[error("what is there is no half message")]
+    Other,
+}
+
+impl Half {
+    /// Reads the half message that stands here. May read from the disk.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn read(engine: &Engine, lsn: Lsn) -> Result<Half, NoHalf> {
+        let message = engine.read(lsn)?;
+        let id = message.keys().next().and_then(|key| key.strip_prefix(KEY_PREFIX)).and_then(|id| id.try_into().ok());
+        let (Some(id), true) = (id, *message.queue_name == *HALF_QUEUE) else { return Err(NoHalf::Other) };
+        let attributes = Attributes::decode(message.attributes()).ok_or(NoHalf::Other)?;
+        let payload = message.payload().get(attributes.stored.body_bytes as usize..).ok_or(NoHalf::Other)?;
+        let payload = std::str::from_utf8(payload).map_err(|_| NoHalf::Other)?;
+        let properties = attributes.properties(payload).into_owned();
+        Ok(Half { id: TransactionId::from_bytes(id), message, properties })
+    }
+
+    /// The topic and queue that it is meant for.
+    #[must_use]
+    pub fn place(&self) -> Option<(&str, u32)> {
+        let queue = property(&self.properties, "REAL_QID")?.parse().ok()?;
+        Some((property(&self.properties, "REAL_TOPIC")?, queue))
+    }
+
+    /// The producer's id of it.
+    #[must_use]
+    pub fn unique_key(&self) -> &str {
+        property(&self.properties, "UNIQ_KEY").unwrap_or_default()
+    }
+
+    /// What it is found by once it can be read.
+    #[must_use]
+    pub fn keys(&self) -> Vec<&[u8]> {
+        let words = property(&self.properties, "KEYS").unwrap_or_default().split(' ');
+        let all = std::iter::once(self.unique_key()).chain(words);
+        all.filter(|key| !key.is_empty()).map(str::as_bytes).collect()
+    }
+}

@@ -1,0 +1,172 @@
+//! 37: a producer's verdict.
+
+use anchorlog_engine::error::Found;
+use anchorlog_engine::{BatchError, Link, Lsn, Put, QueueOffset, Rejection, WriteBatch};
+
+use super::half::Half;
+use super::transaction::{Transaction, Verdict};
+use crate::counters::Counters;
+use crate::features::delay::{Due, DueKey};
+use crate::features::send::stored::{Attributes, Stored};
+use crate::features::{Outcome, Reply, Request, Task, Writing, code};
+use crate::limits;
+use crate::shared::Shared;
+use crate::state::entries;
+use crate::wire::message::sys_flag;
+
+const COMMIT: i32 = sys_flag::TRANSACTION_COMMIT;
+const ROLLBACK: i32 = sys_flag::TRANSACTION_ROLLBACK;
+
+/// 37: decides a transaction, once. Answered when that is acknowledged.
+pub fn end(shared: &Shared, request: &Request<'_>) -> Outcome {
+    match End::read(shared, request) {
+        // The half message may lie on the disk.
+        Ok(Some(end)) => Outcome::Read(Task::new(move |shared, batch| end.run(shared, batch))),
+        // The producer does not know yet: it is asked again.
+        Ok(None) => Reply::success().into(),
+        Err(reply) => reply.into(),
+    }
+}
+
+/// A verdict, read.
+struct End {
+    group: Box<str>,
+    verdict: Verdict,
+    lsn: Lsn,
+    queue_offset: QueueOffset,
+    /// The producer's id of the message.
+    id: Box<str>,
+}
+
+impl End {
+    fn read(shared: &Shared, request: &Request<'_>) -> Result<Option<End>, Reply> {
+        if shared.is_closing() {
+            return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, "the broker is stopping; nothing was decided"));
+        }
+        let verdict = match request.required_number("commitOrRollback")? {
+            COMMIT => Verdict::Commit,
+            ROLLBACK => Verdict::Rollback,
+            0 => return Ok(None),
+            other => return Err(request.invalid_parameter(format!("{other} is neither commit nor rollback"))),
+        };
+        Ok(Some(End {
+            group: request.required("producerGroup")?.into(),
+            verdict,
+            lsn: Lsn(request.required_number("commitLogOffset")?),
+            queue_offset: QueueOffset(request.required_number("tranStateTableOffset")?),
+            id: request.field("msgId").unwrap_or_default().into(),
+        }))
+    }
+
+    fn run(&self, shared: &Shared, batch: &mut WriteBatch) -> Outcome {
+        match self.decide(shared, batch) {
+            Ok(outcome) => outcome,
+            Err(reply) => {
+                batch.clear();
+                shared.counters.verdicts_refused.add(1);
+                reply.into()
+            }
+        }
+    }
+
+    fn decide(&self, shared: &Shared, batch: &mut WriteBatch) -> Result<Outcome, Reply> {
+        let failed = |what: String| Reply::failure(code::SYSTEM_ERROR, what);
+        let half = Half::read(&shared.engine, self.lsn);
+        let half = half.map_err(|error| failed(format!("there is no half message at {}: {error}", self.lsn)))?;
+        if half.message.queue_offset != self.queue_offset || !self.id.is_empty() && *self.id != *half.unique_key() {
+            return Err(failed(format!("the half message at {} is another one", self.lsn)));
+        }
+        let key = entries::transaction::encode_key(&half.id);
+        let entry = shared.engine.get(&key).map_err(|error| failed(error.to_string()))?;
+        let entry = entry.ok_or_else(|| failed("it was decided long ago, and how is forgotten".to_owned()))?;
+        let transaction = entries::transaction::decode(&entry.value).map_err(|error| failed(error.to_string()))?;
+        let (group, is_parked) = match &transaction {
+            Transaction::Prepared { group } => (group, false),
+            Transaction::Parked { group } => (group, true),
+            Transaction::Decided { verdict, .. } => return Ok(again(shared, self.verdict, *verdict).into()),
+        };
+        if *group != self.group {
+            return Err(failed(format!("the half message at {} is of producer group {group}", self.lsn)));
+        }
+        let now_ms = shared.engine.clock().wall_ms();
+        if self.verdict == Verdict::Commit {
+            link(shared, &half, batch).map_err(failed)?;
+        }
+        let decided = entries::transaction::encode(&Transaction::Decided { verdict: self.verdict, at_ms: now_ms });
+        let mut decide = || {
+            batch.require_value(&key, &entry.value)?;
+            batch.put(&Put { key: &key, value: &decided, target: None })?;
+            // While it was asked about, the entry that asks comes back to it.
+            is_parked.then(|| put_forget(batch, half.id.due_at(now_ms + limits::OUTCOME_KEPT_MS))).transpose()
+        };
+        let forget = decide().map_err(|error: BatchError| failed(error.to_string()))?;
+        let rejected = match self.verdict {
+            Verdict::Commit => commit_was_late,
+            Verdict::Rollback => rollback_was_late,
+        };
+        let counted = match self.verdict {
+            Verdict::Commit => |counters: &Counters| counters.transactions_committed.add(1),
+            Verdict::Rollback => |counters: &Counters| counters.transactions_rolled_back.add(1),
+        };
+        Ok(Outcome::Write(Writing { reply: Reply::success(), due: forget, rejected, counted }))
+    }
+}
+
+fn put_forget(batch: &mut WriteBatch, due: DueKey) -> Result<DueKey, BatchError> {
+    let id = super::TransactionId::of(&due);
+    let value = entries::due::encode(&Due::Forget { id });
+    batch.put(&Put { key: &entries::due::encode_key(&due), value: &value, target: None })?;
+    Ok(due)
+}
+
+/// Adds the link that makes a half message one that can be read.
+fn link(shared: &Shared, half: &Half, batch: &mut WriteBatch) -> Result<(), String> {
+    let (topic, number) = half.place().ok_or("the half message does not say where it is meant to go")?;
+    let topic = shared.state.topics.get(topic).ok_or_else(|| format!("topic {topic} does not exist any more"))?;
+    let number = number % topic.config.queues().max(1);
+    let queue = topic.queue(&shared.engine, number).map_err(|error| error.to_string())?;
+    let queue = queue.ok_or_else(|| format!("topic {} has no queue", topic.name))?;
+    let attributes = Attributes::decode(half.message.attributes()).ok_or("it was stored by another version")?;
+    let flags = attributes.stored.sys_flag & !sys_flag::TRANSACTION_MASK | sys_flag::TRANSACTION_COMMIT;
+    let prepared_offset = half.message.lsn.0.cast_signed();
+    let stored = Stored { sys_flag: flags, prepared_offset, ..attributes.stored };
+    let link = Link {
+        queue,
+        target: half.message.reference().into(),
+        tag: half.message.tag,
+        keys: &half.keys(),
+        attributes: &Attributes { stored, ..attributes }.encode(),
+    };
+    batch.link(&link).map(drop).map_err(|error| error.to_string())
+}
+
+/// The answer to a verdict on what is decided.
+fn again(shared: &Shared, asked: Verdict, first: Verdict) -> Reply {
+    if asked == first {
+        return Reply::success();
+    }
+    shared.counters.verdicts_refused.add(1);
+    tracing::warn!(?asked, ?first, "a transaction was decided twice, and not alike; the first verdict counts");
+    let what = if first == Verdict::Commit { "committed" } else { "rolled back" };
+    Reply::failure(code::SYSTEM_ERROR, format!("the transaction is {what} already, and that counts"))
+}
+
+fn commit_was_late(shared: &Shared, rejection: &Rejection) -> Reply {
+    was_late(shared, rejection, Verdict::Commit)
+}
+
+fn rollback_was_late(shared: &Shared, rejection: &Rejection) -> Reply {
+    was_late(shared, rejection, Verdict::Rollback)
+}
+
+/// Another verdict, or the last question, had its place in the log before this one.
+fn was_late(shared: &Shared, rejection: &Rejection, asked: Verdict) -> Reply {
+    let found = match &rejection.found {
+        Found::Value(value) => entries::transaction::decode(value).ok(),
+        _ => None,
+    };
+    match found {
+        Some(Transaction::Decided { verdict, .. }) => again(shared, asked, verdict),
+        _ => Reply::failure(code::SYSTEM_ERROR, "the transaction changed meanwhile; say it again"),
+    }
+}

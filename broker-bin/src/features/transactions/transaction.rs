@@ -1,0 +1,79 @@
+//! What is known of a transaction.
+
+use anchorlog_engine::Epoch;
+
+use crate::features::delay::DueKey;
+
+/// Names a transaction. Every run of a log has an epoch of its own, so no two have the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransactionId {
+    /// The epoch of the run that made it.
+    pub epoch: Epoch,
+    /// How many entries that run had made before.
+    pub count: u64,
+}
+
+/// What a producer decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its message is to be read.
+    Commit,
+    /// Nobody is to see it.
+    Rollback,
+}
+
+/// The state of a transaction. While it is not decided, the entry refers to the half message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transaction {
+    /// Its producer, or another one of the group, is asked.
+    Prepared {
+        /// The producer group.
+        group: Box<str>,
+    },
+    /// Nobody knew, and nobody is asked any more.
+    Parked {
+        /// The producer group.
+        group: Box<str>,
+    },
+    /// It is decided.
+    Decided {
+        /// How.
+        verdict: Verdict,
+        /// When, in milliseconds since 1970.
+        at_ms: u64,
+    },
+}
+
+impl TransactionId {
+    /// The name that goes with an entry of the same batch.
+    #[must_use]
+    pub fn of(key: &DueKey) -> TransactionId {
+        TransactionId { epoch: key.epoch, count: key.count }
+    }
+
+    /// The key of its entry at a time; there is never more than one.
+    #[must_use]
+    pub fn due_at(&self, time_ms: u64) -> DueKey {
+        DueKey { time_ms, epoch: self.epoch, count: self.count }
+    }
+
+    /// The bytes of its name.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&self.epoch.term.to_be_bytes());
+        bytes[4..8].copy_from_slice(&self.epoch.run.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.count.to_be_bytes());
+        bytes
+    }
+
+    /// Reads them.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> TransactionId {
+        let [term, run, high, low] = [0, 4, 8, 12].map(|at| {
+            let word = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+            u32::from_be_bytes(word)
+        });
+        TransactionId { epoch: Epoch { term, run }, count: u64::from(high) << 32 | u64::from(low) }
+    }
+}

@@ -1,0 +1,113 @@
+//! `txn/<run>/<count>`: a transaction. Refers to the half message until it is decided.
+//!
+//! ```text
+//! key:     txn/ | term 4 | run 4 | count 8
+//! value:   version 1 | state 1 | what the state says
+//! prepared 1, parked 2:        the producer group
+//! committed 3, rolled back 4:  when, in milliseconds since 1970: 8
+//! ```
+
+use super::{BadEntry, Fields, behind, name};
+use crate::features::transactions::{Transaction, TransactionId, Verdict};
+
+/// What its keys begin with.
+pub const PREFIX: &[u8] = b"txn/";
+
+const VERSION: u8 = 1;
+const PREPARED: u8 = 1;
+const PARKED: u8 = 2;
+const COMMITTED: u8 = 3;
+const ROLLED_BACK: u8 = 4;
+
+/// The key.
+#[must_use]
+pub fn encode_key(id: &TransactionId) -> Vec<u8> {
+    [PREFIX, &id.to_bytes()].concat()
+}
+
+/// Reads a key.
+///
+/// # Errors
+/// When it is none.
+pub fn decode_key(key: &[u8]) -> Result<TransactionId, BadEntry> {
+    let mut fields = Fields(behind(PREFIX, key)?);
+    let id = TransactionId::from_bytes(fields.take()?);
+    fields.end()?;
+    Ok(id)
+}
+
+/// The value.
+#[must_use]
+pub fn encode(transaction: &Transaction) -> Vec<u8> {
+    let (state, rest) = match transaction {
+        Transaction::Prepared { group } => (PREPARED, group.as_bytes().to_vec()),
+        Transaction::Parked { group } => (PARKED, group.as_bytes().to_vec()),
+        Transaction::Decided { verdict: Verdict::Commit, at_ms } => (COMMITTED, at_ms.to_be_bytes().to_vec()),
+        Transaction::Decided { verdict: Verdict::Rollback, at_ms } => (ROLLED_BACK, at_ms.to_be_bytes().to_vec()),
+    };
+    [&[VERSION, state][..], &rest].concat()
+}
+
+/// Reads a value.
+///
+/// # Errors
+/// When it is none, or one of another version.
+pub fn decode(value: &[u8]) -> Result<Transaction, BadEntry> {
+    let mut fields = Fields::of_version(VERSION, value)?;
+    let [state] = fields.take()?;
+    let verdict = match state {
+        PREPARED => return Ok(Transaction::Prepared { group: name(fields.0)? }),
+        PARKED => return Ok(Transaction::Parked { group: name(fields.0)? }),
+        COMMITTED => Verdict::Commit,
+        ROLLED_BACK => Verdict::Rollback,
+        _ => return Err(BadEntry("its value is of an unknown state")),
+    };
+    let at_ms = u64::from_be_bytes(fields.take()?);
+    fields.end()?;
+    Ok(Transaction::Decided { verdict, at_ms })
+}
+
+#[cfg(test)]
+mod tests {
+    use anchorlog_engine::Epoch;
+    use proptest::prelude::*;
+
+    use super::super::tests::any_name;
+    use super::*;
+
+    #[test]
+    fn its_bytes_are_these() {
+        let id = TransactionId { epoch: Epoch { term: 1, run: 2 }, count: 1 << 32 | 3 };
+        assert_eq!(encode_key(&id), b"txn/\0\0\0\x01\0\0\0\x02\0\0\0\x01\0\0\0\x03");
+        assert_eq!(decode_key(&encode_key(&id)), Ok(id));
+        assert_eq!(encode(&Transaction::Prepared { group: "g".into() }), b"\x01\x01g");
+        let decided = Transaction::Decided { verdict: Verdict::Rollback, at_ms: 7 };
+        assert_eq!(encode(&decided), b"\x01\x04\0\0\0\0\0\0\0\x07");
+    }
+
+    proptest! {
+        #[test]
+        fn a_transaction_is_read_as_it_was_written(group in any_name(), at_ms in any::<u64>(), state in 0..4u8) {
+            let transaction = match state {
+                0 => Transaction::Prepared { group },
+                1 => Transaction::Parked { group },
+                2 => Transaction::Decided { verdict: Verdict::Commit, at_ms },
+                _ => Transaction::Decided { verdict: Verdict::Rollback, at_ms },
+            };
+            let mut value = encode(&transaction);
+            prop_assert_eq!(decode(&value), Ok(transaction));
+            value[0] += 1;
+            prop_assert!(decode(&value).is_err(), "of another version");
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(mut value in prop::collection::vec(any::<u8>(), 0..20)) {
+            if let Some(version) = value.first_mut() {
+                *version %= 2;
+            }
+            if let Ok(transaction) = decode(&value) {
+                prop_assert_eq!(encode(&transaction), value);
+            }
+        }
+    }
+}
