@@ -184,6 +184,7 @@ fn a_tampered_record_ends_the_connection_before_the_link_sees_it() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "somebody in between is slow")]
 fn what_comes_together_with_the_last_of_a_handshake_is_heard() {
     use std::io::{Read, Write};
     for security in [key("sixteen bytes of key"), Security::Tls(certificates("127.0.0.1", &authority()))] {
