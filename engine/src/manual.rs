@@ -127,15 +127,16 @@
 //!
 //! | side | calls |
 //! |---|---|
-//! | leader ([`Role::Leader`], the default) | [`Engine::log_bytes`] from any LSN on, [`Engine::set_replicated`] when others have it, [`Engine::set_ack_rule`] |
-//! | replica ([`Role::Replica`]) | [`Engine::receive`], and its durable watermark to tell the leader; [`Engine::set_replicated`] for what the leader says is acknowledged |
+//! | leader ([`Role::Leader`], the default) | [`Engine::log_bytes`] to send, [`Engine::set_replicated`] when others have it |
+//! | replica ([`Role::Replica`]) | [`Engine::receive`]; [`Engine::set_replicated`] for what the leader says is acknowledged |
 //! | both | [`Engine::identity`], [`Engine::history`]: whether two logs are one, and up to where |
-//! | a closed log | [`replica::cut`](crate::replica::cut) where it went another way, [`replica::Seeding`](crate::replica::Seeding) to begin, [`replica::Promise`](crate::replica::Promise) |
+//! | a closed log | [`cut`](crate::replica::cut) where it went another way, [`Seeding`](crate::replica::Seeding) to begin anew |
 //!
-//! With [`EngineOptions::with_replicated_acks`] an append is acknowledged when it is durable here (or in the buffer, by the flush mode) *and*
-//! replicated. A replica takes over whole frames at the same LSN, after checking each as recovery would; it refuses appends, begins no
-//! epoch, and releases nothing but what the leader's records say. Readers of both see what is acknowledged, and a restart shows no more.
-//! [`Role::Leader`] with a higher term makes a replica the leader: everything that it has is there.
+//! With [`EngineOptions::with_replicated_acks`] an append is acknowledged when it is durable here (or in the buffer, by the flush mode)
+//! *and* replicated, as long as [`Engine::set_ack_rule`] says so. A replica takes over whole frames at the same LSN, after checking
+//! each as recovery would; it refuses appends, begins no epoch, and releases nothing but what the leader's records say. Readers of both
+//! see what is acknowledged, and a restart shows no more. [`Role::Leader`] with a higher term makes a replica the leader: everything
+//! that it has is there.
 //!
 //! # Options and limits
 //! Every setter of [`EngineOptions`] says default, bounds and unit; a value out of bounds fails [`Engine::open`] by name.

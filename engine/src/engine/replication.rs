@@ -92,8 +92,8 @@ impl Engine {
         Ok(vec![LogPiece::of_disk(buf, range)])
     }
 
-    /// What a replica of this log begins with, as it is now. Pin the log where it begins ([`Engine::pin`]) as long as its bytes are on their
-    /// way, and look here again if the pin says that something was on its way out.
+    /// What a replica of this log begins with, as it is now. Pin the log where it begins ([`Engine::pin`]) as long as its bytes are on
+    /// their way, and look here again if the pin says that something was on its way out.
     ///
     /// # Errors
     /// When what survives below the start cannot be read.

@@ -8,7 +8,7 @@
 //! 1. A replica's log holds the bytes of its leader's at the same LSN, and nothing else: it appends nothing of its own.
 //! 2. A frame is taken whole, after header, predecessor, epoch and every record were checked; one of an older epoch never is.
 //! 3. A newer epoch is durable in the manifest, and everything before it in the log, before a byte of it is taken.
-//! 4. Readers see what is acknowledged, by the leader's word, and durable here; a restart does not show more.
+//! 4. Readers see what the leader says is acknowledged, as far as it is kept here by the flush mode; a restart does not show more.
 //!
 //! ```text
 //!  leader: append -> buffer -> disk            replica: receive -> buffer -> disk -> durable

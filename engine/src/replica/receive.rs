@@ -15,6 +15,7 @@ use crate::commitlog::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::commitlog::record::{self, RecordKind};
 use crate::epoch::{EpochHistory, EpochStart};
 use crate::error::{Advice, AppendError, Fenced};
+use crate::io::IO_ALIGN;
 use crate::recovery::{RecordFault, record_fault};
 use crate::units::{Epoch, Lsn, to_u64, to_usize};
 
@@ -108,7 +109,8 @@ pub enum ReceiveError {
 }
 
 impl ReceiveError {
-    /// Retry a full buffer, once the written watermark has moved, and a full disk, once there is room; reject what does not fit; stop when the log takes nothing any more.
+    /// Retry a full buffer, once the written watermark has moved, and a full disk, once there is room; reject what does not fit; stop when
+    /// the log takes nothing any more.
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
@@ -236,7 +238,8 @@ impl Sequencer {
             }
         }
         let waiting = self.next.since(self.marks.load(Watermark::Written));
-        if waiting > 0 && waiting + len > self.buffer_bytes {
+        // Of a padded log a block may lie there that only the next frame fills.
+        if waiting >= to_u64(IO_ALIGN) && waiting + len > self.buffer_bytes {
             return Err(TakenStop::Refused(ReceiveError::Full { waiting, max: self.buffer_bytes }));
         }
         if let Err(AppendError::Behind { waiting, max }) = self.backlog.admit(Claim::Essential) {

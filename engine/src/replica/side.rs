@@ -160,7 +160,9 @@ impl SideKeeper {
     pub(crate) fn step(&mut self, now: Duration) -> io::Result<Duration> {
         let seen = (self.marks.load(Watermark::Durable), self.marks.acked());
         if seen == self.seen {
-            return Ok(limits::HOUSEKEEPING_INTERVAL);
+            // What is on its way wakes nobody here when it arrives.
+            let is_moving = seen.0 < self.marks.assigned() || seen.1 < seen.0;
+            return Ok(if is_moving { limits::SIDE_BLOCK_INTERVAL } else { limits::HOUSEKEEPING_INTERVAL });
         }
         if now < self.due {
             return Ok(self.due - now);

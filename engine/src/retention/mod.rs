@@ -12,8 +12,8 @@
 //! 6. From the moment on in which a segment is chosen, nothing new can refer to what will not survive in it.
 //!
 //! ```text
-//!  choose -> survivors known -> entries, counters restated -> settle -> survivors and start in the log -> manifest -> recycle, or keep and punch
-//!                                                                                                     review: fewer survivors, more holes
+//!  choose -> survivors known -> entries, counters restated -> settle -> survivors and start in the log -> manifest -> recycle, or keep
+//!                                                                                                     and punch; review: more holes
 //! ```
 //! The log is *dense* from the manifest's start on; below it there are survivors only, reached by LSN, or through a queue that was pinned.
 

@@ -408,7 +408,8 @@ impl Releaser {
         settled
     }
 
-    /// Says in the log that it begins at `start`, and what survives of the segments from `at` to there; where that ends, or `None` while there is no room for it.
+    /// Says in the log that it begins at `start`, and what survives of the segments from `at` to there; where that ends, or `None` while
+    /// there is no room for it.
     fn record_survivors(&self, at: Lsn, start: Lsn) -> Result<Option<Lsn>, Failure> {
         let geometry = self.parts.segments.geometry();
         let mut batch = WriteBatch::new();

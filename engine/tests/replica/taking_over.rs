@@ -2,7 +2,7 @@
 
 use anchorlog_engine::io::sim::{SimDisk, Survival};
 use anchorlog_engine::{
-    AckRule, AppendError, Epoch, Lsn, OpenError, Put, ReceiveError, Role, Subscription, Watermark, WriteBatch,
+    AckRule, AppendError, Epoch, Lsn, OpenError, Put, ReceiveError, Role, Subscription, Tail, Watermark, WriteBatch,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -200,4 +200,31 @@ fn bytes_that_changed_on_the_way_are_never_taken() {
     assert!(changed_count > 20, "{changed_count}");
     ship(leader.engine(), replica.engine(), 5000).unwrap();
     assert_eq!(bytes_from(replica.engine(), Lsn::ZERO), bytes);
+}
+
+#[test]
+fn a_block_that_waits_for_its_filler_stands_in_nobodys_way() {
+    let padded = options().with_tail(Tail::Pad);
+    let largest = padded.frame_bytes_max();
+    let padded = padded.with_buffer_bytes(largest);
+    let leader = Node::open(SimDisk::new(1), padded.clone()).unwrap();
+    let mut replica = Node::replica_of(leader.engine(), 2);
+    replica.close();
+    let replica = Node::open(replica.disk.clone(), padded.with_role(Role::Replica)).unwrap();
+    ship(leader.engine(), replica.engine(), 5000).unwrap();
+    replica.settle();
+    for round in 0..5 {
+        // The leader's group is not closed yet when its first frame arrives.
+        append(leader.engine(), "orders", &body(round, 40));
+        ship(leader.engine(), replica.engine(), 100_000).unwrap();
+        replica.settle();
+        assert!(replica.engine().watermarks().written < replica.engine().watermarks().assigned);
+        leader.settle();
+        append(leader.engine(), "orders", &body(round, usize::try_from(largest).unwrap() - 300));
+        ship(leader.engine(), replica.engine(), 100_000).unwrap();
+        leader.settle();
+        follow(&leader, &replica);
+        assert_eq!(replica.engine().watermarks().durable, leader.engine().watermarks().assigned);
+    }
+    assert_eq!(bytes_from(replica.engine(), Lsn::ZERO), bytes_from(leader.engine(), Lsn::ZERO));
 }
