@@ -1,33 +1,25 @@
 //! The broker: what is started in which order, and stopped in the reverse.
 //!
 //! ```text
-//!   start: bind -> open the log -> read the state back -> pin what groups need -> readers, state writer, timer, network threads
-//!   stop:  no new requests -> answer what was taken -> network threads -> readers -> timer, state writer -> write the rest
-//!          -> close the log
+//!   start: bind -> open the log -> serve from it
+//!   stop:  stop serving -> close the log
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anchorlog_engine::{Clock, Engine, EngineInfo, EngineOptions, EngineStats, OpenError, SystemClock, WaitError};
-use tokio::sync::Notify;
-use tokio::sync::mpsc::unbounded_channel;
+use anchorlog_replicator::{InSync, Node, NodeError, Policy, ReplicaId, Security};
 
-use crate::counters::Counts;
-use crate::features::delay::{self, DelayLevels};
-use crate::features::offsets::Pins;
-use crate::features::send::MadeKeys;
-use crate::features::topics::{TEMPLATE, TopicConfig};
+use crate::counters::{Counters, Counts};
+use crate::features::delay::DelayLevels;
 use crate::limits;
-use crate::net::driver::{NotifyWake, Post};
-use crate::net::{Mailbox, start_readers, tokio_driver};
-use crate::shared::{Settings, Shared};
-use crate::state::{State, StateError};
+use crate::replicas::Replicated;
+use crate::serving::{Place, Serving};
+use crate::standing::Standing;
+use crate::state::StateError;
 
 /// Which driver moves the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +30,38 @@ pub enum Driver {
     /// tokio-uring. Starting fails where the kernel refuses `io_uring`.
     #[cfg(feature = "net-uring")]
     Uring,
+}
+
+/// What a broker is told of its replicas.
+#[derive(Clone, Debug)]
+pub struct ReplicationOptions {
+    /// Whether it follows at first; else it leads, unless another one turns out to lead in a higher term.
+    pub follows: bool,
+    /// Its own name among them; never changed for a store.
+    pub id: ReplicaId,
+    /// Where replicas connect to it.
+    pub listen: SocketAddr,
+    /// Host and port at which the others do.
+    pub address: String,
+    /// The others.
+    pub others: Vec<OtherReplica>,
+    /// What an ack promises beyond the leader's own disk or memory.
+    pub policy: Policy,
+    /// When a slave counts.
+    pub in_sync: InSync,
+    /// How replicas know each other.
+    pub security: Security,
+}
+
+/// One of the other brokers of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherReplica {
+    /// Its name.
+    pub id: ReplicaId,
+    /// Where clients reach it.
+    pub clients: SocketAddr,
+    /// Where replicas reach it.
+    pub replicas: SocketAddr,
 }
 
 /// Options of [`Broker::start`].
@@ -74,6 +98,8 @@ pub struct BrokerOptions {
     pub ack_timeout: Duration,
     /// How long a send waits for space in the log buffer before it is refused. Default: 2 s.
     pub busy_timeout: Duration,
+    /// What it is told of its replicas. Default: it has none.
+    pub replication: Option<ReplicationOptions>,
     /// What a level of delay means. Default: the 18 levels that clients know.
     pub delay_levels: DelayLevels,
     /// How old a half message is when its producer is first asked. Default: 6 s.
@@ -104,6 +130,7 @@ impl BrokerOptions {
             message_bytes_max: limits::BODY_BYTES_MAX,
             ack_timeout: Duration::from_millis(2500),
             busy_timeout: Duration::from_secs(2),
+            replication: None,
             delay_levels: DelayLevels::default(),
             transaction_timeout: Duration::from_secs(6),
             transaction_check_interval: Duration::from_secs(30),
@@ -133,6 +160,9 @@ pub enum StartError {
     /// The state cannot be read back.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The node among its replicas cannot start.
+    #[error(transparent)]
+    Node(#[from] NodeError),
     /// A thread cannot be started or prepared.
     #[error("{what}: {source}")]
     Thread {
@@ -165,13 +195,15 @@ pub struct Broker;
 /// A running broker. Dropping it stops it too; [`BrokerHandle::stop`] says how that went.
 #[derive(Debug)]
 pub struct BrokerHandle {
-    shared: Option<Arc<Shared>>,
+    running: Option<Running>,
     address: SocketAddr,
-    wakes: Vec<Arc<Notify>>,
-    network: Vec<JoinHandle<()>>,
-    readers: Vec<JoinHandle<()>>,
-    state_writer: Option<(Sender<()>, JoinHandle<()>)>,
-    timer: Option<(Sender<()>, JoinHandle<()>)>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+enum Running {
+    Alone(Serving),
+    Among(Arc<Replicated>, Node),
 }
 
 impl Broker {
@@ -180,114 +212,25 @@ impl Broker {
     /// # Errors
     /// Says what is in the way; nothing is left running.
     pub fn start(options: BrokerOptions) -> Result<BrokerHandle, StartError> {
-        let listen_failed = |source| StartError::Listen { listen: options.listen, source };
-        let listener = std::net::TcpListener::bind(options.listen).map_err(listen_failed)?;
-        listener.set_nonblocking(true).map_err(listen_failed)?;
-        let address = listener.local_addr().map_err(listen_failed)?;
-        let advertise = options.advertise.unwrap_or(address);
-        if advertise.ip().is_unspecified() {
-            return Err(StartError::NoAddress(address));
-        }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let engine = Engine::open(&options.store, options.engine.clone().with_retention_held(true))?;
-        let state = State::open(&engine)?;
-        if options.keep_unconsumed {
-            Pins::pin_all(&engine, &state);
-        }
-        engine.start_retention();
-        if options.auto_create_topics && state.topics.get(TEMPLATE).is_none() {
-            state.topics.put(TEMPLATE, TopicConfig::template(options.template_queues));
-        }
-        let settings = Settings {
-            advertise,
-            cluster: options.cluster,
-            broker: options.broker,
-            auto_create_topics: options.auto_create_topics,
-            template_queues: options.template_queues,
-            auto_create_groups: options.auto_create_groups,
-            message_bytes_max: options.message_bytes_max.min(limits::BODY_BYTES_MAX),
-            ack_timeout: options.ack_timeout,
-            busy_timeout: options.busy_timeout,
-            delay_levels: options.delay_levels,
-            transaction_timeout: options.transaction_timeout,
-            transaction_check_interval: options.transaction_check_interval,
-            transaction_check_max: options.transaction_check_max,
-            keep_unconsumed: options.keep_unconsumed,
+        let counters = Arc::<Counters>::default();
+        let place = Place::bind(options, clock, Arc::clone(&counters))?;
+        let address = place.address();
+        let running = match place.options().replication.clone() {
+            None => {
+                let engine = Arc::new(Engine::open(&place.options().store, place.engine_options())?);
+                Running::Alone(Serving::start(&place, engine, Standing::Alone)?)
+            }
+            Some(options) => {
+                let (owner, node) = Replicated::start(place, options)?;
+                Running::Among(owner, node)
+            }
         };
-        let made_keys = MadeKeys::new(advertise.ip(), std::process::id(), clock.wall_ms());
-        let shared = Arc::new(Shared::new(engine, state, settings, made_keys));
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let thread_count = options.network_threads.unwrap_or(cores.min(4)).clamp(1, usize::from(u16::MAX));
-        let wakes: Vec<_> = (0..thread_count).map(|_| Arc::new(Notify::new())).collect();
-        let mut handle = BrokerHandle {
-            shared: Some(shared.clone()),
-            address,
-            wakes: wakes.clone(),
-            network: Vec::new(),
-            readers: Vec::new(),
-            state_writer: None,
-            timer: None,
-        };
-        // From here on an early return drops the handle, which stops what is running.
-        handle.start_threads(&shared, &clock, listener, options.driver)?;
-        tracing::info!(
-            listen = %address, advertise = %shared.settings.advertise, cluster = shared.settings.cluster,
-            broker = shared.settings.broker, threads = thread_count, driver = ?options.driver,
-            topics = shared.state.topics.count(), offsets = shared.state.offsets.count(), "serving"
-        );
-        Ok(handle)
+        Ok(BrokerHandle { running: Some(running), address, counters })
     }
 }
 
 impl BrokerHandle {
-    fn start_threads(
-        &mut self,
-        shared: &Arc<Shared>,
-        clock: &Arc<dyn Clock>,
-        listener: std::net::TcpListener,
-        driver: Driver,
-    ) -> Result<(), StartError> {
-        let failed = |what: &str, source| StartError::Thread { what: what.to_owned(), source };
-        let mailboxes: Arc<[Mailbox]> =
-            self.wakes.iter().map(|wake| Mailbox::new(Box::new(NotifyWake(wake.clone())))).collect();
-        let (cold_reads, readers) = start_readers(shared, &mailboxes).map_err(|error| failed("readers", error))?;
-        self.readers = readers;
-        self.state_writer = Some(start_state_writer(shared.clone()).map_err(|error| failed("state writer", error))?);
-        self.timer = Some(delay::start(shared.clone(), mailboxes.clone()).map_err(|error| failed("timer", error))?);
-        let (threads, incoming): (Vec<_>, Vec<_>) = self.wakes.iter().map(|_| unbounded_channel()).unzip();
-        let (ready, came_up) = channel();
-        let mut listener = Some(listener);
-        for ((index, wake), incoming) in (0u16..).zip(&self.wakes).zip(incoming) {
-            let post = Post {
-                shared: shared.clone(),
-                clock: clock.clone(),
-                index,
-                mailboxes: mailboxes.clone(),
-                cold_reads: cold_reads.clone(),
-                wake: wake.clone(),
-                listener: listener.take(),
-                incoming,
-                threads: threads.clone(),
-            };
-            let ready = ready.clone();
-            let body = move || {
-                let ready = move |outcome| drop(ready.send(outcome));
-                match driver {
-                    Driver::Epoll => tokio_driver::run(post, ready),
-                    #[cfg(feature = "net-uring")]
-                    Driver::Uring => crate::net::uring_driver::run(post, ready),
-                }
-            };
-            let thread = std::thread::Builder::new().name(format!("net-{index}")).spawn(body);
-            self.network.push(thread.map_err(|error| failed("network thread", error))?);
-        }
-        drop(ready);
-        for outcome in came_up {
-            outcome.map_err(|error| failed("network thread", error))?;
-        }
-        Ok(())
-    }
-
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -297,29 +240,34 @@ impl BrokerHandle {
     /// The counters now.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.shared.as_ref().map(|shared| shared.counters.read()).unwrap_or_default()
+        self.counters.read()
     }
 
-    /// What the engine found and chose.
-    ///
-    /// # Panics
-    /// Never: the broker runs as long as the handle is there.
+    /// What the engine found and chose; `None` while a slave has no log yet, or changes its part.
     #[must_use]
-    pub fn engine_info(&self) -> EngineInfo {
-        self.shared().engine.info().clone()
+    pub fn engine_info(&self) -> Option<EngineInfo> {
+        match self.running.as_ref()? {
+            Running::Alone(serving) => Some(serving.engine().info().clone()),
+            Running::Among(owner, _) => owner.engine_info(),
+        }
     }
 
-    /// The engine's counters now.
-    ///
-    /// # Panics
-    /// Never: the broker runs as long as the handle is there.
+    /// The engine's counters now; `None` as for [`BrokerHandle::engine_info`].
     #[must_use]
-    pub fn engine_stats(&self) -> EngineStats {
-        self.shared().engine.stats()
+    pub fn engine_stats(&self) -> Option<EngineStats> {
+        match self.running.as_ref()? {
+            Running::Alone(serving) => Some(serving.engine().stats()),
+            Running::Among(owner, _) => owner.engine_stats(),
+        }
     }
 
-    fn shared(&self) -> &Arc<Shared> {
-        self.shared.as_ref().expect("only stopping takes it")
+    /// The node among its replicas, if it has any.
+    #[must_use]
+    pub fn node(&self) -> Option<&Node> {
+        match self.running.as_ref()? {
+            Running::Alone(_) => None,
+            Running::Among(_, node) => Some(node),
+        }
     }
 
     /// Answers what was taken, writes what is only in memory, and closes the log.
@@ -331,34 +279,25 @@ impl BrokerHandle {
     }
 
     fn shut_down(&mut self) -> Result<Counts, StopError> {
-        let Some(shared) = self.shared.take() else { return Ok(Counts::default()) };
-        shared.closing.store(true, Ordering::SeqCst);
-        for wake in &self.wakes {
-            wake.notify_one();
-        }
-        let mut outcome = Ok(());
-        let mut join = |thread: JoinHandle<()>| {
-            let name = thread.thread().name().unwrap_or("a thread").to_owned();
-            if thread.join().is_err() && outcome.is_ok() {
-                outcome = Err(StopError::Panicked(name));
+        let outcome = match self.running.take() {
+            None => return Ok(Counts::default()),
+            Some(Running::Alone(serving)) => {
+                let (engine, outcome) = serving.stop();
+                // Every thread that had a part of it is joined.
+                let closed = match Arc::try_unwrap(engine) {
+                    Ok(engine) => engine.close().map_err(StopError::Close),
+                    Err(_) => Ok(()),
+                };
+                outcome.and(closed)
+            }
+            Some(Running::Among(owner, node)) => {
+                node.stop();
+                owner.outcome()
             }
         };
-        self.network.drain(..).for_each(&mut join);
-        self.readers.drain(..).for_each(&mut join);
-        for (stop, thread) in [self.timer.take(), self.state_writer.take()].into_iter().flatten() {
-            drop(stop);
-            join(thread);
-        }
-        let counts = shared.counters.read();
-        let flushed = shared.state.flush_all(&shared.engine);
-        let flushed = flushed.map_err(|error| StopError::State(error.to_string()));
-        // Every thread that had a part of it is joined.
-        let closed = match Arc::try_unwrap(shared) {
-            Ok(shared) => shared.engine.close().map_err(StopError::Close),
-            Err(_) => Ok(()),
-        };
+        let counts = self.counters.read();
         tracing::info!(?counts, "stopped");
-        outcome.and(flushed.map(drop)).and(closed).map(|()| counts)
+        outcome.map(|()| counts)
     }
 }
 
@@ -368,39 +307,4 @@ impl Drop for BrokerHandle {
             tracing::error!(%error, "the broker did not stop cleanly");
         }
     }
-}
-
-/// Starts the thread that writes what nobody waits for, once per `limits::OFFSETS_INTERVAL`; it ends when the sender is dropped.
-fn start_state_writer(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinHandle<()>)> {
-    let (stop, stopped) = channel();
-    let body = move || {
-        let mut complained = false;
-        let mut fenced = false;
-        let mut pins = Pins::default();
-        while stopped.recv_timeout(limits::OFFSETS_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-            if let Some(reason) = shared.engine.fenced().filter(|_| !fenced) {
-                fenced = true;
-                tracing::error!(%reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");
-            }
-            let moved = shared.state.offsets.take_moved();
-            match shared.state.flush_all(&shared.engine) {
-                Ok(end_lsn) => {
-                    complained = false;
-                    if shared.settings.keep_unconsumed {
-                        pins.note(moved, end_lsn);
-                    }
-                }
-                Err(error) => {
-                    shared.state.offsets.put_back_moved(moved);
-                    if !std::mem::replace(&mut complained, true) {
-                        tracing::error!(%error, "topics, groups and offsets are not being written");
-                    }
-                }
-            }
-            pins.settle(&shared.engine, &shared.state);
-            pins.say(&shared.engine, &shared.state);
-        }
-    };
-    let thread = std::thread::Builder::new().name("state".to_owned()).spawn(body)?;
-    Ok((stop, thread))
 }

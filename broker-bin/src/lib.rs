@@ -16,10 +16,14 @@ pub mod limits;
 mod lock;
 pub mod log_tools;
 pub mod net;
+pub mod replica_tools;
+mod replicas;
 pub mod router;
 #[cfg(test)]
 mod scene;
+mod serving;
 pub mod shared;
+pub mod standing;
 pub mod state;
 pub mod telemetry;
 pub mod wire;

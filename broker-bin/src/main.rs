@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anchorlog::config::{Config, ConfigError, Order};
-use anchorlog::{Broker, log_tools, telemetry};
+use anchorlog::{Broker, log_tools, replica_tools, telemetry};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -31,6 +31,10 @@ fn main() -> ExitCode {
     }
 }
 
+fn asked(outcome: Result<u8, replica_tools::AskError>) -> Result<ExitCode, Failure> {
+    outcome.map(ExitCode::from).map_err(|error| Failure { code: replica_tools::NOT_DONE, text: error.to_string() })
+}
+
 fn failure(error: impl std::fmt::Display) -> Failure {
     Failure { code: 1, text: error.to_string() }
 }
@@ -41,6 +45,9 @@ fn run() -> Result<ExitCode, Failure> {
         Ok(Order::Log(args)) => log_tools::run(&args, &mut std::io::stdout().lock())
             .map(ExitCode::from)
             .map_err(|error| Failure { code: log_tools::NOT_DONE, text: error.to_string() }),
+        Ok(Order::Replicas(node)) => asked(replica_tools::show(&node, &mut std::io::stdout().lock())),
+        Ok(Order::Promote(args)) => asked(replica_tools::promote(&args, &mut std::io::stdout().lock())),
+        Ok(Order::Demote(node)) => asked(replica_tools::demote(&node, &mut std::io::stdout().lock())),
         // Prints help or what is wrong, and ends the process.
         Err(ConfigError::CommandLine(error)) => error.exit(),
         Err(error) => Err(Failure { code: 2, text: error.to_string() }),

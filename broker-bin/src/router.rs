@@ -10,6 +10,10 @@ use crate::wire::codes::request as ask;
 
 /// Answers a request, or says what must be done first. Sends fill `batch`; heartbeats say in `joined` which groups the connection is in.
 pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joined: &mut Vec<Box<str>>) -> Outcome {
+    let moves = matches!(request.header.code, ask::CONSUMER_SEND_MSG_BACK | ask::END_TRANSACTION);
+    if moves && let Err(reason) = shared.standing.admission() {
+        return Reply::failure(code::SERVICE_NOT_AVAILABLE, reason).into();
+    }
     match request.header.code {
         ask::SEND_MESSAGE | ask::SEND_MESSAGE_V2 | ask::SEND_BATCH_MESSAGE => send::send(shared, request, batch),
         ask::PULL_MESSAGE | ask::LITE_PULL_MESSAGE => pull::pull(shared, request),

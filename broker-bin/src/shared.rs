@@ -1,6 +1,7 @@
 //! What all network threads share.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use crate::counters::Counters;
 use crate::features::delay::{DelayLevels, DueIndex};
 use crate::features::send::MadeKeys;
 use crate::features::transactions::Halves;
+use crate::standing::Standing;
 use crate::state::State;
 
 /// What an operator chose, as far as handlers care.
@@ -48,13 +50,15 @@ pub struct Settings {
 /// One broker: log, state, settings and counters.
 pub struct Shared {
     /// The log.
-    pub engine: Engine,
+    pub engine: Arc<Engine>,
     /// Topics, groups, offsets.
     pub state: State,
     /// What the operator chose.
     pub settings: Settings,
+    /// What this broker is among its replicas.
+    pub standing: Standing,
     /// What happened so far.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     /// Ids for messages that come without one.
     pub made_keys: MadeKeys,
     /// What is due soon.
@@ -74,9 +78,10 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// Wires the parts.
+    /// Wires the parts of a broker without replicas.
     #[must_use]
-    pub fn new(engine: Engine, state: State, settings: Settings, made_keys: MadeKeys) -> Shared {
+    pub fn new(engine: impl Into<Arc<Engine>>, state: State, settings: Settings, made_keys: MadeKeys) -> Shared {
+        let engine = engine.into();
         let due = DueIndex::new(engine.info().epoch);
         Shared {
             due,
@@ -84,11 +89,24 @@ impl Shared {
             engine,
             state,
             settings,
-            counters: Counters::default(),
+            standing: Standing::Alone,
+            counters: Arc::default(),
             made_keys,
             closing: AtomicBool::new(false),
             next_queue: AtomicU32::new(0),
         }
+    }
+
+    /// Says what the broker is among its replicas.
+    #[must_use]
+    pub fn with_standing(self, standing: Standing) -> Shared {
+        Shared { standing, ..self }
+    }
+
+    /// Goes on with counters that exist.
+    #[must_use]
+    pub fn with_counters(self, counters: Arc<Counters>) -> Shared {
+        Shared { counters, ..self }
     }
 
     /// True once the broker stops.

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use anchorlog_engine::io::threads::ThreadsBackend;
-use anchorlog_engine::{Append, Engine, EngineOptions, SystemClock, WriteBatch};
+use anchorlog_engine::{Append, Engine, EngineOptions, Fetch, SystemClock, WriteBatch};
 use serde_json::Value;
 
 /// A store with some segments, and a copy of it beside.
@@ -185,6 +185,32 @@ fn giving_up_says_what_is_lost_and_takes_the_place_by_name() {
     ] {
         assert!(out.contains(&part), "{part} in {out}");
     }
+}
+
+#[test]
+fn giving_up_a_range_keeps_what_follows_it() {
+    let stage = Stage::new();
+    rot(&stage.segment(1), 20_000);
+    let (_, verdict) = stage.json(&["verify", "--json"]);
+    let lsn = verdict["damage"][0]["lsn"].as_u64().expect("a number");
+    let (code, _, said) = stage.log(&["repair", "--give-up", "8"]);
+    assert!(code == Some(2) && said.contains(&format!("the first damaged place is LSN {lsn}")), "{said}");
+    let (code, out, said) = stage.log(&["repair", "--give-up", &lsn.to_string()]);
+    assert_eq!(code, Some(0), "{out}{said}");
+    for part in [format!("given up: LSN {lsn} to "), "lost: queue orders/0, offsets ".into(), "kept: ".into()] {
+        assert!(out.contains(&part), "{part} in {out}");
+    }
+    let engine = stage.open();
+    let queue = engine.queue(b"orders/0").expect("it is there");
+    let (mut found, mut next) = (0, engine.range(&queue).min);
+    while next < engine.range(&queue).max {
+        let fetched = engine.fetch(&Fetch::new(&queue, next)).expect("readable");
+        found += fetched.messages.len();
+        next = fetched.next;
+    }
+    assert!(found > 40 && found < 60, "{found}");
+    assert_eq!(next.0, 60, "what follows is there");
+    engine.close().expect("closed");
 }
 
 #[test]

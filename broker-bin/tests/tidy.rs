@@ -183,6 +183,8 @@ fn features_share_nouns_and_never_handlers() {
         ("heartbeat", "farewell"),
         ("groups", "list"),
         ("topics", "create"),
+        ("retry", "send_back"),
+        ("transactions", "end"),
         ("routes", "route"),
     ];
     for (room, handler) in handlers {

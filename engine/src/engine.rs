@@ -17,6 +17,7 @@ use crate::commit::sequencer::{QueueHead, Sequencer};
 use crate::commit::watermark::Marks;
 use crate::commit::writer::{LogWriter, Step, WriterShared};
 use crate::commit::{Space, Subscription, Ticket, Watcher, Watermark, Watermarks};
+use crate::commitlog::manifest::Manifest;
 use crate::commitlog::reader::LogReader;
 use crate::commitlog::record::{self, Origin, Record, RecordKind};
 use crate::commitlog::segments::Segments;
@@ -28,11 +29,12 @@ use crate::error::{AppendError, Fenced, OpenError, ReadError, ReleaseError, Wait
 use crate::housekeeping::{Housekeeper, Parts};
 use crate::io::probe::{self, Probe};
 use crate::io::threads::ThreadsBackend;
-use crate::io::{DirLock, IoBackend, Wait, is_full};
+use crate::io::{DirLock, IoBackend, OpenMode, Wait, is_full};
 use crate::key_index::{KeyIndex, KeyQuery, Records};
 use crate::open::{self, Derived, Opened};
 use crate::options::{Drivers, EngineOptions, Flush};
 use crate::read::{Fetch, FetchOutcome, FetchStatus, Message, Payload, QueueRange};
+use crate::replica::{Role, SIDE_NAME, SideKeeper};
 use crate::retention::{Releaser, ReleaserParts, Retention, RetentionInfo, Survivors};
 use crate::scrub::{Progress, ScrubParts, Scrubber};
 use crate::table::{Fetched, HeadView, Held, Snapshot, TableEntry, Visible};
@@ -149,6 +151,11 @@ struct Inner {
     scrubbed: Arc<Progress>,
     survivors: Arc<Survivors>,
     retention: Arc<Mutex<Retention>>,
+    buffer: Arc<LogBuffer>,
+    backend: Arc<dyn IoBackend>,
+    manifest: Arc<Mutex<Manifest>>,
+    /// One caller at a time takes over.
+    receiving: Mutex<()>,
     watch_count: Arc<AtomicUsize>,
     signals: Arc<Signals>,
     stop: Arc<Stop>,
@@ -158,6 +165,8 @@ struct Inner {
     /// Held as long as the engine is open.
     _lock: Box<dyn DirLock>,
 }
+
+mod replication;
 
 const LOCKED: &str = "no holder of this lock panics";
 
@@ -213,13 +222,16 @@ impl Engine {
     ) -> Result<Engine, OpenError> {
         let begun = clock.monotonic();
         let opened = open::open(&backend, dir, &options, backend.new_identity())?;
-        let Opened { lock, manifest, epoch, new_epoch, segments, room, found, tail_block, derived } = opened;
-        let Derived { queues, table, keys, store, applied, changed, survivors, .. } = derived;
+        let Opened { lock, manifest, epoch, new_epoch, segments, room, found, tail_block, derived, side } = opened;
+        let Derived { queues, table, keys, store, applied, changed, survivors, log_start, .. } = derived;
         options.segment_bytes = manifest.geometry.segment_bytes;
         options.tail = manifest.geometry.tail;
         options.validate()?;
 
-        let marks = Arc::new(Marks::new(options.flush != Flush::Sync, manifest.start, found.end));
+        let marks = Marks::new(options.flush != Flush::Sync, manifest.start, found.end);
+        let marks =
+            Arc::new(if options.waits_for_replicas() { marks.replicated(found.acked, found.visible) } else { marks });
+        let shared_manifest = Arc::new(Mutex::new(manifest.clone()));
         let (buffer, tail) = LogBuffer::new(options.chunk_bytes, options.cache_bytes, found.end, &tail_block);
         let known = queues.all();
         let heads = known.iter().map(|queue| {
@@ -233,12 +245,13 @@ impl Engine {
             tail,
             next: found.end,
             prev_crc: found.prev_crc,
+            is_chained: found.frames > 0 || found.end == Lsn::ZERO,
             epoch,
             history: manifest.history.clone(),
             store_time_ms: found.store_time_ms,
             queues: heads.collect(),
             head: HeadView::default(),
-            closed_below: manifest.start,
+            closed_below: log_start,
             survivors: Arc::clone(&survivors),
             geometry: manifest.geometry,
             buffer_bytes: options.buffer_bytes,
@@ -251,6 +264,7 @@ impl Engine {
             durable_end: found.end,
             frame_ends: VecDeque::new(),
             broken: options.broken(),
+            is_replica: options.role == Role::Replica,
             opening: queues.opening(),
             batches: 0,
             records: 0,
@@ -277,16 +291,6 @@ impl Engine {
         let registered = Box::new(move |queue: &Queue| register(&mut named.lock().expect(LOCKED), queue));
         let (queues_fed, table_fed, keys_fed) = (Arc::clone(&queues), Arc::clone(&table), Arc::clone(&keys));
         let applier = Applier::new(queues_fed, table_fed, keys_fed, registered, options.broken());
-        let mut dispatcher = Dispatcher::new(
-            applier,
-            Arc::clone(&buffer),
-            Arc::clone(&marks),
-            manifest.geometry,
-            Arc::clone(&backlog),
-            Arc::clone(&watch_count),
-        );
-        dispatcher.note_changed(changed);
-        let dispatcher = Arc::new(Mutex::new(dispatcher));
         let (damages, scrubbed) = (Arc::<Damages>::default(), Arc::<Progress>::default());
         let reader = Arc::new(LogReader::new(
             Arc::clone(&buffer),
@@ -296,6 +300,33 @@ impl Engine {
             Arc::clone(&survivors),
             options.broken(),
         ));
+        let mut dispatcher = Dispatcher::new(
+            applier,
+            Arc::clone(&buffer),
+            Arc::clone(&reader),
+            Arc::clone(&marks),
+            manifest.geometry,
+            Arc::clone(&backlog),
+            Arc::clone(&watch_count),
+        );
+        dispatcher.note_changed(changed);
+        let dispatcher = Arc::new(Mutex::new(dispatcher));
+        if options.role != Role::Replica {
+            replication::catch_up_head(&sequencer, &queues, &reader, found.visible..found.end).map_err(|error| {
+                OpenError::Io {
+                    what: "reading",
+                    path: dir.to_path_buf(),
+                    source: std::io::Error::other(error.to_string()),
+                }
+            })?;
+        }
+        let side = side.map(|block| {
+            let file = backend
+                .open(&dir.join(SIDE_NAME), OpenMode::Existing)
+                .map_err(io_error("opening the side block in"))?;
+            Ok::<_, OpenError>(SideKeeper::new(file, Arc::clone(&marks), Arc::clone(&sequencer), block))
+        });
+        let side = side.transpose()?;
         let scrubber = Scrubber::new(ScrubParts {
             marks: Arc::clone(&marks),
             segments: Arc::clone(&segments),
@@ -305,7 +336,11 @@ impl Engine {
             rate: options.scrub_rate,
         });
         let signals = Signals::new();
-        let retention = Arc::new(Mutex::new(Retention { held: options.retention_held, ..Retention::default() }));
+        let retention = Arc::new(Mutex::new(Retention {
+            held: options.retention_held,
+            leaving: log_start,
+            ..Retention::default()
+        }));
         let (woken, hurried, writer_hurried) = (Arc::clone(&signals), Arc::clone(&signals), Arc::clone(&writer_shared));
         let (caught_up, caught_up_marks) = (Arc::clone(&dispatcher), Arc::clone(&marks));
         let (released, checkpoint_woken) = (Arc::clone(&dispatcher), Arc::clone(&signals));
@@ -315,7 +350,7 @@ impl Engine {
             backend: Arc::clone(&backend),
             dir: dir.to_path_buf(),
             store_id: manifest.store_id,
-            history: manifest.history.clone(),
+            manifest: Arc::clone(&shared_manifest),
             clock: Arc::clone(&clock),
             marks: Arc::clone(&marks),
             buffer: Arc::clone(&buffer),
@@ -349,12 +384,13 @@ impl Engine {
             reader: Arc::clone(&reader),
             survivors: Arc::clone(&survivors),
             retention: Arc::clone(&retention),
-            manifest: manifest.clone(),
+            manifest: Arc::clone(&shared_manifest),
             retain_bytes: options.retain_bytes,
             retain_age: options.retain_age,
             free_bytes_min: options.free_bytes_min,
             spare_count: to_u64(options.spare_count),
             sync_names: open::sync_names(&options),
+            follows: options.role == Role::Replica,
             checkpoint: Arc::clone(&checkpoint),
             wake_checkpointer: Box::new(move || checkpoint_woken.checkpoint.wake()),
             queues_changed: Box::new(move |queues| released.lock().expect(LOCKED).note_changed(queues)),
@@ -379,6 +415,7 @@ impl Engine {
             appended: Box::new(move |end| woken.commit.reached(end)),
             scrubber,
             releaser,
+            side,
         });
         let recovery = format!(
             "{} frames, {} records, LSN {} to {}, {} bytes cut, {:.3} s",
@@ -421,6 +458,10 @@ impl Engine {
             survivors,
             keys,
             retention,
+            buffer,
+            backend,
+            manifest: shared_manifest,
+            receiving: Mutex::new(()),
             watch_count,
             signals,
             stop: Arc::new(Stop::default()),
@@ -990,7 +1031,7 @@ impl Engine {
         }
         let mut bytes = 0;
         for entry in entries {
-            if (fetch.matches)(entry.tag) {
+            if entry.size > 0 && (fetch.matches)(entry.tag) {
                 let full =
                     outcome.messages.len() >= fetch.messages_max || bytes + entry.size as usize > fetch.bytes_max;
                 if full && !outcome.messages.is_empty() {
@@ -1212,7 +1253,8 @@ impl Engine {
         Ok(ReleaseOutcome { start, segments: start.since(from) / geometry.data_bytes() })
     }
 
-    /// Keeps everything from `lsn` on until the pin of this name is moved, or removed with `None`.
+    /// Keeps everything from `lsn` on until the pin of this name is moved, or removed with `None`; returns from where on that holds: what
+    /// was on its way out already goes. In a replica it holds nothing: its leader decides.
     ///
     /// # Panics
     /// When another thread panicked inside the engine.
@@ -1234,12 +1276,13 @@ impl Engine {
     /// engine.pin("shipper", None);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn pin(&self, name: &str, lsn: Option<Lsn>) {
+    pub fn pin(&self, name: &str, lsn: Option<Lsn>) -> Lsn {
         let mut retention = self.inner.retention.lock().expect(LOCKED);
         match lsn {
             Some(lsn) => drop(retention.pins.insert(name.to_owned(), lsn)),
             None => drop(retention.pins.remove(name)),
         }
+        lsn.unwrap_or(Lsn::ZERO).max(retention.leaving).max(self.inner.marks.start())
     }
 
     /// Keeps the messages of a queue from `offset` on readable through it, until the pin of this name is moved, or removed with
@@ -1314,6 +1357,7 @@ impl Engine {
             let end = inner.housekeeper.lock().unwrap_or_else(PoisonError::into_inner).last_mark();
             self.make_durable(end)
         });
+        inner.housekeeper.lock().unwrap_or_else(PoisonError::into_inner).last_side_block();
         inner.stop.set();
         inner.signals.commit.wake();
         inner.signals.dispatch.wake();

@@ -147,6 +147,36 @@ pub enum OpenError {
         /// What the file says.
         found: String,
     },
+    /// A leader's term is not above that of the log.
+    #[error("term {asked} was asked for, and the log has seen term {last}: a leader's term must be above that")]
+    Term {
+        /// What was asked for.
+        asked: u32,
+        /// The newest that the log knows.
+        last: u32,
+    },
+    /// A higher term was promised: a leader of a lower one is not opened.
+    #[error("a leader of term {asked} was asked for, and {dir}/PROMISE says: {promised}{remedy}", dir = dir.display(), remedy = remedy(self.case()))]
+    Promised {
+        /// The directory.
+        dir: PathBuf,
+        /// The term that was asked for.
+        asked: u32,
+        /// What was promised, or why nobody can tell.
+        promised: String,
+    },
+    /// A seed of a replica that did not come to its end.
+    #[error("{dir} is half seeded{remedy}", dir = dir.display(), remedy = remedy(self.case()))]
+    HalfSeeded {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A replica was to be opened where there is none.
+    #[error("{dir} holds no log: a replica begins with what its leader has (`replica::Seeding`)", dir = dir.display())]
+    NoReplica {
+        /// The directory.
+        dir: PathBuf,
+    },
 }
 
 impl OpenError {
@@ -158,7 +188,10 @@ impl OpenError {
             OpenError::Options(error) => error.advice(),
             OpenError::Io { source, .. } => of_kernel(source),
             OpenError::Locked { .. } => Advice::Retry,
-            OpenError::Missing { .. }
+            OpenError::Term { .. } | OpenError::Promised { .. } => Advice::Reject,
+            OpenError::NoReplica { .. }
+            | OpenError::HalfSeeded { .. }
+            | OpenError::Missing { .. }
             | OpenError::NoSegments { .. }
             | OpenError::Damaged { .. }
             | OpenError::Lost { .. }
@@ -171,9 +204,11 @@ impl OpenError {
     #[must_use]
     pub fn case(&self) -> Option<&'static RecoveryCase> {
         Some(match self {
-            OpenError::Options(_) => return None,
+            OpenError::Options(_) | OpenError::Term { .. } | OpenError::NoReplica { .. } => return None,
             OpenError::Io { what, .. } if *what == "reading" => cases::case("unreadable"),
             OpenError::Io { .. } => return None,
+            OpenError::HalfSeeded { .. } => cases::case("half-seeded"),
+            OpenError::Promised { .. } => cases::case("promised"),
             OpenError::Locked { .. } => cases::case("second-process"),
             OpenError::Missing { lsn: None, .. } => cases::case("no-manifest"),
             OpenError::Missing { .. } => cases::case("missing-segment"),
@@ -358,6 +393,9 @@ pub enum AppendError {
     /// The engine is closing.
     #[error("the engine is closing")]
     Closing,
+    /// The log is a replica: another machine appends.
+    #[error("this log is a replica; appends go to the leader")]
+    NotLeader,
 }
 
 impl AppendError {
@@ -374,7 +412,7 @@ impl AppendError {
             }
             AppendError::Full { .. } | AppendError::Behind { .. } | AppendError::OutOfSpace { .. } => Advice::Retry,
             AppendError::Fenced(fenced) => fenced.advice(),
-            AppendError::Closing => Advice::Stop,
+            AppendError::Closing | AppendError::NotLeader => Advice::Stop,
         }
     }
 }
@@ -592,6 +630,7 @@ mod tests {
             (AppendError::OutOfSpace { needed: 2, left: 1, source: full() }, Advice::Retry),
             (AppendError::Fenced(fenced()), Advice::Stop),
             (AppendError::Closing, Advice::Stop),
+            (AppendError::NotLeader, Advice::Stop),
         ] {
             assert_eq!(error.advice(), advice, "{error}");
             assert_eq!(AppendOrWaitError::from(error).advice(), advice);

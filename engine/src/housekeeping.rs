@@ -17,6 +17,7 @@ use crate::commitlog::segments::{HalfMade, Segments};
 use crate::error::Fenced;
 use crate::io::{AlignedBuf, IoBackend, is_full};
 use crate::limits;
+use crate::replica::SideKeeper;
 use crate::retention::Releaser;
 use crate::scrub::Scrubber;
 use crate::units::{Lsn, to_u64, to_usize};
@@ -64,6 +65,8 @@ pub(crate) struct Parts {
     pub(crate) spare_count: u64,
     pub(crate) scrubber: Scrubber,
     pub(crate) releaser: Releaser,
+    /// A replica's.
+    pub(crate) side: Option<SideKeeper>,
     /// Told where the log ends after something was appended here.
     pub(crate) appended: Box<dyn Fn(Lsn) + Send>,
     pub(crate) checkpoint: Arc<CheckpointShared>,
@@ -91,6 +94,11 @@ impl Housekeeper {
         self.say(assigned);
         let idle = now.saturating_sub(self.state.seen_at);
         let mark_in = self.mark(idle);
+        let side_in = match self.parts.side.as_mut().map(|side| side.step(now)) {
+            None => limits::HOUSEKEEPING_INTERVAL,
+            Some(Ok(due)) => due,
+            Some(Err(error)) => self.fence("writing the side block", error),
+        };
         let release_in = self.parts.releaser.step().unwrap_or_else(|error| self.fence("releasing segments", error));
         let busy = idle < limits::BUSY_FOR;
         let fill_in = match self.fill(now, busy) {
@@ -108,7 +116,7 @@ impl Housekeeper {
                 limits::HOUSEKEEPING_INTERVAL
             }
         };
-        let due = mark_in.min(release_in).min(fill_in);
+        let due = mark_in.min(side_in).min(release_in).min(fill_in);
         // Only when nothing else is.
         if due.is_zero() { due } else { due.min(self.parts.scrubber.step(now, busy)) }
     }
@@ -232,6 +240,16 @@ impl Housekeeper {
         }
         self.state.filling = Some(Filling { half_made: self.parts.segments.begin()?, at: 0 });
         Ok(Duration::ZERO)
+    }
+
+    /// Says how far a replica is durable, at its orderly end.
+    pub(crate) fn last_side_block(&mut self) {
+        if let Some(side) = &mut self.parts.side
+            && self.parts.marks.fenced().is_none()
+            && let Err(error) = side.write()
+        {
+            tracing::warn!(%error, "the side block is as it was; opening looks at what came since");
+        }
     }
 
     /// A half-made segment is of no use to anybody.

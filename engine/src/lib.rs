@@ -47,6 +47,7 @@
 //! | `scrub`, `damage` | rot found before a reader does; what is known of it |
 //! | `store` | one file for what is derived from the log, as it was at one LSN: may be lost, is never wrong |
 //! | [`commitlog`] | frames, records, segments, the manifest: bytes on disk (`engine/docs/format.md`) |
+//! | [`replica`] | a log that follows another one: taking over, cutting, beginning, promising |
 //! | [`audit`] | a log from outside: what it holds, where it is damaged, mending it |
 //! | [`io`] | the seam: `io_uring`, plain system calls, or the simulated disk |
 
@@ -73,6 +74,7 @@ mod open;
 pub mod options;
 pub mod read;
 mod recovery;
+pub mod replica;
 mod retention;
 mod scrub;
 mod store;
@@ -86,6 +88,7 @@ pub use clock::{Clock, SystemClock};
 pub use commit::{Space, Subscription, Ticket, Watcher, Watermark, Watermarks};
 pub use damage::{DamagedPart, DamagedPlace};
 pub use engine::{AppendOrWaitError, Engine, EngineInfo, EngineStats, ReleaseOutcome};
+pub use epoch::{EpochHistory, EpochStart};
 pub use error::{
     Advice, AppendError, BatchError, Fenced, OpenError, ReadError, Rejection, ReleaseError, TooLarge, WaitError,
 };
@@ -93,6 +96,7 @@ pub use key_index::{KeyOrder, KeyQuery};
 pub use options::{BackendChoice, EngineOptions, Flush, Tail};
 pub use read::{Fetch, FetchOutcome, FetchStatus, Message, QueueRange};
 pub use recovery::cases::{CaseOutcome, RECOVERY_CASES, RecoveryCase};
+pub use replica::{AckRule, LogIdentity, LogPiece, ReceiveError, Received, Role};
 pub use retention::RetentionInfo;
 pub use table::{Snapshot, TableEntry};
 pub use units::{Epoch, Lsn, QueueOffset};

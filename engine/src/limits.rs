@@ -104,6 +104,8 @@ pub const ASYNC_WRITE_BYTES_MAX: u64 = 2 << 20;
 pub const ASYNC_DEPTH: usize = 4;
 /// How long the log must be idle before a mark frame covers the last group.
 pub const MARK_DELAY: Duration = Duration::from_millis(10);
+/// Shortest time between two writes of a replica's side block.
+pub const SIDE_BLOCK_INTERVAL: Duration = Duration::from_millis(10);
 /// Reads in flight, and bytes of each, while the log is scanned at open.
 pub const SCAN_DEPTH: usize = 4;
 /// Bytes of one scan read.
@@ -112,6 +114,8 @@ pub const SCAN_READ_BYTES: usize = 1 << 20;
 pub const COLD_READ_BYTES: u64 = 64 << 10;
 /// Blocks of [`COLD_READ_BYTES`] that readers behind the cache share.
 pub const COLD_BLOCK_COUNT: usize = 256;
+/// Bytes of one read of a stretch of log for another machine while no commit is under way.
+pub const WIDE_READ_BYTES: u64 = 1 << 20;
 /// Bytes of one paced step of the filler.
 pub const FILL_STEP_BYTES: u64 = 256 << 10;
 /// Bytes a second of the filler while the log is busy: measured to cost live appends at most a tenth of their rate.

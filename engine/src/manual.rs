@@ -8,9 +8,10 @@
 //! 6. [Threads and driving](#threads-and-driving)
 //! 7. [Space](#space)
 //! 8. [Damage](#damage)
-//! 9. [Options and limits](#options-and-limits)
-//! 10. [Injecting faults](#injecting-faults)
-//! 11. [Examples to run](#examples-to-run)
+//! 9. [Replication](#replication)
+//! 10. [Options and limits](#options-and-limits)
+//! 11. [Injecting faults](#injecting-faults)
+//! 12. [Examples to run](#examples-to-run)
 //!
 //! # Concepts
 //! One directory holds one **log**: an endless sequence of bytes, in segment files of a fixed size. Everything else is a function of it.
@@ -121,6 +122,21 @@
 //! closed segments at [`EngineOptions::with_scrub_rate`] and finds damage before a reader does. Both count in [`EngineStats`], list
 //! the place in [`Engine::damaged_places`], and log one line for it.
 //!
+//! # Replication
+//! The engine knows no peer and no socket. Whoever connects two logs finds here what it takes:
+//!
+//! | side | calls |
+//! |---|---|
+//! | leader ([`Role::Leader`], the default) | [`Engine::log_bytes`] from any LSN on, [`Engine::set_replicated`] when others have it, [`Engine::set_ack_rule`] |
+//! | replica ([`Role::Replica`]) | [`Engine::receive`], and its durable watermark to tell the leader; [`Engine::set_replicated`] for what the leader says is acknowledged |
+//! | both | [`Engine::identity`], [`Engine::history`]: whether two logs are one, and up to where |
+//! | a closed log | [`replica::cut`](crate::replica::cut) where it went another way, [`replica::Seeding`](crate::replica::Seeding) to begin, [`replica::Promise`](crate::replica::Promise) |
+//!
+//! With [`EngineOptions::with_replicated_acks`] an append is acknowledged when it is durable here (or in the buffer, by the flush mode) *and*
+//! replicated. A replica takes over whole frames at the same LSN, after checking each as recovery would; it refuses appends, begins no
+//! epoch, and releases nothing but what the leader's records say. Readers of both see what is acknowledged, and a restart shows no more.
+//! [`Role::Leader`] with a higher term makes a replica the leader: everything that it has is there.
+//!
 //! # Options and limits
 //! Every setter of [`EngineOptions`] says default, bounds and unit; a value out of bounds fails [`Engine::open`] by name.
 //!
@@ -145,6 +161,8 @@
 //! | [`with_unsaved_bytes_max`](EngineOptions::with_unsaved_bytes_max) | 512 MiB | from 64 KiB | bytes |
 //! | [`with_spare_count`](EngineOptions::with_spare_count) | 2 | 0 to 16 | segments |
 //! | [`with_reserve_bytes`](EngineOptions::with_reserve_bytes) | a segment | from 64 KiB | bytes |
+//! | [`with_role`](EngineOptions::with_role) | `Leader` of the log's term | a higher term | |
+//! | [`with_replicated_acks`](EngineOptions::with_replicated_acks) | off | | |
 //! | [`with_scrub_rate`](EngineOptions::with_scrub_rate) | 8 MiB | 0, or from 64 KiB | bytes a second |
 //!
 //! Every other bound has a name in [`limits`](crate::limits): the largest batch ([`EngineOptions::frame_bytes_max`] for a given segment
@@ -202,5 +220,5 @@
 #[expect(unused_imports, reason = "the text refers to them")]
 use crate::{
     Advice, AppendError, AppendOutcome, Engine, EngineInfo, EngineOptions, EngineStats, Fenced, FetchStatus, Flush,
-    Lsn, OpenError, Queue, QueueOffset, ReadError, Tail, Ticket, TooLarge, WaitError, Watermark, WriteBatch,
+    Lsn, OpenError, Queue, QueueOffset, ReadError, Role, Tail, Ticket, TooLarge, WaitError, Watermark, WriteBatch,
 };

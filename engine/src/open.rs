@@ -29,6 +29,7 @@ use crate::limits;
 use crate::options::EngineOptions;
 use crate::recovery::cases::property;
 use crate::recovery::{Found, Recovery};
+use crate::replica::{self, Promise, Role, SEED_NAME, SIDE_NAME, SideBlock};
 use crate::retention::survivors::List;
 use crate::retention::{Survivors, survivors};
 use crate::store::{self, Store, StoreTable};
@@ -50,6 +51,8 @@ pub(crate) struct Opened {
     /// Bytes of the last block that are on disk already.
     pub(crate) tail_block: Vec<u8>,
     pub(crate) derived: Derived,
+    /// What a replica's side block says now.
+    pub(crate) side: Option<SideBlock>,
 }
 
 /// What is made of the log: by the last checkpoint, and by what the log says since.
@@ -63,6 +66,8 @@ pub(crate) struct Derived {
     /// Queues that are not as the checkpoint has them.
     pub(crate) changed: Vec<u32>,
     pub(crate) survivors: Arc<Survivors>,
+    /// The log says that it begins here: at the manifest's start, or behind it when that was not gone through with.
+    pub(crate) log_start: Lsn,
     /// Whether it goes on from a checkpoint.
     is_restored: bool,
 }
@@ -82,22 +87,44 @@ pub(crate) fn open(
     io.create_dir_all(dir).map_err(io_error("creating", dir))?;
     let lock = lock(io, dir)?;
     let names = io.list(dir).map_err(io_error("listing", dir))?;
+    if names.iter().any(|name| name == SEED_NAME) {
+        return Err(OpenError::HalfSeeded { dir: dir.to_path_buf() });
+    }
+    let names = match replica::resume_cut(io, dir)? {
+        Some(_) => io.list(dir).map_err(io_error("listing", dir))?,
+        None => names,
+    };
     let mut manifest = load_manifest(io, dir, &names, options, store_id)?;
     check_file_bytes(io, manifest.geometry).map_err(io_error("opening", dir))?;
     let (mut files, mut sparse) = open_segments(io, dir, &names, &manifest)?;
+    let last = manifest.history.last().map_or(Epoch { term: 1, run: 0 }, |last| last.epoch);
+    let epoch = next_epoch(options, last)?;
+    if options.role != Role::Replica {
+        check_promise(io, dir, epoch.term)?;
+    }
     let store = |manifest: &Manifest| {
         let stored = manifest.store(io, dir, sync_names(options));
         stored.map_err(|(path, source)| OpenError::Io { what: "writing", path, source })
     };
 
-    let (derived, found) = read_log(backend, dir, options, &names, &manifest, &files, &sparse)?;
+    let side = load_side(io, dir, &manifest)?;
+    let (derived, found) = read_log(backend, dir, options, &names, &manifest, (&files, &sparse), side)?;
     remove_leftovers(io, dir, &names, manifest.start)?;
     name_dense(io, dir, &names, manifest.start, sync_names(options))?;
     drop_unreachable(io, dir, manifest.geometry, found.end, &mut files)?;
     let tail_block = read_tail_block(dir, &files, manifest.geometry, found.end)?;
     write_again(dir, &files, manifest.geometry, found.durable_lsn.min(found.end), found.end)?;
+    let seeded_to = side.map_or(Lsn::ZERO, |side| side.seeded_to);
+    if seeded_to > Lsn::ZERO && seeded_to <= found.visible {
+        // A store from before that has not what the survivors say, and must not be believed once the side block forgets them.
+        let path = dir.join(store::FILE_NAME);
+        store::remove(io, dir).map_err(|error| io_error("removing", &path)(io::Error::other(error.to_string())))?;
+        io.sync_dir(dir).map_err(io_error("syncing", dir))?;
+    }
     // What says that nothing survives there is durable now, and not before.
-    remove_emptied(io, dir, &derived.survivors, &mut sparse)?;
+    if seeded_to <= found.visible {
+        remove_emptied(io, dir, &derived.survivors, &mut sparse)?;
+    }
 
     let first_file_is_missing = !files.contains_key(&manifest.start);
     let room = Arc::new(Room::new(manifest.geometry, options.reserve_bytes));
@@ -110,7 +137,6 @@ pub(crate) fn open(
         files,
         sparse,
     );
-    let last = manifest.history.last().map_or(Epoch { term: 1, run: 0 }, |last| last.epoch);
     if last.run == 0 && first_file_is_missing {
         // Identity first, then the first segment, then the first epoch: from there on a missing first segment is an error.
         store(&manifest)?;
@@ -118,14 +144,25 @@ pub(crate) fn open(
     }
     Manifest::keep_reserve(io, dir);
     keep_room(&segments, &room, found.end).map_err(io_error("making the reserve of segments in", dir))?;
-    let epoch = next_epoch(options, last);
     let new_epoch = epoch > last;
     if new_epoch {
         manifest.history.push(EpochStart { epoch, first_lsn: found.end });
         manifest.history.cap(limits::EPOCH_HISTORY_MAX);
         store(&manifest)?;
     }
-    Ok(Opened { lock, manifest, epoch, new_epoch, segments: Arc::new(segments), room, found, tail_block, derived })
+    let side = settle_side(io, dir, options, &manifest, &found, side)?;
+    Ok(Opened {
+        lock,
+        manifest,
+        epoch,
+        new_epoch,
+        segments: Arc::new(segments),
+        room,
+        found,
+        tail_block,
+        derived,
+        side,
+    })
 }
 
 /// Sees to the reserve before anything is taken, unless there is so much room that it may come together while the log is used already.
@@ -147,6 +184,58 @@ fn keep_room(segments: &Segments, room: &Room, end: Lsn) -> io::Result<()> {
     Ok(())
 }
 
+pub(crate) fn load_side(io: &dyn IoBackend, dir: &Path, manifest: &Manifest) -> Result<Option<SideBlock>, OpenError> {
+    let path = dir.join(SIDE_NAME);
+    let loaded = SideBlock::load(io, dir).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => OpenError::Contradiction {
+            path: path.clone(),
+            what: property::SIDE_BLOCK,
+            expected: "a whole side block".into(),
+            found: source.to_string(),
+        },
+        _ => OpenError::Io { what: "reading", path: path.clone(), source },
+    })?;
+    match loaded {
+        Some(side) if side.store_id != manifest.store_id => {
+            let (expected, found) = (format!("{:032x}", manifest.store_id), format!("{:032x}", side.store_id));
+            Err(OpenError::Contradiction { path, what: property::SIDE_BLOCK, expected, found })
+        }
+        other => Ok(other),
+    }
+}
+
+/// From here on a replica's disk is spoken of by its side block, and a leader's by its frames again: what was found is durable now.
+fn settle_side(
+    io: &dyn IoBackend,
+    dir: &Path,
+    options: &EngineOptions,
+    manifest: &Manifest,
+    found: &Found,
+    side: Option<SideBlock>,
+) -> Result<Option<SideBlock>, OpenError> {
+    let path = dir.join(SIDE_NAME);
+    match (options.role, side) {
+        (Role::Replica, _) => {
+            let next = SideBlock {
+                store_id: manifest.store_id,
+                number: side.map_or(1, |side| side.number + 1),
+                epoch: manifest.history.last().map_or_else(Epoch::default, |last| last.epoch),
+                durable: found.end,
+                acked: found.acked,
+                // Once the log has said what survives, nobody need remember it.
+                seeded_to: side.map(|side| side.seeded_to).filter(|to| *to > found.visible).unwrap_or(Lsn::ZERO),
+            };
+            next.create(io, dir, sync_names(options)).map_err(io_error("writing", &path))?;
+            Ok(Some(next))
+        }
+        (Role::Leader { .. }, Some(_)) => {
+            SideBlock::remove(io, dir).map_err(io_error("removing", &path))?;
+            Ok(None)
+        }
+        (Role::Leader { .. }, None) => Ok(None),
+    }
+}
+
 /// Reads the last checkpoint, and the log from there on; the whole retained log when the checkpoint is of no use.
 fn read_log(
     backend: &Arc<dyn IoBackend>,
@@ -154,8 +243,8 @@ fn read_log(
     options: &EngineOptions,
     names: &[String],
     manifest: &Manifest,
-    files: &Files,
-    sparse: &Files,
+    (files, sparse): (&Files, &Files),
+    side: Option<SideBlock>,
 ) -> Result<(Derived, Found), OpenError> {
     let is_there = names.iter().any(|name| name == store::FILE_NAME || name == store::DAMAGED_NAME);
     let mut use_store = is_there && options.checkpoint_interval.is_some();
@@ -193,12 +282,20 @@ fn read_log(
             saves: saves && sparse.is_empty(),
             keys: &Arc::clone(&derived.keys),
             broken: options.broken(),
+            side,
+            holds_back: options.waits_for_replicas(),
         };
         let outcome = recovery
             .run(manifest.start, derived.applied, |frozen| derived.save(backend, dir, options, manifest, &frozen));
         match outcome {
             Ok(found) => {
                 derived.changed.extend(&found.changed);
+                let seeded_to = side.map_or(Lsn::ZERO, |side| side.seeded_to);
+                // What the queues have of survivors comes with the first opening at which the log has said all of them.
+                if uses_store && seeded_to > Lsn::ZERO && seeded_to <= found.visible {
+                    use_store = false;
+                    continue;
+                }
                 let lists = match derived.table.survivors() {
                     Ok(lists) => lists,
                     Err(error) if is_restored => {
@@ -211,7 +308,7 @@ fn read_log(
                         return Err(OpenError::Io { what: "reading the lists of survivors in", path, source });
                     }
                 };
-                settle_survivors(dir, manifest, sparse, lists, &mut derived)?;
+                settle_survivors(dir, manifest, sparse, lists, &mut derived, seeded_to > found.visible)?;
                 if !is_restored {
                     revive(dir, manifest.geometry, sparse, &mut derived);
                 } else if let Err(error) = derived.release(manifest.start) {
@@ -290,6 +387,7 @@ fn restore(
         applied,
         changed,
         survivors,
+        log_start: manifest.start,
         is_restored: true,
     })
 }
@@ -304,6 +402,7 @@ impl Derived {
             applied: manifest.start,
             changed: Vec::new(),
             survivors: Arc::new(Survivors::new(manifest.geometry)),
+            log_start: manifest.start,
             is_restored: false,
         }
     }
@@ -355,6 +454,9 @@ fn load_manifest(
     if let Some(segment) = names.iter().find(|name| base_of(name).is_some()) {
         let why = format!("{segment} lies beside it");
         return Err(OpenError::Missing { path: dir.join(MANIFEST_NAME), lsn: None, why });
+    }
+    if options.role == Role::Replica {
+        return Err(OpenError::NoReplica { dir: dir.to_path_buf() });
     }
     let geometry = Geometry { segment_bytes: options.segment_bytes, tail: options.tail };
     Ok(Manifest { store_id, geometry, start: Lsn::ZERO, history: EpochHistory::default() })
@@ -486,20 +588,28 @@ fn open_segments(
 }
 
 /// Takes over what the table says of survivors.
+///
+/// `is_seeded`: the log does not say all of them yet, or says what is no more.
 fn settle_survivors(
     dir: &Path,
     manifest: &Manifest,
     sparse: &Files,
     lists: Vec<(Lsn, List)>,
     derived: &mut Derived,
+    is_seeded: bool,
 ) -> Result<(), OpenError> {
     derived.survivors = Arc::new(Survivors::new(manifest.geometry));
+    let start = derived.table.get(survivors::START_KEY).map_err(derived_error(dir))?;
+    derived.log_start = survivors::start_of(start.as_ref().map(|entry| &*entry.value)).max(manifest.start);
     for (base, list) in lists {
         // A list of a segment that is still dense is one of a release that did not come to its end.
-        if base >= manifest.start {
+        if base >= derived.log_start {
             continue;
         }
-        if !sparse.contains_key(&base) {
+        if base < manifest.start && !sparse.contains_key(&base) {
+            if is_seeded {
+                continue;
+            }
             let why = format!("{} messages survive in it, says the log", list.len());
             return Err(OpenError::Missing { path: dir.join(sparse_name(base)), lsn: Some(base), why });
         }
@@ -508,17 +618,25 @@ fn settle_survivors(
     Ok(())
 }
 
+fn derived_error(dir: &Path) -> impl FnOnce(ReadError) -> OpenError + use<'_> {
+    |error| OpenError::Io {
+        what: "reading the lists of survivors in",
+        path: dir.join(store::FILE_NAME),
+        source: io::Error::other(error.to_string()),
+    }
+}
+
 /// What only the segments of survivors say, for a log that is read without a checkpoint: where links lead, and what still stands in queues.
 fn revive(dir: &Path, geometry: Geometry, sparse: &Files, derived: &mut Derived) {
     let mut entries: BTreeMap<(Vec<u8>, u32), BTreeMap<u64, QueueEntry>> = BTreeMap::new();
-    for base in derived.survivors.bases() {
-        let Some(list) = derived.survivors.list(base) else { continue };
+    for (base, file) in sparse {
+        let Some(list) = derived.survivors.list(*base) else { continue };
         for code in list.iter() {
-            let (lsn, in_queue) = survivors::decode(base, *code);
-            let survivor = match Survivor::read(&sparse[&base], geometry, lsn) {
+            let (lsn, in_queue) = survivors::decode(*base, *code);
+            let survivor = match Survivor::read(file, geometry, lsn) {
                 Ok(survivor) => survivor,
                 Err(what) => {
-                    let path = dir.join(sparse_name(base));
+                    let path = dir.join(sparse_name(*base));
                     tracing::error!(path = %path.display(), %lsn, what, "a message that survives cannot be read");
                     continue;
                 }
@@ -693,6 +811,27 @@ pub(crate) fn sync_names(options: &EngineOptions) -> bool {
     !options.broken().is(Fault::NoDirectorySync)
 }
 
-fn next_epoch(options: &EngineOptions, last: Epoch) -> Epoch {
-    if options.broken().is(Fault::NoNewEpoch) && last.run > 0 { last } else { Epoch { run: last.run + 1, ..last } }
+/// Nobody leads in a lower term than was promised.
+fn check_promise(io: &dyn IoBackend, dir: &Path, asked: u32) -> Result<(), OpenError> {
+    let promised = match Promise::load(io, dir) {
+        Ok(promise) if promise.as_ref().is_none_or(|promise| promise.term <= asked) => return Ok(()),
+        Ok(promise) => format!("term {}", promise.map_or(0, |promise| promise.term)),
+        Err(replica::PromiseError::Io { path, source }) => return Err(OpenError::Io { what: "reading", path, source }),
+        Err(error) => error.to_string(),
+    };
+    Err(OpenError::Promised { dir: dir.to_path_buf(), asked, promised })
+}
+
+/// The epoch of this run: a replica begins none.
+fn next_epoch(options: &EngineOptions, last: Epoch) -> Result<Epoch, OpenError> {
+    match options.role {
+        Role::Replica => Ok(last),
+        // A log that was just made has no run of its first term yet.
+        Role::Leader { term: Some(term) } if term > last.term || (term == last.term && last.run == 0) => {
+            Ok(Epoch { term, run: 1 })
+        }
+        Role::Leader { term: Some(asked) } => Err(OpenError::Term { asked, last: last.term }),
+        Role::Leader { term: None } if options.broken().is(Fault::NoNewEpoch) && last.run > 0 => Ok(last),
+        Role::Leader { term: None } => Ok(Epoch { run: last.run + 1, ..last }),
+    }
 }

@@ -8,6 +8,7 @@ use crate::fault::Broken;
 pub use crate::fault::Fault;
 pub use crate::io::probe::BackendChoice;
 use crate::limits;
+use crate::replica::Role;
 
 /// When an append is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub struct EngineOptions {
     pub(crate) checkpoint_cache_bytes: usize,
     pub(crate) unsaved_bytes_max: u64,
     pub(crate) scrub_rate: u64,
+    pub(crate) role: Role,
+    pub(crate) replicated_acks: bool,
     pub(crate) drivers: Drivers,
     #[cfg(feature = "sim")]
     pub(crate) fault: Option<Fault>,
@@ -105,6 +108,8 @@ impl Default for EngineOptions {
             checkpoint_cache_bytes: 64 << 20,
             unsaved_bytes_max: 512 << 20,
             scrub_rate: 8 << 20,
+            role: Role::default(),
+            replicated_acks: false,
             drivers: Drivers::Threads,
             #[cfg(feature = "sim")]
             fault: None,
@@ -290,6 +295,28 @@ impl EngineOptions {
         self
     }
 
+    /// Whether this log gives out places or takes over what another one did.
+    ///
+    /// Default: [`Role::Leader`] of the log's own term.
+    #[must_use]
+    pub fn with_role(mut self, role: Role) -> Self {
+        self.role = role;
+        self
+    }
+
+    /// Whether acknowledgement waits for what [`crate::Engine::set_replicated`] tells, beside the flush mode. A replica's always does.
+    ///
+    /// Default: false.
+    #[must_use]
+    pub fn with_replicated_acks(mut self, replicated_acks: bool) -> Self {
+        self.replicated_acks = replicated_acks;
+        self
+    }
+
+    pub(crate) fn waits_for_replicas(&self) -> bool {
+        self.replicated_acks || self.role == Role::Replica
+    }
+
     /// No threads: the caller drives every machine with `Engine::step` (feature `sim`). Default: one thread per machine.
     #[cfg(feature = "sim")]
     #[must_use]
@@ -311,6 +338,12 @@ impl EngineOptions {
         return Broken::only(self.fault);
         #[cfg(not(feature = "sim"))]
         return Broken::default();
+    }
+
+    /// When an append is acknowledged.
+    #[must_use]
+    pub fn flush(&self) -> Flush {
+        self.flush
     }
 
     /// The largest batch, encoded as a frame, that this log takes.

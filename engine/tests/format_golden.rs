@@ -12,6 +12,7 @@ use anchorlog_engine::commitlog::segment::{Geometry, SegmentHeader};
 use anchorlog_engine::consume_queue::QueueEntry;
 use anchorlog_engine::epoch::{EpochHistory, EpochStart};
 use anchorlog_engine::io::sim::SimDisk;
+use anchorlog_engine::replica::{Promise, SideBlock};
 use anchorlog_engine::{Append, Engine, EngineOptions, Epoch, Link, Lsn, Put, QueueOffset, Tail, WriteBatch};
 
 /// Hex digits, blanks and line ends left out; `#` begins a comment.
@@ -99,6 +100,21 @@ fn a_manifest_is_written_and_read_as_ever() {
     let manifest = Manifest { store_id, geometry: geometry(), start: Lsn(0), history };
     check("a manifest", &manifest.encode()[..96], text);
     assert_eq!(Manifest::decode(&fixture(text)), Ok(manifest));
+}
+
+#[test]
+fn a_side_block_and_a_promise_are_written_and_read_as_ever() {
+    let text = include_str!("../../fixtures/log/side-block-v1.hex");
+    let store_id = 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff;
+    let epoch = Epoch { term: 1, run: 2 };
+    let (durable, acked, seeded_to) = (Lsn(4096), Lsn(4000), Lsn(72));
+    let block = SideBlock { store_id, number: 5, epoch, durable, acked, seeded_to };
+    check("a side block", &block.encode()[..80], text);
+    assert_eq!(SideBlock::decode(&fixture(text)), Some(block));
+    let text = include_str!("../../fixtures/log/promise-v1.hex");
+    let promise = Promise { term: 3, to: b"node-2".to_vec() };
+    check("a promise", &promise.encode()[..32], text);
+    assert_eq!(Promise::decode(&fixture(text)), Some(promise));
 }
 
 #[test]

@@ -30,7 +30,10 @@ pub(crate) fn serve(wished: &Serve) -> Result<(), PerfError> {
         });
     let broker = Broker::start(options).map_err(|error| PerfError::Broker(error.to_string()))?;
     out::line(format_args!("{}", broker.address()));
-    out::line(format_args!("{}", engine_rows::backend_line(&broker.engine_info())));
+    out::line(format_args!(
+        "{}",
+        engine_rows::backend_line(&broker.engine_info().expect("a broker without replicas serves"))
+    ));
     let mut nothing = Vec::new();
     drop(std::io::stdin().read_to_end(&mut nothing));
     broker.stop().map(drop).map_err(|error| PerfError::Broker(error.to_string()))

@@ -8,6 +8,7 @@
 
 mod file;
 mod options;
+mod replicas;
 mod rocketmq;
 mod units;
 
@@ -17,10 +18,14 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, parser::ValueSource};
 
-pub use options::{Backend, BrokerArgs, FlushMode, LogFormat, NetDriver, TailMode};
+pub use options::{
+    Backend, BrokerArgs, FlushMode, LogFormat, NetDriver, OnMissingMode, ReplicationMode, RoleMode, TailMode, security,
+};
+pub use replicas::{Replica, Replicas};
 pub use units::{ByteSize, HostPort, Period, UnitError};
 
 use crate::log_tools::LogArgs;
+use crate::replica_tools::{NodeArgs, PromoteArgs};
 use rocketmq::Meaning;
 
 /// The command line.
@@ -40,6 +45,12 @@ pub enum Command {
     Broker(Box<BrokerArgs>),
     /// Looks at the files of a log, and mends them
     Log(LogArgs),
+    /// Shows how a set of replicas stands, as one of them knows it
+    Replicas(NodeArgs),
+    /// Makes a slave the leader
+    Promote(PromoteArgs),
+    /// Lets a leader hand over to a slave
+    Demote(NodeArgs),
 }
 
 /// What was asked for, complete.
@@ -49,6 +60,12 @@ pub enum Order {
     Broker(Box<Config>),
     /// To look at a log.
     Log(LogArgs),
+    /// To ask how a set of replicas stands.
+    Replicas(NodeArgs),
+    /// To make a slave the leader.
+    Promote(PromoteArgs),
+    /// To let a leader hand over.
+    Demote(NodeArgs),
 }
 
 impl Order {
@@ -66,6 +83,9 @@ impl Order {
                 Ok(Order::Broker(Box::new(Config::layered(*options, given)?)))
             }
             Command::Log(args) => Ok(Order::Log(args)),
+            Command::Replicas(args) => Ok(Order::Replicas(args)),
+            Command::Promote(args) => Ok(Order::Promote(args)),
+            Command::Demote(args) => Ok(Order::Demote(args)),
         }
     }
 }

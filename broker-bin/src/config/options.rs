@@ -6,10 +6,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anchorlog_engine::{BackendChoice, EngineOptions, Flush, Tail};
+use anchorlog_replicator::{Certificates, InSync, OnMissing, Policy, ReplicaId, Security, SharedKey};
 use clap::{Args, ValueEnum};
 
+use super::replicas::Replicas;
 use super::units::{ByteSize, HostPort, Period};
-use crate::broker::{BrokerOptions, Driver};
+use crate::broker::{BrokerOptions, Driver, OtherReplica, ReplicationOptions};
 use crate::features::delay::DelayLevels;
 use crate::limits;
 
@@ -72,6 +74,35 @@ pub enum LogFormat {
     Compact,
     /// Several lines each, for people
     Pretty,
+}
+
+/// What the broker is among its replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoleMode {
+    /// It has none
+    Alone,
+    /// Others follow its log; it asks them first whether one of them leads meanwhile
+    Leader,
+    /// It follows its leader's log, and serves reads
+    Slave,
+}
+
+/// What an ack promises beyond the leader's own disk or memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReplicationMode {
+    /// Also that it is on the disks of copies - 1 slaves
+    Sync,
+    /// Nothing: slaves follow as fast as they can, and a lost leader takes with it what they lack
+    Async,
+}
+
+/// What happens while too few slaves are in sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnMissingMode {
+    /// Sends are refused before anything is stored
+    Refuse,
+    /// Unsafe: sends are acknowledged by the leader alone, with code 11
+    DegradeUnsafe,
 }
 
 /// Options of `anchorlog broker`. A file has the same names; there, `-` may be `_`.
@@ -189,6 +220,46 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "SIZE", default_value = "4MiB")]
     pub max_message_bytes: ByteSize,
 
+    /// What the broker is among its replicas
+    #[arg(long, value_enum, default_value = "alone")]
+    pub role: RoleMode,
+
+    /// Its name among them; never change it for a store
+    #[arg(long, value_name = "NAME", default_value = "a")]
+    pub replica_id: String,
+
+    /// Where replicas connect to it
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:10912")]
+    pub replica_listen: HostPort,
+
+    /// The others, NAME=CLIENTS+REPLICAS with two addresses each, separated by commas [default: none]
+    #[arg(long, value_name = "LIST")]
+    pub replicas: Option<Replicas>,
+
+    /// With role leader: what an ack promises beyond the leader's own disk or memory
+    #[arg(long, value_enum, default_value = "sync")]
+    pub replication: ReplicationMode,
+
+    /// With sync replication: copies that an ack stands for, the leader's included
+    #[arg(long, value_name = "COUNT", default_value = "2")]
+    pub copies: u32,
+
+    /// With sync replication: what happens while too few slaves are in sync
+    #[arg(long, value_enum, default_value = "refuse")]
+    pub on_missing: OnMissingMode,
+
+    /// A slave further behind than this is not in sync
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    pub in_sync_lag: ByteSize,
+
+    /// File with the key that all replicas share, at least 16 bytes; needed beyond loopback, unless there are certificates [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub replica_key: Option<PathBuf>,
+
+    /// Directory with cert.pem, key.pem and ca.pem: replicas speak TLS, and know each other by certificates of that authority [default: none]
+    #[arg(long, value_name = "DIR")]
+    pub replica_tls: Option<PathBuf>,
+
     /// What is logged: a level, or directives such as info,anchorlog::net=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
@@ -199,7 +270,7 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 30] = [
+pub(super) const NAMES: [&str; 40] = [
     "config",
     "store",
     "listen",
@@ -228,9 +299,41 @@ pub(super) const NAMES: [&str; 30] = [
     "transaction-check-interval",
     "transaction-check-max",
     "max-message-bytes",
+    "role",
+    "replica-id",
+    "replica-listen",
+    "replicas",
+    "replication",
+    "copies",
+    "on-missing",
+    "in-sync-lag",
+    "replica-key",
+    "replica-tls",
     "log-level",
     "log-format",
 ];
+
+/// How replicas know each other: by the key in a file, or by the certificates in a directory.
+///
+/// # Errors
+/// When they cannot be read, or are not good enough.
+pub fn security(key: Option<&PathBuf>, tls: Option<&PathBuf>) -> std::io::Result<Security> {
+    let read = |path: PathBuf| {
+        std::fs::read(&path).map_err(|error| std::io::Error::other(format!("cannot read {}: {error}", path.display())))
+    };
+    match (key, tls) {
+        (_, Some(dir)) => {
+            let (chain, key, authority) =
+                (read(dir.join("cert.pem"))?, read(dir.join("key.pem"))?, read(dir.join("ca.pem"))?);
+            Certificates::from_pem(&chain, &key, &authority).map(Security::Tls).map_err(std::io::Error::other)
+        }
+        (Some(path), None) => {
+            let text = read(path.clone())?;
+            SharedKey::new(text.trim_ascii()).map(Security::Key).map_err(std::io::Error::other)
+        }
+        (None, None) => Ok(Security::Open),
+    }
+}
 
 fn parsed<T: FromStr>(value: &str) -> Result<T, String>
 where
@@ -252,6 +355,10 @@ fn chosen<T: ValueEnum>(value: &str) -> Result<T, String> {
 
 fn shown<T: ValueEnum>(value: &T) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+fn shown_path(path: Option<&PathBuf>) -> String {
+    path.map_or_else(|| "none".to_owned(), |path| path.display().to_string())
 }
 
 fn shown_or<T: fmt::Display>(value: Option<&T>, none: &str) -> String {
@@ -289,6 +396,16 @@ impl BrokerArgs {
             "transaction-check-interval" => self.transaction_check_interval = parsed(value)?,
             "transaction-check-max" => self.transaction_check_max = parsed(value)?,
             "max-message-bytes" => self.max_message_bytes = parsed(value)?,
+            "role" => self.role = chosen(value)?,
+            "replica-id" => self.replica_id = value.to_owned(),
+            "replica-listen" => self.replica_listen = parsed(value)?,
+            "replicas" => self.replicas = Some(parsed(value)?),
+            "replication" => self.replication = chosen(value)?,
+            "copies" => self.copies = parsed(value)?,
+            "on-missing" => self.on_missing = chosen(value)?,
+            "in-sync-lag" => self.in_sync_lag = parsed(value)?,
+            "replica-key" => self.replica_key = Some(value.into()),
+            "replica-tls" => self.replica_tls = Some(value.into()),
             "log-level" => self.log_level = value.to_owned(),
             "log-format" => self.log_format = chosen(value)?,
             _ => return Err("it cannot be set here".to_owned()),
@@ -298,9 +415,8 @@ impl BrokerArgs {
 
     /// Every option with its value as text.
     pub(super) fn values(&self) -> Vec<(&'static str, String)> {
-        let config = self.config.as_ref().map(|path| path.display().to_string());
         let values = [
-            config.unwrap_or_else(|| "none".to_owned()),
+            shown_path(self.config.as_ref()),
             self.store.display().to_string(),
             self.listen.to_string(),
             shown_or(self.advertise.as_ref(), "where it listens"),
@@ -328,6 +444,16 @@ impl BrokerArgs {
             self.transaction_check_interval.to_string(),
             self.transaction_check_max.to_string(),
             self.max_message_bytes.to_string(),
+            shown(&self.role),
+            self.replica_id.clone(),
+            self.replica_listen.to_string(),
+            shown_or(self.replicas.as_ref(), "none"),
+            shown(&self.replication),
+            self.copies.to_string(),
+            shown(&self.on_missing),
+            self.in_sync_lag.to_string(),
+            shown_path(self.replica_key.as_ref()),
+            shown_path(self.replica_tls.as_ref()),
             self.log_level.clone(),
             shown(&self.log_format),
         ];
@@ -371,6 +497,9 @@ impl BrokerArgs {
         if !(1..=limits::BODY_BYTES_MAX).contains(&bytes) {
             return fail("max-message-bytes", self.max_message_bytes.to_string(), "1B to 4MiB are possible".to_owned());
         }
+        if let Err((name, value, reason)) = self.check_replication() {
+            return fail(name, value, reason);
+        }
         if self.ack_timeout.0.is_zero() {
             return fail("ack-timeout", self.ack_timeout.to_string(), "more than zero is wanted".to_owned());
         }
@@ -382,6 +511,41 @@ impl BrokerArgs {
         if self.net_driver == NetDriver::Uring {
             let reason = "this build has no such driver; build with --features net-uring";
             return fail("net-driver", "uring".to_owned(), reason.to_owned());
+        }
+        Ok(())
+    }
+
+    /// What of the options about replicas does not hold.
+    fn check_replication(&self) -> Result<(), (&'static str, String, String)> {
+        if self.role == RoleMode::Alone {
+            return Ok(());
+        }
+        let fail = |name, value: String, reason: &str| Err((name, value, reason.to_owned()));
+        if self.replica_id.parse::<ReplicaId>().is_err() {
+            let reason = "1 to 32 letters, digits, dots, - and _ are wanted";
+            return fail("replica-id", self.replica_id.clone(), reason);
+        }
+        let others = self.replicas.iter().flat_map(|replicas| &replicas.0);
+        let others: Vec<_> = others.filter(|other| other.id != self.replica_id).collect();
+        if others.is_empty() {
+            let reason = "a leader or slave must know the others: NAME=CLIENTS+REPLICAS for each, separated by commas";
+            return fail("replicas", shown_or(self.replicas.as_ref(), "none"), reason);
+        }
+        if let Some(other) = others.iter().find(|other| other.id.parse::<ReplicaId>().is_err()) {
+            return fail("replicas", other.id.clone(), "1 to 32 letters, digits, dots, - and _ are wanted as a name");
+        }
+        let is_sync = self.role == RoleMode::Leader && self.replication == ReplicationMode::Sync;
+        let brokers = u32::try_from(others.len()).unwrap_or(u32::MAX).saturating_add(1);
+        if is_sync && !(2..=brokers).contains(&self.copies) {
+            let reason =
+                format!("2 to {brokers} are possible with {brokers} brokers; --replication async promises none");
+            return Err(("copies", self.copies.to_string(), reason));
+        }
+        let is_beyond = |at: &HostPort| at.resolve().is_ok_and(|at| !at.ip().to_canonical().is_loopback());
+        let is_open = self.replica_key.is_none() && self.replica_tls.is_none();
+        if is_open && (is_beyond(&self.replica_listen) || others.iter().any(|other| is_beyond(&other.replicas))) {
+            let reason = "replicas beyond loopback must know each other: give --replica-key FILE or --replica-tls DIR";
+            return fail("replica-listen", self.replica_listen.to_string(), reason);
         }
         Ok(())
     }
@@ -433,11 +597,47 @@ impl BrokerArgs {
             auto_create_groups: self.auto_create_groups,
             message_bytes_max: usize::try_from(self.max_message_bytes.0).unwrap_or(limits::BODY_BYTES_MAX),
             ack_timeout: self.ack_timeout.0,
+            replication: self.replication()?,
             delay_levels: self.message_delay_level.clone(),
             transaction_timeout: self.transaction_timeout.0,
             transaction_check_interval: self.transaction_check_interval.0,
             transaction_check_max: self.transaction_check_max,
             ..BrokerOptions::new(&self.store)
         })
+    }
+
+    /// What it is told of its replicas.
+    fn replication(&self) -> std::io::Result<Option<ReplicationOptions>> {
+        if self.role == RoleMode::Alone {
+            return Ok(None);
+        }
+        let named = |id: &str| id.parse::<ReplicaId>().map_err(std::io::Error::other);
+        let others = self.replicas.iter().flat_map(|replicas| &replicas.0).filter(|other| other.id != self.replica_id);
+        let others = others.map(|other| {
+            let (clients, replicas) = (other.clients.resolve()?, other.replicas.resolve()?);
+            Ok(OtherReplica { id: named(&other.id)?, clients, replicas })
+        });
+        // Where it stands among the others in the list, that is how they reach it.
+        let own = self.replicas.iter().flat_map(|replicas| &replicas.0).find(|one| one.id == self.replica_id);
+        let address = own.map_or_else(|| self.replica_listen.to_string(), |own| own.replicas.to_string());
+        Ok(Some(ReplicationOptions {
+            address,
+            follows: self.role == RoleMode::Slave,
+            id: named(&self.replica_id)?,
+            listen: self.replica_listen.resolve()?,
+            others: others.collect::<std::io::Result<_>>()?,
+            policy: match (self.replication, self.on_missing) {
+                (ReplicationMode::Async, _) => Policy::Async,
+                (ReplicationMode::Sync, on_missing) => Policy::Sync {
+                    copies: self.copies,
+                    on_missing: match on_missing {
+                        OnMissingMode::Refuse => OnMissing::Refuse,
+                        OnMissingMode::DegradeUnsafe => OnMissing::Degrade,
+                    },
+                },
+            },
+            in_sync: InSync { lag_bytes: self.in_sync_lag.0, ..InSync::default() },
+            security: security(self.replica_key.as_ref(), self.replica_tls.as_ref())?,
+        }))
     }
 }

@@ -64,7 +64,7 @@ const OWN_PACE: &str = "a commit closes when the disk is free; there are no page
 const BY_SIZE: &str = "the log is kept by size (retain-bytes), not by age or time of day";
 const OWN_THREADS: &str = "network threads (net-threads) do this work";
 const NO_PAGE_CACHE: &str = "the log does not go through the page cache";
-const NO_HA: &str = "replication is not built yet; nothing is copied";
+const NO_HA: &str = "role, replica-listen and replicas say who follows whom; the stream needs no tuning";
 const NOT_YET: &str = "what it tunes is not built yet and is refused when a client asks for it";
 const NO_NAME_SERVER: &str = "this broker is its own name server";
 const OWN_STATE: &str = "offsets, topics and groups are records of the log";
@@ -244,16 +244,15 @@ pub(super) fn meaning(key: &str, value: &str) -> Result<Option<Meaning>, String>
         },
         "brokerRole" => match value {
             "ASYNC_MASTER" => Ok(Some(Meaning::Nothing("a broker without slaves is one"))),
-            "SYNC_MASTER" => {
-                Err("replication is not built yet: no slave would hold what is acknowledged; use ASYNC_MASTER"
-                    .to_owned())
-            }
-            "SLAVE" => Err("replication is not built yet: this broker can only be a master".to_owned()),
-            _ => Err("ASYNC_MASTER is wanted".to_owned()),
+            "SYNC_MASTER" => is("role", "leader"),
+            "SLAVE" => is("role", "slave"),
+            _ => Err("ASYNC_MASTER, SYNC_MASTER or SLAVE is wanted".to_owned()),
         },
         "brokerId" => match value {
-            "0" => Ok(Some(Meaning::Nothing("this broker is a master"))),
-            _ => Err("replication is not built yet: this broker can only be a master, which has id 0".to_owned()),
+            number if number.parse::<u32>().is_ok() => {
+                Ok(Some(Meaning::Nothing("role and replica-id say what it is; routes name the leader 0")))
+            }
+            _ => Err("a number is wanted".to_owned()),
         },
         "transactionTimeOut" => milliseconds("transaction-timeout", value),
         "transactionCheckInterval" => milliseconds("transaction-check-interval", value),
@@ -262,7 +261,7 @@ pub(super) fn meaning(key: &str, value: &str) -> Result<Option<Meaning>, String>
         "namesrvAddr" => empty(
             "registration with name servers is not built yet; this broker is its own: give its address to clients as theirs",
         ),
-        "haMasterAddress" => empty("replication is not built yet"),
+        "haMasterAddress" => empty("replicas names all brokers of a set, with two addresses each; say that instead"),
         "controllerAddr" => empty("controllers are not built yet"),
         "storeType" => match value {
             "default" => Ok(Some(Meaning::Nothing("there is one kind of store"))),
@@ -296,9 +295,6 @@ mod tests {
     #[test]
     fn what_is_promised_and_not_built_is_an_error() {
         for (key, value) in [
-            ("brokerRole", "SYNC_MASTER"),
-            ("brokerRole", "SLAVE"),
-            ("brokerId", "1"),
             ("namesrvAddr", "127.0.0.1:9876"),
             ("aclEnable", "true"),
             ("enablePropertyFilter", "true"),

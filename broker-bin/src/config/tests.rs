@@ -3,7 +3,7 @@ use super::*;
 fn load(words: &[&str]) -> Result<Config, ConfigError> {
     match Order::from_words(["anchorlog", "broker"].iter().chain(words))? {
         Order::Broker(config) => Ok(*config),
-        Order::Log(args) => panic!("{args:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -36,7 +36,10 @@ fn every_flag_can_stand_in_a_file_and_shows_its_default() {
         } else {
             assert_eq!(shown.join(" "), value, "{name}");
         }
-        if !matches!(name, "config" | "advertise" | "retain-bytes" | "net-threads") {
+        if !matches!(
+            name,
+            "config" | "advertise" | "retain-bytes" | "net-threads" | "replicas" | "replica-key" | "replica-tls"
+        ) {
             let mut copy = defaults.clone();
             assert_eq!(copy.set(name, &value), Ok(()), "{name}");
             assert_eq!(copy, defaults, "{name}");
@@ -94,7 +97,8 @@ fn a_mistyped_key_is_an_error_with_a_suggestion() {
 #[test]
 fn promises_that_nobody_could_keep_stop_the_start() {
     for (text, part) in [
-        ("brokerRole=SYNC_MASTER", "replication is not built yet"),
+        ("brokerRole=SYNC_MASTER", "must know the others"),
+        ("brokerRole=MASTER", "SLAVE is wanted"),
         ("namesrvAddr=10.0.0.1:9876", "not built yet"),
         ("bindAddress=0.0.0.0", "--insecure"),
         ("maxMessageSize=8388608", "4MiB"),
@@ -106,6 +110,24 @@ fn promises_that_nobody_could_keep_stop_the_start() {
     ] {
         let error = load_file("broker.conf", text, &[]).expect_err(text).to_string();
         assert!(error.contains(part), "{text:?}: {error}");
+    }
+}
+
+#[test]
+fn replicas_that_could_not_keep_a_promise_stop_the_start() {
+    let good = "role=leader\nreplica-id=a\nreplicas=a=127.0.0.1:9876+127.0.0.1:10912,b=127.0.0.1:9877+127.0.0.1:10913";
+    let options = load_file("broker.conf", good, &[]).expect("good").options.to_options().expect("names that resolve");
+    let replication = options.replication.expect("a role");
+    assert_eq!(replication.others.iter().map(|other| other.id.as_str()).collect::<Vec<_>>(), ["b"], "not itself");
+    for (words, part) in [
+        (&["--copies", "3"][..], "2 to 2 are possible"),
+        (&["--replica-listen", "0.0.0.0:10912"], "--replica-key"),
+        (&["--replicas", "b=127.0.0.1:9876+10.0.0.2:10912"], "--replica-key"),
+        (&["--replica-id", "no name"], "letters"),
+        (&["--replicas", "a=127.0.0.1:1+127.0.0.1:2"], "must know the others"),
+    ] {
+        let error = load_file("broker.conf", good, words).expect_err(part).to_string();
+        assert!(error.contains(part), "{words:?}: {error}");
     }
 }
 

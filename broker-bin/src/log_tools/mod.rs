@@ -73,7 +73,7 @@ pub enum Tool {
         #[arg(long)]
         json: bool,
     },
-    /// Mends a log that does not open: from a copy, or by giving up what lies behind the damage
+    /// Mends a log that does not open: from a copy, or by giving up a damaged range, or all that lies behind it
     #[command(group = clap::ArgGroup::new("how").required(true).multiple(false))]
     Repair {
         /// Directory of the log; no broker may have it open
@@ -85,6 +85,9 @@ pub enum Tool {
         /// Ends the log at the first damaged place, which is named by the LSN that `verify` prints: everything behind it is given up
         #[arg(long, value_name = "LSN", group = "how")]
         cut_from: Option<u64>,
+        /// Gives up the first damaged range, which is named by the LSN that `verify` prints, and keeps what follows it
+        #[arg(long, value_name = "LSN", group = "how")]
+        give_up: Option<u64>,
     },
 }
 
@@ -132,7 +135,9 @@ pub fn run(args: &LogArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
             written?;
             Ok(WHOLE)
         }
-        Tool::Repair { store, from_copy, cut_from } => repair(&backend, store, from_copy.as_deref(), *cut_from, out),
+        Tool::Repair { store, from_copy, cut_from, give_up } => {
+            repair(&backend, store, from_copy.as_deref(), *cut_from, *give_up, out)
+        }
     }
 }
 
@@ -164,6 +169,7 @@ fn repair(
     store: &Path,
     from_copy: Option<&Path>,
     cut_from: Option<u64>,
+    give_up: Option<u64>,
     out: &mut dyn Write,
 ) -> Result<u8, ToolError> {
     if let Some(copy) = from_copy {
@@ -174,6 +180,10 @@ fn repair(
     if let Some(lsn) = cut_from {
         let report = audit::cut_from(backend, store, Lsn(lsn))?;
         text::cut(out, &report)?;
+    }
+    if let Some(lsn) = give_up {
+        let report = audit::give_up(backend, store, Lsn(lsn))?;
+        text::given_up(out, &report)?;
     }
     let after = audit::survey(backend, store)?;
     text::verdict(out, store, &after)?;

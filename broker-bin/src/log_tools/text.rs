@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use anchorlog_engine::audit::{Contents, CutReport, Item, MendReport, Survey};
+use anchorlog_engine::audit::{Contents, CutReport, GiveUpReport, Item, MendReport, Survey};
 use anchorlog_engine::commitlog::segment::file_name;
 
 /// What a survey found wrong, and one line that sums it up.
@@ -169,6 +169,22 @@ pub(super) fn mended(out: &mut dyn Write, store: &Path, report: &MendReport) -> 
         writeln!(out, "not mended: LSN {lsn}: {why}")?;
     }
     verdict(out, store, &report.after)
+}
+
+/// What [`anchorlog_engine::audit::give_up`] did.
+pub(super) fn given_up(out: &mut dyn Write, report: &GiveUpReport) -> io::Result<()> {
+    writeln!(
+        out,
+        "given up: LSN {} to {}, with whatever it changed in the table; readers pass over it",
+        report.from, report.to
+    )?;
+    for lost in &report.lost {
+        writeln!(out, "lost: queue {}, offsets {} to {}", lost.queue.escape_ascii(), lost.from, lost.to)?;
+    }
+    for aside in &report.aside {
+        writeln!(out, "kept: {}", aside.display())?;
+    }
+    Ok(())
 }
 
 /// What a cut gave up.

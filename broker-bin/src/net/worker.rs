@@ -660,11 +660,16 @@ impl Worker {
     }
 
     fn release(&mut self, acked: Lsn) {
+        let kept = self.shared.standing.kept_promise(&self.shared.engine);
         while let Some(ack) = pop_if(&mut self.acks, |ack| ack.end_lsn <= acked) {
             if let Answer::Sent(sending) = &ack.answer {
                 self.shared.counters.messages_acked.add(sending.count());
             }
-            self.give(&ack, code::SUCCESS, None);
+            if ack.end_lsn <= kept {
+                self.give(&ack, code::SUCCESS, None);
+            } else {
+                self.give(&ack, code::SLAVE_NOT_AVAILABLE, Some("stored here alone: too few slaves are in sync"));
+            }
         }
         if self.acks.is_empty() {
             return;
@@ -673,6 +678,7 @@ impl Worker {
             while let Some(ack) = self.acks.pop_front() {
                 self.unconfirmed(
                     &ack,
+                    code::FLUSH_DISK_TIMEOUT,
                     "stored in the log, which failed before it was confirmed; it may or may not be there",
                 );
             }
@@ -684,11 +690,21 @@ impl Worker {
         }
     }
 
-    fn unconfirmed(&mut self, ack: &Ack, remark: &'static str) {
+    /// Says what was not confirmed in time.
+    fn overdue(&mut self, ack: &Ack) {
+        let here = self.shared.engine.watermarks().durable >= ack.end_lsn;
+        if here && self.shared.standing.kept_promise(&self.shared.engine) < ack.end_lsn {
+            self.unconfirmed(ack, code::FLUSH_SLAVE_TIMEOUT, "stored; too few slaves have confirmed it in time");
+        } else {
+            self.unconfirmed(ack, code::FLUSH_DISK_TIMEOUT, "stored; the disk has not confirmed it in time");
+        }
+    }
+
+    fn unconfirmed(&mut self, ack: &Ack, code: i32, remark: &'static str) {
         match &ack.answer {
             Answer::Sent(sending) => {
                 self.shared.counters.messages_unconfirmed.add(sending.count());
-                self.give(ack, code::FLUSH_DISK_TIMEOUT, Some(remark));
+                self.give(ack, code, Some(remark));
             }
             Answer::Recorded(_) => self.answer_to(ack.to, &Reply::failure(code::SYSTEM_ERROR, remark)),
         }
@@ -783,7 +799,7 @@ impl Worker {
         }
         let now = self.now;
         while let Some(ack) = pop_if(&mut self.acks, |ack| ack.deadline <= now) {
-            self.unconfirmed(&ack, "stored; the disk has not confirmed it in time");
+            self.overdue(&ack);
         }
         if self.full {
             let busy_timeout = self.shared.settings.busy_timeout;

@@ -74,23 +74,7 @@ pub(super) fn open(engine: &Engine) -> Result<State, StateError> {
     let snapshot = engine.snapshot();
     check_format(engine, &snapshot)?;
     let state = State::default();
-    each(&snapshot, topic::PREFIX, |key, value| {
-        let (name, config) = topic::decode(key, value)?;
-        state.topics.put(&name, config);
-        Ok(())
-    })?;
-    each(&snapshot, group::PREFIX, |key, value| {
-        let (name, config) = group::decode(key, value)?;
-        let put = state.groups.put(&name, config);
-        if put { Ok(()) } else { Err(BadEntry("there are more groups than this version remembers")) }
-    })?;
-    each(&snapshot, offset::PREFIX, |key, value| {
-        let (key, offset) = offset::decode(key, value)?;
-        match state.offsets.commit(&key, offset) {
-            Commit::Full => Err(BadEntry("there are more offsets than this version remembers")),
-            Commit::Changed | Commit::Unchanged => Ok(()),
-        }
-    })?;
+    read(&snapshot, &state)?;
     let moved = state.clamp_offsets(|key| {
         let queue = engine.queue(&queue_name(&key.topic, key.queue))?;
         Ok(engine.range(&queue).max.0)
@@ -101,6 +85,48 @@ pub(super) fn open(engine: &Engine) -> Result<State, StateError> {
     Ok(state)
 }
 
+/// Brings the state of a log that somebody else writes up to what its table says.
+pub(super) fn refresh(engine: &Engine, state: &State) -> Result<(), StateError> {
+    let snapshot = engine.snapshot();
+    match known_format(&snapshot, || engine.info().dir.display().to_string())? {
+        Some(_) => read(&snapshot, state),
+        // Its first entry is still on the way.
+        None => Ok(()),
+    }
+}
+
+fn read(snapshot: &Snapshot, state: &State) -> Result<(), StateError> {
+    each(snapshot, topic::PREFIX, |key, value| {
+        let (name, config) = topic::decode(key, value)?;
+        state.topics.put(&name, config);
+        Ok(())
+    })?;
+    each(snapshot, group::PREFIX, |key, value| {
+        let (name, config) = group::decode(key, value)?;
+        let put = state.groups.put(&name, config);
+        let known = put || state.groups.config(&name).is_some();
+        if known { Ok(()) } else { Err(BadEntry("there are more groups than this version remembers")) }
+    })?;
+    each(snapshot, offset::PREFIX, |key, value| {
+        let (key, offset) = offset::decode(key, value)?;
+        match state.offsets.commit(&key, offset) {
+            Commit::Full => Err(BadEntry("there are more offsets than this version remembers")),
+            Commit::Changed | Commit::Unchanged => Ok(()),
+        }
+    })?;
+    Ok(())
+}
+
+/// The version that the store says it has, if this one reads that; `None` when it says nothing.
+fn known_format(snapshot: &Snapshot, dir: impl Fn() -> String) -> Result<Option<u32>, StateError> {
+    let Some(entry) = snapshot.get(format::KEY)? else { return Ok(None) };
+    let bad = |source| StateError::Bad { key: format::KEY.to_vec(), lsn: entry.lsn, source };
+    match format::decode(&entry.value).map_err(bad)? {
+        found @ 1..=format::KNOWN => Ok(Some(found)),
+        found => Err(StateError::Newer { dir: dir(), found, known: format::KNOWN }),
+    }
+}
+
 /// Refuses what another version wrote, and marks a new store as one of this version.
 fn check_format(engine: &Engine, snapshot: &Snapshot) -> Result<(), StateError> {
     let dir = || engine.info().dir.display().to_string();
@@ -109,12 +135,11 @@ fn check_format(engine: &Engine, snapshot: &Snapshot) -> Result<(), StateError> 
     if queues.iter().any(|queue| queue.name() == SYSTEM_QUEUE) {
         return Err(StateError::Older { dir: dir() });
     }
-    if let Some(entry) = snapshot.get(format::KEY)? {
-        let bad = |source| StateError::Bad { key: format::KEY.to_vec(), lsn: entry.lsn, source };
-        return match format::decode(&entry.value).map_err(bad)? {
-            format::KNOWN => Ok(()),
-            found => Err(StateError::Newer { dir: dir(), found, known: format::KNOWN }),
-        };
+    match known_format(snapshot, dir)? {
+        Some(format::KNOWN) => return Ok(()),
+        // What is written from now on must not be overlooked by the version that wrote the rest.
+        Some(_) => return mark_format(engine),
+        None => {}
     }
     // The first entry of a store cannot have been lost alone: what stands behind it in the log is lost before it.
     if let Some(queue) = queues.iter().find(|queue| engine.range(queue).max.0 > 0) {
@@ -124,6 +149,11 @@ fn check_format(engine: &Engine, snapshot: &Snapshot) -> Result<(), StateError> 
     if let Some((key, _)) = snapshot.range(&[1], None, 1)?.first() {
         return Err(StateError::Missing { dir: dir(), holds: format!("the table entry {}", key.escape_ascii()) });
     }
+    mark_format(engine)
+}
+
+/// Marks a store as one of this version.
+fn mark_format(engine: &Engine) -> Result<(), StateError> {
     let mut batch = WriteBatch::new();
     let value = format::encode(format::KNOWN);
     batch.put(&Put { key: format::KEY, value: &value, target: None }).expect("a small batch with a good key");

@@ -66,6 +66,8 @@ pub struct State {
     pub offsets: Offsets,
     changes: Changes,
     tail: Mutex<Tail>,
+    /// Somebody else writes: what memory shows is what the table says, and nothing is noted.
+    follows: bool,
 }
 
 impl State {
@@ -77,8 +79,29 @@ impl State {
         open::open(engine)
     }
 
+    /// Reads the state of a log that somebody else writes. It may hold nothing yet.
+    ///
+    /// # Errors
+    /// When the log holds a state that this version does not know.
+    pub fn follow(engine: &Engine) -> Result<State, StateError> {
+        let state = State { follows: true, ..State::default() };
+        state.refresh(engine)?;
+        Ok(state)
+    }
+
+    /// Shows what the table says now, all of it as of one LSN.
+    ///
+    /// # Errors
+    /// What cannot be read stays as it was.
+    pub fn refresh(&self, engine: &Engine) -> Result<(), StateError> {
+        open::refresh(engine, self)
+    }
+
     /// Sets a topic. [`State::flush`] before anything is appended to it.
     pub fn put_topic(&self, name: &str, config: TopicConfig) {
+        if self.follows {
+            return;
+        }
         self.changes.urgently(Key::Topic(name.into()), || (self.topics.put(name, config), ()));
     }
 
@@ -87,7 +110,7 @@ impl State {
         if let Some(topic) = self.topics.get(name) {
             return Some(topic);
         }
-        if self.topics.count() >= limits::TOPIC_COUNT_MAX {
+        if self.follows || self.topics.count() >= limits::TOPIC_COUNT_MAX {
             return None;
         }
         Some(self.changes.urgently(Key::Topic(name.into()), || {
@@ -98,11 +121,19 @@ impl State {
 
     /// Sets a group.
     pub fn put_group(&self, name: &str, config: GroupConfig) {
+        if self.follows {
+            // Its members can be known here all the same.
+            self.groups.put(name, config);
+            return;
+        }
         self.changes.urgently(Key::Group(name.into()), || (self.groups.put(name, config), ()));
     }
 
     /// Sets an offset; `awaited` when an answer waits for it to be durable.
     pub fn commit_offset(&self, key: &OffsetKey, offset: u64, awaited: bool) -> Commit {
+        if self.follows {
+            return Commit::Unchanged;
+        }
         let commit = || {
             let commit = self.offsets.commit(key, offset);
             (commit == Commit::Changed, commit)

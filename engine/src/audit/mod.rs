@@ -12,11 +12,13 @@
 
 mod aside;
 mod files;
+mod give_up;
 mod repair;
 mod survey;
 mod walk;
 
 pub use files::Trouble;
+pub use give_up::{GiveUpReport, give_up};
 pub use repair::{CutReport, Lost, MendReport, Mended, RepairError, cut_from, mend_from_copy};
 pub use survey::{Contents, Damage, QueueContents, SegmentContents, Survey, survey};
 pub use walk::{Item, dump};

@@ -31,6 +31,7 @@ use crate::error::OpenError;
 use crate::io::{AlignedBuf, IO_ALIGN, IoBackend, IoFile, OpenMode};
 use crate::open::{lock, name_dense, read_manifest};
 use crate::recovery::scan::read_blocks;
+use crate::replica::{SIDE_NAME, SideBlock};
 use crate::units::{Epoch, Lsn, QueueOffset, align_down, to_u64, to_usize};
 
 /// Why nothing, or no more, was repaired. What was finished before stays; the same call may be made again.
@@ -69,6 +70,14 @@ pub enum RepairError {
         asked: Lsn,
         /// The first damaged place.
         first: Option<Lsn>,
+    },
+    /// The damaged place cannot be given up.
+    #[error("LSN {lsn} cannot be given up: {why}")]
+    NotGivenUp {
+        /// The place.
+        lsn: Lsn,
+        /// Why.
+        why: &'static str,
     },
     /// Nothing in front of the cut would be left to go on from.
     #[error("the cut at LSN {0} would leave no segment; restore the directory from a copy, or choose an empty one")]
@@ -269,10 +278,10 @@ fn check_newest_epoch(log: &LogFiles<'_>, source: &LogFiles<'_>) -> Result<(), R
     Ok(())
 }
 
-/// A range of a segment that the copy has whole.
-struct Patch {
-    from: Lsn,
-    to: Lsn,
+/// A range of a segment that is put in the place of what is there.
+pub(super) struct Patch {
+    pub(super) from: Lsn,
+    pub(super) to: Lsn,
 }
 
 /// How a segment is mended.
@@ -373,7 +382,16 @@ fn mend_segment(
         (true, true) => Some(move_aside(log.backend, &log.dir, &name)?),
         (true, false) => Some(keep_aside(log.backend, &log.dir, &name)?.path),
     };
-    let rewritten = rewrite(log, base, ours, source.file(base).ok(), &plan.patches);
+    let theirs = source.file(base).ok();
+    let geometry = log.manifest.geometry;
+    let rewritten = rewrite(log, base, ours, &plan.patches, &mut |len, at| {
+        let theirs = theirs.expect("a range is proved by a file");
+        let from = geometry.file_offset(base) + at.since(base);
+        let aligned = align_down(from, to_u64(IO_ALIGN));
+        let mut piece = AlignedBuf::zeroed(to_usize((from + len - aligned).next_multiple_of(to_u64(IO_ALIGN))));
+        theirs.read_at(&mut piece, aligned)?;
+        Ok(piece[to_usize(from - aligned)..].to_vec())
+    });
     rewritten.map_err(failed("mending", &path))?;
     let header = plan.is_header.then_some((base, base));
     for (from, to) in header.into_iter().chain(plan.patches.iter().map(|patch| (patch.from, patch.to))) {
@@ -432,13 +450,13 @@ fn prove(
     Ok(Ok((end, crc)))
 }
 
-/// Writes a segment anew: its header, what is here, and over it the ranges that the copy has.
-fn rewrite(
+/// Writes a segment anew: its header, what is here, and over it ranges of which `piece` gives so many bytes, or more, from an LSN on.
+pub(super) fn rewrite(
     log: &LogFiles<'_>,
     base: Lsn,
     ours: Option<&Arc<dyn IoFile>>,
-    theirs: Option<&Arc<dyn IoFile>>,
     patches: &[Patch],
+    piece: &mut dyn FnMut(u64, Lsn) -> io::Result<Vec<u8>>,
 ) -> io::Result<()> {
     let geometry = log.manifest.geometry;
     let header = SegmentHeader { store_id: log.manifest.store_id, geometry, base };
@@ -453,12 +471,9 @@ fn rewrite(
         for patch in patches {
             let (from, to) = (place(patch.from).max(offset), place(patch.to).min(end));
             if from < to {
-                let theirs = theirs.expect("a range is proved by a file");
-                let aligned = align_down(from, to_u64(IO_ALIGN));
-                let mut piece = AlignedBuf::zeroed(to_usize((to - aligned).next_multiple_of(to_u64(IO_ALIGN))));
-                theirs.read_at(&mut piece, aligned)?;
-                let from_piece = &piece[to_usize(from - aligned)..to_usize(to - aligned)];
-                buf[to_usize(from - offset)..to_usize(to - offset)].copy_from_slice(from_piece);
+                let bytes = piece(to - from, base.plus(from - geometry.file_offset(base)))?;
+                let place = to_usize(from - offset)..to_usize(to - offset);
+                buf[place].copy_from_slice(&bytes[..to_usize(to - from)]);
             }
         }
         if offset == 0 {
@@ -500,6 +515,9 @@ pub fn cut_from(backend: &dyn IoBackend, dir: &Path, lsn: Lsn) -> Result<CutRepo
     }
     drop_derived(backend, dir)?;
     name_dense(backend, dir, &backend.list(dir).map_err(failed("listing", dir))?, start, true)?;
+    // What a replica's disk had is given up, too.
+    let side = dir.join(SIDE_NAME);
+    SideBlock::remove(backend, dir).map_err(failed("removing", &side))?;
 
     let base = log.manifest.geometry.base(lsn);
     if !is_again && (base < lsn || base == start) && log.segments.contains_key(&base) {
@@ -508,7 +526,8 @@ pub fn cut_from(backend: &dyn IoBackend, dir: &Path, lsn: Lsn) -> Result<CutRepo
         if kept.unreadable_count > 0 {
             // Opening reads on behind the cut; written anew, it can.
             let path = log.path(base);
-            rewrite(&log, base, log.file(base).ok(), None, &[]).map_err(failed("writing", &path))?;
+            let nothing = &mut |_, _| Ok(Vec::new());
+            rewrite(&log, base, log.file(base).ok(), &[], nothing).map_err(failed("writing", &path))?;
         }
     }
     // Last first: whatever is left when the power fails, no file is missing between others.

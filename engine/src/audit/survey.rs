@@ -1,7 +1,7 @@
 //! Everything that a log holds, and every place where it is not whole.
 //!
 //! What opening decides at the first place that is not whole is decided here for all of them: a place is damaged when the newest epoch, the
-//! last checkpoint or a frame behind it says that it was durable; the first one that is not is where the log ends.
+//! last checkpoint, a frame behind it or a replica's side block says that it was durable; the first one that is not is where the log ends.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -15,7 +15,7 @@ use crate::commitlog::manifest::Manifest;
 use crate::commitlog::record::{self, Record, RecordKind};
 use crate::error::OpenError;
 use crate::io::IoBackend;
-use crate::open::Survivor;
+use crate::open::{Survivor, load_side};
 use crate::retention::survivors::{self, List};
 use crate::units::{Lsn, QueueOffset, to_u64};
 
@@ -199,6 +199,7 @@ pub(crate) fn survey_files(log: &LogFiles<'_>) -> Result<Survey, OpenError> {
 pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, OpenError> {
     // Before the log is read: what it covers was durable then, and is met.
     let checkpoint = checkpoint::peek(log.backend, &log.dir, &log.manifest);
+    let side = load_side(log.backend, &log.dir, &log.manifest)?.map(|side| side.durable);
     let mut contents = Contents { end: log.manifest.start, ..Contents::default() };
     let mut suspects: Vec<Suspect> = Vec::new();
     let mut orders: Vec<Damage> = Vec::new();
@@ -212,7 +213,7 @@ pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, Ope
                     last.next.get_or_insert((header.lsn, header.prev_crc));
                 }
                 for suspect in suspects.iter_mut().rev().take_while(|suspect| suspect.contents.is_some()) {
-                    if suspect.broken.lsn < header.durable_lsn {
+                    if suspect.broken.lsn < side.unwrap_or(header.durable_lsn) {
                         suspect.contents = None;
                     }
                 }
@@ -241,7 +242,7 @@ pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, Ope
         }
         ControlFlow::Continue(())
     })?;
-    let mut survey = judge(log, contents, &suspects, orders, checkpoint);
+    let mut survey = judge(log, contents, &suspects, orders, checkpoint, side);
     let mut damage = survivors_damage(log, &mut survey.contents, &lists);
     damage.append(&mut survey.damage);
     survey.damage = damage;
@@ -335,6 +336,18 @@ fn count_record(
             queue.is_dropped = true;
             return None;
         }
+        RecordKind::Lost => {
+            if record.name.is_empty() {
+                contents.queues.remove(&key);
+                return None;
+            }
+            queue.next = entry.queue_offset;
+            let expected = due.insert(key, entry.queue_offset)?;
+            return (expected > entry.queue_offset).then(|| Trouble {
+                expected: format!("at least offset {expected} of {}", String::from_utf8_lossy(record.name)),
+                found: format!("offset {} at LSN {lsn}", entry.queue_offset),
+            });
+        }
         _ => {
             let next = QueueOffset(record.payload.first_chunk().map_or(0, |next| u64::from_le_bytes(*next)));
             (next, next)
@@ -355,10 +368,12 @@ fn judge(
     suspects: &[Suspect],
     orders: Vec<Damage>,
     checkpoint: Option<Lsn>,
+    side: Option<Lsn>,
 ) -> Survey {
     let geometry = log.manifest.geometry;
     let began = log.manifest.history.last().map_or(Lsn::ZERO, |last| last.first_lsn);
-    let evidence = contents.durable_lsn.max(began).max(checkpoint.unwrap_or_default());
+    // In a replica's log the marks are of another disk.
+    let evidence = side.unwrap_or(contents.durable_lsn).max(began).max(checkpoint.unwrap_or_default());
     let last_frame_end = contents.end;
     let mut damage: Vec<Damage> = Vec::new();
     for (base, segment) in &log.segments {

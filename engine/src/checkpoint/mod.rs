@@ -123,8 +123,7 @@ pub(crate) struct Parts {
     pub(crate) backend: Arc<dyn IoBackend>,
     pub(crate) dir: PathBuf,
     pub(crate) store_id: u128,
-    /// As this run began it.
-    pub(crate) history: EpochHistory,
+    pub(crate) manifest: Arc<Mutex<Manifest>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) marks: Arc<Marks>,
     pub(crate) buffer: Arc<LogBuffer>,
@@ -275,7 +274,8 @@ impl Checkpointer {
         let frozen = self.frozen.as_ref().expect("there is one to write");
         let start = self.parts.marks.start();
         let retained = Retained { start, survivors: &self.parts.survivors, clean: start != self.cleaned };
-        let written = write(store, frozen, queues, keys, &retained, &self.parts.history)?;
+        let history = self.parts.manifest.lock().expect("the manifest is intact").history.clone();
+        let written = write(store, frozen, queues, keys, &retained, &history)?;
         self.cleaned = start;
         publish(frozen, written, queues, table, keys, self.parts.buffer.floor());
         shared.applied.store(frozen.lsn.0, Ordering::SeqCst);

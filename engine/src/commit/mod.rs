@@ -6,7 +6,8 @@
 //!                                                          '--- readers        acked <-- watermarks --'
 //! ```
 //!
-//! `dispatched <= acked <= durable <= written <= assigned`; under asynchronous flush `acked` follows `assigned` instead. Each mark is an
+//! `dispatched <= acked <= durable <= written <= assigned`; under asynchronous flush `acked` follows `assigned` instead, and with replicated
+//! acks it does not pass what other machines are said to have. Each mark is an
 //! exclusive end, only grows and has one writer; they live in `watermark`. `sequencer` gives out places, `ring` holds the bytes, `group`
 //! says when a group closes, `room` how far the log can go, `writer` moves it, `ticket` and `watermark` let callers wait, `signal` lets
 //! drivers sleep.

@@ -48,7 +48,7 @@ pub(crate) struct Tail {
     index: u64,
 }
 
-/// A run of published bytes inside one chunk.
+/// A run of published bytes inside one chunk; it stays as it is, whatever becomes of the buffer.
 pub(crate) struct Piece {
     chunk: Arc<Chunk>,
     range: Range<usize>,

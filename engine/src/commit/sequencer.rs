@@ -45,6 +45,8 @@ pub(crate) struct Sequencer {
     pub(crate) tail: Tail,
     pub(crate) next: Lsn,
     pub(crate) prev_crc: u32,
+    /// Whether that is known: a replica's first frame follows one that it does not have.
+    pub(crate) is_chained: bool,
     pub(crate) epoch: Epoch,
     pub(crate) history: EpochHistory,
     pub(crate) store_time_ms: u64,
@@ -69,6 +71,8 @@ pub(crate) struct Sequencer {
     pub(crate) durable_end: Lsn,
     pub(crate) frame_ends: VecDeque<Lsn>,
     pub(crate) broken: Broken,
+    /// Another machine gives out the places: see `replica`.
+    pub(crate) is_replica: bool,
     /// Which opening of an engine this is; queues and batches of another one are refused.
     pub(crate) opening: u32,
     pub(crate) batches: u64,
@@ -96,6 +100,9 @@ impl Sequencer {
         }
         if self.marks.is_closing() {
             return Err(AppendError::Closing);
+        }
+        if self.is_replica {
+            return Err(AppendError::NotLeader);
         }
         Ok(())
     }
@@ -255,12 +262,14 @@ impl Sequencer {
     }
 
     /// Bytes below this may leave the buffer: written (but for the block that the next write begins with) and dispatched.
-    fn keep_from(&self) -> Lsn {
-        let written = self.marks.load(Watermark::Written);
-        Lsn(align_down(written.0, to_u64(IO_ALIGN))).min(self.marks.load(Watermark::Dispatched))
+    pub(crate) fn keep_from(&self) -> Lsn {
+        let written = Lsn(align_down(self.marks.load(Watermark::Written).0, to_u64(IO_ALIGN)));
+        // What waits for other machines is dispatched from the disk, should that take long.
+        let waits = self.marks.replicated_lsn().is_some();
+        if waits { written } else { written.min(self.marks.load(Watermark::Dispatched)) }
     }
 
-    fn put(&mut self, bytes: &[u8]) {
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
         let keep_from = self.keep_from();
         self.buffer.write(&mut self.tail, self.next, bytes, keep_from);
         self.next = self.next.plus(to_u64(bytes.len()));
@@ -268,7 +277,7 @@ impl Sequencer {
 
     /// The end of the last frame that is durable as a whole. A group may end inside a frame, and a power failure may take the rest of it:
     /// a mark in the middle would make that torn tail look like damage.
-    fn durable_mark(&mut self) -> Lsn {
+    pub(crate) fn durable_mark(&mut self) -> Lsn {
         let durable = self.marks.load(Watermark::Durable);
         while self.frame_ends.front().is_some_and(|end| *end <= durable) {
             self.durable_end = self.frame_ends.pop_front().expect("it was just looked at");

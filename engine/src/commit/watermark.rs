@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. `dispatched <= acked`, `acked <= durable` under synchronous flush (`<= assigned` under asynchronous),
-//!    `durable <= written <= assigned`.
-//! 2. A watermark only grows and has one writer.
+//!    `durable <= written <= assigned`. With replicated acks `acked <= replicated` too, while the ack rule asks for it.
+//! 2. A watermark only grows and has one writer; replicated acks are settled by whoever moved one of the two, one at a time.
 //! 3. After fencing nothing is acknowledged: `acked` stays where it is, and whoever waits for more gets the error.
 //! 4. Nobody is woken for a group that does not cover him: blocked callers sleep on the futex word of the group that will.
 //!
@@ -25,11 +25,13 @@ use crate::units::Lsn;
 /// Which of the log's progress marks. Each is an exclusive end, only grows, and has one writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watermark {
+    /// LSN given out up to here: the log grew. Some of it may be lost with the process, or with power.
+    Assigned,
     /// Write calls completed up to here: buffer space before it is free again.
     Written,
     /// On stable storage up to here.
     Durable,
-    /// Acknowledged up to here, under the engine's flush mode.
+    /// Acknowledged up to here, under the engine's flush mode and its ack rule.
     Acked,
     /// Readable through queues up to here.
     Dispatched,
@@ -102,6 +104,10 @@ impl Gate {
 
     fn advance(&self, value: Lsn, one_group: bool) {
         self.value.store(value.0, Ordering::SeqCst);
+        self.wake(one_group);
+    }
+
+    fn wake(&self, one_group: bool) {
         if self.sleepers.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -123,15 +129,29 @@ struct Armed {
     event: EventFd,
 }
 
+/// What acknowledgement waits for on other machines.
+struct Replication {
+    replicated: AtomicU64,
+    /// Whether the ack rule asks for it.
+    counts: AtomicBool,
+    acked: Gate,
+    settling: Mutex<()>,
+}
+
 /// Every watermark of one engine.
 pub(crate) struct Marks {
     /// Whether an append is acknowledged as soon as it is assigned.
     ack_at_copy: bool,
     start: AtomicU64,
     assigned: AtomicU64,
+    /// The lowest end of the log that somebody waits for; `u64::MAX` while nobody does.
+    assigned_wanted: AtomicU64,
+    /// Follows `assigned` when somebody waits for it.
+    grown: Gate,
     written: Gate,
     durable: Gate,
     dispatched: Gate,
+    replication: Option<Replication>,
     /// Where acknowledgement ended when the log was fenced; `u64::MAX` before.
     acked_end: AtomicU64,
     fence: OnceLock<Fenced>,
@@ -148,9 +168,12 @@ impl Marks {
             ack_at_copy,
             start: AtomicU64::new(start.0),
             assigned: AtomicU64::new(end.0),
+            assigned_wanted: AtomicU64::new(u64::MAX),
+            grown: Gate::new(end),
             written: Gate::new(end),
             durable: Gate::new(end),
             dispatched: Gate::new(end),
+            replication: None,
             acked_end: AtomicU64::new(u64::MAX),
             fence: OnceLock::new(),
             closing: AtomicBool::new(false),
@@ -161,8 +184,22 @@ impl Marks {
         }
     }
 
+    /// Lets acknowledgement wait for other machines, too. What is known of them: everything up to `acked` is acknowledged, and up to
+    /// `dispatched` it is in the queues.
+    pub(crate) fn replicated(mut self, acked: Lsn, dispatched: Lsn) -> Marks {
+        self.dispatched = Gate::new(dispatched);
+        self.replication = Some(Replication {
+            replicated: AtomicU64::new(acked.0),
+            counts: AtomicBool::new(true),
+            acked: Gate::new(acked),
+            settling: Mutex::new(()),
+        });
+        self
+    }
+
     pub(crate) fn load(&self, mark: Watermark) -> Lsn {
         match mark {
+            Watermark::Assigned => self.assigned(),
             Watermark::Written => self.written.load(),
             Watermark::Durable => self.durable.load(),
             Watermark::Acked => self.acked(),
@@ -171,8 +208,56 @@ impl Marks {
     }
 
     pub(crate) fn acked(&self) -> Lsn {
-        let reached = if self.ack_at_copy { self.assigned() } else { self.durable.load() };
+        let reached = match &self.replication {
+            None => self.local(),
+            Some(replication) => replication.acked.load(),
+        };
         reached.min(Lsn(self.acked_end.load(Ordering::SeqCst)))
+    }
+
+    /// How far this machine's part of the ack rule is kept.
+    fn local(&self) -> Lsn {
+        if self.ack_at_copy { self.assigned() } else { self.durable.load() }
+    }
+
+    /// Moves `acked` to where both parts of the ack rule let it; does nothing without replicated acks.
+    fn settle(&self) {
+        let Some(replication) = &self.replication else { return };
+        let end = {
+            let _settling = replication.settling.lock().expect("settling is intact");
+            let mut end = self.local().min(Lsn(self.acked_end.load(Ordering::SeqCst)));
+            if replication.counts.load(Ordering::SeqCst) {
+                end = end.min(Lsn(replication.replicated.load(Ordering::SeqCst)));
+            }
+            if end <= replication.acked.load() {
+                return;
+            }
+            replication.acked.advance(end, false);
+            end
+        };
+        self.notify(Watermark::Acked, end);
+    }
+
+    /// How far other machines have the log; `None` without replicated acks.
+    pub(crate) fn replicated_lsn(&self) -> Option<Lsn> {
+        self.replication.as_ref().map(|replication| Lsn(replication.replicated.load(Ordering::SeqCst)))
+    }
+
+    /// Tells how far other machines have the log. Only grows.
+    pub(crate) fn set_replicated(&self, end: Lsn) {
+        if let Some(replication) = &self.replication
+            && replication.replicated.fetch_max(end.0, Ordering::SeqCst) < end.0
+        {
+            self.settle();
+        }
+    }
+
+    /// Whether acknowledgement waits for other machines from now on.
+    pub(crate) fn set_replicas_count(&self, counts: bool) {
+        if let Some(replication) = &self.replication {
+            replication.counts.store(counts, Ordering::SeqCst);
+            self.settle();
+        }
     }
 
     pub(crate) fn assigned(&self) -> Lsn {
@@ -200,8 +285,27 @@ impl Marks {
     /// Tells that the log was assigned up to `end`. Called under the append lock.
     pub(crate) fn set_assigned(&self, end: Lsn) {
         self.assigned.store(end.0, Ordering::SeqCst);
+        if self.assigned_wanted.load(Ordering::SeqCst) <= end.0 {
+            self.tell_growth(end);
+        }
         if self.ack_at_copy {
-            self.notify(Watermark::Acked, end);
+            if self.replication.is_some() {
+                self.settle();
+            } else {
+                self.notify(Watermark::Acked, end);
+            }
+        }
+    }
+
+    fn tell_growth(&self, end: Lsn) {
+        self.assigned_wanted.store(u64::MAX, Ordering::SeqCst);
+        self.grown.advance(end, false);
+        self.notify(Watermark::Assigned, end);
+        // Whoever wants more is not forgotten.
+        for armed in self.armed.read().expect("subscriptions are intact").iter() {
+            if armed.mark == Watermark::Assigned {
+                self.assigned_wanted.fetch_min(armed.target.load(Ordering::SeqCst), Ordering::SeqCst);
+            }
         }
     }
 
@@ -220,7 +324,13 @@ impl Marks {
     pub(crate) fn set_durable(&self, end: Lsn, one_group: bool) {
         self.durable.advance(end, one_group);
         self.notify(Watermark::Durable, end);
-        if !self.ack_at_copy {
+        if self.replication.is_some() {
+            self.settle();
+            // Whoever waits for other machines has nothing to wait for here any more.
+            if self.is_closing() {
+                self.wake_everybody();
+            }
+        } else if !self.ack_at_copy {
             self.notify(Watermark::Acked, end);
         }
     }
@@ -255,7 +365,11 @@ impl Marks {
 
     /// Ends acknowledgement for good. The first call counts.
     pub(crate) fn set_fenced(&self, fenced: Fenced) {
-        self.acked_end.fetch_min(self.acked().0, Ordering::SeqCst);
+        {
+            let settling = self.replication.as_ref().map(|replication| replication.settling.lock());
+            self.acked_end.fetch_min(self.acked().0, Ordering::SeqCst);
+            drop(settling);
+        }
         if self.fence.set(fenced).is_ok() {
             tracing::error!(reason = %self.fence.get().expect("just set"), "log fenced");
         }
@@ -268,8 +382,9 @@ impl Marks {
     }
 
     fn wake_everybody(&self) {
-        for gate in [&self.written, &self.durable, &self.dispatched] {
-            gate.advance(gate.load(), false);
+        let acked = self.replication.as_ref().map(|replication| &replication.acked);
+        for gate in [&self.grown, &self.written, &self.durable, &self.dispatched].into_iter().chain(acked) {
+            gate.wake(false);
         }
         for armed in self.armed.read().expect("subscriptions are intact").iter() {
             armed.fire(Lsn::MAX);
@@ -295,6 +410,11 @@ impl Marks {
         if let Some(fenced) = self.fenced() {
             return Err(WaitError::Fenced(fenced.clone()));
         }
+        // What was assigned is still committed while closing; other machines may never have it.
+        let waits_for_others = mark == Watermark::Acked && self.replication.is_some() && self.local() >= target;
+        if waits_for_others && self.is_closing() {
+            return Err(WaitError::Closing);
+        }
         Ok(false)
     }
 
@@ -309,10 +429,12 @@ impl Marks {
         if self.poll(mark, target)? {
             return Ok(());
         }
-        let gate = match mark {
-            Watermark::Written => &self.written,
-            Watermark::Durable | Watermark::Acked => &self.durable,
-            Watermark::Dispatched => &self.dispatched,
+        let gate = match (mark, &self.replication) {
+            (Watermark::Assigned, _) => &self.grown,
+            (Watermark::Written, _) => &self.written,
+            (Watermark::Acked, Some(replication)) => &replication.acked,
+            (Watermark::Durable | Watermark::Acked, _) => &self.durable,
+            (Watermark::Dispatched, _) => &self.dispatched,
         };
         let deadline = timeout.map(|timeout| clock.monotonic() + timeout);
         gate.sleepers.fetch_add(1, Ordering::SeqCst);
@@ -322,6 +444,9 @@ impl Marks {
             // Held up before that load, it may have read the word of a group that was cut short and is over.
             if !std::ptr::eq(word, gate.word_for(target)) {
                 continue;
+            }
+            if mark == Watermark::Assigned {
+                self.assigned_wanted.fetch_min(target.0, Ordering::SeqCst);
             }
             match self.poll(mark, target) {
                 Ok(true) => break Ok(()),
@@ -419,6 +544,9 @@ impl Subscription {
     /// Fires once the watermark is at least `target`, at once when it is already. The lowest target armed since it last fired counts.
     pub fn arm(&self, target: Lsn) {
         self.armed.target.fetch_min(target.0, Ordering::SeqCst);
+        if self.armed.mark == Watermark::Assigned {
+            self.marks.assigned_wanted.fetch_min(target.0, Ordering::SeqCst);
+        }
         let now = self.current();
         if now >= target || self.marks.fenced().is_some() || self.marks.is_closing() {
             self.armed.fire(if now >= target { now } else { Lsn::MAX });

@@ -27,6 +27,7 @@ use crate::fault::{Broken, Fault};
 use crate::io::{IO_ALIGN, IoAction, IoCompletion, IoFile, IoOp, IoQueue, Wait};
 use crate::limits;
 use crate::options::{Flush, Tail};
+use crate::replica::Role;
 use crate::units::{Lsn, align_down, to_u64};
 
 /// What the writer shares with those who look at it or hurry it.
@@ -95,6 +96,8 @@ pub(crate) struct LogWriter {
     last_flush: Duration,
     completions: Vec<IoCompletion>,
     broken: Broken,
+    /// What fills a block comes with the leader's bytes.
+    is_replica: bool,
 }
 
 /// Token of a flush that belongs to a round, not to a group.
@@ -133,6 +136,7 @@ impl LogWriter {
             last_flush: now,
             completions: Vec::new(),
             broken: options.broken(),
+            is_replica: options.role == Role::Replica,
         }
     }
 
@@ -182,6 +186,8 @@ impl LogWriter {
             return Step::Again;
         }
         match self.flush {
+            // The leader has begun a block, and will fill it.
+            _ if self.waits_for_block(assigned) => Step::Idle { wake_at: assigned.plus(1), after: None },
             Flush::Sync if assigned > self.submitted => Step::Again,
             Flush::Sync => Step::Idle { wake_at: assigned.plus(1), after: None },
             Flush::Async { interval, .. } => {
@@ -225,10 +231,27 @@ impl LogWriter {
         };
         let cut = group::cut(self.flush, self.depth, self.commit_bytes_max, moment)?;
         if self.tail == Tail::Pad && !cut.0.is_multiple_of(to_u64(IO_ALIGN)) {
+            if self.is_replica {
+                return self.cut_of_replica(cut);
+            }
             let padded = self.sequencer.lock().expect("the append lock is intact").pad_to_block();
             return Some(padded.min(segment_end));
         }
         Some(cut)
+    }
+
+    /// In a padded log no block is written twice: a replica writes whole ones, unless somebody cannot wait for the leader to fill the last.
+    fn cut_of_replica(&self, cut: Lsn) -> Option<Lsn> {
+        let whole = Lsn(align_down(cut.0, to_u64(IO_ALIGN)));
+        if self.urgent_to() > whole { Some(cut) } else { (whole > self.submitted).then_some(whole) }
+    }
+
+    fn waits_for_block(&self, assigned: Lsn) -> bool {
+        self.is_replica
+            && self.tail == Tail::Pad
+            && assigned > self.submitted
+            && self.cut_of_replica(assigned).is_none()
+            && self.marks.load(Watermark::Durable) == self.marks.load(Watermark::Written)
     }
 
     fn submit(&mut self, io: &mut dyn IoQueue, cut: Lsn) -> io::Result<()> {

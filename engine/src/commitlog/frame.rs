@@ -35,6 +35,7 @@ pub const FRAME_ALIGN: u64 = 8;
 
 const LSN_AT: usize = 16;
 const CRC_AT: usize = 60;
+const RESERVED_AT: usize = 56;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,6 +228,37 @@ fn checksum(header: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// Gives an encoded header this checksum, by its reserved bytes. Only for what is written in the place of frames that are lost: the frame
+/// behind them names theirs.
+pub(crate) fn set_checksum(header: &mut [u8], wanted: u32) {
+    // Each bit of the reserved bytes flips bits of the checksum of its own, whatever the others are; together they reach every checksum.
+    let mut with = |bits: u32| {
+        header[RESERVED_AT..RESERVED_AT + 4].copy_from_slice(&bits.to_le_bytes());
+        checksum(header)
+    };
+    let plain = with(0);
+    // What is reached by which bits, each with a highest bit of its own.
+    let mut basis: Vec<(u32, u32)> = Vec::new();
+    let reduced = |basis: &[(u32, u32)], (mut sum, mut bits): (u32, u32)| {
+        for (reached, by) in basis {
+            if sum & (1 << (31 - reached.leading_zeros())) != 0 {
+                (sum, bits) = (sum ^ reached, bits ^ by);
+            }
+        }
+        (sum, bits)
+    };
+    for bit in 0..32 {
+        let next = reduced(&basis, (with(1 << bit) ^ plain, 1 << bit));
+        if next.0 != 0 {
+            basis.push(next);
+            basis.sort_unstable_by_key(|(reached, _)| std::cmp::Reverse(*reached));
+        }
+    }
+    let (rest, bits) = reduced(&basis, (plain ^ wanted, 0));
+    assert_eq!((rest, with(bits)), (0, wanted), "four bytes reach every checksum");
+    header[CRC_AT..CRC_AT + 4].copy_from_slice(&wanted.to_le_bytes());
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[at..at + 4]);
@@ -237,6 +269,15 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
+}
+
+/// Where, behind the first place of `bytes`, a frame can begin next: at a magic number, or beyond what was looked at.
+#[must_use]
+pub fn next_candidate(bytes: &[u8]) -> usize {
+    let magic = FRAME_MAGIC.to_le_bytes();
+    let (places, _) = bytes.as_chunks::<8>();
+    let later = places.iter().skip(1).position(|place| place[..4] == magic);
+    8 * later.map_or(places.len().max(1), |index| index + 1)
 }
 
 /// How many bytes [`decode_header`] needs, from the first [`FRAME_HEADER_BYTES`]; nothing is verified but the magic and the version.
@@ -443,5 +484,17 @@ mod tests {
     fn a_sound_header_of_another_position_is_refused() {
         let bytes = encoded(800, &[]);
         assert_eq!(decode_header(&bytes, Lsn(808)), Err(FrameError::Position(Lsn(800))));
+    }
+
+    #[test]
+    fn the_next_frame_is_looked_for_at_magic_numbers_only() {
+        let mut bytes = [0; 64];
+        assert_eq!(next_candidate(&bytes), 64);
+        bytes[0..4].copy_from_slice(b"ALF1");
+        bytes[20..24].copy_from_slice(b"ALF1");
+        assert_eq!(next_candidate(&bytes), 64, "the first place is behind, and no frame begins at 20");
+        bytes[40..44].copy_from_slice(b"ALF1");
+        assert_eq!(next_candidate(&bytes), 40);
+        assert_eq!(next_candidate(&bytes[..4]), 8);
     }
 }

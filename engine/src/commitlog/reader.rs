@@ -10,6 +10,7 @@
 //! No page cache, no mmap: one way per file.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -23,7 +24,7 @@ use crate::damage::{DamagedPart, DamagedPlace, Damages};
 use crate::error::ReadError;
 use crate::fault::{Broken, Fault};
 use crate::io::{AlignedBuf, IO_ALIGN};
-use crate::limits::{COLD_BLOCK_COUNT, COLD_READ_BYTES};
+use crate::limits::{COLD_BLOCK_COUNT, COLD_READ_BYTES, WIDE_READ_BYTES};
 use crate::retention::Survivors;
 use crate::units::{Lsn, align_down, align_up, to_u64, to_usize};
 
@@ -144,6 +145,34 @@ impl LogReader {
         let skip = to_usize(from - offset);
         out.extend_from_slice(&buf[skip..skip + to_usize(len)]);
         Ok(())
+    }
+
+    /// Bytes from `from` on as the disk has them, not verified: where they lie in what was read. Within one segment, no more than is
+    /// written, and at most `most`.
+    pub(crate) fn raw(&self, from: Lsn, most: u64) -> Result<(AlignedBuf, Range<usize>), ReadError> {
+        let written = self.marks.load(Watermark::Written);
+        if !self.is_kept(from) || from >= written {
+            return Err(ReadError::NotFound(from));
+        }
+        let geometry = self.segments.geometry();
+        let most = if self.marks.assigned() > written { most.min(COLD_READ_BYTES) } else { most.min(WIDE_READ_BYTES) };
+        let end = from.plus(most).min(geometry.segment_end(from)).min(written);
+        let offset = geometry.file_offset(from);
+        let begin = align_down(offset, to_u64(IO_ALIGN));
+        let mut buf = AlignedBuf::zeroed(to_usize(align_up(offset + end.since(from), to_u64(IO_ALIGN)) - begin));
+        {
+            let _one_at_a_time = self.disk.lock().expect("the disk lock is intact");
+            let file = self.segments.find(from).ok_or(ReadError::NotFound(from))?;
+            self.cold_reads.fetch_add(1, Ordering::Relaxed);
+            let path = || self.segments.path(from);
+            file.read_at(&mut buf, begin).map_err(|source| ReadError::Io { lsn: from, path: path(), source })?;
+        }
+        // A segment that was recycled meanwhile is not the one that was asked for.
+        if !self.is_kept(from) {
+            return Err(ReadError::NotFound(from));
+        }
+        let skip = to_usize(offset - begin);
+        Ok((buf, skip..skip + to_usize(end.since(from))))
     }
 
     /// First LSN of the block that holds `lsn`.

@@ -23,6 +23,7 @@
 //! | put | table key | nothing, or a target's LSN u64 | value |
 //! | delete | table key | | |
 //! | drop queue | queue | | |
+//! | lost | queue, or nothing | | zeros |
 
 use crate::commitlog::frame::{self, FrameHeader, FrameKind, RecordEntry};
 use crate::units::{Lsn, to_u64, to_usize};
@@ -47,6 +48,8 @@ pub enum RecordKind {
     Delete,
     /// Ends an incarnation of a queue.
     DropQueue,
+    /// Says, in the place of a range that was given up, from which offset on a queue goes on.
+    Lost,
 }
 
 /// Flag of a link or put: its target is given in bytes from the first of this record's frame, not as an LSN.
@@ -66,6 +69,7 @@ impl RecordKind {
             RecordKind::Put => "put",
             RecordKind::Delete => "delete",
             RecordKind::DropQueue => "drop queue",
+            RecordKind::Lost => "lost",
         }
     }
 
@@ -78,6 +82,7 @@ impl RecordKind {
             RecordKind::Put => 5,
             RecordKind::Delete => 6,
             RecordKind::DropQueue => 7,
+            RecordKind::Lost => 8,
         }
     }
 
@@ -90,6 +95,7 @@ impl RecordKind {
             5 => Some(RecordKind::Put),
             6 => Some(RecordKind::Delete),
             7 => Some(RecordKind::DropQueue),
+            8 => Some(RecordKind::Lost),
             _ => None,
         }
     }

@@ -10,7 +10,7 @@ pub const ENTRY_BYTES: usize = 24;
 pub struct QueueEntry {
     /// The record's own LSN.
     pub lsn: Lsn,
-    /// Bytes of the record.
+    /// Bytes of the record; 0 for a message that was given up with its range, which readers pass over.
     pub size: u32,
     /// The caller's tag hash.
     pub tag: u32,

@@ -105,6 +105,22 @@ impl QueueState {
         Ok(())
     }
 
+    /// Goes on at `next`: what is between was given up, and `gap` stands for each of it. Returns how many that are, or the offset that was
+    /// due when the queue is further already.
+    pub(crate) fn lose(&self, next: QueueOffset, gap: QueueEntry) -> Result<u64, QueueOffset> {
+        let due = {
+            let entries = self.entries.read().expect(INTACT);
+            if entries.chunks.is_empty() && entries.max == 0 { next.0 } else { entries.max }
+        };
+        if due > next.0 {
+            return Err(QueueOffset(due));
+        }
+        for offset in due..next.0 {
+            self.push(QueueOffset(offset), gap)?;
+        }
+        Ok(next.0 - due)
+    }
+
     /// Notes the record that makes this an incarnation of its own.
     pub(crate) fn begin(&self, lsn: Lsn) {
         self.entries.write().expect(INTACT).latest.get_or_insert(lsn);

@@ -320,7 +320,8 @@ impl Queues {
         loop {
             entries.clear();
             self.copy(queue, at, 256, &mut entries)?;
-            lsns.extend(entries.iter().map(|entry| entry.lsn).take_while(|lsn| *lsn < part.end));
+            let here = entries.iter().take_while(|entry| entry.lsn < part.end);
+            lsns.extend(here.filter(|entry| entry.size > 0).map(|entry| entry.lsn));
             if entries.len() < 256 || entries.last().is_some_and(|last| last.lsn >= part.end) {
                 return Ok(lsns);
             }

@@ -18,12 +18,14 @@ use crate::checkpoint::backlog::Backlog;
 use crate::commit::ring::LogBuffer;
 use crate::commit::watermark::{Marks, Watermark};
 use crate::commitlog::frame::{self, FRAME_HEADER_BYTES, FrameHeader, RecordEntry};
+use crate::commitlog::reader::LogReader;
 use crate::commitlog::record::{self, Record, RecordKind};
 use crate::commitlog::segment::Geometry;
 use crate::consume_queue::{QueueEntry, QueueState, Queues};
 use crate::error::{Fenced, NotDense};
 use crate::fault::{Broken, Fault};
 use crate::key_index::KeyIndex;
+use crate::recovery::{RecordFault, record_fault};
 use crate::table::{Change, TableEntry, Visible};
 use crate::units::{Lsn, QueueOffset, to_u64, to_usize};
 
@@ -137,6 +139,17 @@ impl Applier {
                 queue.begin(lsn);
                 (id, queue.note_change())
             }
+            RecordKind::Lost if record.name.is_empty() => return Ok(None),
+            RecordKind::Lost => {
+                let (id, queue) = self.queue(record.name, record.incarnation);
+                let gap = QueueEntry { lsn, size: 0, tag: 0, store_time_ms: header.store_time_ms };
+                let count = queue
+                    .lose(entry.queue_offset, gap)
+                    .map_err(|due| not_dense(record.name, due, entry.queue_offset, header, lsn))?;
+                let is_first = queue.note_change();
+                self.entries += count;
+                (id, is_first)
+            }
             RecordKind::Put => {
                 let entry = TableEntry { value: Arc::from(record.payload), target: record.target(lsn), lsn };
                 self.changes.push(Change { key: record.name.to_vec(), lsn, entry: Some(entry) });
@@ -196,6 +209,7 @@ fn not_dense(name: &[u8], expected: QueueOffset, found: QueueOffset, header: &Fr
 pub(crate) struct Dispatcher {
     applier: Applier,
     buffer: Arc<LogBuffer>,
+    reader: Arc<LogReader>,
     marks: Arc<Marks>,
     geometry: Geometry,
     touched: Vec<u32>,
@@ -210,6 +224,7 @@ impl Dispatcher {
     pub(crate) fn new(
         applier: Applier,
         buffer: Arc<LogBuffer>,
+        reader: Arc<LogReader>,
         marks: Arc<Marks>,
         geometry: Geometry,
         backlog: Arc<Backlog>,
@@ -218,6 +233,7 @@ impl Dispatcher {
         Dispatcher {
             applier,
             buffer,
+            reader,
             marks,
             geometry,
             touched: Vec::new(),
@@ -297,8 +313,21 @@ impl Dispatcher {
                 break;
             }
             let len = end.since(at).min(WINDOW_BYTES);
-            let pieces =
-                self.buffer.pieces(at, len).ok_or_else(|| format!("LSN {at} left memory before it was dispatched"))?;
+            let Some(pieces) = self.buffer.pieces(at, len) else {
+                // What waited long for its acknowledgement, or was found at open, is on the disk.
+                let (header, bytes) = self.reader.frame(at).map_err(|error| error.to_string())?;
+                let next = at.plus(u64::from(header.frame_len));
+                if next > end {
+                    return Ok(at);
+                }
+                if let Some(RecordFault::Damaged(what) | RecordFault::UnknownForm(what)) =
+                    record_fault(&bytes, &header, self.applier.broken)
+                {
+                    return Err(what);
+                }
+                at = self.apply_whole(at, &bytes)?;
+                continue;
+            };
             let bytes = pieces[0].bytes();
             let reached = self.apply_whole(at, bytes)?;
             if reached > at {
@@ -308,13 +337,21 @@ impl Dispatcher {
             // The frame lies in two chunks, or is longer than a window.
             let mut copied = std::mem::take(&mut self.copied);
             copied.clear();
-            self.buffer.copy(at, to_u64(FRAME_HEADER_BYTES), &mut copied);
+            if !self.buffer.copy(at, to_u64(FRAME_HEADER_BYTES), &mut copied) {
+                self.copied = copied;
+                continue;
+            }
             let frame_len = copied.get(8..12).map_or(0, |len| u32::from_le_bytes([len[0], len[1], len[2], len[3]]));
             copied.clear();
             let frame_len = u64::from(frame_len);
-            if at.plus(frame_len) > end || !self.buffer.copy(at, frame_len, &mut copied) {
+            if at.plus(frame_len) > end {
                 self.copied = copied;
                 return Ok(at);
+            }
+            // Left memory since: on the disk it is.
+            if !self.buffer.copy(at, frame_len, &mut copied) {
+                self.copied = copied;
+                continue;
             }
             let reached = self.apply_whole(at, &copied)?;
             self.copied = copied;

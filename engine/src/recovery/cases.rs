@@ -67,7 +67,7 @@ const RESTORE_FILE: &str = "take the file from a copy of this log: `anchorlog lo
 use CaseOutcome::{Cuts, Opens, Rebuilds, Refuses, Removes};
 
 /// Every case, in the order of the document.
-pub const RECOVERY_CASES: [RecoveryCase; 27] = [
+pub const RECOVERY_CASES: [RecoveryCase; 32] = [
     row("empty-directory", Opens, "no directory, or one without manifest and segments", NOTHING),
     row("half-created", Opens, "a manifest that names no epoch: the power failed while the log was made", NOTHING),
     row("clean-end", Opens, "zeros behind the last frame", NOTHING),
@@ -85,6 +85,7 @@ pub const RECOVERY_CASES: [RecoveryCase; 27] = [
         "a segment of the log under the name of one that is kept for survivors: the power failed while it was released",
         NOTHING,
     ),
+    row("half-cut", Opens, "a file `CUT`: the log was to end earlier, and the power failed on the way there", NOTHING),
     row("half-made", Removes, "a file whose name ends in `.tmp`", NOTHING),
     row("released-segment", Removes, "a segment below the manifest's first LSN of which nothing survives", NOTHING),
     row("prepared-behind-gap", Removes, "a segment without frames behind the end, and none between", NOTHING),
@@ -159,6 +160,30 @@ pub const RECOVERY_CASES: [RecoveryCase; 27] = [
         "a whole record whose queue offset does not follow",
         "keep the directory and report it: no fault of a disk explains this; `anchorlog log repair --cut-from LSN` gives up what lies behind",
     ),
+    row(
+        "damaged-side-block",
+        Refuses,
+        "a replica's side block of which neither copy is whole, or that is another log's",
+        "seed the replica again: it is what its leader has; where it is the only copy left, remove `DURABLE` to open it by the marks in its frames",
+    ),
+    row(
+        "damaged-cut",
+        Refuses,
+        "a file `CUT` that names no cut of this log",
+        "seed the replica again; where it is the only copy left, remove `CUT` and see what `anchorlog log verify` says",
+    ),
+    row(
+        "promised",
+        Refuses,
+        "a leader is to be opened of a term below the one that the file `PROMISE` names, or nobody can tell for that file is not whole",
+        "follow whoever leads now; where nobody does, promote with a higher term",
+    ),
+    row(
+        "half-seeded",
+        Refuses,
+        "a file `SEED`: a replica that was not given its beginning to the end, or a log that was half wiped",
+        "seed it again, from the beginning; the replicator does so by itself",
+    ),
     row("second-process", Refuses, "another process has the directory", "stop it, or choose another directory"),
 ];
 
@@ -180,6 +205,8 @@ pub(crate) mod property {
     pub(crate) const LENGTH: &str = "length";
     pub(crate) const GEOMETRY: &str = "geometry";
     pub(crate) const BASE: &str = "base LSN";
+    pub(crate) const CUT: &str = "cut";
+    pub(crate) const SIDE_BLOCK: &str = "side block";
     pub(crate) const QUEUE_ENTRY: &str = "queue entry";
     /// Never a refusal: the log is read without the checkpoint then.
     pub(crate) const CHECKPOINT: &str = "checkpoint";
@@ -196,6 +223,8 @@ pub(crate) fn contradiction(what: &str) -> Option<&'static RecoveryCase> {
         property::LENGTH => "wrong-length",
         property::GEOMETRY => "wrong-geometry",
         property::BASE => "wrong-base",
+        property::CUT => "damaged-cut",
+        property::SIDE_BLOCK => "damaged-side-block",
         property::QUEUE_ENTRY => "queue-out-of-turn",
         _ => return None,
     };

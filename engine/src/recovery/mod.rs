@@ -10,6 +10,7 @@
 //! | no later frame of this log says that P was durable | torn tail: the log ends at P |
 //! | a later frame says that P was durable | damage: refused, with file, LSN, expected, found |
 //! | P lies before the first LSN of the newest epoch | damage: that epoch began at a recovered end |
+//! | P lies below what a replica's side block says was durable | damage; in such a log no frame's mark says anything |
 //! | nothing in the log says so, but P lies below the end of the last checkpoint | lost: a checkpoint covers only what was durable |
 //! | P is a segment's end, the next file is missing, and a later one holds frames of this log | a file is missing: refused |
 //! | its bytes are as they were written, and this program does not know their form | refused: never cut |
@@ -19,12 +20,12 @@
 pub(crate) mod cases;
 pub(crate) mod scan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::Frozen;
-use crate::commitlog::frame::{self, FrameError, FrameKind};
+use crate::commitlog::frame::{self, FrameError, FrameHeader, FrameKind};
 use crate::commitlog::record::{self, RecordError};
 use crate::commitlog::segment::{Geometry, file_name};
 use crate::consume_queue::Queues;
@@ -35,6 +36,7 @@ use crate::fault::{Broken, Fault};
 use crate::io::{IoBackend, IoFile};
 use crate::key_index::KeyIndex;
 use crate::limits;
+use crate::replica::SideBlock;
 use crate::table::Visible;
 use crate::units::{Lsn, to_u64, to_usize};
 
@@ -56,6 +58,10 @@ pub(crate) struct Found {
     pub(crate) records: u64,
     /// The newest durable mark: what lies behind it may be on its way to the disk still.
     pub(crate) durable_lsn: Lsn,
+    /// What was acknowledged, as far as is known; the end where nobody else has a say in that.
+    pub(crate) acked: Lsn,
+    /// Everything below is in queues and table: whole frames that are acknowledged.
+    pub(crate) visible: Lsn,
     /// Queues that no checkpoint knows as they are now.
     pub(crate) changed: Vec<u32>,
 }
@@ -76,6 +82,10 @@ pub(crate) struct Recovery<'a> {
     pub(crate) saves: bool,
     pub(crate) keys: &'a Arc<KeyIndex>,
     pub(crate) broken: Broken,
+    /// What a replica knows of its own disk: the marks in its frames are of another one.
+    pub(crate) side: Option<SideBlock>,
+    /// Whether only what is acknowledged goes into queues and table.
+    pub(crate) holds_back: bool,
 }
 
 /// Why the scan stopped where it did.
@@ -104,28 +114,32 @@ impl Recovery<'_> {
             cut_bytes: 0,
             frames: 0,
             records: 0,
-            durable_lsn: start,
+            durable_lsn: self.side.map_or(start, |side| side.durable),
+            acked: applied.max(self.side.map_or(Lsn::ZERO, |side| side.acked)),
+            visible: applied.max(start),
             changed: Vec::new(),
         };
         let (queues, table, keys) = (Arc::clone(self.queues), Arc::clone(self.table), Arc::clone(self.keys));
         let mut applier = Applier::new(queues, table, keys, Box::new(|_| {}), self.broken);
         let mut saved_records = 0;
+        let mut held = VecDeque::new();
         let stop = loop {
             let Some(file) = self.files.get(&found.end) else {
                 break Stop { at: found.end, expected: "a segment file".into(), found: "none".into() };
             };
-            if let Some(stop) = self.scan_segment(file, &mut found, &mut applier, applied)? {
+            if let Some(stop) = self.scan_segment(file, &mut found, &mut applier, applied, &mut held)? {
                 break stop;
             }
             // Only what is known to be durable goes into a checkpoint.
             let is_much = found.records - saved_records > limits::RECOVERY_UNSAVED_RECORDS
                 || applier.unsaved_keys() > limits::CHECKPOINT_KEYS;
-            if self.saves && found.end <= found.durable_lsn && is_much {
+            if self.saves && found.visible <= found.durable_lsn && is_much {
                 saved_records = found.records;
-                save(applier.freeze(found.end))?;
+                save(applier.freeze(found.visible))?;
             }
         };
         self.judge(&stop, &mut found, applied)?;
+        found.acked = if self.holds_back { found.acked.min(found.end) } else { found.end };
         found.changed = applier.changed();
         Ok(found)
     }
@@ -137,6 +151,7 @@ impl Recovery<'_> {
         found: &mut Found,
         applier: &mut Applier,
         applied: Lsn,
+        held: &mut VecDeque<(FrameHeader, Vec<u8>)>,
     ) -> Result<Option<Stop>, OpenError> {
         let base = found.end;
         let segment_end = self.geometry.segment_end(base);
@@ -175,13 +190,19 @@ impl Recovery<'_> {
                 Some(RecordFault::Damaged(what)) => return stop("whole records".into(), what),
                 Some(RecordFault::UnknownForm(what)) => return Err(self.unknown_form(at, what)),
             }
-            if at >= applied {
-                applier.apply(&header, bytes, |_, _| {}).map_err(|error| OpenError::Contradiction {
-                    path: self.dir.join(file_name(base)),
-                    what: property::QUEUE_ENTRY,
-                    expected: format!("offset {} of {}", error.expected, error.queue),
-                    found: format!("offset {} at LSN {}", error.found, error.lsn),
-                })?;
+            found.acked = found.acked.max(header.acked_lsn);
+            if at >= applied && self.holds_back {
+                held.push_back((header.clone(), bytes.to_vec()));
+                let end_of = |header: &FrameHeader| header.lsn.plus(u64::from(header.frame_len));
+                while let Some((header, bytes)) = held.front()
+                    && end_of(header) <= found.acked
+                {
+                    self.apply(applier, header, bytes)?;
+                    found.visible = end_of(header);
+                    held.pop_front();
+                }
+            } else if at >= applied {
+                self.apply(applier, &header, bytes)?;
             }
             let len = to_usize(u64::from(header.frame_len));
             scan.consume(len);
@@ -190,10 +211,27 @@ impl Recovery<'_> {
             found.end = at.plus(u64::from(header.frame_len));
             found.prev_crc = header.header_crc;
             found.store_time_ms = header.store_time_ms;
-            found.durable_lsn = found.durable_lsn.max(header.durable_lsn);
+            if self.side.is_none() {
+                found.durable_lsn = found.durable_lsn.max(header.durable_lsn);
+            }
+            if !self.holds_back {
+                found.visible = found.visible.max(found.end);
+            }
         }
         found.end = segment_end;
+        if !self.holds_back {
+            found.visible = found.visible.max(found.end);
+        }
         Ok(None)
+    }
+
+    fn apply(&self, applier: &mut Applier, header: &FrameHeader, bytes: &[u8]) -> Result<(), OpenError> {
+        applier.apply(header, bytes, |_, _| {}).map_err(|error| OpenError::Contradiction {
+            path: self.dir.join(file_name(self.geometry.base(header.lsn))),
+            what: property::QUEUE_ENTRY,
+            expected: format!("offset {} of {}", error.expected, error.queue),
+            found: format!("offset {} at LSN {}", error.found, error.lsn),
+        })
     }
 
     /// The broken promise under which frames are taken wherever they stand.
@@ -239,6 +277,15 @@ impl Recovery<'_> {
                 damaged(last.first_lsn)
             });
         }
+        if let Some(side) = self.side
+            && stop.at < side.durable
+        {
+            return Err(if is_missing {
+                missing(format!("the side block says that the log was durable to LSN {}", side.durable))
+            } else {
+                damaged(side.durable)
+            });
+        }
         let mut last_frame_end = stop.at;
         for (base, file) in self.files.range(self.geometry.base(stop.at)..) {
             let from = stop.at.max(*base);
@@ -265,14 +312,14 @@ impl Recovery<'_> {
                             // A file is used only after its name and those before it are durable, whatever became of its frames.
                             return Err(missing(format!("the log goes on with the frame at LSN {at}")));
                         }
-                        if header.durable_lsn > stop.at {
+                        if header.durable_lsn > stop.at && self.side.is_none() {
                             return Err(damaged(header.durable_lsn));
                         }
                         let next = at.plus(u64::from(header.frame_len)).min(end);
                         last_frame_end = last_frame_end.max(next);
                         next.since(at)
                     }
-                    None => frame::FRAME_ALIGN,
+                    None => to_u64(frame::next_candidate(scan.need(frame::FRAME_HEADER_BYTES)?)).min(end.since(at)),
                 };
                 scan.need(to_usize(step))?;
                 scan.consume(to_usize(step));

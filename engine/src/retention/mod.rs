@@ -6,20 +6,23 @@
 //! 3. Messages never move. What a table entry, a link or a pinned queue still needs *survives*: it stays at its LSN in a segment
 //!    that is kept
 //!    under another name, and the rest of that segment is punched out. The log says so, durably, before the first hole.
-//! 4. The manifest says, durably, that the log begins later before a file is reused or punched.
-//! 5. From the moment on in which a segment is chosen, nothing new can refer to what will not survive in it.
+//! 4. The log says how far it goes, in one batch with the lists of survivors, and from then on no pin holds it: whoever has that record,
+//!    acknowledged and durable, lets the same go. A replica releases nothing of its own accord.
+//! 5. The manifest says, durably, that the log begins later before a file is reused or punched.
+//! 6. From the moment on in which a segment is chosen, nothing new can refer to what will not survive in it.
 //!
 //! ```text
-//!  choose -> survivors known -> entries, counters restated -> settle -> survivors in the log -> manifest -> recycle, or keep and punch
+//!  choose -> survivors known -> entries, counters restated -> settle -> survivors and start in the log -> manifest -> recycle, or keep and punch
 //!                                                                                                     review: fewer survivors, more holes
 //! ```
 //! The log is *dense* from the manifest's start on; below it there are survivors only, reached by LSN, or through a queue that was pinned.
 
+mod following;
 mod releaser;
 mod rules;
 pub(crate) mod survivors;
 
-pub(crate) use releaser::{Releaser, ReleaserParts, info};
+pub(crate) use releaser::{Releaser, ReleaserParts, info, live_blocks};
 pub(crate) use rules::Retention;
 pub use rules::RetentionInfo;
 pub(crate) use survivors::Survivors;

@@ -20,6 +20,7 @@ use crate::commitlog::frame;
 use crate::commitlog::manifest::Manifest;
 use crate::commitlog::reader::LogReader;
 use crate::commitlog::record::{self, RecordKind};
+use crate::commitlog::segment::Geometry;
 use crate::commitlog::segments::Segments;
 use crate::consume_queue::Queues;
 use crate::error::{AppendError, ReadError};
@@ -71,12 +72,14 @@ pub(crate) struct ReleaserParts {
     pub(crate) reader: Arc<LogReader>,
     pub(crate) survivors: Arc<Survivors>,
     pub(crate) retention: Arc<Mutex<Retention>>,
-    pub(crate) manifest: Manifest,
+    pub(crate) manifest: Arc<Mutex<Manifest>>,
     pub(crate) retain_bytes: Option<u64>,
     pub(crate) retain_age: Option<Duration>,
     pub(crate) free_bytes_min: Option<u64>,
     pub(crate) spare_count: u64,
     pub(crate) sync_names: bool,
+    /// Another machine decides: what its records say is done here.
+    pub(crate) follows: bool,
     pub(crate) checkpoint: Arc<CheckpointShared>,
     /// Tells that a checkpoint is wanted.
     pub(crate) wake_checkpointer: Box<dyn Fn() + Send>,
@@ -90,19 +93,21 @@ pub(crate) struct ReleaserParts {
 
 /// The state machine.
 pub(crate) struct Releaser {
-    parts: ReleaserParts,
+    pub(super) parts: ReleaserParts,
     releasing: Option<Releasing>,
     reviewing: Option<Reviewing>,
     punching: Option<Punching>,
     /// Segments whose holes are not known to be punched.
-    unpunched: BTreeSet<Lsn>,
+    pub(super) unpunched: BTreeSet<Lsn>,
     /// The segment that was reviewed last, and when the next one is.
     reviewed: Lsn,
-    review_at: Duration,
+    pub(super) review_at: Duration,
     /// When age and free space are looked at again.
     aged_at: Duration,
     /// Segments could not be released; tried again when this time is reached.
-    retry_at: Duration,
+    pub(super) retry_at: Duration,
+    /// All that the log says of its start is done.
+    pub(super) is_caught_up: bool,
 }
 
 const LOCKED: &str = "the append lock is intact";
@@ -122,6 +127,7 @@ impl Releaser {
             review_at: Duration::ZERO,
             aged_at: Duration::ZERO,
             retry_at: Duration::ZERO,
+            is_caught_up: false,
         }
     }
 
@@ -155,6 +161,10 @@ impl Releaser {
         }
         if self.punch()? {
             return Ok(Duration::ZERO);
+        }
+        let follows = (self.parts.follows || !self.is_caught_up) && !self.parts.marks.is_closing();
+        if let Some(due) = if follows { self.follow(now)? } else { None } {
+            return Ok(due);
         }
         if let Some(releasing) = self.releasing.take() {
             return self.go_on(releasing);
@@ -349,8 +359,20 @@ impl Releaser {
                 }
                 let at = self.parts.marks.start();
                 self.find_survivors(at, start)?;
+                // Under the lock that pins take: the last moment at which one that was set meanwhile holds. What is in the log then is
+                // done, here and by every replica.
+                let retention = Arc::clone(&self.parts.retention);
+                let mut retention = retention.lock().expect("the retention rules are intact");
+                if self.target_by(&retention) < start {
+                    drop(retention);
+                    self.abandon();
+                    return Ok(Duration::ZERO);
+                }
                 self.releasing = Some(match self.record_survivors(at, start)? {
-                    Some(end) => Releasing::Recorded { start, end },
+                    Some(end) => {
+                        retention.leaving = start;
+                        Releasing::Recorded { start, end }
+                    }
                     None => Releasing::Settling { start, end },
                 });
                 Ok(Duration::ZERO)
@@ -360,16 +382,7 @@ impl Releaser {
                     self.releasing = Some(Releasing::Recorded { start, end });
                     return Ok(SOON);
                 }
-                // Under the lock that pins take: whoever sets one and then sees the old start can rely on it.
-                let retention = Arc::clone(&self.parts.retention);
-                let retention = retention.lock().expect("the retention rules are intact");
-                if self.target_by(&retention) < start {
-                    drop(retention);
-                    self.abandon();
-                    return Ok(Duration::ZERO);
-                }
                 let is_finished = self.finish(start)?;
-                drop(retention);
                 if !is_finished {
                     self.releasing = Some(Releasing::Recorded { start, end });
                     self.retry_at = self.parts.clock.monotonic() + limits::RELEASE_FULL_RETRY;
@@ -390,7 +403,7 @@ impl Releaser {
         settled
     }
 
-    /// Says in the log what survives of the segments from `at` to `start`; where that ends, or `None` while there is no room for it.
+    /// Says in the log that it begins at `start`, and what survives of the segments from `at` to there; where that ends, or `None` while there is no room for it.
     fn record_survivors(&self, at: Lsn, start: Lsn) -> Result<Option<Lsn>, Failure> {
         let geometry = self.parts.segments.geometry();
         let mut batch = WriteBatch::new();
@@ -405,6 +418,7 @@ impl Releaser {
             }
             base = geometry.segment_end(base);
         }
+        batch.push_engine_put(survivors::START_KEY, &start.0.to_le_bytes())?;
         let restates = self.parts.sequencer.lock().expect(LOCKED).restates;
         self.append(batch, restates)
     }
@@ -428,7 +442,7 @@ impl Releaser {
     }
 
     /// Lets the log begin at `start`; false when there is no room to say so.
-    fn finish(&mut self, start: Lsn) -> Result<bool, Failure> {
+    pub(super) fn finish(&mut self, start: Lsn) -> Result<bool, Failure> {
         let current = self.parts.marks.start();
         let kept: Vec<Lsn> =
             self.parts.survivors.bases().into_iter().filter(|base| (current..start).contains(base)).collect();
@@ -436,17 +450,20 @@ impl Releaser {
         if let Err(error) = self.parts.segments.keep_sparse(&kept) {
             return no_room_to_finish(error, &self.parts.dir);
         }
-        self.parts.manifest.start = start;
-        self.parts.manifest.history.trim(start);
-        let stored = self.parts.manifest.store(&*self.parts.backend, &self.parts.dir, self.parts.sync_names);
+        let manifest = Arc::clone(&self.parts.manifest);
+        let mut manifest = manifest.lock().expect("the manifest is intact");
+        manifest.start = start;
+        manifest.history.trim(start);
+        let stored = manifest.store(&*self.parts.backend, &self.parts.dir, self.parts.sync_names);
         match stored {
             Ok(()) => {}
             // The manifest on disk is as it was, and this is done again when there is room.
             Err((path, source)) => {
-                self.parts.manifest.start = current;
+                manifest.start = current;
                 return no_room_to_finish(source, &path);
             }
         }
+        drop(manifest);
         let mut changed = Vec::new();
         let survivors = &self.parts.survivors;
         let released = self.parts.queues.release(start, |lsn| survivors.in_queue(lsn), |id| changed.push(id));
@@ -466,7 +483,10 @@ impl Releaser {
     fn abandon(&mut self) {
         self.releasing = None;
         self.reviewing = None;
-        let start = self.parts.marks.start();
+        // What the log says already is gone through with.
+        let leaving = self.parts.retention.lock().expect("the retention rules are intact").leaving;
+        let start = self.parts.marks.start().max(leaving);
+        self.is_caught_up = false;
         self.parts.sequencer.lock().expect(LOCKED).closed_below = start;
         for base in self.parts.survivors.bases() {
             if base >= start {
@@ -643,26 +663,15 @@ impl Releaser {
         let geometry = self.parts.segments.geometry();
         let Some(list) = self.parts.survivors.list(base) else { return Vec::new() };
         let block = to_u64(IO_ALIGN);
-        let mut live: BTreeSet<u64> = BTreeSet::new();
-        let mut keep = |from: Lsn, len: u64| {
-            let offset = geometry.file_offset(from);
-            let blocks = align_down(offset, block)..align_up(offset + len, block);
-            live.extend(blocks.step_by(IO_ALIGN));
+        // Where one cannot be read now, nobody knows what it needs: nothing is punched.
+        let live = match live_blocks(&self.parts.reader, geometry, base, &list) {
+            Ok(live) => live,
+            Err(error) => {
+                tracing::warn!(%error, "a segment of survivors is kept whole");
+                self.keep_whole();
+                return Vec::new();
+            }
         };
-        for code in list.iter() {
-            let (lsn, _) = survivors::decode(base, *code);
-            // Where one cannot be read now, nobody knows what it needs: nothing is punched.
-            let (header, entry) = match self.parts.reader.locate(lsn) {
-                Ok(found) => found,
-                Err(error) => {
-                    tracing::warn!(%error, "a segment of survivors is kept whole");
-                    self.keep_whole();
-                    return Vec::new();
-                }
-            };
-            keep(header.lsn, to_u64(frame::header_bytes(usize::from(header.record_count))));
-            keep(lsn, u64::from(entry.len));
-        }
         let mut holes: Vec<Range<u64>> = Vec::new();
         let mut at = limits::SEGMENT_HEADER_BYTES;
         for offset in live.iter().copied().chain([geometry.segment_bytes]) {
@@ -679,6 +688,29 @@ impl Releaser {
         holes.reverse();
         holes
     }
+}
+
+/// The blocks of a segment's file that its survivors need, by their offsets.
+pub(crate) fn live_blocks(
+    reader: &LogReader,
+    geometry: Geometry,
+    base: Lsn,
+    list: &[u32],
+) -> Result<BTreeSet<u64>, ReadError> {
+    let block = to_u64(IO_ALIGN);
+    let mut live: BTreeSet<u64> = BTreeSet::new();
+    let mut keep = |from: Lsn, len: u64| {
+        let offset = geometry.file_offset(from);
+        let blocks = align_down(offset, block)..align_up(offset + len, block);
+        live.extend(blocks.step_by(IO_ALIGN));
+    };
+    for code in list {
+        let (lsn, _) = survivors::decode(base, *code);
+        let (header, entry) = reader.locate(lsn)?;
+        keep(header.lsn, to_u64(frame::header_bytes(usize::from(header.record_count))));
+        keep(lsn, u64::from(entry.len));
+    }
+    Ok(live)
 }
 
 /// What the rules say now, and what stands against them.
@@ -704,7 +736,7 @@ pub(crate) fn info(
 }
 
 /// Why it does not go on.
-enum Failure {
+pub(super) enum Failure {
     /// The disk is no good.
     Io(io::Error),
     /// Perhaps later.

@@ -36,6 +36,8 @@ pub(crate) struct Retention {
     pub(crate) aged: Lsn,
     /// Nothing is released, whatever the rules say.
     pub(crate) held: bool,
+    /// The log says that it begins here, or will in a moment: nothing holds what lies below any more.
+    pub(crate) leaving: Lsn,
     pub(crate) punched_bytes: u64,
     pub(crate) kept_whole: usize,
 }

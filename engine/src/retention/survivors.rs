@@ -12,6 +12,9 @@ use crate::units::Lsn;
 /// Keys of the table entries: this, and the segment's base LSN in big-endian.
 pub(crate) const KEY_PREFIX: &[u8] = b"\0sparse/";
 
+/// Key of the table entry that says where the log begins: that much may go, on every machine that has it.
+pub(crate) const START_KEY: &[u8] = b"\0start";
+
 /// The records of one segment that survive, in their order: eighths of their distance from the segment's base, doubled; odd for one that
 /// still stands in its queue.
 pub(crate) type List = Arc<[u32]>;
@@ -44,6 +47,11 @@ pub(crate) fn key(base: Lsn) -> Vec<u8> {
 /// The segment of a table key, if it is that of a list.
 pub(crate) fn base_of_key(key: &[u8]) -> Option<Lsn> {
     Some(Lsn(u64::from_be_bytes(key.strip_prefix(KEY_PREFIX)?.try_into().ok()?)))
+}
+
+/// The log's start, from the value of its entry; the very beginning where there is none.
+pub(crate) fn start_of(value: Option<&[u8]>) -> Lsn {
+    Lsn(value.and_then(|value| value.first_chunk()).map_or(0, |start| u64::from_le_bytes(*start)))
 }
 
 pub(crate) fn encode(list: &[u32]) -> Vec<u8> {

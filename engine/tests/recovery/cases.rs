@@ -12,6 +12,7 @@ use anchorlog_engine::commitlog::record::{self, RecordKind, RecordParts};
 use anchorlog_engine::commitlog::segment::{Geometry, SegmentHeader, file_name};
 use anchorlog_engine::epoch::{EpochHistory, EpochStart};
 use anchorlog_engine::io::sim::{SimDisk, Survival};
+use anchorlog_engine::replica::{Promise, SideBlock, cut};
 use anchorlog_engine::{CaseOutcome, Epoch, Lsn, RECOVERY_CASES, ReadError, Tail};
 
 use crate::log::{
@@ -267,6 +268,17 @@ fn scenes(id: &str) -> Vec<Scene> {
                 bytes[2000] ^= 1;
                 checkpointed.plant(&(placed, bytes));
                 scenes.push(checkpointed.cuts("behind the end of a checkpoint"));
+                // In a replica's log marks are of another disk: a side block that does not go so far is all that counts.
+                let replica = Log::new();
+                let (mut torn, mut bytes) = replica.forge(|_, _, _| {});
+                let behind = replica.forge_behind(&torn, |stamp, _, _| stamp.durable_lsn = stamp.lsn);
+                replica.plant(&behind);
+                bytes.truncate(1024);
+                torn.header.frame_len = 1024;
+                replica.make_file(&path("DURABLE"), &side_block(&replica, torn.header.lsn));
+                replica.plant(&(torn, bytes));
+                let gone = vec![path("DURABLE")];
+                scenes.push(Scene { gone, ..replica.cuts("a replica that is to lead: its leader's disk had more") });
                 scenes.push(stale.cuts("a whole but stale record behind a new header"));
             }
             scenes
@@ -368,6 +380,18 @@ fn scenes(id: &str) -> Vec<Scene> {
                 ];
                 scenes.push(log.refuses(name, &frame.path, &words));
             };
+            // Nothing in the log says that the last mark was durable, but this replica knows it of its own disk.
+            hurt(
+                "what a replica's side block says was durable",
+                |log| {
+                    let mark = log.frames().pop().unwrap();
+                    let end = mark.header.lsn.plus(u64::from(mark.header.frame_len));
+                    log.make_file(&path("DURABLE"), &side_block(log, end));
+                    (mark, 20)
+                },
+                "a frame",
+                "header checksum",
+            );
             hurt("a header", |log| (log.messages_in(0)[2].clone(), 30), "a frame", "header checksum");
             hurt("a magic", |log| (log.messages_in(0)[2].clone(), 0), "a frame", "no frame magic");
             hurt("a record", |log| (log.messages_in(0)[1].clone(), 900), "whole records", "record 0 at LSN");
@@ -518,8 +542,85 @@ fn scenes(id: &str) -> Vec<Scene> {
             let words = ["expected offset 12 of queue-0".to_owned(), "found offset 15 at LSN".to_owned()];
             vec![log.refuses("an offset that skips three", &forged.0.path, &words)]
         }
+        "half-cut" => {
+            let (cut_log, at) = Log::new().without_last_message();
+            vec![half_cut(&log.disk, at, cut_log.messages).opens("before its last message")]
+        }
+        "damaged-cut" => {
+            log.make_file(&path("CUT"), b"ALCT");
+            let other = Log::build(8, &options().with_checkpoint_interval(None));
+            let (whole, at) = Log::new().without_last_message();
+            let named = half_cut(&Log::new().disk, at, whole.messages).bytes(&path("CUT"));
+            let mut manifest = other.manifest();
+            manifest.store_id += 1;
+            other.make_file(&path("CUT"), &named);
+            other.store_manifest(&manifest);
+            let words = ["cut: expected a cut by name".to_owned()];
+            let of_other = ["cut: expected a cut of this log".to_owned()];
+            vec![
+                log.refuses("bytes that name none", &path("CUT"), &words),
+                other.refuses("another log's", &path("CUT"), &of_other),
+            ]
+        }
+        "promised" => {
+            log.make_file(&path("PROMISE"), &Promise { term: 9, to: b"b".to_vec() }.encode());
+            let damaged = Log::new();
+            damaged.make_file(&path("PROMISE"), b"ALPR");
+            let words = ["a leader of term 1".to_owned(), "term 9".to_owned()];
+            vec![
+                log.refuses("a higher term", &path("PROMISE"), &words),
+                damaged.refuses("nobody knows which", &path("PROMISE"), &["is damaged".to_owned()]),
+            ]
+        }
+        "half-seeded" => {
+            log.make_file(&path("SEED"), b"");
+            let empty = Log { disk: SimDisk::new(3), messages: Messages::new() };
+            empty.disk.backend().create_dir_all(Path::new(DIR)).unwrap();
+            empty.make_file(&path("SEED"), b"");
+            let dir = Path::new(DIR);
+            vec![log.refuses("half wiped", dir, &[]), empty.refuses("nothing else", dir, &[])]
+        }
+        "damaged-side-block" => {
+            let other = Log::new();
+            let short = Log::new();
+            log.make_file(&path("DURABLE"), &[7; 8192]);
+            short.make_file(&path("DURABLE"), &side_block(&short, Lsn(0))[..4096]);
+            let mut manifest = other.manifest();
+            manifest.store_id += 1;
+            let foreign = Log { disk: other.disk.kill(), messages: Messages::new() };
+            foreign.store_manifest(&manifest);
+            other.make_file(&path("DURABLE"), &side_block(&foreign, Lsn(0)));
+            let words = ["side block: expected".to_owned()];
+            vec![
+                log.refuses("neither copy is whole", &path("DURABLE"), &words),
+                short.refuses("one copy alone", &path("DURABLE"), &words),
+                other.refuses("another log's", &path("DURABLE"), &words),
+            ]
+        }
         _ => Vec::new(),
     }
+}
+
+/// A side block of this log, both copies.
+fn side_block(log: &Log, durable: Lsn) -> Vec<u8> {
+    let epoch = log.manifest().history.last().unwrap().epoch;
+    let store_id = log.manifest().store_id;
+    let block = SideBlock { store_id, number: 4, epoch, durable, acked: Lsn(0), seeded_to: Lsn(0) };
+    [&block.encode()[..], &block.encode()[..]].concat()
+}
+
+/// A disk on which a cut was named, and the power failed.
+fn half_cut(disk: &SimDisk, at: Lsn, messages: Messages) -> Log {
+    for last in 0.. {
+        let dying = disk.kill();
+        dying.stop_after(dying.io_count() + last);
+        drop(cut(&*dying.backend(), DIR, at));
+        let disk = dying.crash_with(last, Survival::Everything);
+        if disk.files().contains(&path("CUT")) {
+            return Log { disk, messages };
+        }
+    }
+    unreachable!("a cut is named before it is done");
 }
 
 fn walk(id: &str) {
@@ -690,6 +791,32 @@ fn a_segment_under_another_ones_name_is_refused() {
 #[test]
 fn a_queue_offset_out_of_turn_is_refused() {
     walk("queue-out-of-turn");
+}
+
+#[test]
+fn a_half_done_cut_comes_to_its_end() {
+    walk("half-cut");
+}
+
+#[test]
+fn a_cut_that_names_nothing_is_refused() {
+    walk("damaged-cut");
+}
+
+/// Closes K-49 for a node that was away when a higher term was promised.
+#[test]
+fn a_lower_term_than_promised_is_not_led() {
+    walk("promised");
+}
+
+#[test]
+fn a_half_seeded_directory_is_refused() {
+    walk("half-seeded");
+}
+
+#[test]
+fn a_damaged_side_block_is_refused() {
+    walk("damaged-side-block");
 }
 
 #[test]

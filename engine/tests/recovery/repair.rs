@@ -1,5 +1,6 @@
 //! Damage is found, all of it; mending from a copy and giving up what lies behind end whole, whenever the power fails.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -493,6 +494,91 @@ fn opens_with(disk: &SimDisk, name: &str, messages: &Messages) {
     let engine = open(&disk.kill()).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(contents(&engine) == *messages, "{name}: the messages are not those that must be there");
     assert_eq!(engine.info().recovery_cut_bytes, 0, "{name}");
+}
+
+fn give_up(disk: &SimDisk, lsn: Lsn) -> Result<audit::GiveUpReport, RepairError> {
+    audit::give_up(&*disk.backend(), Path::new(DIR), lsn)
+}
+
+/// Gives up one damaged range after the other; what is lost, by queue and offset.
+fn give_up_all(disk: &SimDisk) -> Result<BTreeSet<(String, u64)>, String> {
+    let mut lost = BTreeSet::new();
+    for _ in 0..10 {
+        let found = survey(disk).map_err(|error| error.to_string())?;
+        let Some(lsn) = found.first_cut() else { return Ok(lost) };
+        for range in give_up(disk, lsn).map_err(|error| error.to_string())?.lost {
+            let name = String::from_utf8(range.queue).unwrap();
+            lost.extend((range.from.0..range.to.0).map(|offset| (name.clone(), offset)));
+        }
+    }
+    Err("there is no end to it".to_owned())
+}
+
+#[test]
+fn a_range_that_is_given_up_costs_what_is_in_it_whenever_the_power_fails() {
+    for Hurt { name, hurt, at } in hurts() {
+        let log = Log::new();
+        let first = at(&log);
+        hurt(&log);
+        if name == "everything behind the newest run's beginning" {
+            assert!(matches!(give_up(&log.disk, first), Err(RepairError::NotGivenUp { .. })), "nothing follows");
+            continue;
+        }
+        let lost = give_up_all(&log.disk.kill()).unwrap_or_else(|what| panic!("{name}: {what}"));
+        match name {
+            "a header" | "a record" | "a sector" => assert_eq!(lost.len(), 1, "{name}: {lost:?}"),
+            "the first frame" | "a segment header" => assert!(lost.is_empty(), "{name}: {lost:?}"),
+            _ => assert!(lost.len() > 1, "{name}: {lost:?}"),
+        }
+        let check = |disk: &SimDisk| {
+            let disk = &disk.kill();
+            // The second opening goes on from a checkpoint.
+            for is_last in [false, true] {
+                let engine = open(disk).unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert_eq!(engine.info().recovery_cut_bytes, 0, "{name}");
+                let found = contents(&engine);
+                assert!(found.iter().all(|(place, body)| log.messages.get(place) == Some(body)), "{name}: made up");
+                let mut missing = BTreeSet::new();
+                for queue in engine.queues() {
+                    let place = |offset: u64| (String::from_utf8(queue.name().to_vec()).unwrap(), offset);
+                    let all = (0..engine.range(&queue).max.0).map(place);
+                    missing.extend(all.filter(|place| !found.contains_key(place)));
+                }
+                assert_eq!(missing, lost, "{name}");
+                if is_last {
+                    let next = engine.range(&engine.queue(b"queue-0").unwrap()).max.0;
+                    let mut added = Messages::new();
+                    append(&engine, "queue-0", b"after it all", &mut added);
+                    assert_eq!(added.keys().next().unwrap().1, next, "{name}");
+                }
+                engine.close().unwrap();
+            }
+        };
+        // A range in one segment, in two, and a file that has to be made.
+        if ["a record", "a segment's end and the next one's beginning", "a missing segment"].contains(&name) {
+            sweep(&log.disk, name, &|disk| give_up_all(disk).map(drop), &check);
+        } else {
+            give_up_all(&log.disk).unwrap();
+            check(&log.disk);
+        }
+    }
+}
+
+#[test]
+fn what_was_given_up_is_said_again_and_nothing_else_is_given_up() {
+    let log = Log::new();
+    let (frame, later) = (second(&log), log.messages_in(2).remove(0));
+    log.disk.flip_bit(&frame.path, frame.offset + 3000, 1);
+    log.disk.flip_bit(&later.path, later.offset + 3000, 1);
+    let refused = give_up(&log.disk, later.header.lsn).unwrap_err();
+    assert!(matches!(refused, RepairError::NotThere { first: Some(lsn), .. } if lsn == frame.header.lsn), "{refused}");
+    let report = give_up(&log.disk, frame.header.lsn).unwrap();
+    let end = frame.header.lsn.plus(u64::from(frame.header.frame_len));
+    assert_eq!((report.from, report.to, report.lost.len(), report.aside.len()), (frame.header.lsn, end, 1, 1));
+    let again = give_up(&log.disk, frame.header.lsn).unwrap();
+    assert_eq!((again.from, again.lost), (report.from, report.lost));
+    assert!(matches!(give_up(&log.disk, Lsn(8)), Err(RepairError::NotThere { .. })));
+    assert_eq!(survey(&log.disk).unwrap().first_cut(), Some(later.header.lsn), "the other one is as it was");
 }
 
 #[test]

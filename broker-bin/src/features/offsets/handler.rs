@@ -36,6 +36,10 @@ pub fn commit(shared: &Shared, request: &Request<'_>) -> Outcome {
 
 /// True when the answer waits for the log.
 fn try_commit(shared: &Shared, request: &Request<'_>) -> Result<bool, Reply> {
+    if !shared.standing.writes() {
+        let remark = "this broker is a slave, and keeps the offsets that its leader has; commit there";
+        return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, remark));
+    }
     let key = key(request)?;
     let Ok(offset) = u64::try_from(request.required_number::<i64>("commitOffset")?) else {
         return Ok(false);

@@ -33,8 +33,9 @@ pub fn route(shared: &Shared, request: &Request<'_>) -> Outcome {
 
 fn with_broker(shared: &Shared, write: impl FnOnce(RouteBroker<'_>)) {
     let settings = &shared.settings;
-    let address = settings.advertise.to_string();
-    write(RouteBroker { cluster: &settings.cluster, name: &settings.broker, addresses: &[(0, &address)] });
+    let addresses = shared.standing.addresses(settings.advertise);
+    let addresses: Vec<_> = addresses.iter().map(|(id, address)| (*id, address.as_str())).collect();
+    write(RouteBroker { cluster: &settings.cluster, name: &settings.broker, addresses: &addresses });
 }
 
 /// 106: the cluster.

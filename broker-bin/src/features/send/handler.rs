@@ -121,6 +121,9 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
     if shared.is_closing() {
         return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, "the broker is stopping; nothing was stored"));
     }
+    if let Err(reason) = shared.standing.admission() {
+        return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, reason));
+    }
     let mut send = Send::read(request)?;
     let dead = dead_letter(shared, &send);
     if let Some(dead) = &dead {

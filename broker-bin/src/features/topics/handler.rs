@@ -1,7 +1,7 @@
 //! 17: makes or changes a topic.
 
 use super::{PERM_INHERIT, PERM_READ, PERM_WRITE, TopicConfig, is_forbidden, name_fault};
-use crate::features::{Kept, Outcome, Reply, Request};
+use crate::features::{Kept, Outcome, Reply, Request, code};
 use crate::limits;
 use crate::shared::Shared;
 
@@ -14,6 +14,9 @@ pub fn create(shared: &Shared, request: &Request<'_>) -> Outcome {
 }
 
 fn try_create(shared: &Shared, request: &Request<'_>) -> Result<(), Reply> {
+    if let Err(reason) = shared.standing.admission() {
+        return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, reason));
+    }
     let name = request.required("topic")?;
     if let Some(fault) = name_fault(name) {
         return Err(request.invalid_parameter(fault));

@@ -1,0 +1,299 @@
+//! What serves clients from one opening of the log.
+//!
+//! ```text
+//!   start: read the state back -> pin what groups need -> readers, state thread, timer, network threads
+//!   stop:  no new requests -> answer what was taken -> network threads -> readers -> timer, state thread -> write the rest
+//! ```
+//! A broker that changes its part among its replicas stops serving, and serves again from the log as it was opened anew; the address stays
+//! bound, and whoever connects meanwhile waits.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+
+use anchorlog_engine::{Clock, Engine, EngineOptions};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::unbounded_channel;
+
+use crate::broker::{BrokerOptions, Driver, StartError, StopError};
+use crate::counters::Counters;
+use crate::features::delay;
+use crate::features::offsets::Pins;
+use crate::features::send::MadeKeys;
+use crate::features::topics::{TEMPLATE, TopicConfig};
+use crate::limits;
+use crate::net::driver::{NotifyWake, Post};
+use crate::net::{Mailbox, start_readers, tokio_driver};
+use crate::shared::{Settings, Shared};
+use crate::standing::Standing;
+use crate::state::State;
+
+/// Where and how a broker serves, whatever log it serves from.
+pub(crate) struct Place {
+    options: BrokerOptions,
+    listener: TcpListener,
+    address: SocketAddr,
+    advertise: SocketAddr,
+    clock: Arc<dyn Clock>,
+    counters: Arc<Counters>,
+}
+
+impl Place {
+    /// Takes the address.
+    pub(crate) fn bind(
+        options: BrokerOptions,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+    ) -> Result<Place, StartError> {
+        let listen_failed = |source| StartError::Listen { listen: options.listen, source };
+        let listener = TcpListener::bind(options.listen).map_err(listen_failed)?;
+        listener.set_nonblocking(true).map_err(listen_failed)?;
+        let address = listener.local_addr().map_err(listen_failed)?;
+        let advertise = options.advertise.unwrap_or(address);
+        if advertise.ip().is_unspecified() {
+            return Err(StartError::NoAddress(address));
+        }
+        Ok(Place { options, listener, address, advertise, clock, counters })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn options(&self) -> &BrokerOptions {
+        &self.options
+    }
+
+    /// Nothing is dropped before it is known what groups need.
+    pub(crate) fn engine_options(&self) -> EngineOptions {
+        self.options.engine.clone().with_retention_held(true)
+    }
+
+    fn settings(&self) -> Settings {
+        let options = &self.options;
+        Settings {
+            advertise: self.advertise,
+            cluster: options.cluster.clone(),
+            broker: options.broker.clone(),
+            auto_create_topics: options.auto_create_topics,
+            template_queues: options.template_queues,
+            auto_create_groups: options.auto_create_groups,
+            message_bytes_max: options.message_bytes_max.min(limits::BODY_BYTES_MAX),
+            ack_timeout: options.ack_timeout,
+            busy_timeout: options.busy_timeout,
+            keep_unconsumed: options.keep_unconsumed,
+            delay_levels: options.delay_levels.clone(),
+            transaction_timeout: options.transaction_timeout,
+            transaction_check_interval: options.transaction_check_interval,
+            transaction_check_max: options.transaction_check_max,
+        }
+    }
+}
+
+/// Everything that runs while clients are served. Dropping it stops it.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    shared: Option<Arc<Shared>>,
+    wakes: Vec<Arc<Notify>>,
+    network: Vec<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
+    state_thread: Option<(Sender<()>, JoinHandle<()>)>,
+    timer: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Serving {
+    /// Serves when this returns.
+    pub(crate) fn start(place: &Place, engine: Arc<Engine>, standing: Standing) -> Result<Serving, StartError> {
+        let options = &place.options;
+        let state = if standing.writes() { State::open(&engine)? } else { State::follow(&engine)? };
+        // What goes is the leader's to say: a slave drops what the leader's log says.
+        if standing.writes() && options.keep_unconsumed {
+            Pins::pin_all(&engine, &state);
+        }
+        engine.start_retention();
+        if options.auto_create_topics && state.topics.get(TEMPLATE).is_none() {
+            state.topics.put(TEMPLATE, TopicConfig::template(options.template_queues));
+        }
+        let made_keys = MadeKeys::new(place.advertise.ip(), std::process::id(), place.clock.wall_ms());
+        let shared = Shared::new(engine, state, place.settings(), made_keys)
+            .with_standing(standing)
+            .with_counters(Arc::clone(&place.counters));
+        let shared = Arc::new(shared);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let thread_count = options.network_threads.unwrap_or(cores.min(4)).clamp(1, usize::from(u16::MAX));
+        let wakes: Vec<_> = (0..thread_count).map(|_| Arc::new(Notify::new())).collect();
+        let mut serving = Serving {
+            shared: Some(shared.clone()),
+            wakes,
+            network: Vec::new(),
+            readers: Vec::new(),
+            state_thread: None,
+            timer: None,
+        };
+        // From here on an early return drops it, which stops what is running.
+        serving.start_threads(&shared, place)?;
+        tracing::info!(
+            listen = %place.address, advertise = %shared.settings.advertise, cluster = shared.settings.cluster,
+            broker = shared.settings.broker, standing = %shared.standing, threads = thread_count, driver = ?options.driver,
+            topics = shared.state.topics.count(), offsets = shared.state.offsets.count(), "serving"
+        );
+        Ok(serving)
+    }
+
+    fn start_threads(&mut self, shared: &Arc<Shared>, place: &Place) -> Result<(), StartError> {
+        let failed = |what: &str, source| StartError::Thread { what: what.to_owned(), source };
+        let mailboxes: Arc<[Mailbox]> =
+            self.wakes.iter().map(|wake| Mailbox::new(Box::new(NotifyWake(wake.clone())))).collect();
+        let (cold_reads, readers) = start_readers(shared, &mailboxes).map_err(|error| failed("readers", error))?;
+        self.readers = readers;
+        self.state_thread = Some(start_state_thread(shared.clone()).map_err(|error| failed("state thread", error))?);
+        if shared.standing.writes() {
+            self.timer = Some(delay::start(shared.clone(), mailboxes.clone()).map_err(|error| failed("timer", error))?);
+        }
+        let (threads, incoming): (Vec<_>, Vec<_>) = self.wakes.iter().map(|_| unbounded_channel()).unzip();
+        let (ready, came_up) = channel();
+        let listener = place.listener.try_clone().map_err(|error| failed("the listener", error))?;
+        let mut listener = Some(listener);
+        let driver = place.options.driver;
+        for ((index, wake), incoming) in (0u16..).zip(&self.wakes).zip(incoming) {
+            let post = Post {
+                shared: shared.clone(),
+                clock: place.clock.clone(),
+                index,
+                mailboxes: mailboxes.clone(),
+                cold_reads: cold_reads.clone(),
+                wake: wake.clone(),
+                listener: listener.take(),
+                incoming,
+                threads: threads.clone(),
+            };
+            let ready = ready.clone();
+            let body = move || {
+                let ready = move |outcome| drop(ready.send(outcome));
+                match driver {
+                    Driver::Epoll => tokio_driver::run(post, ready),
+                    #[cfg(feature = "net-uring")]
+                    Driver::Uring => crate::net::uring_driver::run(post, ready),
+                }
+            };
+            let thread = std::thread::Builder::new().name(format!("net-{index}")).spawn(body);
+            self.network.push(thread.map_err(|error| failed("network thread", error))?);
+        }
+        drop(ready);
+        for outcome in came_up {
+            outcome.map_err(|error| failed("network thread", error))?;
+        }
+        Ok(())
+    }
+
+    /// The log that is served.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.shared.as_ref().expect("only stopping takes it").engine
+    }
+
+    /// Answers what was taken, and writes what is only in memory. The log comes back, whatever did not work.
+    pub(crate) fn stop(mut self) -> (Arc<Engine>, Result<(), StopError>) {
+        let engine = Arc::clone(&self.shared.as_ref().expect("only stopping takes it").engine);
+        let outcome = self.shut_down();
+        (engine, outcome)
+    }
+
+    fn shut_down(&mut self) -> Result<(), StopError> {
+        let Some(shared) = self.shared.take() else { return Ok(()) };
+        shared.closing.store(true, Ordering::SeqCst);
+        for wake in &self.wakes {
+            wake.notify_one();
+        }
+        let mut outcome = Ok(());
+        let mut join = |thread: JoinHandle<()>| {
+            let name = thread.thread().name().unwrap_or("a thread").to_owned();
+            if thread.join().is_err() && outcome.is_ok() {
+                outcome = Err(StopError::Panicked(name));
+            }
+        };
+        self.network.drain(..).for_each(&mut join);
+        self.readers.drain(..).for_each(&mut join);
+        for (stop, thread) in [self.timer.take(), self.state_thread.take()].into_iter().flatten() {
+            drop(stop);
+            join(thread);
+        }
+        if !shared.standing.writes() {
+            return outcome;
+        }
+        let flushed = shared.state.flush_all(&shared.engine);
+        outcome.and(flushed.map(drop).map_err(|error| StopError::State(error.to_string())))
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Err(error) = self.shut_down() {
+            tracing::error!(%error, "serving did not stop cleanly");
+        }
+    }
+}
+
+/// Starts the thread that writes what nobody waits for, once per `limits::OFFSETS_INTERVAL`, or reads what the leader has written; it ends
+/// when the sender is dropped.
+fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinHandle<()>)> {
+    let (stop, stopped) = channel();
+    let body = move || {
+        let mut complaint = Complaint::default();
+        let mut pins = Pins::default();
+        let mut fenced = false;
+        let mut interval = limits::OFFSETS_INTERVAL;
+        while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            if let Some(reason) = shared.engine.fenced().filter(|_| !fenced) {
+                fenced = true;
+                tracing::error!(%reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");
+            }
+            if shared.standing.writes() {
+                write_state(&shared, &mut pins, &mut complaint);
+            } else {
+                let began = shared.engine.clock().monotonic();
+                let outcome = shared.state.refresh(&shared.engine);
+                complaint.hear(outcome, "topics, groups and offsets are as they were");
+                // A state that takes long to read is read less often.
+                let took = shared.engine.clock().monotonic().saturating_sub(began);
+                interval = limits::OFFSETS_INTERVAL.max(took * 10);
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("state".to_owned()).spawn(body)?;
+    Ok((stop, thread))
+}
+
+/// Writes what nobody waits for, and pins what groups need by then.
+fn write_state(shared: &Shared, pins: &mut Pins, complaint: &mut Complaint) {
+    let moved = shared.state.offsets.take_moved();
+    let outcome = shared.state.flush_all(&shared.engine);
+    match &outcome {
+        Ok(end_lsn) if shared.settings.keep_unconsumed => pins.note(moved, *end_lsn),
+        Ok(_) => {}
+        Err(_) => shared.state.offsets.put_back_moved(moved),
+    }
+    complaint.hear(outcome, "topics, groups and offsets are not being written");
+    pins.settle(&shared.engine, &shared.state);
+    pins.say(&shared.engine, &shared.state);
+}
+
+/// Says once what goes on not to work.
+#[derive(Default)]
+struct Complaint {
+    made: bool,
+}
+
+impl Complaint {
+    fn hear<T, E: std::fmt::Display>(&mut self, outcome: Result<T, E>, what: &str) {
+        match outcome {
+            Ok(_) => self.made = false,
+            Err(error) if !self.made => {
+                self.made = true;
+                tracing::error!(%error, "{what}");
+            }
+            Err(_) => {}
+        }
+    }
+}

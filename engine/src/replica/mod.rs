@@ -1,0 +1,38 @@
+//! A log that follows another one: byte for byte, at the same LSN.
+//!
+//! The engine knows no peer. It hands out bytes of its log ([`crate::Engine::log_bytes`]), takes over those of another one
+//! ([`crate::Engine::receive`]), and is told how far others have it ([`crate::Engine::set_replicated`]); who sends what to whom is not
+//! its concern.
+//!
+//! Promises:
+//! 1. A replica's log holds the bytes of its leader's at the same LSN, and nothing else: it appends nothing of its own.
+//! 2. A frame is taken whole, after header, predecessor, epoch and every record were checked; one of an older epoch never is.
+//! 3. A newer epoch is durable in the manifest, and everything before it in the log, before a byte of it is taken.
+//! 4. Readers see what is acknowledged, by the leader's word, and durable here; a restart does not show more.
+//!
+//! ```text
+//!  leader: append -> buffer -> disk            replica: receive -> buffer -> disk -> durable
+//!                      '-- log_bytes ~~~~~~~~~~~~~~~~~~~^                              |
+//!          acked = min(durable, replicated) <~~~~~~~~~ set_replicated ~~~~~~~~~~~~~~~~~'
+//! ```
+
+mod cut;
+mod files;
+mod piece;
+mod promise;
+mod receive;
+mod role;
+mod seed;
+mod side;
+
+pub(crate) use cut::resume as resume_cut;
+pub use cut::{CutError, CutReport, cut};
+pub use piece::LogPiece;
+pub use promise::{Promise, PromiseError};
+pub use receive::{ReceiveError, Received};
+pub(crate) use receive::{Taken, TakenStop};
+pub use role::{AckRule, LogIdentity, Role};
+pub(crate) use seed::SEED_NAME;
+pub use seed::{Seed, SeedError, Seeding, SparseSegment, wipe};
+pub use side::SideBlock;
+pub(crate) use side::{SIDE_NAME, SideKeeper};

@@ -1,0 +1,107 @@
+//! Doing what the log says of its own start: in a replica always, in a leader what was said before it opened.
+//!
+//! The record that says so is acknowledged when it shows in the table; it is acted on once it is durable here as well. What survives is
+//! what the lists say that stand in the table with it.
+
+use std::time::Duration;
+
+use crate::commit::watermark::Watermark;
+use crate::limits;
+use crate::retention::releaser::{Failure, Releaser};
+use crate::retention::survivors;
+use crate::units::{Lsn, to_usize};
+
+impl Releaser {
+    /// Does a piece of what is to be done; says when to look again, and `None` when the own rules count.
+    pub(super) fn follow(&mut self, now: Duration) -> Result<Option<Duration>, Failure> {
+        if now < self.review_at && self.is_caught_up {
+            return Ok(Some(limits::HOUSEKEEPING_INTERVAL));
+        }
+        self.is_caught_up = false;
+        if let Some(due) = self.follow_start()? {
+            return Ok(Some(due));
+        }
+        self.is_caught_up = true;
+        if !self.parts.follows {
+            return Ok(None);
+        }
+        self.review_at = now + limits::REVIEW_INTERVAL;
+        self.follow_survivors()?;
+        let keep = to_usize(self.parts.spare_count + 1);
+        let more = self.parts.segments.drop_surplus(keep)?;
+        Ok(Some(if more { Duration::from_millis(5) } else { limits::HOUSEKEEPING_INTERVAL }))
+    }
+
+    /// Lets go what lies below the start that the log names.
+    fn follow_start(&mut self) -> Result<Option<Duration>, Failure> {
+        let entry = self.parts.table.get(survivors::START_KEY)?;
+        let start = survivors::start_of(entry.as_ref().map(|entry| &*entry.value));
+        let current = self.parts.marks.start();
+        if start <= current {
+            return Ok(None);
+        }
+        if !self.is_durable() || self.parts.segments.find(start).is_none() {
+            return Ok(Some(Duration::from_millis(1)));
+        }
+        if start > self.parts.checkpoint.applied() {
+            self.parts.checkpoint.want(start);
+            (self.parts.wake_checkpointer)();
+            return Ok(Some(Duration::from_millis(1)));
+        }
+        let mut lists = self.parts.table.survivors()?;
+        lists.retain(|(base, _)| (current..start).contains(base));
+        for (base, list) in lists {
+            self.parts.survivors.set(base, Some(list));
+        }
+        if !self.finish(start)? {
+            self.retry_at = self.parts.clock.monotonic() + limits::RELEASE_FULL_RETRY;
+            return Ok(Some(limits::HOUSEKEEPING_INTERVAL));
+        }
+        Ok(Some(Duration::ZERO))
+    }
+
+    /// Takes over what the log says of survivors now.
+    fn follow_survivors(&mut self) -> Result<(), Failure> {
+        let start = self.parts.marks.start();
+        let lists = self.parts.table.survivors()?;
+        if !self.is_durable() {
+            return Ok(());
+        }
+        let mut changed = Vec::new();
+        for (base, list) in &lists {
+            let is_kept = *base < start && self.parts.segments.find(*base).is_some();
+            if is_kept && self.parts.survivors.list(*base).as_ref() != Some(list) {
+                self.parts.survivors.set(*base, Some(list.clone()));
+                changed.push(*base);
+            }
+        }
+        let is_listed = |base: &Lsn| lists.iter().any(|(listed, _)| listed == base);
+        let gone = self.parts.survivors.bases().into_iter().filter(|base| *base < start && !is_listed(base));
+        let gone: Vec<Lsn> = gone.collect();
+        for base in &gone {
+            self.parts.survivors.set(*base, None);
+        }
+        if changed.is_empty() && gone.is_empty() {
+            return Ok(());
+        }
+        let (survivors, mut queues) = (&self.parts.survivors, Vec::new());
+        self.parts.queues.release(start, |lsn| survivors.in_queue(lsn), |id| queues.push(id))?;
+        (self.parts.queues_changed)(queues);
+        for base in gone {
+            self.parts.segments.remove_sparse(base)?;
+            self.unpunched.remove(&base);
+        }
+        self.unpunched.extend(changed);
+        Ok(())
+    }
+
+    /// Whether everything that shows in the table is durable here; asks for it if not.
+    fn is_durable(&self) -> bool {
+        let shown = self.parts.marks.load(Watermark::Dispatched);
+        let durable = self.parts.marks.load(Watermark::Durable) >= shown;
+        if !durable {
+            (self.parts.hurry)(shown);
+        }
+        durable
+    }
+}

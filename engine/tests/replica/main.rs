@@ -1,0 +1,9 @@
+//! A log that follows another one, on two simulated disks that a test drives by hand: whoever carries the bytes is a loop here.
+#![expect(clippy::unwrap_used, reason = "a failing step ends the test")]
+
+mod crash;
+mod cutting;
+mod pair;
+mod releasing;
+mod taking_over;
+mod threads;

@@ -1,0 +1,465 @@
+//! The leader's end of a connection: judges who comes, and streams the log to those that fit.
+//!
+//! ```text
+//!            .--> Following --(log bytes, heartbeats)-->
+//!   Waiting -+--> Seeding ----(what a replica begins with)--> over
+//!   (hello)  +--> Repairing --(ranges that were asked for)-->
+//!            '--> over (refused; or told to cut, or to begin anew)
+//! ```
+//!
+//! Invariants:
+//! 1. Log bytes follow each other without a gap, from the end that the follower named; what is sent is never sent again on one connection.
+//! 2. At most the window is on the way beyond what the follower has received.
+//! 3. What is still in memory is sent at once, while the leader's own flush is under way. What must be read from the disk is paced while
+//!    others append, at more than they do, so that the follower comes closer.
+//! 4. A connection that another one of the same replica has replaced sends and counts nothing more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anchorlog_engine::replica::{LogPiece, Seed};
+use anchorlog_engine::units::{to_u64, to_usize};
+use anchorlog_engine::{Engine, Lsn, ReadError};
+
+use crate::divergence::{Reason, Verdict, judge};
+use crate::leader::Leader;
+use crate::link::{End, Link, LinkError, Piece};
+use crate::member::ReplicaId;
+use crate::message::{
+    Ack, Data, Decoder, Heartbeat, Hello, Item, Message, Purpose, RangeAnswer, RangeRequest, Refusal, SEED_RANGES_MAX,
+    SeedBegin, SeedPiece, SeedSegment, TAIL_BYTES_MAX, Welcome, Why,
+};
+
+/// How many heartbeats may be missing before a peer counts as gone.
+pub(crate) const BEATS_MISSED_MAX: u32 = 4;
+/// Over how long the rate of the log's growth is measured.
+const RATE_SPAN: Duration = Duration::from_millis(100);
+/// What a pause was longer than it should have been is made up for, so far.
+const PACE_CREDIT: Duration = Duration::from_millis(5);
+/// A follower's disk reads come this much faster than the log grows.
+const CATCH_UP_OVER_GROWTH: u64 = 2;
+
+/// The leader's end of one connection.
+pub struct LeaderLink {
+    leader: Arc<Leader>,
+    decoder: Decoder,
+    state: State,
+    /// Messages that are to be sent, in order, before anything else.
+    waiting: Vec<Piece>,
+    end: Option<End>,
+    heard: Duration,
+    sent: Duration,
+}
+
+enum State {
+    Waiting,
+    Following(Box<Following>),
+    Seeding(Box<Sowing>),
+    Repairing,
+    Over,
+}
+
+/// One follower's stream.
+struct Following {
+    replica: ReplicaId,
+    session: u64,
+    /// The first byte that was not sent yet.
+    next: Lsn,
+    /// Up to here the follower has it in memory.
+    received: Lsn,
+    /// The committed LSN that was sent last.
+    committed: Lsn,
+    pace: Pace,
+}
+
+/// How fast the disk is read for one follower.
+#[derive(Default)]
+struct Pace {
+    /// The log's end when the rate was measured last, and when that was.
+    measured: Option<(Lsn, Duration)>,
+    /// Bytes a second by which the log grows; not known at first.
+    growth: Option<u64>,
+    /// Nothing is read before this.
+    not_before: Duration,
+}
+
+impl Pace {
+    fn measure(&mut self, end: Lsn, now: Duration) {
+        let Some((from, since)) = self.measured else {
+            self.measured = Some((end, now));
+            return;
+        };
+        let span = now.saturating_sub(since);
+        if span >= RATE_SPAN {
+            let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
+            self.growth = Some(end.since(from).saturating_mul(1_000_000) / micros);
+            self.measured = Some((end, now));
+        }
+    }
+
+    /// `bytes` were read from the disk: the next ones wait while others append.
+    fn spend(&mut self, bytes: u64, floor: u64, now: Duration) {
+        if self.growth == Some(0) {
+            return;
+        }
+        let rate = floor.max(self.growth.unwrap_or(0).saturating_mul(CATCH_UP_OVER_GROWTH)).max(1);
+        let pause = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate);
+        self.not_before = self.not_before.max(now.saturating_sub(PACE_CREDIT)) + pause;
+    }
+}
+
+/// What is left to be sent of a seed.
+struct Sowing {
+    seed: Seed,
+    /// Segment, range, and first byte of it that was not sent yet.
+    at: (usize, usize, Lsn),
+}
+
+impl LeaderLink {
+    pub(crate) fn new(leader: Arc<Leader>, now: Duration) -> LeaderLink {
+        LeaderLink {
+            leader,
+            decoder: Decoder::default(),
+            state: State::Waiting,
+            waiting: Vec::new(),
+            end: None,
+            heard: now,
+            sent: now,
+        }
+    }
+
+    /// Who follows through this connection, once it does.
+    #[must_use]
+    pub fn replica(&self) -> Option<&ReplicaId> {
+        if let State::Following(following) = &self.state { Some(&following.replica) } else { None }
+    }
+
+    fn engine(&self) -> &Engine {
+        self.leader.engine()
+    }
+
+    fn say(&mut self, message: &Message) {
+        self.waiting.push(Piece::from(message.encode()));
+    }
+
+    fn finish(&mut self, end: End) {
+        self.end = Some(end);
+        self.state = State::Over;
+    }
+
+    fn refuse(&mut self, why: Why, text: String) {
+        let term = self.leader.superseded().unwrap_or(self.leader.epoch().term);
+        tracing::info!(?why, %text, "a peer is refused");
+        let refusal = Refusal { why, term, text };
+        self.say(&Message::Refusal(refusal.clone()));
+        self.finish(End::Refused(refusal));
+    }
+
+    fn take(&mut self, message: Message, now: Duration) -> Result<(), LinkError> {
+        match (&mut self.state, message) {
+            (State::Waiting, Message::Hello(hello)) => self.greet(hello, now),
+            (State::Following(following), Message::Ack(ack)) => {
+                following.took(ack)?;
+                if self.leader.ack(&following.replica, following.session, &ack, now) {
+                    Ok(())
+                } else {
+                    Err(LinkError::Replaced)
+                }
+            }
+            (State::Repairing, Message::RangeRequest(request)) => {
+                let answer = range_answer(self.engine(), request);
+                self.say(&Message::RangeAnswer(answer));
+                Ok(())
+            }
+            // What is still on the way when a link is over.
+            (State::Over, _) => Ok(()),
+            (state, message) => Err(LinkError::Unexpected {
+                what: message.name(),
+                why: match state {
+                    State::Waiting => "a connection begins with a hello",
+                    State::Following(_) => "a follower sends acks",
+                    State::Repairing => "ranges are asked for",
+                    State::Seeding(_) | State::Over => "nothing",
+                }
+                .to_owned(),
+            }),
+        }
+    }
+
+    fn greet(&mut self, hello: Hello, now: Duration) -> Result<(), LinkError> {
+        let Hello { replica, purpose, promised_term, log, free_bytes } = hello;
+        if promised_term > self.leader.epoch().term {
+            self.leader.supersede(promised_term, now);
+        }
+        if let Some(term) = self.leader.superseded() {
+            self.refuse(Why::HigherTerm, format!("term {term} is known of"));
+            return Ok(());
+        }
+        if !self.leader.may_follow(&replica) {
+            self.refuse(Why::Unknown, format!("{replica} is no follower of this log"));
+            return Ok(());
+        }
+        if self.leader.is_stopping() {
+            self.refuse(Why::Stopping, "the leader hands over".to_owned());
+            return Ok(());
+        }
+        match (purpose, log) {
+            (Purpose::Seed, _) => self.sow(&replica),
+            (Purpose::Repair, Some(log)) if log.identity == self.engine().identity() => {
+                self.state = State::Repairing;
+                Ok(())
+            }
+            (Purpose::Repair, _) => {
+                self.refuse(Why::OtherLog, "the log is another one".to_owned());
+                Ok(())
+            }
+            (Purpose::Stream, Some(log)) => {
+                let verdict = judge(&self.leader.log_state(), &log);
+                self.answer(replica, verdict, log.durable, free_bytes, now);
+                Ok(())
+            }
+            (Purpose::Stream, None) => {
+                Err(LinkError::Unexpected { what: "hello", why: "a follower has a log".to_owned() })
+            }
+        }
+    }
+
+    fn answer(&mut self, replica: ReplicaId, verdict: Verdict, durable: Lsn, free_bytes: u64, now: Duration) {
+        match verdict {
+            Verdict::Refuse(Reason::OtherLog) => self.refuse(Why::OtherLog, "the log is another one".to_owned()),
+            Verdict::Refuse(Reason::Newer { epoch }) => {
+                self.leader.supersede(epoch.term.max(self.leader.epoch().term), now);
+                self.refuse(
+                    Why::HigherTerm,
+                    format!("{replica} has epoch {epoch}, this leader is {}", self.leader.epoch()),
+                );
+            }
+            Verdict::Refuse(Reason::Contradiction { epoch }) => {
+                self.refuse(
+                    Why::Diverged,
+                    format!("epoch {epoch} begins elsewhere here; one of the logs is not what it was"),
+                );
+            }
+            Verdict::Cut { .. } | Verdict::Bootstrap { .. } => {
+                tracing::info!(%replica, ?verdict, "a follower's log does not go on here");
+                self.welcome();
+                self.finish(End::Done);
+            }
+            Verdict::Continue { from } => {
+                let session = self.leader.join(&replica, durable, free_bytes, now);
+                tracing::info!(%replica, %from, "follows");
+                self.welcome();
+                let (committed, pace) = (Lsn::ZERO, Pace::default());
+                let following = Following { replica, session, next: from, received: from, committed, pace };
+                self.state = State::Following(Box::new(following));
+            }
+        }
+    }
+
+    fn welcome(&mut self) {
+        let heartbeat_ms = u32::try_from(self.leader.config().heartbeat.as_millis()).unwrap_or(u32::MAX);
+        let log = self.leader.log_state();
+        let leader = self.leader.config().id.clone();
+        self.say(&Message::Welcome(Welcome { leader, epoch: self.leader.epoch(), log, heartbeat_ms }));
+    }
+
+    fn sow(&mut self, replica: &ReplicaId) -> Result<(), LinkError> {
+        let seed = self.leader.keep_for(replica);
+        let ranges = |segment: &anchorlog_engine::replica::SparseSegment| segment.ranges.clone();
+        let messages: Vec<Message> = seed
+            .sparse
+            .iter()
+            .flat_map(|segment| {
+                let parts: Vec<Vec<_>> = ranges(segment).chunks(SEED_RANGES_MAX).map(<[_]>::to_vec).collect();
+                parts.into_iter().map(|ranges| Message::SeedSegment(SeedSegment { base: segment.base, ranges }))
+            })
+            .collect();
+        let count = u32::try_from(messages.len()).unwrap_or(u32::MAX);
+        let Seed { identity, start, end, history, .. } = seed.clone();
+        self.say(&Message::SeedBegin(SeedBegin { identity, start, end, history, segments: count }));
+        messages.iter().for_each(|message| self.say(message));
+        tracing::info!(%replica, %start, segments = count, "a replica begins anew");
+        let first =
+            seed.sparse.first().and_then(|segment| segment.ranges.first()).map_or(Lsn::ZERO, |range| range.start);
+        self.state = State::Seeding(Box::new(Sowing { seed, at: (0, 0, first) }));
+        Ok(())
+    }
+
+    /// Log bytes and signs of life for a follower.
+    fn stream(&mut self, now: Duration, bytes_max: usize, out: &mut Vec<Piece>) -> Result<(), LinkError> {
+        let State::Following(following) = &mut self.state else { return Ok(()) };
+        if !self.leader.is_current(&following.replica, following.session) {
+            return Err(LinkError::Replaced);
+        }
+        let engine = self.leader.engine();
+        let (epoch, config) = (self.leader.epoch(), self.leader.config());
+        let beat = beat_of(now);
+        let marks = engine.watermarks();
+        following.pace.measure(marks.assigned, now);
+        let mut sent = 0;
+        while sent < bytes_max && following.pace.not_before <= now {
+            let on_the_way = following.next.since(following.received);
+            let room = to_usize(self.leader.window_bytes().saturating_sub(on_the_way));
+            let most = room.min(bytes_max - sent).min(TAIL_BYTES_MAX);
+            if most == 0 {
+                break;
+            }
+            let pieces = engine.log_bytes(following.next, most)?;
+            let len: usize = pieces.iter().map(LogPiece::len).sum();
+            if len == 0 {
+                break;
+            }
+            if pieces.iter().any(LogPiece::is_read) {
+                following.pace.spend(to_u64(len), config.catch_up_bytes, now);
+            }
+            let committed = engine.watermarks().acked;
+            let data = Data { epoch, at: following.next, committed, beat, len: u32::try_from(len).unwrap_or(u32::MAX) };
+            out.push(Piece::from(Message::Data(data).encode()));
+            out.extend(pieces.into_iter().map(Piece::from));
+            following.next = following.next.plus(to_u64(len));
+            following.committed = committed;
+            sent += len;
+            self.sent = now;
+        }
+        let news = marks.acked > following.committed;
+        if sent == 0 && (news || now >= self.sent + config.heartbeat) {
+            following.committed = marks.acked;
+            let beat = Heartbeat { epoch, committed: marks.acked, end: marks.assigned, beat };
+            out.push(Piece::from(Message::Heartbeat(beat).encode()));
+            self.sent = now;
+        }
+        Ok(())
+    }
+
+    /// The bytes of a seed.
+    fn pour(&mut self, bytes_max: usize, out: &mut Vec<Piece>) -> Result<(), LinkError> {
+        let State::Seeding(sowing) = &mut self.state else { return Ok(()) };
+        let mut sent = 0;
+        while sent < bytes_max {
+            let (segment, range, at) = sowing.at;
+            let Some(sparse) = sowing.seed.sparse.get(segment) else {
+                out.push(Piece::from(Message::SeedEnd.encode()));
+                self.finish(End::Done);
+                return Ok(());
+            };
+            let Some(whole) = sparse.ranges.get(range) else {
+                sowing.at = (segment + 1, 0, first_of(&sowing.seed, segment + 1, 0));
+                continue;
+            };
+            if at >= whole.end {
+                sowing.at = (segment, range + 1, first_of(&sowing.seed, segment, range + 1));
+                continue;
+            }
+            let most = to_usize(whole.end.since(at)).min(TAIL_BYTES_MAX).min(bytes_max);
+            let pieces = self.leader.engine().log_bytes(at, most)?;
+            let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.as_ref()).copied().collect();
+            if bytes.is_empty() {
+                return Err(ReadError::NotFound(at).into());
+            }
+            sent += bytes.len();
+            sowing.at.2 = at.plus(to_u64(bytes.len()));
+            out.push(Piece::from(Message::SeedPiece(SeedPiece { base: sparse.base, at, bytes }).encode()));
+        }
+        Ok(())
+    }
+}
+
+/// A moment of the leader, as its beats name it: never 0.
+pub(crate) fn beat_of(now: Duration) -> u64 {
+    u64::try_from(now.as_micros()).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+/// First byte of a range of a seed, where there is one.
+fn first_of(seed: &Seed, segment: usize, range: usize) -> Lsn {
+    let found = seed.sparse.get(segment).and_then(|sparse| sparse.ranges.get(range));
+    found.map_or(Lsn::ZERO, |range| range.start)
+}
+
+/// Bytes of the log for somebody whose own are damaged: none unless all of them are here.
+pub(crate) fn range_answer(engine: &Engine, request: RangeRequest) -> RangeAnswer {
+    let RangeRequest { at, len } = request;
+    let len = usize::try_from(len).unwrap_or(usize::MAX).min(TAIL_BYTES_MAX);
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        match engine.log_bytes(at.plus(to_u64(bytes.len())), len - bytes.len()) {
+            Ok(pieces) if !pieces.is_empty() => pieces.iter().for_each(|piece| bytes.extend_from_slice(piece.as_ref())),
+            Ok(_) | Err(_) => {
+                bytes.clear();
+                break;
+            }
+        }
+    }
+    RangeAnswer { at, bytes }
+}
+
+impl Following {
+    fn took(&mut self, ack: Ack) -> Result<(), LinkError> {
+        if ack.received > self.next {
+            let why = format!("received up to {}, sent up to {}", ack.received, self.next);
+            return Err(LinkError::Unexpected { what: "ack", why });
+        }
+        self.received = self.received.max(ack.received);
+        Ok(())
+    }
+}
+
+impl Link for LeaderLink {
+    fn receive(&mut self, bytes: &[u8], now: Duration) -> Result<(), LinkError> {
+        let mut rest = bytes;
+        while let Some(item) = self.decoder.next(&mut rest)? {
+            self.heard = now;
+            match item {
+                Item::Message(message) => self.take(message, now)?,
+                Item::Log(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, now: Duration, bytes_max: usize) -> Result<Vec<Piece>, LinkError> {
+        let silence = now.saturating_sub(self.heard);
+        if self.end.is_none() && silence > self.leader.config().heartbeat * BEATS_MISSED_MAX {
+            // While a seed is made nothing is heard, however long that takes.
+            if !matches!(self.state, State::Seeding(_)) {
+                return Err(LinkError::Silent(silence));
+            }
+        }
+        let mut out = std::mem::take(&mut self.waiting);
+        if !out.is_empty() {
+            self.sent = now;
+        }
+        self.stream(now, bytes_max, &mut out)?;
+        self.pour(bytes_max, &mut out)?;
+        Ok(out)
+    }
+
+    fn next_due(&self) -> Duration {
+        let config = self.leader.config();
+        let gone = self.heard + config.heartbeat * BEATS_MISSED_MAX;
+        match &self.state {
+            State::Following(following) => {
+                let beat = self.sent + config.heartbeat;
+                let paced = following.pace.not_before;
+                let behind = following.next < self.engine().watermarks().assigned;
+                let has_room = following.next.since(following.received) < self.leader.window_bytes();
+                // What waits for the window comes with an ack.
+                let due = if behind && has_room { beat.min(paced) } else { beat };
+                due.min(gone)
+            }
+            State::Waiting | State::Repairing | State::Seeding(_) | State::Over => gone,
+        }
+    }
+
+    fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+}
+
+impl Drop for LeaderLink {
+    fn drop(&mut self) {
+        if let State::Following(following) = &self.state {
+            // Nobody tells the time here: the next tick decides.
+            self.leader.leave(&following.replica, following.session);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! How a follower comes to lead: it asks, collects promises, and judges.
+//!
+//! ```text
+//!  who leads is asked to hand over; the rest of its log comes in   (nobody has promised anything so far: a refusal changes nothing)
+//!  -> would the promises be enough, and is this log the best? -> own promise -> everybody's -> enough, and still the best? -> leads
+//! ```
+
+use std::collections::BTreeMap;
+
+use anchorlog_engine::Flush;
+
+use super::leadership::Claim;
+use super::limits;
+use super::promotion::{Case, Standing, judge};
+use super::shared::{Shared, leading_term};
+use crate::member::{Member, ReplicaId};
+use crate::message::{Message, NodeState, PromiseRequest, Promote};
+use crate::policy::{OnMissing, Policy};
+
+/// What must hold for a promotion, and what it rests on.
+pub(super) struct Candidacy<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) unsafely: bool,
+    /// Who led last, and whether it is known to have all that it acknowledged.
+    former: Option<ReplicaId>,
+    former_is_whole: bool,
+    policy: Policy,
+}
+
+impl<'a> Candidacy<'a> {
+    pub(super) fn new(shared: &'a Shared, unsafely: bool) -> Candidacy<'a> {
+        let seen = shared.log_state().and_then(|log| log.history.last().map(|last| last.epoch.term));
+        let claim = shared.leadership.current();
+        let former = claim.filter(|claim| Some(claim.term) == seen).and_then(|claim| claim.leader);
+        let former_is_whole = matches!(shared.config.engine.flush(), Flush::Sync);
+        let policy = shared.config.leading.policy;
+        Candidacy { shared, unsafely, former, former_is_whole, policy }
+    }
+
+    /// A leader whose log was just closed.
+    pub(super) fn of_leader(shared: &'a Shared) -> Candidacy<'a> {
+        let former = Some(shared.config.id.clone());
+        let policy = shared.config.leading.policy;
+        Candidacy { shared, unsafely: false, former, former_is_whole: true, policy }
+    }
+
+    /// A leader that starts again after what it had in memory may be gone.
+    pub(super) fn of_former_leader(shared: &'a Shared) -> Candidacy<'a> {
+        let former = Some(shared.config.id.clone());
+        // What it acknowledged alone, degraded, and lost, nobody else has: that was asked for by name.
+        let policy = match shared.config.leading.policy {
+            Policy::Sync { copies, .. } => Policy::Sync { copies, on_missing: OnMissing::Refuse },
+            Policy::Async => Policy::Async,
+        };
+        Candidacy { shared, unsafely: false, former, former_is_whole: false, policy }
+    }
+
+    /// Asks whoever leads to hand over, which it does once its followers have everything; before anything is promised.
+    pub(super) fn relieve(&mut self) -> Result<Option<ReplicaId>, String> {
+        let shared = self.shared;
+        let states = shared.ask_states();
+        let leading = states.iter().filter_map(|(id, state)| leading_term(state).map(|term| (term, id)));
+        let Some((_, id)) = leading.max() else { return Ok(None) };
+        let leader = id.clone();
+        tracing::warn!(%leader, "asked to hand over");
+        match self.tell(&leader, &Message::Demote) {
+            Ok(()) => {}
+            Err(why) if self.unsafely => {
+                tracing::error!(%leader, why, "it does not hand over; promoted all the same");
+                return Ok(None);
+            }
+            Err(why) => return Err(format!("{leader} leads and does not hand over: {why}")),
+        }
+        self.former = Some(leader.clone());
+        self.former_is_whole = true;
+        Ok(Some(leader))
+    }
+
+    fn tell(&self, member: &ReplicaId, message: &Message) -> Result<(), String> {
+        let to: Vec<Member> = self.shared.peers().into_iter().filter(|peer| peer.id == *member).collect();
+        let heard = self.shared.ask(to, message, 2 * limits::HAND_OVER_TIME_MAX);
+        match heard.recv().map(|heard| heard.answer) {
+            Ok(Ok(Message::Outcome(outcome))) if outcome.done => Ok(()),
+            Ok(Ok(Message::Outcome(outcome))) => Err(outcome.text),
+            Ok(Ok(other)) => Err(format!("it answers with {:?}", other.name())),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("it cannot be asked".to_owned()),
+        }
+    }
+
+    /// Asks `member` to lead.
+    pub(super) fn prefer(&self, member: &ReplicaId) -> Result<(), String> {
+        self.tell(member, &Message::Promote(Promote { unsafely: false }))
+    }
+
+    /// Whether this node may lead, by what those say who have answered.
+    pub(super) fn judge(&self, states: &BTreeMap<ReplicaId, NodeState>) -> Result<(), super::promotion::Refused> {
+        if self.unsafely {
+            return Ok(());
+        }
+        let standing = self.shared.log_state().map(|log| Standing::of(&log));
+        let answers = states.iter().map(|(id, state)| (id.clone(), state.log.as_ref().map(Standing::of))).collect();
+        judge(&Case {
+            candidate: &self.shared.config.id,
+            standing: standing.unwrap_or(Standing { epoch: Default::default(), durable: Default::default() }),
+            members: &self.shared.voters(),
+            policy: self.policy,
+            former: self.former.as_ref(),
+            former_is_whole: self.former_is_whole,
+            answers: &answers,
+        })
+    }
+
+    /// Promises itself a term above all that are known, and asks everybody to do the same.
+    pub(super) fn collect(&self, states: &BTreeMap<ReplicaId, NodeState>) -> Result<u32, String> {
+        let shared = self.shared;
+        let own = shared.promised_term(shared.log_state().as_ref());
+        let known = states.values().map(|state| state.promised_term).chain([own]).max().unwrap_or(own);
+        let term = known.checked_add(1).ok_or("there is no higher term")?;
+        let candidate = shared.config.id.clone();
+        let claim = Claim { term, leader: Some(candidate.clone()) };
+        shared.leadership.raise(&claim).map_err(|error| error.to_string())?;
+        let request = Message::PromiseRequest(PromiseRequest { term, candidate });
+        let heard = shared.ask(shared.peers(), &request, limits::PROMISE_TIME_MAX);
+        let mut promised = BTreeMap::new();
+        for heard in heard.iter() {
+            match heard.answer {
+                Ok(Message::PromiseAnswer(answer)) if answer.state.replica != heard.peer.id => {
+                    tracing::error!(peer = %heard.peer.id, found = %answer.state.replica, "another node at this address");
+                }
+                Ok(Message::PromiseAnswer(answer)) if answer.granted => {
+                    promised.insert(heard.peer.id, answer.state);
+                }
+                Ok(_) => tracing::warn!(peer = %heard.peer.id, term, "a member does not promise"),
+                Err(error) => tracing::warn!(peer = %heard.peer.id, %error, "a member does not answer"),
+            }
+        }
+        self.judge(&promised).map_err(|refused| format!("term {term} was promised, and still: {refused}"))?;
+        Ok(term)
+    }
+}

@@ -1,0 +1,187 @@
+//! What counts as replicated: pure arithmetic over what followers acknowledge.
+//!
+//! Invariants:
+//! 1. An acknowledgement counts under the leader's own epoch only: what was said to another leader, or to this one before it was opened
+//!    again, is about a log that may have gone another way.
+//! 2. It counts only when it covers the first frame of that epoch: everything below belongs to older epochs, and whether *they* can still be
+//!    overruled is decided by that frame alone.
+//! 3. One id, one vote.
+//! 4. With `n` copies, what is replicated is durable on the `n - 1` best followers that count, at least.
+
+use std::collections::BTreeMap;
+
+use anchorlog_engine::{Epoch, Lsn};
+
+use crate::fault::{Broken, Fault};
+use crate::member::ReplicaId;
+
+/// What followers have acknowledged to the leader of one epoch.
+#[derive(Clone, Debug)]
+pub struct Votes {
+    epoch: Epoch,
+    first_lsn: Lsn,
+    durable: BTreeMap<ReplicaId, Lsn>,
+    broken: Broken,
+}
+
+impl Votes {
+    /// No votes yet, for an epoch whose first frame is at `first_lsn`.
+    #[must_use]
+    pub fn new(epoch: Epoch, first_lsn: Lsn) -> Votes {
+        Votes { epoch, first_lsn, durable: BTreeMap::new(), broken: Broken::default() }
+    }
+
+    pub(crate) fn broken(self, broken: Broken) -> Votes {
+        Votes { broken, ..self }
+    }
+
+    /// A follower says, under `epoch`, that its log is durable up to `durable`. What it said before is forgotten. False when it does not
+    /// count (yet).
+    pub fn ack(&mut self, replica: &ReplicaId, epoch: Epoch, durable: Lsn) -> bool {
+        let ours = epoch == self.epoch || self.broken.is(Fault::EpochUnchecked);
+        let covers = durable > self.first_lsn || self.broken.is(Fault::EpochUnchecked);
+        if ours && covers {
+            self.durable.insert(replica.clone(), durable);
+        } else {
+            self.durable.remove(replica);
+        }
+        ours && covers
+    }
+
+    /// A follower's word counts no more.
+    pub fn withdraw(&mut self, replica: &ReplicaId) {
+        self.durable.remove(replica);
+    }
+
+    /// How far the log is durable on at least `followers` of those that count; `None` when there are not as many, or none is needed.
+    #[must_use]
+    pub fn replicated(&self, followers: u32, counts: impl Fn(&ReplicaId) -> bool) -> Option<Lsn> {
+        let mut found: Vec<Lsn> =
+            self.durable.iter().filter(|(replica, _)| counts(replica)).map(|(_, lsn)| *lsn).collect();
+        if self.broken.is(Fault::CountTwice) {
+            found.extend_from_within(..);
+        }
+        found.sort_unstable_by(|one, other| other.cmp(one));
+        let last = usize::try_from(followers).ok()?.checked_sub(1)?;
+        found.get(last).copied()
+    }
+}
+
+/// How many answers a promotion needs so that one of them must hold everything that was acknowledged: of `followers` members, the leader not
+/// among them, with `copies` copies of what is acknowledged, the leader's included.
+///
+/// `None` when no number of them is enough: with one copy only the leader has it.
+#[must_use]
+pub const fn promotion_quorum(followers: u32, copies: u32) -> Option<u32> {
+    match copies {
+        0 | 1 => None,
+        _ if copies - 1 > followers => None,
+        _ => Some(followers - (copies - 1) + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EPOCH: Epoch = Epoch { term: 3, run: 2 };
+
+    fn id(number: usize) -> ReplicaId {
+        format!("r{number}").parse().unwrap()
+    }
+
+    fn votes(durable: &[u64]) -> Votes {
+        let mut votes = Votes::new(EPOCH, Lsn(100));
+        for (number, lsn) in durable.iter().enumerate() {
+            votes.ack(&id(number), EPOCH, Lsn(*lsn));
+        }
+        votes
+    }
+
+    #[test]
+    fn what_is_replicated_is_on_as_many_disks_as_the_policy_says() {
+        let votes = votes(&[500, 300, 400]);
+        let all = |_: &ReplicaId| true;
+        assert_eq!(votes.replicated(0, all), None);
+        assert_eq!(votes.replicated(1, all), Some(Lsn(500)));
+        assert_eq!(votes.replicated(2, all), Some(Lsn(400)));
+        assert_eq!(votes.replicated(3, all), Some(Lsn(300)));
+        assert_eq!(votes.replicated(4, all), None);
+        assert_eq!(
+            votes.replicated(2, |replica| *replica != id(0)),
+            Some(Lsn(300)),
+            "who is not in sync does not count"
+        );
+    }
+
+    // K-47: two connections, or two machines, with one id.
+    #[test]
+    fn one_id_has_one_vote_however_often_it_speaks() {
+        let mut votes = votes(&[500]);
+        assert!(votes.ack(&id(0), EPOCH, Lsn(600)));
+        assert_eq!(votes.replicated(2, |_| true), None);
+        assert_eq!(votes.replicated(1, |_| true), Some(Lsn(600)));
+        assert!(votes.ack(&id(0), EPOCH, Lsn(200)), "it began anew, and has less");
+        assert_eq!(votes.replicated(1, |_| true), Some(Lsn(200)));
+        votes.withdraw(&id(0));
+        assert_eq!(votes.replicated(1, |_| true), None);
+    }
+
+    // K-49, K-42: what was said to another leader is about another log.
+    #[test]
+    fn an_ack_counts_under_the_leaders_epoch_only_and_not_below_its_first_frame() {
+        for epoch in [Epoch { term: 2, run: 9 }, Epoch { term: 3, run: 1 }, Epoch { term: 4, run: 1 }] {
+            let mut votes = votes(&[]);
+            assert!(!votes.ack(&id(0), epoch, Lsn(500)));
+            assert_eq!(votes.replicated(1, |_| true), None);
+        }
+        let mut votes = votes(&[500]);
+        assert!(!votes.ack(&id(0), EPOCH, Lsn(100)), "the epoch's first frame begins there and is not covered");
+        assert_eq!(votes.replicated(1, |_| true), None);
+        assert!(votes.ack(&id(0), EPOCH, Lsn(101)));
+    }
+
+    #[test]
+    fn a_promotion_asks_so_many_that_one_must_hold_what_is_acknowledged() {
+        assert_eq!(promotion_quorum(2, 2), Some(2), "either of two may hold it");
+        assert_eq!(promotion_quorum(2, 3), Some(1), "both hold it");
+        assert_eq!(promotion_quorum(1, 2), Some(1));
+        assert_eq!(promotion_quorum(4, 3), Some(3));
+        assert_eq!(promotion_quorum(2, 1), None);
+        assert_eq!(promotion_quorum(1, 3), None);
+    }
+
+    proptest! {
+        #[test]
+        fn enough_disks_hold_what_is_called_replicated(
+            durable in proptest::collection::vec(1_u64..50, 0..6), followers in 1_u32..5, silent in 0_usize..6,
+        ) {
+            let durable: Vec<u64> = durable.iter().map(|lsn| 100 + lsn).collect();
+            let counts = |replica: &ReplicaId| *replica != id(silent);
+            let found = votes(&durable).replicated(followers, counts);
+            let holders = |lsn: u64| {
+                let of = durable.iter().enumerate().filter(|(number, _)| *number != silent);
+                of.filter(|(_, durable)| **durable >= lsn).count()
+            };
+            let followers = usize::try_from(followers).unwrap();
+            match found {
+                Some(lsn) => {
+                    prop_assert!(holders(lsn.0) >= followers);
+                    prop_assert!(holders(lsn.0 + 1) < followers, "more could be promised");
+                }
+                None => prop_assert!(holders(0) < followers),
+            }
+        }
+
+        #[test]
+        fn a_promotion_quorum_meets_every_set_that_could_hold_an_acknowledgement(followers in 1_u32..8, copies in 2_u32..8) {
+            match promotion_quorum(followers, copies) {
+                // Those who are not asked are too few to be all of its holders.
+                Some(quorum) => prop_assert!(quorum >= 1 && quorum <= followers && followers - quorum < copies - 1),
+                None => prop_assert!(copies - 1 > followers),
+            }
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Every bound of the transport, by name.
+
+use std::time::Duration;
+
+/// Shortest shared key, in bytes.
+pub const KEY_BYTES_MIN: usize = 16;
+
+/// Longest record on a connection that is protected by a key, in bytes: what is held back until its code is checked.
+pub const RECORD_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes read from a socket at once.
+pub const READ_BYTES: usize = 256 << 10;
+
+/// Longest wait for a connection to be made.
+pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Longest time from a connection's first byte until both ends are sure of each other.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Longest wait for the other end to take what is sent: a peer that is stopped is let go, and comes back by itself.
+pub const SEND_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Connections at once, whoever they are; further ones are closed when they come.
+pub const CONNECTION_COUNT_MAX: usize = 64;
+
+/// Bytes handed to a link at once: what the other direction waits for at most.
+pub const RECEIVE_BYTES: usize = 64 << 10;
+
+/// Bytes asked of a link at once.
+pub const SEND_BYTES: usize = 256 << 10;
+
+/// How often a direction that hears nothing looks whether the other is still there.
+pub const READ_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Longest wait for the other end to take the last words.
+pub const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Pause after a connection could not be accepted.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
