@@ -123,6 +123,19 @@ fn the_engine_has_never_heard_of_brokers_or_sockets() {
 }
 
 #[test]
+fn sockets_and_threads_of_the_replicator_stay_in_their_rooms() {
+    let files = sources();
+    expect_none(mentions(&files, "replicator/src/", &["rocketmq", "RocketMQ", "anchorlog::", "std::fs", "Topic"]));
+    let outside: Vec<File> =
+        files.into_iter().filter(|file| !file.path.starts_with("replicator/src/transport/")).collect();
+    expect_none(mentions(&outside, "replicator/src/", &["TcpStream", "TcpListener", "rustls", "hmac::"]));
+    let drivers = ["replicator/src/node/", "replicator/src/control.rs"];
+    let pure: Vec<File> =
+        outside.into_iter().filter(|file| !drivers.iter().any(|driver| file.path.starts_with(driver))).collect();
+    expect_none(mentions(&pure, "replicator/src/", &["std::thread", "SystemClock", "Condvar", "std::net"]));
+}
+
+#[test]
 fn only_the_io_room_touches_durable_files() {
     let files = sources();
     let files: Vec<File> = files.into_iter().filter(|file| !file.path.starts_with("engine/src/io/")).collect();

@@ -151,37 +151,8 @@ pub(crate) fn open(
         store(&manifest)?;
     }
     let side = settle_side(io, dir, options, &manifest, &found, side)?;
-    Ok(Opened {
-        lock,
-        manifest,
-        epoch,
-        new_epoch,
-        segments: Arc::new(segments),
-        room,
-        found,
-        tail_block,
-        derived,
-        side,
-    })
-}
-
-/// Sees to the reserve before anything is taken, unless there is so much room that it may come together while the log is used already.
-fn keep_room(segments: &Segments, room: &Room, end: Lsn) -> io::Result<()> {
-    let missing = room.wanted_end(end).since(room.prepared_end());
-    if missing > 0 && segments.free_bytes()? / limits::ROOMY > missing {
-        return Ok(());
-    }
-    room.keep();
-    while room.prepared_end() < room.wanted_end(end) {
-        match segments.make_next(room.prepared_end()) {
-            Err(error) if is_full(&error) => {
-                tracing::warn!(%error, "the reserve of segments is not whole: appends may be refused until there is room for it");
-                break;
-            }
-            other => other?,
-        }
-    }
-    Ok(())
+    let segments = Arc::new(segments);
+    Ok(Opened { lock, manifest, epoch, new_epoch, segments, room, found, tail_block, derived, side })
 }
 
 pub(crate) fn load_side(io: &dyn IoBackend, dir: &Path, manifest: &Manifest) -> Result<Option<SideBlock>, OpenError> {
@@ -234,6 +205,25 @@ fn settle_side(
         }
         (Role::Leader { .. }, None) => Ok(None),
     }
+}
+
+/// Sees to the reserve before anything is taken, unless there is so much room that it may come together while the log is used already.
+fn keep_room(segments: &Segments, room: &Room, end: Lsn) -> io::Result<()> {
+    let missing = room.wanted_end(end).since(room.prepared_end());
+    if missing > 0 && segments.free_bytes()? / limits::ROOMY > missing {
+        return Ok(());
+    }
+    room.keep();
+    while room.prepared_end() < room.wanted_end(end) {
+        match segments.make_next(room.prepared_end()) {
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, "the reserve of segments is not whole: appends may be refused until there is room for it");
+                break;
+            }
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// Reads the last checkpoint, and the log from there on; the whole retained log when the checkpoint is of no use.
@@ -296,8 +286,10 @@ fn read_log(
                     use_store = false;
                     continue;
                 }
-                let lists = match derived.table.survivors() {
-                    Ok(lists) => lists,
+                let said = derived.table.survivors();
+                let said = said.and_then(|lists| Ok((lists, derived.table.get(survivors::START_KEY)?)));
+                let (lists, start) = match said {
+                    Ok(said) => said,
                     Err(error) if is_restored => {
                         tracing::warn!(%error, "the last checkpoint cannot be read; the whole log is");
                         use_store = false;
@@ -308,6 +300,8 @@ fn read_log(
                         return Err(OpenError::Io { what: "reading the lists of survivors in", path, source });
                     }
                 };
+                let start = survivors::start_of(start.as_ref().map(|entry| &*entry.value));
+                derived.log_start = start.max(manifest.start);
                 settle_survivors(dir, manifest, sparse, lists, &mut derived, seeded_to > found.visible)?;
                 if !is_restored {
                     revive(dir, manifest.geometry, sparse, &mut derived);
@@ -599,8 +593,6 @@ fn settle_survivors(
     is_seeded: bool,
 ) -> Result<(), OpenError> {
     derived.survivors = Arc::new(Survivors::new(manifest.geometry));
-    let start = derived.table.get(survivors::START_KEY).map_err(derived_error(dir))?;
-    derived.log_start = survivors::start_of(start.as_ref().map(|entry| &*entry.value)).max(manifest.start);
     for (base, list) in lists {
         // A list of a segment that is still dense is one of a release that did not come to its end.
         if base >= derived.log_start {
@@ -616,14 +608,6 @@ fn settle_survivors(
         derived.survivors.set(base, Some(list));
     }
     Ok(())
-}
-
-fn derived_error(dir: &Path) -> impl FnOnce(ReadError) -> OpenError + use<'_> {
-    |error| OpenError::Io {
-        what: "reading the lists of survivors in",
-        path: dir.join(store::FILE_NAME),
-        source: io::Error::other(error.to_string()),
-    }
 }
 
 /// What only the segments of survivors say, for a log that is read without a checkpoint: where links lead, and what still stands in queues.

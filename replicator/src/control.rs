@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchorlog_engine::{Clock, SystemClock};
+use anchorlog_engine::{Clock, Lsn, SystemClock};
 
-use crate::message::{Message, NodeState, Outcome, Promote, Status};
+use crate::message::{Message, NodeState, Outcome, Promote, RangeRequest, Status, TAIL_BYTES_MAX};
 use crate::node::limits;
 use crate::transport::Security;
 use crate::transport::conversation::{Conversation, TalkError};
@@ -85,6 +85,19 @@ impl Control {
     /// When there is no answer; the node may have done it then.
     pub fn demote(&mut self) -> Result<Outcome, ControlError> {
         self.tell(&Message::Demote)
+    }
+
+    /// Bytes of the node's log, as they are on its disk or in its memory: for mending a range that is damaged elsewhere. At most `len`, or
+    /// [`crate::message::TAIL_BYTES_MAX`], of them; none where its log is not whole there, or does not reach.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn range(&mut self, at: Lsn, len: u32) -> Result<Vec<u8>, ControlError> {
+        let len = len.min(u32::try_from(TAIL_BYTES_MAX).unwrap_or(u32::MAX));
+        match self.ask(&Message::RangeRequest(RangeRequest { at, len }), limits::RANGE_TIME_MAX)? {
+            Message::RangeAnswer(answer) if answer.at == at => Ok(answer.bytes),
+            other => Err(self.no_answer(&other)),
+        }
     }
 
     fn tell(&mut self, message: &Message) -> Result<Outcome, ControlError> {

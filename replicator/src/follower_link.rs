@@ -24,8 +24,12 @@ use crate::message::{Ack, Data, Decoder, Heartbeat, Hello, Item, LogState, Messa
 
 /// How long a follower waits for its welcome.
 const WELCOME_WITHIN: Duration = Duration::from_secs(2);
-/// How soon what found no room is tried again.
+/// How soon what found no room in the log buffer is tried again.
 const ROOM_DELAY: Duration = Duration::from_millis(1);
+/// How soon what found no room on the disk is.
+const SPACE_DELAY: Duration = Duration::from_millis(100);
+/// How old the news of free space may be that an ack carries.
+const FREE_BYTES_AGE_MAX: Duration = Duration::from_millis(200);
 /// What was received is acknowledged at the latest after so many bytes, though none of it is durable yet: it moves the leader's window.
 const RECEIVED_STEP: u64 = 256 << 10;
 
@@ -75,6 +79,8 @@ pub struct FollowerLink {
     end: Option<End>,
     heard: Duration,
     sent: Duration,
+    /// Bytes free on the disk, and when that was asked.
+    free_bytes: Option<(u64, Duration)>,
 }
 
 enum State {
@@ -96,8 +102,8 @@ struct Following {
     announced: Lsn,
     /// Bytes that arrived and are not taken over yet: they end at `arrived`.
     pending: Vec<u8>,
-    /// They found no room.
-    is_full: bool,
+    /// They found no room, and are not tried again before this.
+    full_until: Option<Duration>,
     committed: Lsn,
     beat: u64,
     /// The last ack.
@@ -112,7 +118,7 @@ impl FollowerLink {
     pub fn new(engine: Arc<Engine>, config: FollowerConfig, now: Duration) -> FollowerLink {
         let broken = config.broken();
         let (decoder, state) = (Decoder::default(), State::Begin);
-        FollowerLink { engine, config, broken, decoder, state, end: None, heard: now, sent: now }
+        FollowerLink { engine, config, broken, decoder, state, end: None, heard: now, sent: now, free_bytes: None }
     }
 
     /// The epoch of the leader that it follows, once it does.
@@ -182,7 +188,7 @@ impl FollowerLink {
                     arrived: from,
                     announced: from,
                     pending: Vec::new(),
-                    is_full: false,
+                    full_until: None,
                     committed: Lsn::ZERO,
                     beat: 0,
                     said: None,
@@ -203,11 +209,15 @@ impl FollowerLink {
     }
 
     /// Takes over what has arrived, as far as there is room.
-    fn take_over(&mut self, new: &[u8]) -> Result<(), LinkError> {
+    fn take_over(&mut self, new: &[u8], now: Duration) -> Result<(), LinkError> {
         let State::Following(following) = &mut self.state else { return Ok(()) };
         // What arrives in one piece, frames and all, is not copied here.
         let mut new = new;
         following.arrived = following.arrived.plus(to_u64(new.len()));
+        if following.full_until.is_some_and(|until| now < until) {
+            following.pending.extend_from_slice(new);
+            return Ok(());
+        }
         loop {
             let (bytes, is_new): (&[u8], bool) = if following.pending.is_empty() {
                 (new, true)
@@ -221,11 +231,16 @@ impl FollowerLink {
             let at = Lsn(following.arrived.0 - to_u64(bytes.len()));
             let consumed = match self.engine.receive(at, bytes) {
                 Ok(received) => {
-                    following.is_full = false;
+                    following.full_until = None;
                     received.consumed
                 }
                 Err(ReceiveError::Full { .. }) => {
-                    following.is_full = true;
+                    following.full_until = Some(now + ROOM_DELAY);
+                    0
+                }
+                // The leader learns from the acks how little is free, and admits nothing; the connection waits.
+                Err(ReceiveError::OutOfSpace { .. }) => {
+                    following.full_until = Some(now + SPACE_DELAY);
                     0
                 }
                 Err(error) => return Err(error.into()),
@@ -251,7 +266,19 @@ impl FollowerLink {
         }
     }
 
+    fn free_bytes(&mut self, now: Duration) -> u64 {
+        match self.free_bytes {
+            Some((bytes, asked)) if now.saturating_sub(asked) < FREE_BYTES_AGE_MAX => bytes,
+            Some(_) | None => {
+                let bytes = self.engine.free_bytes().unwrap_or(0);
+                self.free_bytes = Some((bytes, now));
+                bytes
+            }
+        }
+    }
+
     fn ack(&mut self, now: Duration) -> Option<Ack> {
+        let free_bytes = self.free_bytes(now);
         let State::Following(following) = &mut self.state else { return None };
         let marks = self.engine.watermarks();
         let received = marks.assigned;
@@ -261,7 +288,6 @@ impl FollowerLink {
         if !news && !following.owes && now < self.sent + following.heartbeat {
             return None;
         }
-        let free_bytes = self.engine.free_bytes().unwrap_or(0);
         let ack = Ack { epoch: following.epoch, received, durable, free_bytes, beat: following.beat };
         following.said = Some(ack);
         following.owes = false;
@@ -315,7 +341,7 @@ impl Link for FollowerLink {
             self.heard = now;
             match item {
                 Item::Message(message) => self.take(message, now)?,
-                Item::Log(log) => self.take_over(log)?,
+                Item::Log(log) => self.take_over(log, now)?,
             }
         }
         Ok(())
@@ -334,13 +360,13 @@ impl Link for FollowerLink {
                 purpose: Purpose::Stream,
                 promised_term: self.config.promised_term,
                 log: Some(log.clone()),
-                free_bytes: self.engine.free_bytes().unwrap_or(0),
+                free_bytes: self.free_bytes(now),
             };
             out.push(Piece::from(Message::Hello(hello).encode()));
             self.state = State::Asked(Box::new(log));
             (self.heard, self.sent) = (now, now);
         }
-        self.take_over(&[])?;
+        self.take_over(&[], now)?;
         if let Some(ack) = self.ack(now) {
             out.push(Piece::from(Message::Ack(ack).encode()));
         }
@@ -351,8 +377,10 @@ impl Link for FollowerLink {
         let gone = self.heard + self.patience();
         match &self.state {
             State::Begin => self.sent,
-            State::Following(following) if following.is_full => self.heard.max(self.sent) + ROOM_DELAY,
-            State::Following(following) => (self.sent + following.heartbeat).min(gone),
+            State::Following(following) => {
+                let due = (self.sent + following.heartbeat).min(gone);
+                following.full_until.map_or(due, |until| due.min(until))
+            }
             State::Asked(_) | State::Over => gone,
         }
     }

@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use anchorlog_engine::epoch::EpochHistory;
 use anchorlog_engine::replica::{AckRule, Seed};
 use anchorlog_engine::{AppendError, BatchError, Engine, Epoch, Lsn, ReadError};
 
@@ -499,17 +498,18 @@ impl Leader {
     }
 
     /// What a replica begins with; the log is kept for it from there on.
-    pub(crate) fn keep_for(&self, replica: &ReplicaId) -> Seed {
+    pub(crate) fn keep_for(&self, replica: &ReplicaId) -> Result<Seed, ReadError> {
         let mut inner = self.inner();
-        let marks = self.engine.watermarks();
-        let mut history = EpochHistory::default();
-        let known = self.engine.history();
-        known.starts().iter().filter(|start| start.first_lsn <= marks.start).for_each(|start| history.push(*start));
-        let (identity, start, end) = (self.engine.identity(), marks.start, marks.assigned);
+        let start = self.engine.watermarks().start;
+        let kept_from = self.engine.pin(&pin_name(replica), Some(start));
+        if kept_from > start {
+            // Some of it is on its way out already: the next connection finds another start.
+            return Err(ReadError::NotFound(start));
+        }
+        let seed = self.engine.seed()?;
         let peer = inner.peers.entry(replica.clone()).or_default();
         (peer.durable, peer.pinned) = (start, Some(start));
-        self.engine.pin(&pin_name(replica), Some(start));
-        Seed { identity, start, end, history, sparse: Vec::new() }
+        Ok(seed)
     }
 
     // ---- decisions

@@ -264,7 +264,7 @@ impl LeaderLink {
     }
 
     fn sow(&mut self, replica: &ReplicaId) -> Result<(), LinkError> {
-        let seed = self.leader.keep_for(replica);
+        let seed = self.leader.keep_for(replica)?;
         let ranges = |segment: &anchorlog_engine::replica::SparseSegment| segment.ranges.clone();
         let messages: Vec<Message> = seed
             .sparse
@@ -351,7 +351,7 @@ impl LeaderLink {
                 continue;
             }
             let most = to_usize(whole.end.since(at)).min(TAIL_BYTES_MAX).min(bytes_max);
-            let pieces = self.leader.engine().log_bytes(at, most)?;
+            let pieces = self.leader.engine().sparse_bytes(at, most)?;
             let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.as_ref()).copied().collect();
             if bytes.is_empty() {
                 return Err(ReadError::NotFound(at).into());

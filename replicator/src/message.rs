@@ -1,8 +1,8 @@
 //! What peers tell each other, and the bytes of it: `replicator/docs/protocol.md`, golden bytes in `fixtures/replication/`.
 //!
 //! Promises:
-//! 1. What is read was written by somebody who knows this version: a checksum covers every message but the log bytes behind it, whose frames
-//!    carry their own, and the bytes of seeds and repaired ranges, which have one of their own.
+//! 1. What is read was written by somebody who knows this version: a checksum covers every message but the log bytes behind it, whose
+//!    frames carry their own, and the bytes of seeds and repaired ranges, which have one of their own.
 //! 2. Every length is bounded before anything is kept for it.
 //! 3. What is read is written back as the same bytes.
 
@@ -58,6 +58,14 @@ impl LogState {
         let (identity, history, marks) = (engine.identity(), engine.history(), engine.watermarks());
         let (start, end, durable) = (marks.start, marks.assigned, marks.durable);
         LogState { identity, history, start, end, durable, committed: marks.acked }
+    }
+
+    /// How far the log goes, as promotions compare it: the epoch that wrote its last durable byte, then where that ends. An epoch that the
+    /// history names and that has no durable byte yet says nothing: whoever wins by it may lack what was acknowledged in the one before.
+    #[must_use]
+    pub fn reach(&self) -> (Epoch, Lsn) {
+        let last = Lsn(self.durable.0.saturating_sub(1));
+        (self.history.at(last).unwrap_or_default(), self.durable)
     }
 }
 
@@ -187,7 +195,7 @@ pub struct RangeRequest {
     pub len: u32,
 }
 
-/// The bytes that were asked for; none where the log is not whole there, or is not there.
+/// The bytes that were asked for, unverified; none where not all of them are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeAnswer {
     /// The first.

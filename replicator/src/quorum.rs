@@ -3,8 +3,8 @@
 //! Invariants:
 //! 1. An acknowledgement counts under the leader's own epoch only: what was said to another leader, or to this one before it was opened
 //!    again, is about a log that may have gone another way.
-//! 2. It counts only when it covers the first frame of that epoch: everything below belongs to older epochs, and whether *they* can still be
-//!    overruled is decided by that frame alone.
+//! 2. It counts only when it covers the first frame of that epoch: everything below belongs to older epochs, and whether *they* can
+//!    still be overruled is decided by that frame alone.
 //! 3. One id, one vote.
 //! 4. With `n` copies, what is replicated is durable on the `n - 1` best followers that count, at least.
 
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use anchorlog_engine::{Epoch, Lsn};
 
 use crate::fault::{Broken, Fault};
-use crate::member::ReplicaId;
+use crate::member::{MEMBERS_MAX, Member, ReplicaId};
 
 /// What followers have acknowledged to the leader of one epoch.
 #[derive(Clone, Debug)]
@@ -67,8 +67,8 @@ impl Votes {
     }
 }
 
-/// How many answers a promotion needs so that one of them must hold everything that was acknowledged: of `followers` members, the leader not
-/// among them, with `copies` copies of what is acknowledged, the leader's included.
+/// How many answers a promotion needs so that one of them must hold everything that was acknowledged: of `followers` members, the leader
+/// not among them, with `copies` copies of what is acknowledged, the leader's included.
 ///
 /// `None` when no number of them is enough: with one copy only the leader has it.
 #[must_use]
@@ -78,6 +78,21 @@ pub const fn promotion_quorum(followers: u32, copies: u32) -> Option<u32> {
         _ if copies - 1 > followers => None,
         _ => Some(followers - (copies - 1) + 1),
     }
+}
+
+/// The lowest term above `known` that is `candidate`'s own: no other member ever leads in it.
+///
+/// With as many copies as nodes one answer is enough for a promotion, so two nodes that cannot reach each other may both be promoted.
+/// That is harmless, nothing is acknowledged without all of them, as long as their epochs differ: the same epoch at the same LSN must be
+/// the same bytes. `None` when the candidate is no member, or terms have come to an end.
+#[must_use]
+pub fn next_term(known: u32, candidate: &ReplicaId, members: &[Member]) -> Option<u32> {
+    let mut ids: Vec<&ReplicaId> = members.iter().map(|member| &member.id).collect();
+    ids.sort_unstable();
+    let place = u32::try_from(ids.binary_search(&candidate).ok()?).ok()?;
+    let slots = u32::try_from(MEMBERS_MAX).ok()?;
+    let step = (place + slots - known % slots) % slots;
+    known.checked_add(if step == 0 { slots } else { step })
 }
 
 #[cfg(test)]
@@ -151,6 +166,19 @@ mod tests {
         assert_eq!(promotion_quorum(4, 3), Some(3));
         assert_eq!(promotion_quorum(2, 1), None);
         assert_eq!(promotion_quorum(1, 3), None);
+    }
+
+    #[test]
+    fn no_two_members_ever_choose_the_same_term() {
+        let members: Vec<Member> = (0..5).map(|number| Member { id: id(number), address: String::new() }).collect();
+        assert_eq!(next_term(1, &id(9), &members), None);
+        for known in [1, 2, 31, 32, 33, 1000] {
+            let terms: Vec<u32> = (0..5).map(|number| next_term(known, &id(number), &members).unwrap()).collect();
+            let different: std::collections::BTreeSet<u32> = terms.iter().copied().collect();
+            assert_eq!(different.len(), 5, "{terms:?}");
+            assert!(terms.iter().all(|term| *term > known && *term <= known + 32), "{terms:?} above {known}");
+        }
+        assert_eq!(next_term(u32::MAX - 1, &id(0), &members), None);
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anchorlog_engine::io::IoBackend;
-use anchorlog_engine::replica::{self, Seed, Seeding, SparseSegment};
+use anchorlog_engine::replica::{self, Seed, SeedError, Seeding, SparseSegment};
 use anchorlog_engine::units::to_u64;
 use anchorlog_engine::{EngineOptions, Lsn};
 
@@ -110,6 +110,8 @@ impl SeedLink {
         }
         let SeedConfig { backend, dir, options, replaces, .. } = &self.config;
         if *replaces {
+            let created = backend.create_dir_all(dir);
+            created.map_err(|source| SeedError::Io { what: "creating", path: dir.clone(), source })?;
             replica::wipe(&**backend, dir)?;
         }
         let seeding = Box::new(Seeding::begin(Arc::clone(backend), dir, &seed, options)?);
@@ -120,7 +122,7 @@ impl SeedLink {
 
     fn write(
         &mut self,
-        seeding: Box<Seeding>,
+        mut seeding: Box<Seeding>,
         seed: Seed,
         at: (usize, usize, Lsn),
         piece: &SeedPiece,
@@ -133,7 +135,7 @@ impl SeedLink {
         if piece.base != sparse.base || piece.at != from || end > sparse.ranges[range].end {
             return Err(unexpected("seed piece", "the bytes of the next range"));
         }
-        // WRITE
+        seeding.write(piece.at, &piece.bytes)?;
         self.state = State::Writing { seeding, seed, at: (segment, range, end) };
         Ok(())
     }

@@ -10,6 +10,7 @@ mod offsets;
 mod peer;
 mod pressure;
 mod pulling;
+mod replicas;
 mod restart;
 mod retention;
 mod retries;

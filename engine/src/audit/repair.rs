@@ -514,10 +514,10 @@ pub fn cut_from(backend: &dyn IoBackend, dir: &Path, lsn: Lsn) -> Result<CutRepo
         return Ok(report);
     }
     drop_derived(backend, dir)?;
-    name_dense(backend, dir, &backend.list(dir).map_err(failed("listing", dir))?, start, true)?;
     // What a replica's disk had is given up, too.
     let side = dir.join(SIDE_NAME);
     SideBlock::remove(backend, dir).map_err(failed("removing", &side))?;
+    name_dense(backend, dir, &backend.list(dir).map_err(failed("listing", dir))?, start, true)?;
 
     let base = log.manifest.geometry.base(lsn);
     if !is_again && (base < lsn || base == start) && log.segments.contains_key(&base) {

@@ -1,6 +1,7 @@
 //! The engine's side of replication: bytes out, bytes in, and how far others are.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use crate::batch::{Queue, TableChange};
@@ -28,6 +29,12 @@ impl Engine {
     pub fn identity(&self) -> LogIdentity {
         let info = self.info();
         LogIdentity { store_id: info.store_id, segment_bytes: info.options.segment_bytes, tail: info.options.tail }
+    }
+
+    /// Which part this engine plays.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.inner.info.options.role
     }
 
     /// Which epoch wrote what of the log, as far as that is still known.
@@ -161,7 +168,8 @@ impl Engine {
     /// zeros behind the last one of a segment. They go the way of an append: into the buffer, to the disk with the next group; the durable
     /// watermark tells when they are there.
     ///
-    /// The first frame of a newer epoch waits until all before it is durable here, and the epoch is in the manifest.
+    /// The first frame of a newer epoch finds no room before all in front of it is durable here; then the epoch is made durable in the
+    /// manifest, within this call.
     ///
     /// # Errors
     /// When nothing could be taken; with [`ReceiveError::Full`] the same bytes may be given again once [`Watermark::Written`] has moved.
@@ -187,23 +195,35 @@ impl Engine {
                 inner.appended(end);
             }
             match stop {
-                TakenStop::NewEpoch(start) => self.enter_epoch(start)?,
-                TakenStop::NoSegment => inner.make_segment().map_err(|_| ReceiveError::from(self.why_fenced()))?,
+                TakenStop::NewEpoch(start) => match self.enter_epoch(start) {
+                    Ok(()) => {}
+                    Err(ReceiveError::Full { .. }) if consumed > 0 => return Ok(Received { consumed, end }),
+                    Err(error) => return Err(error),
+                },
+                TakenStop::NoSegment => inner.make_segment().map_err(|_| self.fence_of_receive())?,
                 TakenStop::Refused(error) if consumed == 0 => return Err(error),
                 TakenStop::Done | TakenStop::Refused(_) => return Ok(Received { consumed, end }),
             }
         }
     }
 
-    fn why_fenced(&self) -> Fenced {
-        self.inner.marks.fenced().expect("a segment that cannot be made fences the log").clone()
+    fn fence_of_receive(&self) -> ReceiveError {
+        self.inner.marks.fenced().map_or(ReceiveError::Closing, |fenced| fenced.clone().into())
     }
 
     /// Makes a newer epoch durable: what lies before it first, so that nothing of the past can be lost behind its back.
     fn enter_epoch(&self, start: EpochStart) -> Result<(), ReceiveError> {
         let inner = &*self.inner;
-        let end = inner.marks.assigned();
-        self.make_durable(end)?;
+        let (end, durable) = (inner.marks.assigned(), inner.marks.load(Watermark::Durable));
+        if let Some(fenced) = inner.marks.fenced() {
+            return Err(fenced.clone().into());
+        }
+        if durable < end {
+            // Not waited for here: a disk without room may keep it for long, and whoever gave the bytes has a connection to look after.
+            inner.writer_shared.flush_to.fetch_max(end.0, Ordering::SeqCst);
+            inner.signals.commit.wake();
+            return Err(ReceiveError::Full { waiting: end.since(durable), max: inner.buffer_bytes });
+        }
         let mut manifest = inner.manifest.lock().expect(LOCKED);
         let mut next = manifest.clone();
         next.history.push(start);

@@ -89,12 +89,14 @@ pub enum ReceiveError {
         /// The limit.
         max: u64,
     },
-    /// There is no space on the disk: to be tried again when there is.
-    #[error("no space for {needed} bytes of the log: {source}")]
+    /// No segment stands ready for it, and there is no room for another one: to be tried again when there is.
+    #[error("no room: {needed} bytes are needed, {left} stand ready: {source}")]
     OutOfSpace {
-        /// Bytes that were to be taken.
+        /// Bytes of the frame.
         needed: u64,
-        /// The kernel's answer.
+        /// Bytes of log that stand ready.
+        left: u64,
+        /// Why the log cannot grow.
         source: Arc<io::Error>,
     },
     /// The log is fenced.
@@ -106,7 +108,7 @@ pub enum ReceiveError {
 }
 
 impl ReceiveError {
-    /// Retry a full buffer, once the written watermark has moved; reject what does not fit; stop when the log takes nothing any more.
+    /// Retry a full buffer, once the written watermark has moved, and a full disk, once there is room; reject what does not fit; stop when the log takes nothing any more.
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
@@ -133,7 +135,7 @@ pub(crate) enum TakenStop {
     Done,
     /// An epoch begins here: to be made durable first.
     NewEpoch(EpochStart),
-    /// The next segment is not there yet: to be made first.
+    /// The next segment is not there yet: to be made.
     NoSegment,
     /// What comes next is not taken.
     Refused(ReceiveError),
@@ -182,6 +184,10 @@ impl Sequencer {
             return Ok(0);
         }
         let bytes = &bytes[..len];
+        // No checksum covers what fills a segment or a block.
+        if header.kind != FrameKind::Records && bytes[need..].iter().any(|byte| *byte != 0) {
+            return Err(bad("other bytes than zeros in a filler".to_owned()));
+        }
         match record_fault(bytes, &header, self.broken) {
             None => {}
             Some(RecordFault::Damaged(what) | RecordFault::UnknownForm(what)) => return Err(bad(what)),
@@ -218,6 +224,17 @@ impl Sequencer {
     }
 
     fn check_room(&self, len: u64) -> Result<(), TakenStop> {
+        // What the leader has taken is taken here as well, as far as there are segments.
+        match self.room.admit(Claim::Own, self.next, self.next.plus(len)) {
+            Ok(()) => {}
+            Err(Refused::NoSegment) => return Err(TakenStop::NoSegment),
+            Err(Refused::Because(AppendError::OutOfSpace { needed, left, source })) => {
+                return Err(TakenStop::Refused(ReceiveError::OutOfSpace { needed, left, source }));
+            }
+            Err(Refused::Because(error)) => {
+                return Err(TakenStop::Refused(ReceiveError::Frame { lsn: self.next, what: error.to_string() }));
+            }
+        }
         let waiting = self.next.since(self.marks.load(Watermark::Written));
         if waiting > 0 && waiting + len > self.buffer_bytes {
             return Err(TakenStop::Refused(ReceiveError::Full { waiting, max: self.buffer_bytes }));
@@ -225,17 +242,7 @@ impl Sequencer {
         if let Err(AppendError::Behind { waiting, max }) = self.backlog.admit(Claim::Essential) {
             return Err(TakenStop::Refused(ReceiveError::Full { waiting, max }));
         }
-        // What the leader has appended is not refused for a reserve's sake: the leader keeps one for both.
-        self.room.admit(Claim::Own, self.next, self.next.plus(len)).map_err(|refused| match refused {
-            Refused::NoSegment => TakenStop::NoSegment,
-            Refused::Because(error) => {
-                let source = match error {
-                    AppendError::OutOfSpace { source, .. } => source,
-                    other => Arc::new(io::Error::other(other)),
-                };
-                TakenStop::Refused(ReceiveError::OutOfSpace { needed: len, source })
-            }
-        })
+        Ok(())
     }
 
     fn check_epoch(&self, header: &FrameHeader) -> Result<(), TakenStop> {

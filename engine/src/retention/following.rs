@@ -9,7 +9,7 @@ use crate::commit::watermark::Watermark;
 use crate::limits;
 use crate::retention::releaser::{Failure, Releaser};
 use crate::retention::survivors;
-use crate::units::{Lsn, to_usize};
+use crate::units::Lsn;
 
 impl Releaser {
     /// Does a piece of what is to be done; says when to look again, and `None` when the own rules count.
@@ -27,9 +27,7 @@ impl Releaser {
         }
         self.review_at = now + limits::REVIEW_INTERVAL;
         self.follow_survivors()?;
-        let keep = to_usize(self.parts.spare_count + 1);
-        let more = self.parts.segments.drop_surplus(keep)?;
-        Ok(Some(if more { Duration::from_millis(5) } else { limits::HOUSEKEEPING_INTERVAL }))
+        self.drop_surplus().map(Some)
     }
 
     /// Lets go what lies below the start that the log names.
@@ -46,6 +44,8 @@ impl Releaser {
         if start > self.parts.checkpoint.applied() {
             self.parts.checkpoint.want(start);
             (self.parts.wake_checkpointer)();
+        }
+        if start > self.parts.checkpoint.holds_back() {
             return Ok(Some(Duration::from_millis(1)));
         }
         let mut lists = self.parts.table.survivors()?;
@@ -53,11 +53,8 @@ impl Releaser {
         for (base, list) in lists {
             self.parts.survivors.set(base, Some(list));
         }
-        if !self.finish(start)? {
-            self.retry_at = self.parts.clock.monotonic() + limits::RELEASE_FULL_RETRY;
-            return Ok(Some(limits::HOUSEKEEPING_INTERVAL));
-        }
-        Ok(Some(Duration::ZERO))
+        // Without room to say so in the manifest it is tried again.
+        Ok(Some(if self.finish(start)? { Duration::ZERO } else { limits::RELEASE_FULL_RETRY }))
     }
 
     /// Takes over what the log says of survivors now.

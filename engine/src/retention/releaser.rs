@@ -188,6 +188,11 @@ impl Releaser {
                 return Ok(SOON);
             }
         }
+        self.drop_surplus()
+    }
+
+    /// Removes a file that waits to be recycled, where more do than are needed; says when to look again.
+    pub(super) fn drop_surplus(&self) -> Result<Duration, Failure> {
         // What is missing is made of them first.
         let (room, spare_count) = (&self.parts.room, self.parts.spare_count);
         let ready = self.parts.segments.prepared_count(self.parts.marks.assigned());

@@ -121,11 +121,14 @@ pub(crate) fn ship(leader: &Engine, replica: &Engine, max: usize) -> Result<(), 
     loop {
         let at = replica.watermarks().assigned;
         let pieces = leader.log_bytes(at.plus(kept.len() as u64), max).unwrap();
-        if pieces.is_empty() {
+        if pieces.is_empty() && kept.is_empty() {
             return Ok(());
         }
+        let is_last = pieces.is_empty();
         pieces.iter().for_each(|piece| kept.extend_from_slice(piece.as_ref()));
         match replica.receive(at, &kept) {
+            // The beginning of a frame that nobody has the rest of.
+            Ok(received) if received.consumed == 0 && is_last => return Ok(()),
             Ok(received) => drop(kept.drain(..received.consumed)),
             Err(ReceiveError::Full { .. }) => drop(replica.step()),
             Err(error) => return Err(error),

@@ -108,6 +108,7 @@ fn growth_wakes_who_asked_for_it() {
     engine.wait(Watermark::Assigned, first, None).unwrap();
 }
 
+/// K-49: whoever was superseded is refused, at the very place where it goes on.
 #[test]
 fn a_higher_term_is_followed_and_an_older_epoch_refused_for_ever() {
     let mut leader = Node::leader(1);
@@ -121,17 +122,82 @@ fn a_higher_term_is_followed_and_an_older_epoch_refused_for_ever() {
     let promoted = Node::open(image, options().with_role(Role::Leader { term: Some(2) })).unwrap();
     let stale = Node::open(old, options()).unwrap();
     assert_eq!(promoted.engine().info().epoch, Epoch { term: 2, run: 1 });
-    fill(&promoted, 10, 3);
-    fill(&stale, 20, 6);
-    follow(&promoted, &replica);
+    // Both begin with a history of two epochs, so both have a frame behind it at the same place.
+    ship(promoted.engine(), replica.engine(), 5000).unwrap();
     let at = replica.engine().watermarks().assigned;
-    assert_eq!(replica.engine().history().last().unwrap().epoch.term, 2);
-    // At the same place, of the older epoch.
-    let theirs = bytes_from(stale.engine(), at);
-    assert!(!theirs.is_empty());
-    let error = replica.engine().receive(at, &theirs).unwrap_err();
-    assert!(matches!(error, ReceiveError::Frame { .. } | ReceiveError::StaleEpoch { .. }), "{error}");
+    assert_eq!(replica.engine().history().last().unwrap().epoch, Epoch { term: 2, run: 1 });
+    append(stale.engine(), "orders", b"nobody follows");
+    let error = replica.engine().receive(at, &bytes_from(stale.engine(), at)).unwrap_err();
+    assert!(
+        matches!(error, ReceiveError::StaleEpoch { lsn, known, found } if lsn == at && known.term == 2 && found.term == 1),
+        "{error}"
+    );
+    fill(&promoted, 10, 3);
+    follow(&promoted, &replica);
+    assert_eq!(payloads(replica.engine(), "orders").len(), 6);
     let again = promoted.disk.crash_with(1, Survival::Everything);
     let again = Node::open(again, options().with_role(Role::Leader { term: Some(2) }));
     assert!(matches!(again.map(drop), Err(OpenError::Term { asked: 2, last: 2 })), "a term begins once");
+}
+
+#[test]
+fn an_epoch_that_begins_elsewhere_or_has_another_past_is_refused() {
+    // Two logs of one identity that parted without a trace of it in the first frames.
+    let mut leader = Node::leader(1);
+    fill(&leader, 0, 2);
+    let seed = crate::pair::beginning_of(leader.engine());
+    let disk = leader.disk.clone();
+    leader.close();
+    let mut other = Node::open(disk.crash_with(1, Survival::Everything), options()).unwrap();
+    fill(&other, 50, 4);
+    other.close();
+    let other = Node::open(other.disk, options().with_role(Role::Leader { term: Some(3) })).unwrap();
+    let mine = Node::open(disk, options().with_role(Role::Leader { term: Some(2) })).unwrap();
+    let replica_disk = SimDisk::new(3);
+    let seeding =
+        anchorlog_engine::replica::Seeding::begin(replica_disk.backend(), crate::pair::DIR, &seed, &options());
+    seeding.unwrap().finish().unwrap();
+    let replica = Node::open(replica_disk, crate::pair::replica_options()).unwrap();
+    ship(mine.engine(), replica.engine(), 5000).unwrap();
+    let at = replica.engine().watermarks().assigned;
+    // Everything of the other log from there on: chain or epoch give it away, whatever frame it begins with.
+    let theirs = bytes_from(other.engine(), at);
+    let error = replica.engine().receive(at, &theirs).unwrap_err();
+    let known = matches!(
+        error,
+        ReceiveError::Frame { .. }
+            | ReceiveError::Chain { .. }
+            | ReceiveError::StaleEpoch { .. }
+            | ReceiveError::Epoch { .. }
+    );
+    assert!(known, "{error}");
+    assert_eq!(replica.engine().watermarks().assigned, at);
+    let error = replica.engine().receive(Lsn(at.0 + 8), &theirs).unwrap_err();
+    assert!(matches!(error, ReceiveError::Position { expected, .. } if expected == at), "{error}");
+}
+
+#[test]
+fn bytes_that_changed_on_the_way_are_never_taken() {
+    let leader = Node::leader(1);
+    fill(&leader, 0, 14);
+    let bytes = bytes_from(leader.engine(), Lsn::ZERO);
+    let replica = Node::replica_of(leader.engine(), 2);
+    let mut changed_count = 0;
+    for at in (0..bytes.len()).step_by(331).chain(0..96) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x10;
+        let begin = usize::try_from(replica.engine().watermarks().assigned.0).unwrap();
+        if begin > at {
+            continue;
+        }
+        let end = changed.len().min(at + 4000);
+        let outcome = replica.engine().receive(Lsn(begin as u64), &changed[begin..end]);
+        replica.settle();
+        let taken = usize::try_from(replica.engine().watermarks().assigned.0).unwrap();
+        assert!(taken <= at, "the change at {at} was taken: {outcome:?}");
+        changed_count += usize::from(outcome.is_err());
+    }
+    assert!(changed_count > 20, "{changed_count}");
+    ship(leader.engine(), replica.engine(), 5000).unwrap();
+    assert_eq!(bytes_from(replica.engine(), Lsn::ZERO), bytes);
 }

@@ -82,7 +82,7 @@ fn retained(world: &mut World, start: Lsn, assigned: Lsn) -> Outcome {
     }
     demand!(start > world.start, "the log began at {}, and now at {start}", world.start);
     // What the process before had begun may be through when the next one opens.
-    let asked = if world.marks.is_none() { world.asked } else { asked };
+    let asked = if world.marks.is_none() { world.asked } else { asked.max(world.leaving) };
     demand!(start <= asked, "released to {start}, asked was {asked}");
     for (name, pin) in &world.pins {
         demand!(start <= *pin, "released to {start} over the pin {name} at {pin}");

@@ -277,7 +277,7 @@ fn refused(world: &mut World, situation: &Situation, spec: &Spec, error: &Append
         }
         AppendError::TargetGone(lsn) => {
             let origin = world.model.head.by_lsn.get(lsn).map_or(*lsn, |message| message.origin);
-            let asked = world.released.max(checkers::asked_by_rules(world, situation.assigned));
+            let asked = world.released.max(checkers::asked_by_rules(world, situation.assigned)).max(world.leaving);
             demand!(origin.min(*lsn) < asked, "nobody asked for what is at {lsn} or where it leads to go");
         }
         AppendError::Unjudged(why) => demand!(checkers::is_planned(world, why), "refused: {error}"),
@@ -670,8 +670,10 @@ fn set_pin(world: &mut World) -> Outcome {
     let marks = world.engine().watermarks();
     let name = pick(&mut world.draws.retention, &PINS);
     let lsn = Lsn(marks.start.0 + world.draws.retention.draw() % (marks.acked.since(marks.start) + 1));
-    world.engine().pin(name, Some(lsn));
-    world.pins.insert(name, lsn);
+    // What was on its way out already goes; it was not promised.
+    let holds = world.engine().pin(name, Some(lsn));
+    demand!(holds >= lsn && holds <= lsn.max(world.asked), "the pin at {lsn} holds from {holds} on");
+    world.pins.insert(name, holds);
     Ok(())
 }
 

@@ -195,6 +195,8 @@ pub(crate) struct World {
     pub(crate) released: Lsn,
     /// The furthest that anything was asked to be released, in all openings.
     pub(crate) asked: Lsn,
+    /// What a process before this one let go, says the log: it goes, whatever this one asks for.
+    pub(crate) leaving: Lsn,
     /// Batches that a crash took, which their producers may send again.
     pub(crate) lost: Vec<Spec>,
     /// The watermarks at the last look, in this opening.
@@ -249,6 +251,7 @@ impl World {
             mins: BTreeMap::new(),
             released: Lsn::ZERO,
             asked: Lsn::ZERO,
+            leaving: Lsn::ZERO,
             lost: Vec::new(),
             marks: None,
             fenced_at: None,
@@ -493,6 +496,9 @@ impl World {
         self.released = Lsn::ZERO;
         self.pins.clear();
         self.mins.clear();
+        self.leaving = self.engine().pin("nobody", None);
+        let asked = self.asked.max(checkers::asked_by_rules(self, marks.assigned));
+        demand!(self.leaving <= asked, "it lets go up to {}, and {asked} was asked", self.leaving);
         self.look()?;
         // What a crash took of a queue its consumer has not had.
         self.consumed.retain(|(queue, incarnation), _| self.model.head.queues[*queue].incarnation == *incarnation);

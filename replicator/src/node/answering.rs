@@ -8,7 +8,8 @@ use super::leadership::Claim;
 use super::limits;
 use super::shared::{Command, Part, Reply, Shared};
 use crate::leader::Leader;
-use crate::message::{Message, Outcome, PromiseAnswer, PromiseRequest, Promote, Refusal, Why};
+use crate::leader_link::range_answer;
+use crate::message::{Message, Outcome, PromiseAnswer, PromiseRequest, Promote, RangeAnswer, Refusal, Why};
 use crate::transport::channel::{Channel, ChannelError};
 use crate::transport::conversation::{Conversation, TalkError};
 use crate::transport::drive::{DriveError, drive};
@@ -37,6 +38,11 @@ fn converse(shared: &Shared, talk: &mut Conversation, first: Message) -> Result<
             Message::PromiseRequest(request) => Message::PromiseAnswer(promise(shared, request)),
             Message::Promote(Promote { unsafely }) => {
                 Message::Outcome(tell(shared, |reply| Command::Promote { unsafely, reply }))
+            }
+            Message::RangeRequest(request) => {
+                let engine = shared.state().engine.clone();
+                let nothing = RangeAnswer { at: request.at, bytes: Vec::new() };
+                Message::RangeAnswer(engine.map_or(nothing, |engine| range_answer(&engine, request)))
             }
             Message::Demote => Message::Outcome(tell(shared, |reply| Command::Demote { reply })),
             other => return Err(TalkError::NoAnswer(other.name())),

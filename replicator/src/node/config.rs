@@ -18,7 +18,7 @@ pub enum FirstRole {
     Follower,
 }
 
-/// What a node is told. All members need the same `members`, `policy` and kind of `security`.
+/// What a node is told. All members need the same members, policy, flush mode and kind of security.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     /// Its own name.

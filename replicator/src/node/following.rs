@@ -74,6 +74,19 @@ impl Following {
     }
 }
 
+/// Why a leader is not followed, for people.
+struct Words<'a>(&'a End);
+
+impl std::fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            End::Refused(refusal) => f.write_str(&refusal.text),
+            End::Stale { term } => write!(f, "the leader's term {term} is too low"),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
 struct Run<'a> {
     shared: &'a Shared,
     halt: &'a Halt,
@@ -81,7 +94,9 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn run(&self, errand: &Errand) -> Followed {
+        let mut refused = None;
         while !self.halt.is_set() {
+            let mut pause = limits::SEEK_PAUSE;
             if let Errand::Follow(engine) = errand
                 && engine.fenced().is_some()
             {
@@ -96,12 +111,17 @@ impl Run<'_> {
                 Some(Ok(End::Bootstrap { why })) => return Followed::Bootstrap(why),
                 Some(Ok(End::Done)) => return Followed::Seeded,
                 Some(Ok(end @ (End::Stale { .. } | End::Refused(_)))) => {
-                    tracing::warn!(?end, "a leader is not followed")
+                    // It may be so for long: said once, and tried again without hurry.
+                    pause = limits::RETRY_PAUSE;
+                    if refused.as_ref() != Some(&end) {
+                        self.shared.failed("following", &Words(&end));
+                        refused = Some(end);
+                    }
                 }
                 Some(Err(error)) => tracing::warn!(%error, "the connection to the leader ended"),
                 None => {}
             }
-            self.halt.wait(limits::SEEK_PAUSE);
+            self.halt.wait(pause);
         }
         Followed::Halted
     }

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Longest wait for what a node says of itself.
 pub const STATE_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// Longest wait for bytes of another node's log.
+pub const RANGE_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// Longest wait for a promise: whoever leads ends that first.
 pub const PROMISE_TIME_MAX: Duration = Duration::from_secs(15);
 

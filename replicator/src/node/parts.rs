@@ -19,10 +19,10 @@ use super::limits;
 use super::owner::{Event, Owner, Serving};
 use super::promoting::Candidacy;
 use super::promotion::Refused;
-use super::shared::{Command, Part, Reply, Shared, answer};
+use super::shared::{Command, Heard, Part, Reply, Shared, answer, leading_term};
 use crate::leader::{LeadError, Leader};
-use crate::member::ReplicaId;
-use crate::message::{LogState, NodeState, Outcome, Status};
+use crate::member::{Member, ReplicaId};
+use crate::message::{LogState, Message, NodeState, Outcome, Status};
 use crate::policy::Policy;
 use crate::transport::ListenError;
 use crate::transport::channel::Hangup;
@@ -66,7 +66,8 @@ impl std::fmt::Debug for Node {
 }
 
 impl Node {
-    /// Starts a node. When this returns, its log is open and served, or it has none and looks for a leader to get it from.
+    /// Starts a node. When this returns, its log is open and served, or it has none and looks for a leader to get it from. One that is to
+    /// lead asks its members first: some seconds, where they do not answer.
     ///
     /// # Errors
     /// When the configuration is wrong, the port is taken, or the log does not open.
@@ -77,7 +78,7 @@ impl Node {
         Node::start_with(config, owner, backend, Box::new(leadership))
     }
 
-    /// [`Node::start`], where something else than promises in the directory says who leads. `backend` is what the log is cut and seeded with.
+    /// [`Node::start`], where something else than promises in the directory says who leads. With `backend` the log is cut and seeded.
     ///
     /// # Errors
     /// As [`Node::start`].
@@ -434,8 +435,10 @@ impl Parts {
     fn keep_leading(&mut self, leader: &Arc<Leader>, claim: &Claim) -> (Next, bool) {
         let shared = Arc::clone(&self.shared);
         let patience = (shared.config.leading.heartbeat / 4).max(limits::LOOK_PAUSE);
+        let mut inquiry = Inquiry { last: shared.now(), heard: None };
         loop {
             leader.tick(shared.now());
+            inquiry.go_on(&shared, leader);
             if let Some(current) = shared.leadership.current()
                 && current != *claim
             {
@@ -445,7 +448,14 @@ impl Parts {
                 return (Next::Follow, true);
             }
             match shared.next_command(patience) {
-                Some(Command::Stop) => return (Next::Stop, true),
+                Some(Command::Stop) => {
+                    leader.stop(shared.now());
+                    // What was let in is acknowledged if it can be, so that the next run begins with a log that all have.
+                    if leader.status(shared.now()).peers.iter().any(|peer| peer.in_sync) {
+                        self.drain(leader);
+                    }
+                    return (Next::Stop, true);
+                }
                 Some(Command::Promote { reply, .. }) => {
                     let mut others = shared.ask_states().into_values();
                     if others.any(|state| state.promised_term > claim.term) {
@@ -679,6 +689,42 @@ impl Parts {
             }
         }
         outcome
+    }
+}
+
+/// A leader's question to the members that do not follow it: whoever leads in a higher term may have been promoted behind its back, and
+/// none of those who follow there would ever tell it.
+struct Inquiry {
+    last: Duration,
+    heard: Option<mpsc::Receiver<Heard>>,
+}
+
+impl Inquiry {
+    /// Takes what was answered, and asks again when it is time.
+    fn go_on(&mut self, shared: &Shared, leader: &Leader) {
+        let now = shared.now();
+        while let Some(heard) = &self.heard {
+            match heard.try_recv() {
+                Ok(heard) => {
+                    let term = heard.state().and_then(|(_, state)| leading_term(&state));
+                    if let Some(term) = term.filter(|term| *term > leader.epoch().term) {
+                        leader.supersede(term, now);
+                    }
+                }
+                Err(mpsc::TryRecvError::Empty) => return,
+                Err(mpsc::TryRecvError::Disconnected) => self.heard = None,
+            }
+        }
+        if now.saturating_sub(self.last) < limits::RETRY_PAUSE {
+            return;
+        }
+        self.last = now;
+        let connected: Vec<ReplicaId> =
+            leader.status(now).peers.into_iter().filter(|peer| peer.connected).map(|peer| peer.replica).collect();
+        let missing: Vec<Member> = shared.peers().into_iter().filter(|peer| !connected.contains(&peer.id)).collect();
+        if !missing.is_empty() {
+            self.heard = Some(shared.ask(missing, &Message::AskState, limits::STATE_TIME_MAX));
+        }
     }
 }
 

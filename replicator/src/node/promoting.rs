@@ -16,6 +16,7 @@ use super::shared::{Shared, leading_term};
 use crate::member::{Member, ReplicaId};
 use crate::message::{Message, NodeState, PromiseRequest, Promote};
 use crate::policy::{OnMissing, Policy};
+use crate::quorum::next_term;
 
 /// What must hold for a promotion, and what it rests on.
 pub(super) struct Candidacy<'a> {
@@ -103,7 +104,7 @@ impl<'a> Candidacy<'a> {
         judge(&Case {
             candidate: &self.shared.config.id,
             standing: standing.unwrap_or(Standing { epoch: Default::default(), durable: Default::default() }),
-            members: &self.shared.voters(),
+            members: &self.shared.voters().into_iter().map(|member| member.id).collect(),
             policy: self.policy,
             former: self.former.as_ref(),
             former_is_whole: self.former_is_whole,
@@ -111,12 +112,13 @@ impl<'a> Candidacy<'a> {
         })
     }
 
-    /// Promises itself a term above all that are known, and asks everybody to do the same.
+    /// Promises itself a term of its own above all that are known, and asks everybody to do the same.
     pub(super) fn collect(&self, states: &BTreeMap<ReplicaId, NodeState>) -> Result<u32, String> {
         let shared = self.shared;
         let own = shared.promised_term(shared.log_state().as_ref());
         let known = states.values().map(|state| state.promised_term).chain([own]).max().unwrap_or(own);
-        let term = known.checked_add(1).ok_or("there is no higher term")?;
+        let term =
+            next_term(known, &shared.config.id, &shared.voters()).ok_or("there is no higher term for this node")?;
         let candidate = shared.config.id.clone();
         let claim = Claim { term, leader: Some(candidate.clone()) };
         shared.leadership.raise(&claim).map_err(|error| error.to_string())?;

@@ -17,6 +17,7 @@ use anchorlog_engine::{Epoch, Lsn};
 use crate::member::ReplicaId;
 use crate::message::LogState;
 use crate::policy::{OnMissing, Policy};
+use crate::quorum::promotion_quorum;
 
 /// How far a log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,8 +106,9 @@ pub(crate) fn judge(case: &Case<'_>) -> Result<(), Refused> {
         Some(former) => usize::from(present.contains(former)),
     };
     let counted = present.len() - lost;
-    let copies = usize::try_from(copies).unwrap_or(usize::MAX);
-    let needed = case.members.len().saturating_sub(copies - 1).max(1);
+    let followers = u32::try_from(case.members.len() - 1).unwrap_or(u32::MAX);
+    let needed =
+        promotion_quorum(followers, copies).map_or(usize::MAX, |needed| usize::try_from(needed).unwrap_or(usize::MAX));
     if counted < needed { Err(Refused::TooFew { counted, needed }) } else { Ok(()) }
 }
 

@@ -1,6 +1,6 @@
 //! What the threads of a node share.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
@@ -265,10 +265,9 @@ impl Shared {
     }
 
     /// Whose promises count: the members in the log; the configured ones where it names none.
-    pub(super) fn voters(&self) -> BTreeSet<ReplicaId> {
+    pub(super) fn voters(&self) -> Vec<Member> {
         let logged = self.logged_members();
-        let members = if logged.is_empty() { &self.config.members } else { &logged };
-        members.iter().map(|member| member.id.clone()).collect()
+        if logged.is_empty() { self.config.members.clone() } else { logged }
     }
 
     fn logged_members(&self) -> Vec<Member> {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anchorlog_engine::io::sim::SimDisk;
-use anchorlog_engine::{Lsn, Role};
+use anchorlog_engine::{Lsn, Put, Role, Target, WriteBatch};
 use anchorlog_replicator::{End, FollowerConfig, FollowerLink, Link, LinkError, Policy, SeedConfig, SeedLink};
 
-use crate::pair::{DIR, Node, Pair, Wire, append, body, bytes_from, config, id, options, payloads};
+use crate::pair::{DIR, Node, Pair, Wire, append, append_at, body, bytes_from, config, id, options, payloads};
 
 fn seed_config(disk: &SimDisk, replaces: bool) -> SeedConfig {
     SeedConfig { id: id("c"), promised_term: 0, backend: disk.backend(), dir: DIR.into(), options: options(), replaces }
@@ -84,4 +84,55 @@ fn a_seed_that_was_cut_short_is_begun_again() {
     assert!(anchorlog_engine::Engine::open_with(disk.backend(), clock, DIR, replica.clone()).is_err());
     assert_eq!(seed(&pair, &disk, false).unwrap(), Some(End::Done));
     Node::open(disk, &pair.clock, replica);
+}
+
+/// What survives below the log's start comes with the seed, and can be read there.
+#[test]
+fn what_survives_below_the_start_comes_with_the_seed() {
+    let mut config = config(Policy::Async);
+    config.retain_lag_bytes = 1;
+    let mut pair = Pair::new(config);
+    pair.settle();
+    pair.disconnect();
+    let mut kept = Vec::new();
+    for number in 0..100 {
+        let lsn = append_at(&pair.a.engine, "orders", &body(number, 3000)).first.lsn;
+        pair.a.settle();
+        if number % 20 == 3 {
+            let mut batch = WriteBatch::new();
+            let target = Target::Message(pair.a.engine.reference(lsn).unwrap());
+            let key = format!("kept/{number}");
+            batch.put(&Put { key: key.as_bytes(), value: b"", target: Some(target) }).unwrap();
+            drop(pair.a.engine.try_append(&mut batch).unwrap());
+            pair.a.settle();
+            kept.push(lsn);
+        }
+    }
+    pair.leader.tick(pair.now());
+    pair.a.engine.start_retention();
+    let end = pair.a.engine.watermarks().acked;
+    let _outcome = pair.a.engine.release(end).unwrap();
+    for _ in 0..40 {
+        pair.clock.advance(Duration::from_secs(1));
+        pair.a.settle();
+    }
+    let start = pair.a.engine.watermarks().start;
+    assert!(start > kept[0], "nothing was released: {:?}", pair.a.engine.watermarks());
+
+    let disk = SimDisk::new(7);
+    assert_eq!(seed(&pair, &disk, false).unwrap(), Some(End::Done));
+    let c = Node::open(disk, &pair.clock, options().with_role(Role::Replica));
+    let link = FollowerLink::new(Arc::clone(&c.engine), FollowerConfig::new(id("c"), 0), pair.now());
+    let mut wire = Wire::new(pair.leader.link(pair.now()), link);
+    for _ in 0..500 {
+        pair.clock.advance(Duration::from_millis(1));
+        wire.carry(pair.now()).unwrap();
+        pair.a.engine.step();
+        c.engine.step();
+    }
+    assert_eq!(c.engine.watermarks().start, start);
+    for lsn in kept {
+        let (mine, theirs) = (c.engine.read(lsn).unwrap(), pair.a.engine.read(lsn).unwrap());
+        assert_eq!(mine.payload(), theirs.payload());
+    }
 }

@@ -8,10 +8,11 @@ use anchorlog_engine::io::sim::SimDisk;
 use anchorlog_engine::{Clock, Epoch};
 use anchorlog_replicator::message::{Ack, Message, Why};
 use anchorlog_replicator::{
-    End, FollowerConfig, FollowerLink, Leader, LeaderConfig, Link, LinkError, NotAdmitted, OnMissing, Policy, member,
+    End, Fault, FollowerConfig, FollowerLink, Leader, LeaderConfig, Link, LinkError, NotAdmitted, OnMissing, Policy,
+    member,
 };
 
-use crate::pair::{Node, Pair, TWO_COPIES, Voice, Wire, append, config, id, leader_options, members};
+use crate::pair::{Node, Pair, TWO_COPIES, Voice, Wire, append, config, id, leader_options, members, take_all};
 
 const MISSING: NotAdmitted = NotAdmitted::Missing { in_sync: 0, copies: 2 };
 
@@ -215,6 +216,49 @@ fn an_ack_under_another_epoch_does_not_count() {
     assert_eq!(pair.a.engine.watermarks().acked, end);
 }
 
+/// What an older epoch left counts when this epoch's first frame is on the follower's disk, too, and not before: until then a log of an
+/// epoch between the two could still win a promotion against that follower's.
+#[test]
+fn what_an_older_run_left_is_not_acknowledged_before_this_runs_first_frame_is() {
+    for fault in [None, Some(Fault::EpochUnchecked)] {
+        let mut pair = Pair::new(config(TWO_COPIES));
+        pair.settle();
+        pair.disconnect();
+        let left = append(&pair.a.engine, "orders", b"on the leader's disk alone");
+        pair.a.settle();
+        let Pair { clock, a, b, leader, wire } = pair;
+        drop((wire, leader));
+        let Node { disk, engine } = a;
+        drop(engine);
+        let a = Node::open(disk.kill(), &clock, leader_options());
+        let first = a.engine.history().last().unwrap();
+        assert!(first.epoch.run == 2 && first.first_lsn >= left);
+        let mut broken = config(TWO_COPIES);
+        broken.fault = fault;
+        let leader = Leader::new(Arc::clone(&a.engine), broken).unwrap();
+        let now = clock.monotonic();
+        let follower = FollowerLink::new(Arc::clone(&b.engine), FollowerConfig::new(id("b"), 0), now);
+        let mut wire = Wire::new(leader.link(now), follower);
+        wire.to_leader.extend(take_all(&mut wire.follower, now).unwrap());
+        wire.leader.receive(wire.to_leader.make_contiguous(), now).unwrap();
+        let bytes = take_all(&mut wire.leader, now).unwrap();
+        // The new run's first frames are torn.
+        let missing = usize::try_from(a.engine.watermarks().assigned.since(first.first_lsn)).unwrap();
+        wire.follower.receive(&bytes[..bytes.len() - missing], now).unwrap();
+        b.settle();
+        assert_eq!(b.engine.watermarks().durable, first.first_lsn);
+        let ack = take_all(&mut wire.follower, now).unwrap();
+        wire.leader.receive(&ack, now).unwrap();
+        let is_acked = a.engine.watermarks().acked >= left;
+        assert_eq!(is_acked, fault.is_some(), "{:?}", leader.status(now));
+        wire.follower.receive(&bytes[bytes.len() - missing..], now).unwrap();
+        b.settle();
+        let ack = take_all(&mut wire.follower, now).unwrap();
+        wire.leader.receive(&ack, now).unwrap();
+        assert!(a.engine.watermarks().acked >= left);
+    }
+}
+
 /// Handing over: nothing new, and what there is reaches the followers.
 #[test]
 fn a_leader_that_stops_drains() {
@@ -258,7 +302,8 @@ fn members_stand_in_the_log_and_a_new_one_votes_when_the_log_says_so() {
     };
     let mut to_d = follow(&d, "d");
     for _ in 0..100 {
-        to_d.carry(now).unwrap();
+        clock.advance(Duration::from_millis(1));
+        to_d.carry(clock.monotonic()).unwrap();
         d.engine.step();
         a.engine.step();
     }

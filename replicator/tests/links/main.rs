@@ -3,6 +3,8 @@
 
 mod beginning;
 mod counting;
+mod mending;
 mod pair;
 mod parting;
+mod strangers;
 mod streaming;

@@ -8,7 +8,9 @@ use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::epoch::EpochHistory;
 use anchorlog_engine::io::sim::SimDisk;
 use anchorlog_engine::replica::{Seed, Seeding};
-use anchorlog_engine::{Append, Clock, Engine, EngineOptions, Fetch, Flush, Lsn, QueueOffset, Role, WriteBatch};
+use anchorlog_engine::{
+    Append, AppendOutcome, Clock, Engine, EngineOptions, Fetch, Flush, Lsn, QueueOffset, Role, WriteBatch,
+};
 use anchorlog_replicator::message::{Ack, Decoder, Hello, Item, LogState, Message, Purpose};
 use anchorlog_replicator::{
     FollowerConfig, FollowerLink, Leader, LeaderConfig, Link, LinkError, Member, OnMissing, Policy, ReplicaId,
@@ -238,10 +240,14 @@ pub(crate) fn follower(node: &Node, clock: &Arc<SimClock>) -> FollowerLink {
 }
 
 pub(crate) fn append(engine: &Engine, queue: &str, body: &[u8]) -> Lsn {
+    append_at(engine, queue, body).end_lsn
+}
+
+pub(crate) fn append_at(engine: &Engine, queue: &str, body: &[u8]) -> AppendOutcome {
     let queue = engine.queue(queue.as_bytes()).unwrap();
     let mut batch = WriteBatch::new();
     batch.append(&Append { queue: &queue, tag: 1, keys: &[], attributes: b"", payload: &[body] }).unwrap();
-    engine.try_append(&mut batch).unwrap().outcome().end_lsn
+    engine.try_append(&mut batch).unwrap().outcome().clone()
 }
 
 /// A body of many bytes that a number determines.

@@ -140,11 +140,11 @@ impl Cluster {
     /// Machines by these names; the first begins the log when it is started.
     pub(crate) fn new(names: &[&str], policy: Policy) -> Cluster {
         let home = tempfile::tempdir().unwrap();
-        let machine = |name: &&str| {
+        let machine = |(at, name): (usize, &&str)| {
             let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             Machine {
                 id: (*name).to_owned(),
-                dir: home.path().join(name),
+                dir: home.path().join(format!("{at}-{name}")),
                 listen,
                 proxy: Proxy::new(listen),
                 options: options(),
@@ -153,7 +153,7 @@ impl Cluster {
                 node: None,
             }
         };
-        Cluster { machines: names.iter().map(machine).collect(), policy, _home: home }
+        Cluster { machines: names.iter().enumerate().map(machine).collect(), policy, _home: home }
     }
 
     pub(crate) fn started(names: &[&str], policy: Policy) -> Cluster {

@@ -227,7 +227,7 @@ fn a_promise_that_came_to_nothing_is_overtaken_by_promoting_whoever_leads() {
     let outcome = cluster.control(1).promote(false).unwrap();
     assert!(!outcome.done, "{}", outcome.text);
     let outcome = cluster.control(0).promote(false).unwrap();
-    assert!(outcome.done && outcome.text.contains("term 8"), "{}", outcome.text);
+    assert!(outcome.done && outcome.text.contains("leads in term"), "{}", outcome.text);
     cluster.send(0, b"second");
     assert_eq!(cluster.agree().len(), 2);
 }
@@ -245,4 +245,19 @@ fn a_node_that_stops_stops_soon_though_nobody_answers_it() {
         cluster.stop(at);
         assert!(start.elapsed() < Duration::from_secs(5), "{at}: {:?}", start.elapsed());
     }
+}
+
+#[test]
+fn a_leader_that_was_replaced_behind_its_back_learns_of_it() {
+    let cluster = Cluster::started(&["one", "two", "three"], sync(2));
+    cluster.send(0, b"first");
+    eventually("all are in sync", || cluster.node(0).status().peers.iter().filter(|peer| peer.in_sync).count() == 2);
+    // Nobody reaches it any more.
+    cluster.machines[0].proxy.swallow(true, true);
+    let outcome = cluster.node(1).promote(false);
+    assert!(outcome.done, "two of three have answered: {}", outcome.text);
+    cluster.send(1, b"second");
+    eventually("the first one follows", || !leads(&cluster, 0));
+    cluster.machines[0].proxy.swallow(false, false);
+    assert_eq!(cluster.agree(), [b"first".to_vec(), b"second".to_vec()]);
 }

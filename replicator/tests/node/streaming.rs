@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anchorlog_engine::Flush;
+use anchorlog_engine::{Flush, Lsn};
 use anchorlog_replicator::message::NodeRole;
-use anchorlog_replicator::{Event, NotAdmitted, Policy};
+use anchorlog_replicator::{Certificates, Event, NotAdmitted, Policy, Security};
 
 use crate::cluster::{Cluster, Unsent, eventually, key, sync};
 
@@ -20,6 +20,42 @@ fn what_is_acknowledged_is_on_both_machines_byte_for_byte() {
     assert_eq!(status.policy, "sync, 2 copies, or refuse");
     assert!(status.peers.iter().any(|peer| peer.replica.as_str() == "two" && peer.in_sync));
     assert_eq!(cluster.control(1).state().unwrap().leader.unwrap().as_str(), "one");
+}
+
+#[test]
+fn members_with_certificates_share_a_log() {
+    let mut cluster = Cluster::new(&["one", "two"], sync(2));
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = rcgen::CertifiedIssuer::self_signed(authority, rcgen::KeyPair::generate().unwrap()).unwrap();
+    for machine in &mut cluster.machines {
+        let own = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["members.example".to_owned()]).unwrap();
+        let chain = params.signed_by(&own, &authority).unwrap().pem();
+        let key = own.serialize_pem();
+        let certificates =
+            Certificates::from_pem(chain.as_bytes(), key.as_bytes(), authority.pem().as_bytes()).unwrap();
+        machine.security = Security::Tls(certificates.with_name("members.example").unwrap());
+    }
+    cluster.start(0);
+    cluster.start(1);
+    for number in 0..20_u8 {
+        cluster.send(0, &[number; 50_000]);
+    }
+    assert_eq!(cluster.agree().len(), 20);
+}
+
+#[test]
+fn bytes_of_a_log_can_be_asked_of_any_node_that_has_them() {
+    let cluster = Cluster::started(&["one", "two"], sync(2));
+    let end = cluster.send(0, &[7; 100_000]);
+    cluster.agree();
+    let wanted = cluster.program(0).log(end);
+    for at in [0, 1] {
+        let mut control = cluster.control(at);
+        assert_eq!(control.range(Lsn(4096), 70_000).unwrap(), wanted[4096..][..70_000]);
+        assert!(control.range(Lsn(1 << 40), 100).unwrap().is_empty(), "nobody has that");
+    }
 }
 
 // K-40, K-41: nothing is stored that a missing copy would leave unacknowledged.

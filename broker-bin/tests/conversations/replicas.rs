@@ -1,0 +1,237 @@
+//! Two brokers that hold the same log: what is refused, what is on both, and who goes on when one is gone.
+//!
+//! The loss windows that these close, by their numbers: K-11, K-39 to K-42, K-46, K-49, K-58 to K-60. What the replicator alone can show
+//! stands in its own tests.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anchorlog::broker::{OtherReplica, ReplicationOptions};
+use anchorlog::{Broker, BrokerHandle, BrokerOptions, Driver};
+use anchorlog_replicator::{InSync, OnMissing, Policy, ReplicaId, Security};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::over_every_driver;
+use crate::peer::Peer;
+use crate::stage::{options, store};
+
+over_every_driver! {
+    nothing_is_stored_while_no_slave_is_in_sync,
+    what_is_acknowledged_is_on_the_slave_and_is_served_there,
+    a_promoted_slave_has_topics_offsets_and_messages_and_the_old_leader_follows_it,
+    who_asked_for_it_by_name_is_told_that_the_leader_is_alone,
+}
+
+const REFUSE: Policy = Policy::Sync { copies: 2, on_missing: OnMissing::Refuse };
+const DEGRADE: Policy = Policy::Sync { copies: 2, on_missing: OnMissing::Degrade };
+
+/// A place that a broker may listen at in a moment.
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+/// Two brokers, a and b, each with a store, and where they are.
+struct Pair {
+    driver: Driver,
+    policy: Policy,
+    stores: [TempDir; 2],
+    clients: [SocketAddr; 2],
+    replicas: [SocketAddr; 2],
+}
+
+impl Pair {
+    fn new(driver: Driver, policy: Policy) -> Pair {
+        Pair { driver, policy, stores: [store(), store()], clients: [free(), free()], replicas: [free(), free()] }
+    }
+
+    fn options(&self, at: usize, store: &Path) -> BrokerOptions {
+        let names: [ReplicaId; 2] = ["a", "b"].map(|name| name.parse().expect("a name"));
+        let other = 1 - at;
+        BrokerOptions {
+            listen: self.clients[at],
+            advertise: None,
+            ack_timeout: Duration::from_millis(1500),
+            replication: Some(ReplicationOptions {
+                follows: at == 1,
+                id: names[at].clone(),
+                listen: self.replicas[at],
+                address: self.replicas[at].to_string(),
+                others: vec![OtherReplica {
+                    id: names[other].clone(),
+                    clients: self.clients[other],
+                    replicas: self.replicas[other],
+                }],
+                policy: self.policy,
+                in_sync: InSync { silence: Duration::from_millis(700), ..InSync::default() },
+                security: Security::Open,
+            }),
+            ..options(store, self.driver)
+        }
+    }
+
+    /// Starts a broker; a is the leader unless somebody else was promoted since.
+    fn start(&self, at: usize) -> BrokerHandle {
+        Broker::start(self.options(at, self.stores[at].path())).expect("a broker")
+    }
+
+    fn peer(&self, at: usize) -> Peer {
+        Peer::connect(self.clients[at])
+    }
+
+    /// Sends until it is answered with one of these codes; what it was sent as.
+    fn send_until(&self, at: usize, body: &[u8], codes: &[i64]) -> i64 {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let code = self.peer(at).send_message("T1", 0, body, "").code();
+            if codes.contains(&code) {
+                return code;
+            }
+            assert!(Instant::now() < end, "still answered with {code}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Pulls until there are as many messages.
+    fn bodies(&self, at: usize, count: usize) -> Vec<Vec<u8>> {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let answer = self.peer(at).pull("g", "T1", 0, 0);
+            let bodies: Vec<_> = match answer.code() {
+                0 => answer.records().into_iter().map(|record| record.body).collect(),
+                _ => Vec::new(),
+            };
+            if bodies.len() >= count {
+                return bodies;
+            }
+            assert!(Instant::now() < end, "{} of {count} messages", bodies.len());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn route(&self, at: usize) -> serde_json::Value {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let answer = self.peer(at).ask(105, &json!({"topic": "T1"}), &[]);
+            if answer.code() == 0 {
+                return answer.json()["brokerDatas"][0]["brokerAddrs"].clone();
+            }
+            assert!(Instant::now() < end, "no route: {}", answer.remark());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn asked(queue: i64) -> serde_json::Value {
+    json!({"consumerGroup": "g", "topic": "T1", "queueId": queue.to_string()})
+}
+
+/// K-40, K-41.
+fn nothing_is_stored_while_no_slave_is_in_sync(driver: Driver) {
+    let pair = Pair::new(driver, REFUSE);
+    let leader = pair.start(0);
+    let begun = Instant::now();
+    let refused = pair.peer(0).send_message("T1", 0, b"nobody else would have it", "");
+    assert!(begun.elapsed() < Duration::from_secs(3), "within the client's own time");
+    assert!(refused.remark().contains("nothing was stored"), "{}", refused.remark());
+    refused.expect(14);
+    let slave = pair.start(1);
+    assert_eq!(pair.send_until(0, b"first", &[0]), 0);
+    assert_eq!(pair.bodies(0, 1), [b"first".to_vec()], "what was refused is not there");
+    slave.stop().expect("a clean stop");
+    // A slave that is gone is noticed: nothing more is taken, and what was on its way is not called safe (K-11).
+    let mut unsafely = Vec::new();
+    let code = loop {
+        match pair.peer(0).send_message("T1", 0, b"too late", "").code() {
+            14 => break 14,
+            other => unsafely.push(other),
+        }
+    };
+    assert_eq!(code, 14);
+    assert!(unsafely.iter().all(|code| *code == 12), "stored, and said not to be on a slave: {unsafely:?}");
+    let slave = pair.start(1);
+    assert_eq!(pair.send_until(0, b"back again", &[0]), 0);
+    slave.stop().expect("a clean stop");
+    leader.stop().expect("a clean stop");
+}
+
+/// K-39, K-42, K-46, K-58: a slave that comes late has everything, and what it has can be read there.
+fn what_is_acknowledged_is_on_the_slave_and_is_served_there(driver: Driver) {
+    let pair = Pair::new(driver, REFUSE);
+    let leader = pair.start(0);
+    let slave = pair.start(1);
+    pair.send_until(0, b"0", &[0]);
+    let mut peer = pair.peer(0);
+    for i in 1..20 {
+        peer.send_message("T1", 0, i.to_string().as_bytes(), "").expect(0);
+    }
+    let wanted: Vec<_> = (0..20).map(|i| i.to_string().into_bytes()).collect();
+    assert_eq!(pair.bodies(1, 20), wanted);
+    let mut commit = asked(0);
+    commit["commitOffset"] = json!("7");
+    peer.ask(15, &commit, &[]).expect(0);
+    let route = pair.route(0);
+    assert_eq!((&route["0"], &route["1"]), (&json!(pair.clients[0].to_string()), &json!(pair.clients[1].to_string())));
+    assert_eq!(pair.route(1), route, "both say the same");
+    let refused = pair.peer(1).send_message("T1", 0, b"to the slave", "");
+    assert!(refused.remark().contains("slave"), "{}", refused.remark());
+    refused.expect(14);
+    // A commit that rides on a slave's pull, or goes there, moves nothing.
+    commit["commitOffset"] = json!("3");
+    pair.peer(1).ask(15, &commit, &[]).expect(14);
+    let end = Instant::now() + Duration::from_secs(20);
+    while pair.peer(1).ask(14, &asked(0), &[]).number("offset") != 7 {
+        assert!(Instant::now() < end, "the slave does not show the leader's offset");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // A wiped slave begins with the whole log.
+    slave.stop().expect("a clean stop");
+    let Pair { stores: [a, b], .. } = pair;
+    drop(b);
+    let pair = Pair { stores: [a, store()], driver, policy: REFUSE, clients: pair.clients, replicas: pair.replicas };
+    let slave = pair.start(1);
+    assert_eq!(pair.bodies(1, 20)[..20], wanted);
+    pair.send_until(0, b"20", &[0]);
+    slave.stop().expect("a clean stop");
+    leader.stop().expect("a clean stop");
+}
+
+/// K-49, K-58 to K-60.
+fn a_promoted_slave_has_topics_offsets_and_messages_and_the_old_leader_follows_it(driver: Driver) {
+    let pair = Pair::new(driver, REFUSE);
+    let leader = pair.start(0);
+    let slave = pair.start(1);
+    pair.send_until(0, b"0", &[0]);
+    let mut peer = pair.peer(0);
+    for i in 1..10 {
+        peer.send_message("T1", 0, i.to_string().as_bytes(), "").expect(0);
+    }
+    let mut commit = asked(0);
+    commit["commitOffset"] = json!("4");
+    peer.ask(15, &commit, &[]).expect(0);
+    leader.stop().expect("a clean stop");
+    let promoted = slave.node().expect("a node").promote(false);
+    assert!(promoted.done, "{}", promoted.text);
+    assert_eq!(pair.bodies(1, 10).len(), 10);
+    assert_eq!(pair.peer(1).ask(14, &asked(0), &[]).expect(0).number("offset"), 4);
+    assert_eq!(pair.route(1)["0"], json!(pair.clients[1].to_string()));
+    // The old leader comes back with its old configuration, and follows.
+    let old = pair.start(0);
+    assert_eq!(pair.send_until(1, b"10", &[0]), 0);
+    assert_eq!(pair.bodies(0, 11).last().expect("some"), b"10");
+    pair.peer(0).send_message("T1", 0, b"to the old one", "").expect(14);
+    slave.stop().expect("a clean stop");
+    old.stop().expect("a clean stop");
+}
+
+fn who_asked_for_it_by_name_is_told_that_the_leader_is_alone(driver: Driver) {
+    let pair = Pair::new(driver, DEGRADE);
+    let leader = pair.start(0);
+    assert_eq!(pair.send_until(0, b"alone", &[11]), 11);
+    let slave = pair.start(1);
+    assert_eq!(pair.send_until(0, b"together", &[0]), 0, "back by itself");
+    assert_eq!(pair.bodies(1, 1)[0], b"alone");
+    slave.stop().expect("a clean stop");
+    leader.stop().expect("a clean stop");
+}
