@@ -2,17 +2,22 @@
 # Measures the original RocketMQ 5.3.3 and our broker with the same generator, on the same disk, in one run.
 #
 #   perf/compare-rocketmq.sh [--dir DIR] [--rounds N] [--seconds N] [--size BYTES] [--in-flight AxB,CxD]
-#                            [--out DIR] [--broker BIN] [--perf BIN]
+#                            [--out DIR] [--broker BIN] [--perf BIN] [--pair]
 #
-# Both flush before they acknowledge. They take turns, one round after the other, so that neither gets the quieter
-# half of the hour; both stores lie under --dir (a fresh folder on the disk to be measured, default target/compare)
-# and are removed between rounds. Everything raw (the generator's JSON and text, both configurations, the machine)
-# stays in perf/records/<date>-rocketmq/; the medians over the rounds and their ratio are printed.
+# Both flush before they acknowledge. With --pair, each is a leader with a slave that it waits for: the original as
+# SYNC_FLUSH + SYNC_MASTER with inSyncReplicas=2, whose ack waits for the slave's memory; ours waits for the slave's
+# disk. All brokers and the generator share this machine, and both stores of a pair lie on one disk.
+#
+# They take turns, one round after the other, so that neither gets the quieter half of the hour; all stores lie under
+# --dir (a fresh folder on the disk to be measured, default target/compare) and are removed between rounds. Everything
+# raw (the generator's JSON and text, all configurations, the machine) stays in perf/records/<date>-rocketmq/ (or
+# -rocketmq-pair/); the medians over the rounds and their ratio are printed.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-dir=$root/target/compare rounds=1 seconds=10 size=1024 in_flight=1x1,64x1,8x64 out= broker= perf=
+dir=$root/target/compare rounds=1 seconds=10 size=1024 in_flight=1x1,64x1,8x64 out= broker= perf= pair=
 while [ $# -gt 0 ]; do
   case $1 in
+    --pair) pair=yes; shift; continue ;;
     --dir) dir=$2 ;;
     --rounds) rounds=$2 ;;
     --seconds) seconds=$2 ;;
@@ -21,7 +26,7 @@ while [ $# -gt 0 ]; do
     --out) out=$2 ;;
     --broker) broker=$2 ;;
     --perf) perf=$2 ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
   shift 2
 done
@@ -33,15 +38,17 @@ if [ -z "$broker" ] || [ -z "$perf" ]; then
   target=${CARGO_TARGET_DIR:-$root/target}
   : "${broker:=$target/release/anchorlog}" "${perf:=$target/release/anchorlog-perf}"
 fi
-out=${out:-$root/perf/records/$(date -u +%Y-%m-%d-%H%M)-rocketmq}
+out=${out:-$root/perf/records/$(date -u +%Y-%m-%d-%H%M)-rocketmq${pair:+-pair}}
 mkdir -p "$out" "$dir"
 dir=$(cd "$dir" && pwd)
-original=127.0.0.1:29876 original_broker_port=20931 ours=127.0.0.1:29976
-ours_pid=
+original=127.0.0.1:29876 original_broker_port=20931 original_slave_port=20941
+ours=127.0.0.1:29976 ours_slave=127.0.0.1:29977 ours_replicas=127.0.0.1:29978 ours_slave_replicas=127.0.0.1:29979
+ours_pids=
 
 tidy_up() {
   "$root/perf/rocketmq/stop" --store "$dir/original" >/dev/null 2>&1 || true
-  [ -z "$ours_pid" ] || kill "$ours_pid" 2>/dev/null || true
+  # shellcheck disable=SC2086 # one word a process
+  [ -z "$ours_pids" ] || kill $ours_pids 2>/dev/null || true
 }
 trap tidy_up EXIT
 
@@ -50,22 +57,31 @@ measure() { # name, name server, round
     --json "$out/$1-$3.json" 2>&1 | tee "$out/$1-$3.txt"
 }
 
-# A broker that listens need not be in the routes yet.
-routed() {
-  python3 - "$root/broker-bin/tests/clients" "$1" <<'PY'
+# A broker that listens need not be in the routes yet, and one that waits for a slave acknowledges nothing without it.
+ready() {
+  python3 - "$root/broker-bin/tests/clients" "$1" "$pair" <<'PY'
 import sys
 sys.path.insert(0, sys.argv[1])
 import wire
 def known():
     try:
-        return wire.route(sys.argv[2], wire.TEMPLATE) is not None
+        if wire.route(sys.argv[2], wire.TEMPLATE) is None:
+            return False
+        if sys.argv[3]:
+            wire.create_topic(sys.argv[2], "BothAreThere")
+        return True
     except (OSError, wire.Refused):
         return False
-wire.until(known, 60, f"a route from {sys.argv[2]}")
+wire.until(known, 60, f"a route from {sys.argv[2]}, or a slave")
 PY
 }
 
-answers() { (exec 3<>"/dev/tcp/${1%:*}/${1#*:}") 2>/dev/null; }
+start_ours() { # log, broker's arguments...
+  local log=$1
+  shift
+  "$broker" broker "$@" >"$log" 2>&1 &
+  ours_pids="$ours_pids $!"
+}
 
 {
   date -u +%FT%TZ
@@ -75,34 +91,39 @@ answers() { (exec 3<>"/dev/tcp/${1%:*}/${1#*:}") 2>/dev/null; }
   echo "$(nproc) cores; load $(cut -d' ' -f1-3 /proc/loadavg)"
   df -hT "$dir" | tail -n 1
   java -version 2>&1 | head -n 1
-  echo "perf broker --in-flight $in_flight --size $size --seconds $seconds, $rounds rounds"
+  echo "perf broker --in-flight $in_flight --size $size --seconds $seconds, $rounds rounds${pair:+, pairs}"
 } | tee "$out/machine.txt"
 
 for round in $(seq "$rounds"); do
-  rm -rf "$dir/original" "$dir/ours"
+  rm -rf "$dir/original" "$dir/ours" "$dir/ours-slave"
   "$root/perf/rocketmq/start" --store "$dir/original" --namesrv-port "${original#*:}" \
-    --broker-port "$original_broker_port" --flush sync --heap 2g
+    --broker-port "$original_broker_port" ${pair:+--slave-port "$original_slave_port"} --flush sync --heap 2g
   cp "$dir/original/broker.conf" "$out/original-broker.conf"
-  routed "$original"
+  [ -z "$pair" ] || cp "$dir/original/slave.conf" "$out/original-slave.conf"
+  ready "$original"
   measure original "$original" "$round"
   "$root/perf/rocketmq/stop" --store "$dir/original"
   rm -rf "$dir/original"
 
-  "$broker" broker --store "$dir/ours" --listen "$ours" >"$out/ours-$round.log" 2>&1 &
-  ours_pid=$!
-  for _ in $(seq 300); do
-    answers "$ours" && break
-    kill -0 "$ours_pid" 2>/dev/null || { tail "$out/ours-$round.log" >&2; exit 1; }
-    sleep 0.1
-  done
+  if [ -n "$pair" ]; then
+    start_ours "$out/ours-$round.log" --store "$dir/ours" --listen "$ours" --role leader --replication sync \
+      --replica-id a --replica-listen "$ours_replicas" --replicas "b=$ours_slave+$ours_slave_replicas"
+    start_ours "$out/ours-slave-$round.log" --store "$dir/ours-slave" --listen "$ours_slave" --role slave \
+      --replica-id b --replica-listen "$ours_slave_replicas" --replicas "a=$ours+$ours_replicas"
+  else
+    start_ours "$out/ours-$round.log" --store "$dir/ours" --listen "$ours"
+  fi
+  ready "$ours" || { tail "$out"/ours*-"$round.log" >&2; exit 1; }
   measure ours "$ours" "$round"
-  kill "$ours_pid"
-  wait "$ours_pid" || true
-  ours_pid=
-  rm -rf "$dir/ours"
+  for pid in $ours_pids; do
+    kill "$pid"
+    wait "$pid" || true
+  done
+  ours_pids=
+  rm -rf "$dir/ours" "$dir/ours-slave"
 done
 
-python3 - "$out" "$rounds" <<'EOF' | tee "$out/ratio.txt"
+python3 - "$out" "$rounds" "$pair" <<'EOF' | tee "$out/ratio.txt"
 # Every number that both files have under the same path: the medians over the rounds, and ours over the original's.
 import json, re, statistics, sys
 
@@ -141,5 +162,11 @@ print(f"{'':{width}}  {'original':>14}  {'ours':>14}  ours/original")
 for path in both:
     ratio = f"{ours[path] / original[path]:.2f}" if original[path] else "-"
     print(f"{path:{width}}  {original[path]:14.6g}  {ours[path]:14.6g}  {ratio:>13}")
+if sys.argv[3]:
+    for row in ("broker/64", "broker/512"):
+        path = f"rows[{row}].acks_per_s"
+        if original.get(path) and path in ours:
+            ratio = ours[path] / original[path]
+            print(f"{'ok ' if ratio >= 3 else 'NOT'} pairs, {row}: {ratio:.2f} of the original's acks per second (promised: 3)")
 EOF
 echo "raw output: $out"

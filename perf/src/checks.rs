@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use crate::catch_up::CatchUp;
 use crate::limit::DiskLimits;
 use crate::row::RowResult;
 
@@ -36,7 +37,7 @@ impl Check {
 }
 
 /// All ratios for which this run has the rows. They are promised for messages of [`SIZE`] in a closed loop.
-pub(crate) fn of(rows: &[RowResult], disk: &DiskLimits) -> Vec<Check> {
+pub(crate) fn of(rows: &[RowResult], disk: &DiskLimits, catch_up: Option<&CatchUp>) -> Vec<Check> {
     // Where a backend was forced, its rows stand for the plain ones.
     let row = |name: &str| {
         let forced = |row: &&RowResult| row.spec.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('@'));
@@ -47,6 +48,7 @@ pub(crate) fn of(rows: &[RowResult], disk: &DiskLimits) -> Vec<Check> {
     let over = |value: Option<f64>, divisor: f64| value.filter(|_| divisor > 0.0).map(|value| value / divisor);
     let least = |name, bound, value: Option<f64>| value.map(|value| Check { name, value, bound, at_most: false });
     let most = |name, bound, value: Option<f64>| value.map(|value| Check { name, value, bound, at_most: true });
+    let p50 = |name: &str| row(name).map(|row| row.quantile_us(0.5));
     [
         least(
             "engine/sync/1 ÷ durable 4 KiB writes, depth 1",
@@ -83,6 +85,36 @@ pub(crate) fn of(rows: &[RowResult], disk: &DiskLimits) -> Vec<Check> {
             12.0,
             over(rate("broker/sync/512"), disk.dsync_4k_qd1.per_s),
         ),
+        least(
+            "matrix/sync+sync/512 ÷ matrix/async+async/512",
+            0.5,
+            over(rate("matrix/sync+sync/512"), rate("matrix/async+async/512").unwrap_or(0.0)),
+        ),
+        least(
+            "matrix/sync+sync/512 ÷ durable 4 KiB writes, depth 1",
+            6.0,
+            over(rate("matrix/sync+sync/512"), disk.dsync_4k_qd1.per_s),
+        ),
+        most(
+            "matrix/sync+sync/1 ÷ matrix/sync+async/1, p50",
+            2.5,
+            over(p50("matrix/sync+sync/1"), p50("matrix/sync+async/1").unwrap_or(0.0)),
+        ),
+        least(
+            "catching up with an idle leader ÷ the disk’s sequential read",
+            0.6,
+            catch_up.map(|catch_up| catch_up.idle.ratio),
+        ),
+        least(
+            "rate of a busy leader, slave catching up ÷ slave in step",
+            0.6,
+            catch_up.map(|catch_up| catch_up.busy.ratio),
+        ),
+        most(
+            "looks at a busy leader’s slave that found it no closer",
+            0.0,
+            catch_up.map(|catch_up| catch_up.busy.steps_without_gain() as f64),
+        ),
     ]
     .into_iter()
     .flatten()
@@ -92,12 +124,13 @@ pub(crate) fn of(rows: &[RowResult], disk: &DiskLimits) -> Vec<Check> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catch_up::tests::catch_up;
     use crate::report::tests::{disk, row};
 
     #[test]
     fn a_ratio_is_checked_when_its_rows_are_there() {
         let rows = [row("engine/sync/1", true, 9_000), row("engine/sync/64", true, 99_000)];
-        let checks = of(&rows, &disk());
+        let checks = of(&rows, &disk(), None);
         assert_eq!(checks.len(), 2);
         assert!((checks[0].value - 0.9).abs() < 1e-9 && checks[0].holds());
         assert!((checks[1].value - 11.0).abs() < 1e-9 && !checks[1].holds());
@@ -106,9 +139,41 @@ mod tests {
 
     #[test]
     fn device_bytes_are_promised_from_above() {
-        let checks = of(&[row("engine/sync/inflight-1024", true, 1_000_000)], &disk());
+        let checks = of(&[row("engine/sync/inflight-1024", true, 1_000_000)], &disk(), None);
         let bytes = checks.iter().find(|check| check.at_most).expect("the row has device counters");
         assert!((bytes.value - 1.1).abs() < 1e-6, "{}", bytes.value);
         assert!(bytes.holds());
+    }
+
+    #[test]
+    fn four_combinations_are_held_against_one_another() {
+        let rows = [
+            row("matrix/async+async/512", false, 100_000),
+            row("matrix/sync+sync/512", true, 55_000),
+            row("matrix/sync+async/1", true, 6_000),
+            row("matrix/sync+sync/1", true, 2_000),
+        ];
+        let checks = of(&rows, &disk(), None);
+        let found: Vec<(&str, bool)> = checks.iter().map(|check| (check.name, check.holds())).collect();
+        assert_eq!(
+            found,
+            [
+                ("matrix/sync+sync/512 ÷ matrix/async+async/512", true),
+                ("matrix/sync+sync/512 ÷ durable 4 KiB writes, depth 1", false),
+                ("matrix/sync+sync/1 ÷ matrix/sync+async/1, p50", false),
+            ]
+        );
+        assert!((checks[2].value - 3.0).abs() < 0.01, "{}", checks[2].value);
+    }
+
+    #[test]
+    fn catching_up_is_promised_thrice() {
+        let mut catch_up = catch_up();
+        assert!(of(&[], &disk(), Some(&catch_up)).iter().all(Check::holds));
+        catch_up.busy.caught_up = false;
+        catch_up.busy.ratio = 0.5;
+        catch_up.idle.ratio = 0.5;
+        let checks = of(&[], &disk(), Some(&catch_up));
+        assert_eq!(checks.iter().filter(|check| !check.holds()).count(), 3);
     }
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anchorlog::wire::Encoding;
@@ -7,7 +8,7 @@ use anchorlog_engine::BackendChoice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::open_loop::Load;
-use crate::{broker_rows, payload, sender};
+use crate::{payload, sender, served};
 
 /// Measures this disk, the Anchorlog engine and its broker in one run, and reads everything back.
 #[derive(Parser)]
@@ -27,8 +28,10 @@ pub(crate) enum Command {
     Disk(DiskOnly),
     /// Measure what a long log costs when it is opened, and many queues when they are appended to.
     Opening(Opening),
+    /// Measure what the second copy costs: sync and async flush, by sync and async replication, on a leader and its slave.
+    Matrix(Matrix),
     /// Serve for the broker rows.
-    #[command(name = broker_rows::SERVE, hide = true)]
+    #[command(name = served::SERVE, hide = true)]
     Serve(Serve),
 }
 
@@ -152,13 +155,47 @@ pub(crate) struct Opening {
     pub(crate) queues: u32,
 }
 
+/// The four combinations.
+#[derive(Args)]
+pub(crate) struct Matrix {
+    #[command(flatten)]
+    pub(crate) load: Messages,
+    /// Where the leader's stores go; they are deleted [default: target/anchorlog-perf, or anchorlog-perf-tmp where there is no target]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where the slave's stores go, on another disk if there is one [default: beside the leader's]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) slave_dir: Option<PathBuf>,
+    /// Run even where a directory lies in memory
+    #[arg(long)]
+    pub(crate) allow_tmpfs: bool,
+    /// Backend of both brokers
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub(crate) backend: Backend,
+    /// Only rows whose names contain one of these
+    #[arg(long, value_name = "PART,...", value_delimiter = ',')]
+    pub(crate) rows: Vec<String>,
+    /// Then let a slave that is so many MiB behind catch up, with an idle leader and with a busy one
+    #[arg(long, value_name = "MIB", num_args = 0..=1, default_missing_value = "1024", value_parser = clap::value_parser!(u64).range(16..=65_536))]
+    pub(crate) catch_up: Option<u64>,
+    /// Every row for an instant, in small stores: shows that everything works, says nothing about speed
+    #[arg(long, conflicts_with_all = ["seconds", "probe_seconds"])]
+    pub(crate) smoke: bool,
+    /// Seconds of each setting of the disk probe, three times each
+    #[arg(long, default_value_t = 0.3, value_parser = parse_seconds)]
+    pub(crate) probe_seconds: f64,
+}
+
 /// Our own broker.
 #[derive(Args)]
 pub(crate) struct Serve {
     #[arg(long)]
     pub(crate) dir: PathBuf,
+    /// Where clients reach it; port 0 is any
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
     #[arg(long, value_enum)]
-    pub(crate) flush: FlushMode,
+    pub(crate) flush: Mode,
     #[arg(long, value_enum)]
     pub(crate) backend: Backend,
     #[arg(long)]
@@ -167,13 +204,44 @@ pub(crate) struct Serve {
     pub(crate) spare_count: usize,
     #[arg(long)]
     pub(crate) segment_bytes: u64,
+    /// What it is in its pair; without it, it is alone
+    #[arg(long, value_enum, requires_all = ["replication", "replicas"])]
+    pub(crate) role: Option<Role>,
+    #[arg(long, value_enum)]
+    pub(crate) replication: Option<Mode>,
+    /// Where replicas reach this one, where clients reach the other one, where replicas reach it
+    #[arg(long, value_name = "OWN,OTHER,OTHER", value_delimiter = ',')]
+    pub(crate) replicas: Vec<SocketAddr>,
 }
 
-/// When our own broker answers.
-#[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum FlushMode {
+/// What a broker is in its pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    Leader,
+    Slave,
+}
+
+/// Whether an answer waits: for the leader's flush, or for the slave's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
     Sync,
     Async,
+}
+
+impl Mode {
+    /// As names of rows and the command line have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Mode::Sync => "sync",
+            Mode::Async => "async",
+        }
+    }
+
+    /// The mode that waits, or the one that does not.
+    pub(crate) fn of(waits: bool) -> Mode {
+        if waits { Mode::Sync } else { Mode::Async }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -184,6 +252,16 @@ pub(crate) enum Backend {
     Uring,
     /// Plain system calls
     Threads,
+}
+
+impl Role {
+    /// As the command line has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Leader => "leader",
+            Role::Slave => "slave",
+        }
+    }
 }
 
 impl From<Backend> for BackendChoice {
@@ -272,5 +350,35 @@ mod tests {
         let cli = Cli::parse_from(["anchorlog-perf", "broker", "-n", "h:1", "-w", "64", "-s", "128"]);
         let Some(Command::Broker(foreign)) = cli.command else { panic!("it is the broker command") };
         assert_eq!((foreign.threads, foreign.load.size), (Some(64), 128));
+    }
+
+    #[test]
+    fn catching_up_is_asked_for_with_or_without_a_lag() {
+        for (words, lag) in [(vec![], None), (vec!["--catch-up"], Some(1024)), (vec!["--catch-up", "64"], Some(64))] {
+            let cli = Cli::parse_from(["anchorlog-perf", "matrix"].into_iter().chain(words));
+            let Some(Command::Matrix(matrix)) = cli.command else { panic!("it is the matrix command") };
+            assert_eq!(matrix.catch_up, lag);
+        }
+    }
+
+    #[test]
+    fn a_broker_of_a_pair_is_told_of_the_other_one() {
+        let alone = [
+            "anchorlog-perf",
+            "serve",
+            "--dir=d",
+            "--flush=sync",
+            "--backend=auto",
+            "--spare-count=1",
+            "--segment-bytes=1",
+        ];
+        let with = |words: &[&'static str]| Cli::try_parse_from(alone.iter().chain(words));
+        assert!(with(&[]).is_ok());
+        assert!(with(&["--role=slave"]).is_err(), "a role needs to know the other one");
+        let pair = ["--role=slave", "--replication=sync", "--replicas=127.0.0.1:1,127.0.0.1:2,127.0.0.1:3"];
+        let Ok(Some(Command::Serve(served))) = with(&pair).map(|cli| cli.command) else {
+            panic!("it is the serve command")
+        };
+        assert_eq!((served.role, served.replicas[2].port()), (Some(Role::Slave), 3));
     }
 }

@@ -190,6 +190,7 @@ fn measure_in(spec: &RowSpec, store: &Path, seed: u64) -> Result<RowResult, Perf
         frame_bytes,
         verified,
         notes,
+        pair: None,
     })
 }
 

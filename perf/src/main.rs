@@ -7,6 +7,7 @@
 //! Method, schema and how to read the numbers: `perf/README.md`. What is deliberately not here: anything that the log itself needs.
 
 mod broker_rows;
+mod catch_up;
 mod checks;
 mod cli;
 mod clock;
@@ -15,10 +16,12 @@ mod engine_rows;
 mod error;
 mod host;
 mod limit;
+mod matrix;
 mod meter;
 mod open_loop;
 mod opening;
 mod out;
+mod pair;
 mod payload;
 mod place;
 mod plan;
@@ -27,22 +30,25 @@ mod report;
 mod row;
 mod sender;
 mod serve;
+mod served;
 mod topic;
 mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anchorlog_engine::io::BackendKind;
 use anchorlog_engine::io::sys::BlockDevice;
 use anchorlog_engine::{BackendChoice, SystemClock};
 use clap::Parser;
 
-use crate::cli::{Cli, Command, Comparison, DiskOnly, Foreign, Messages, Opening};
+use crate::cli::{Cli, Command, Comparison, DiskOnly, Foreign, Matrix, Messages, Opening};
 use crate::disk::DiskProbe;
 use crate::error::PerfError;
 use crate::host::Host;
 use crate::limit::DiskLimits;
+use crate::matrix::PairSpec;
 use crate::open_loop::Load;
 use crate::out::Progress;
 use crate::place::Place;
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
         Some(Command::Broker(foreign)) => measure_foreign(&foreign),
         Some(Command::Disk(disk)) => measure_disk(&disk).map(|()| true),
         Some(Command::Opening(wished)) => measure_opening(&wished).map(|()| true),
+        Some(Command::Matrix(wished)) => measure_matrix(&wished),
         Some(Command::Serve(wished)) => serve::serve(&wished).map(|()| true),
     };
     match outcome {
@@ -135,6 +142,7 @@ fn compare(wished: &Comparison) -> Result<bool, PerfError> {
         probe: Some(probe.deep_by()),
         disk: probe.limits(),
         rows,
+        catch_up: None,
     };
     drop(probe);
     finish(&run, &wished.load, Some(place.dir().join("report.html")))
@@ -168,6 +176,96 @@ impl Verdict {
         let row = measure(&RowSpec { backend: self.kind, ..spec.clone() })?;
         Ok(RowResult { backend: self.reason.clone(), ..row })
     }
+}
+
+/// The four combinations; whether all promises about messages were kept.
+fn measure_matrix(wished: &Matrix) -> Result<bool, PerfError> {
+    /// Both logs, their spares, and the probe's file.
+    const ROOM_BYTES: u64 = 2 * place::SPACE_BYTES;
+    let smoke = wished.smoke;
+    let lag_bytes = wished.catch_up.map(|mib| if smoke { mib.min(16) } else { mib } << 20);
+    // A lag, what is sent until it is gone, and as much again: retention is not exact.
+    let room_bytes = ROOM_BYTES + lag_bytes.unwrap_or(0) * 6;
+    let place = Place::with_room(wished.dir.as_deref(), wished.allow_tmpfs, room_bytes)?;
+    let slave_dir = wished.slave_dir.as_deref();
+    let slave_place = slave_dir.map(|dir| Place::with_room(Some(dir), wished.allow_tmpfs, room_bytes)).transpose()?;
+    let slave_dir = slave_place.as_ref().unwrap_or(&place).dir();
+    let host = Host::look(place.dir());
+    let load = wished.load.load();
+    announce(&host, place.warning().or_else(|| slave_place.as_ref()?.warning()));
+    announce_messages(&wished.load);
+    let (scale, seconds, probe_seconds) =
+        if smoke { (&row::SMOKE, 0.25, 0.02) } else { (&row::FULL, wished.load.seconds, wished.probe_seconds) };
+    let steps = matrix::steps(&matrix::Wish {
+        size: wished.load.size,
+        seconds,
+        backend: wished.backend.into(),
+        load,
+        only: &wished.rows,
+        scale,
+    });
+    let (started_ms, started_ns) = (clock::wall_ms(), clock::now_ns());
+    let progress = Progress::new(steps.len() as u64 + u64::from(lag_bytes.is_some()));
+    progress.say("disk probe: writing its file".to_owned());
+    let mut probe = DiskProbe::create(place.dir(), scale.probe_file_bytes).map_err(PerfError::Disk)?;
+    let verdict = Verdict::reach(place.dir(), wished.backend.into())?;
+    let encoding = wished.load.header.into();
+    let mut rows: Vec<RowResult> = Vec::new();
+    for (at, step) in steps.iter().enumerate() {
+        match step {
+            matrix::Step::Probe => {
+                progress.say("disk probe".to_owned());
+                probe.round(probe_seconds).map_err(PerfError::Disk)?;
+            }
+            matrix::Step::Row(spec) => {
+                say(&progress, &spec.row);
+                let seed = started_ms.wrapping_mul(1000) + at as u64;
+                rows.push(verdict.measure(&spec.row, |row| {
+                    let spec = PairSpec { row: row.clone(), ..spec.clone() };
+                    matrix::measure(&spec, place.dir(), slave_dir, seed, encoding)
+                })?);
+                progress.line(&rows.last().map(text::summary).unwrap_or_default());
+            }
+        }
+        progress.step();
+    }
+    let catch_up = lag_bytes.map(|lag_bytes| {
+        progress.say("a slave that is far behind".to_owned());
+        let wish = catch_up::Wish {
+            leader_dir: place.dir(),
+            slave_dir,
+            lag_bytes,
+            size: wished.load.size,
+            seconds,
+            interval: if smoke { Duration::from_millis(20) } else { Duration::from_millis(500) },
+            backend: verdict.kind,
+            encoding,
+            scale,
+        };
+        catch_up::measure(&wish, started_ms.wrapping_mul(1000) + 500)
+    });
+    let catch_up = catch_up.transpose()?;
+    progress.finish();
+    let subject = if smoke {
+        "smoke run: the numbers mean nothing"
+    } else {
+        "matrix: sync and async flush, by sync and async replication"
+    };
+    let run = Run {
+        subject: subject.to_owned(),
+        smoke,
+        started: clock::utc(started_ms),
+        seconds: (clock::now_ns() - started_ns) as f64 / clock::SECOND_NS as f64,
+        size: wished.load.size,
+        load,
+        host,
+        probe: Some(probe.deep_by()),
+        disk: probe.limits(),
+        rows,
+        catch_up,
+    };
+    drop(probe);
+    finish(&run, &wished.load, Some(place.dir().join("report.html")))
 }
 
 /// Any broker; whether all promises about messages were kept.
@@ -224,6 +322,7 @@ fn measure_foreign(wished: &Foreign) -> Result<bool, PerfError> {
         probe: probe.as_ref().map(DiskProbe::deep_by),
         disk: probe.as_ref().map_or_else(DiskLimits::default, DiskProbe::limits),
         rows,
+        catch_up: None,
     };
     drop(probe);
     finish(&run, &wished.load, None)
@@ -260,6 +359,7 @@ fn measure_disk(wished: &DiskOnly) -> Result<(), PerfError> {
         probe: Some(probe.deep_by()),
         disk: probe.limits(),
         rows: Vec::new(),
+        catch_up: None,
     };
     for line in text::disk(&run.disk, probe.deep_by()) {
         out::line(format_args!("{line}"));

@@ -145,7 +145,8 @@ pub(crate) struct DeviceUse {
 }
 
 impl DeviceUse {
-    fn between(before: BlockStats, after: BlockStats) -> DeviceUse {
+    /// What came between two looks.
+    pub(crate) fn between(before: BlockStats, after: BlockStats) -> DeviceUse {
         DeviceUse {
             writes: after.writes.saturating_sub(before.writes),
             bytes: after.sectors_written.saturating_sub(before.sectors_written) * 512,
@@ -169,7 +170,7 @@ pub(crate) struct Window {
 }
 
 /// User and system time of a process (proc_pid_stat(5)), in seconds.
-fn cpu_time(pid: u32) -> Option<f64> {
+pub(crate) fn cpu_time(pid: u32) -> Option<f64> {
     const TICKS_PER_S: f64 = 100.0;
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut behind_name = text.rsplit_once(')')?.1.split_whitespace();

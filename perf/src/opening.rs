@@ -127,7 +127,7 @@ fn openings(wished: &Opening, dir: &Path) -> Result<(), PerfError> {
     ));
     engine.close()?;
 
-    let read = read_rate(dir)?;
+    let read = read_rate(dir, u64::MAX)?;
     out::line(format_args!("disk: sequential read of its segments {:.0} MB/s (1 MiB, depth {READ_DEPTH})", read / 1e6));
     let open = || -> Result<(f64, String), PerfError> {
         let begun = clock::now_ns();
@@ -171,7 +171,11 @@ fn peak_mib() -> u64 {
     line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) >> 10
 }
 
-fn read_rate(dir: &Path) -> Result<f64, PerfError> {
+/// Bytes a second at which this disk gives back the segments of a log, from front to back, `most` bytes of them at most.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn read_rate(dir: &Path, most: u64) -> Result<f64, PerfError> {
     let on = |what: &'static str, path: &Path| {
         let path: PathBuf = path.to_path_buf();
         move |source| PerfError::Io { what, path, source }
@@ -182,7 +186,14 @@ fn read_rate(dir: &Path) -> Result<f64, PerfError> {
     };
     let names = backend.list(dir).map_err(on("listing", dir))?;
     let (begun, mut bytes) = (clock::now_ns(), 0);
-    for name in names.iter().filter(|name| name.ends_with(".seg")) {
+    // Segments are named by where they begin; what is not filled yet has another name.
+    let mut segments: Vec<&String> =
+        names.iter().filter(|name| name.ends_with(".seg") && name.starts_with(char::is_numeric)).collect();
+    segments.sort();
+    for name in segments {
+        if bytes >= most {
+            break;
+        }
         let path = dir.join(name);
         let file = backend.open(&path, OpenMode::Existing).map_err(on("opening", &path))?;
         let len = file.len().map_err(on("reading", &path))?;

@@ -22,6 +22,14 @@ impl Place {
     /// # Errors
     /// When it lies in memory (unless `allow_memory`) or is too full; says what to do.
     pub(crate) fn choose(dir: Option<&Path>, allow_memory: bool) -> Result<Place, PerfError> {
+        Place::with_room(dir, allow_memory, SPACE_BYTES)
+    }
+
+    /// The same for a run that needs `space_bytes`.
+    ///
+    /// # Errors
+    /// As [`Place::choose`].
+    pub(crate) fn with_room(dir: Option<&Path>, allow_memory: bool, space_bytes: u64) -> Result<Place, PerfError> {
         let dir = dir.map_or_else(default_dir, Path::to_owned);
         let made = !dir.exists();
         std::fs::create_dir_all(&dir).map_err(|source| PerfError::Io {
@@ -49,12 +57,12 @@ impl Place {
             ));
         }
         let free = sys::free_bytes(&place.dir).unwrap_or(u64::MAX);
-        if free < SPACE_BYTES {
+        if free < space_bytes {
             return Err(PerfError::Usage(format!(
                 "{} has {} MiB left and a run needs {} MiB; make room or choose another directory with --dir",
                 place.dir.display(),
                 free >> 20,
-                SPACE_BYTES >> 20
+                space_bytes >> 20
             )));
         }
         Ok(place)

@@ -5,9 +5,12 @@ use std::time::Duration;
 use anchorlog_engine::BackendChoice;
 use hdrhistogram::Histogram;
 
+use crate::cli::Mode;
+use crate::error::PerfError;
 use crate::limit::DiskLimits;
 use crate::meter::{DeviceUse, Sample};
 use crate::open_loop::Load;
+use crate::served::Counts;
 use crate::verify::Verified;
 
 /// Who sends.
@@ -103,6 +106,49 @@ pub(crate) struct RowSpec {
     pub(crate) scale: &'static Scale,
 }
 
+impl RowSpec {
+    /// Connections, and sends in flight on each.
+    ///
+    /// # Errors
+    /// When the row has none.
+    pub(crate) fn connections(&self) -> Result<(usize, usize), PerfError> {
+        match self.producers {
+            Producers::Connections { count, each } => Ok((count, each)),
+            _ => Err(PerfError::Usage(format!("row {} has no connections", self.name))),
+        }
+    }
+}
+
+/// What else is known of a row that a leader and its slave served.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PairUse {
+    /// Whether an ack waited for the leader's flush.
+    pub(crate) flush: Mode,
+    /// Whether it waited for the slave's.
+    pub(crate) replication: Mode,
+    /// Processor time of the leader in the window.
+    pub(crate) leader_cpu_s: Option<f64>,
+    /// Processor time of the slave.
+    pub(crate) slave_cpu_s: Option<f64>,
+    /// What the leader's engine counted in the window.
+    pub(crate) leader: Counts,
+    /// What the slave's did.
+    pub(crate) slave: Counts,
+    /// What the slave's device did, unless it is the leader's too.
+    pub(crate) slave_device: Option<DeviceUse>,
+    /// Whether both directories lie on one device, whose counters then have the work of both brokers.
+    pub(crate) shared_disk: bool,
+    /// Messages that the slave was behind when the window closed.
+    pub(crate) behind: u64,
+    /// The accounts of what the slave gave back; the row's own are the leader's.
+    pub(crate) slave_verified: Verified,
+}
+
+/// `sync+async` and so on: flush, then replication.
+pub(crate) fn combination(flush: Mode, replication: Mode) -> String {
+    format!("{}+{}", flush.name(), replication.name())
+}
+
 /// What came out.
 #[derive(Clone, Debug)]
 pub(crate) struct RowResult {
@@ -130,6 +176,8 @@ pub(crate) struct RowResult {
     pub(crate) verified: Verified,
     /// What a reader should know about this row besides.
     pub(crate) notes: Vec<String>,
+    /// What else is known where two brokers served.
+    pub(crate) pair: Option<PairUse>,
 }
 
 impl RowResult {
@@ -182,7 +230,27 @@ impl RowResult {
 
     /// CPU time for each ack, in microseconds.
     pub(crate) fn cpu_us_per_ack(&self) -> Option<f64> {
-        self.cpu_s.filter(|_| self.acks > 0).map(|seconds| seconds * 1e6 / self.acks as f64)
+        self.cpu_s.and_then(|seconds| self.per_ack(seconds * 1e6))
+    }
+
+    /// So much of something for each ack.
+    pub(crate) fn per_ack(&self, amount: f64) -> Option<f64> {
+        (self.acks > 0).then(|| amount / self.acks as f64)
+    }
+
+    /// Flushes of the device for each ack; where a pair shares it, both brokers' are in it.
+    pub(crate) fn flushes_per_ack(&self) -> Option<f64> {
+        self.per_ack(self.device?.flushes? as f64)
+    }
+
+    /// Flushes of the slave's device for each ack, where it has one of its own.
+    pub(crate) fn slave_flushes_per_ack(&self) -> Option<f64> {
+        self.per_ack(self.pair?.slave_device?.flushes? as f64)
+    }
+
+    /// Whether nothing was lost, doubled, or disordered, on any of the brokers.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.verified.is_clean() && self.pair.is_none_or(|pair| pair.slave_verified.is_clean())
     }
 }
 

@@ -76,16 +76,35 @@ impl Topic {
         Ok(topic)
     }
 
+    /// Sends to a broker until it takes something, then finds the topic that this made: our own broker refuses while it cannot keep its
+    /// promise.
+    ///
+    /// # Errors
+    /// When nothing was taken in that time; says why not.
+    pub(crate) fn make_in_time(broker: &str, name: &str, patience: Duration) -> Result<Topic, PerfError> {
+        in_time(patience, || make(broker, name))?;
+        Topic::find_or_make(broker, name)
+    }
+
+    /// The next offset of every queue.
+    ///
+    /// # Errors
+    /// When a broker does not answer, or does not know the topic.
+    pub(crate) fn ends(&self) -> Result<Vec<u64>, PerfError> {
+        bounds(self, request::GET_MAX_OFFSET)
+    }
+
     /// Begins all queues at their ends.
     fn look_at_ends(&mut self) -> Result<(), PerfError> {
-        let ends = bounds(self, request::GET_MAX_OFFSET)?;
+        let ends = self.ends()?;
         for (queue, end) in self.queues.iter_mut().zip(ends) {
             queue.from = end;
         }
         Ok(())
     }
 
-    /// Pulls everything that was sent, one request in flight for each queue; says of which queues retention took the beginning.
+    /// Pulls everything that was sent, one request in flight for each queue; says of which queues retention took the beginning. `None` when
+    /// it took some just now, so that what was read has a hole: a log may come up with a release that it had only begun.
     ///
     /// # Errors
     /// When a broker does not answer or refuses.
@@ -94,7 +113,7 @@ impl Topic {
         payloads: &Payloads,
         acked: u64,
         verifier: &mut Verifier,
-    ) -> Result<Vec<bool>, PerfError> {
+    ) -> Result<Option<Vec<bool>>, PerfError> {
         let from: u64 = self.queues.iter().map(|queue| queue.from).sum();
         let deadline = clock::now_ns() + 3 * SECOND_NS;
         let ends = loop {
@@ -142,7 +161,8 @@ impl Topic {
                 }
             }
         }
-        Ok(recycled)
+        let is_whole = bounds(self, request::GET_MIN_OFFSET)? == firsts;
+        Ok(is_whole.then_some(recycled))
     }
 
     /// The same topic after its only broker moved to another address.
@@ -150,6 +170,25 @@ impl Topic {
         let mut topic = self.clone();
         topic.queues.iter_mut().for_each(|queue| broker.clone_into(&mut queue.broker));
         topic
+    }
+}
+
+/// Tries until it succeeds; the last error, if it does not in that time.
+///
+/// # Errors
+/// That one.
+pub(crate) fn in_time<T>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> Result<T, PerfError>,
+) -> Result<T, PerfError> {
+    const STEP: Duration = Duration::from_millis(20);
+    let begun = clock::now_ns();
+    loop {
+        match attempt() {
+            Ok(done) => return Ok(done),
+            Err(error) if u128::from(clock::now_ns() - begun) > patience.as_nanos() => return Err(error),
+            Err(_) => clock::sleep(STEP),
+        }
     }
 }
 

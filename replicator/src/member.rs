@@ -68,6 +68,9 @@ pub const MEMBERS_MAX: usize = 32;
 /// The table entry that names them all: one line each, id and address.
 const KEY: &[u8] = b"replica/members";
 
+/// Begins the keys of all table entries that are the replicator's own.
+pub const NAMESPACE: &[u8] = b"replica/";
+
 fn encode(members: &[Member]) -> Vec<u8> {
     let mut sorted: Vec<&Member> = members.iter().collect();
     sorted.sort();

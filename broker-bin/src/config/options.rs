@@ -256,7 +256,7 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "FILE")]
     pub replica_key: Option<PathBuf>,
 
-    /// Directory with cert.pem, key.pem and ca.pem: replicas speak TLS, and know each other by certificates of that authority [default: none]
+    /// Directory with cert.pem, key.pem and ca.pem: replicas speak TLS and trust that authority [default: none]
     #[arg(long, value_name = "DIR")]
     pub replica_tls: Option<PathBuf>,
 

@@ -1,6 +1,7 @@
 //! Reading the state back, and which stores are refused.
 
 use anchorlog_engine::{AppendError, Engine, Lsn, Put, ReadError, Snapshot, WaitError, WriteBatch};
+use anchorlog_replicator::member::NAMESPACE;
 
 use super::entries::{self, BadEntry, format, group, offset, topic};
 use super::tables::{FlushError, State};
@@ -146,7 +147,11 @@ fn check_format(engine: &Engine, snapshot: &Snapshot) -> Result<(), StateError> 
         let holds = format!("messages (of the queue {})", queue.name().escape_ascii());
         return Err(StateError::Missing { dir: dir(), holds });
     }
-    if let Some((key, _)) = snapshot.range(&[1], None, 1)?.first() {
+    // The members of a set may stand before it.
+    let end = entries::end_of(NAMESPACE);
+    let mut others = snapshot.range(&[1], Some(NAMESPACE), 1)?;
+    others.append(&mut snapshot.range(&end, None, 1)?);
+    if let Some((key, _)) = others.first() {
         return Err(StateError::Missing { dir: dir(), holds: format!("the table entry {}", key.escape_ascii()) });
     }
     mark_format(engine)

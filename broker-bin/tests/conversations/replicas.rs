@@ -22,6 +22,7 @@ over_every_driver! {
     what_is_acknowledged_is_on_the_slave_and_is_served_there,
     a_promoted_slave_has_topics_offsets_and_messages_and_the_old_leader_follows_it,
     who_asked_for_it_by_name_is_told_that_the_leader_is_alone,
+    with_asynchronous_replication_a_leader_waits_for_nobody,
 }
 
 const REFUSE: Policy = Policy::Sync { copies: 2, on_missing: OnMissing::Refuse };
@@ -232,6 +233,16 @@ fn who_asked_for_it_by_name_is_told_that_the_leader_is_alone(driver: Driver) {
     let slave = pair.start(1);
     assert_eq!(pair.send_until(0, b"together", &[0]), 0, "back by itself");
     assert_eq!(pair.bodies(1, 1)[0], b"alone");
+    slave.stop().expect("a clean stop");
+    leader.stop().expect("a clean stop");
+}
+
+fn with_asynchronous_replication_a_leader_waits_for_nobody(driver: Driver) {
+    let pair = Pair::new(driver, Policy::Async);
+    let leader = pair.start(0);
+    pair.peer(0).send_message("T1", 0, b"alone", "").expect(0);
+    let slave = pair.start(1);
+    assert_eq!(pair.bodies(1, 1), [b"alone".to_vec()], "a slave that comes gets it all the same");
     slave.stop().expect("a clean stop");
     leader.stop().expect("a clean stop");
 }

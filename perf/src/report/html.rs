@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::svg::{self, Bar, Curve, Pair, escape};
-use super::{Run, grouped, or_dash, short, text, time};
+use super::{Run, grouped, or_dash, pairs, short, text, time};
+use crate::catch_up::CatchUp;
 use crate::row::RowResult;
 
 const STYLE: &str = include_str!("style.css");
@@ -33,6 +34,7 @@ pub(crate) fn page(run: &Run) -> String {
     tiles(&mut page, run);
     facts(&mut page, run);
     sync_against_async(&mut page, run);
+    pairs::sections(&mut page, run);
     of_limit(&mut page, run);
     latencies(&mut page, run);
     throughput(&mut page, run);
@@ -98,8 +100,11 @@ fn facts(page: &mut String, run: &Run) {
     page.push_str("</dl>\n</section>\n");
 }
 
-/// `engine/sync/64` as `("engine", true, "64")`; nothing for other rows.
+/// `engine/sync/64` as `("engine", "64")`; nothing for other rows, nor for those of two brokers.
 fn parts(row: &RowResult) -> Option<(&str, &str)> {
+    if row.pair.is_some() {
+        return None;
+    }
     let (side, rest) = row.spec.name.split_once('/')?;
     let (_, producers) = rest.split_once('/')?;
     (!producers.contains('@')).then_some((side, producers))
@@ -145,11 +150,14 @@ fn of_limit(page: &mut String, run: &Run) {
         return;
     }
     page.push_str("<section>\n<h2>How much of the disk’s limit</h2>\n<p>Acks per second ÷ what this disk, measured in the same run, allows with as many messages outstanding: durable writes that carry them all, one after the other; for async, unsynced bandwidth.</p>\n");
-    page.push_str(&svg::bars("Ratio of each row to the limit of the disk", &bars));
+    page.push_str(&svg::bars("Ratio of each row to the limit of the disk", &bars, "the disk’s limit"));
     page.push_str("</section>\n");
 }
 
 fn latencies(page: &mut String, run: &Run) {
+    if run.rows.iter().all(|row| parts(row).is_none()) {
+        return;
+    }
     page.push_str("<section>\n<h2>Latency percentiles</h2>\n<p>Every step to the right is one nine more; time is logarithmic.</p>\n<div class=\"panels\">\n");
     for (title, side, durable) in [
         ("engine, sync", "engine", true),
@@ -180,7 +188,7 @@ fn throughput(page: &mut String, run: &Run) {
     for row in &run.rows {
         let points: Vec<(f64, f64)> = row.series.iter().map(|sample| (sample.at_s, sample.per_s)).collect();
         let class = if row.spec.durable { "sync" } else { "async" };
-        page.push_str(&svg::spark(&row.spec.name, &points, class, short));
+        page.push_str(&svg::spark(&row.spec.name, &points, class, |per_s| format!("{}/s", short(per_s))));
     }
     page.push_str("</div>\n</section>\n");
 }
@@ -258,10 +266,12 @@ fn disk(page: &mut String, run: &Run) {
 
 fn accounts(page: &mut String, run: &Run) {
     page.push_str("<section>\n<h2>Read back</h2>\n<p>Every message carries its stream, its sequence number and a checksum of its bytes. After its row each store was opened again and everything retained was read and compared.</p>\n<div class=\"wide\"><table>\n<thead><tr><th>row</th><th>acked</th><th>recycled</th><th>read</th><th>lost</th><th>duplicated</th><th>out of order</th><th>damaged</th><th>unexpected</th></tr></thead>\n<tbody>\n");
-    for row in &run.rows {
-        let verified = &row.verified;
+    let of_slaves = |row: &RowResult| Some((format!("{}, slave", row.spec.name), row.pair?.slave_verified));
+    let of_rows = |row: &RowResult| [Some((row.spec.name.clone(), row.verified)), of_slaves(row)];
+    let caught_up = run.catch_up.iter().flat_map(CatchUp::accounts).map(|(name, verified)| (name.to_owned(), verified));
+    for (name, verified) in run.rows.iter().flat_map(of_rows).flatten().chain(caught_up) {
         let class = if verified.is_clean() { "" } else { " class=\"bad\"" };
-        put(page, format_args!("<tr{class}><th>{}</th>", escape(&row.spec.name)));
+        put(page, format_args!("<tr{class}><th>{}</th>", escape(&name)));
         for count in [
             verified.acked,
             verified.recycled,
@@ -282,7 +292,7 @@ fn accounts(page: &mut String, run: &Run) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::run;
+    use crate::report::tests::{matrix, run};
 
     #[test]
     fn the_page_stands_alone() {
@@ -311,9 +321,28 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_two_brokers_is_whole_and_has_both_accounts() {
+        let page = page(&matrix());
+        for words in
+            ["Four combinations", "What each promise costs", "one device", "matrix/sync+sync/64, slave", "far behind"]
+        {
+            assert!(page.contains(words), "{words} is missing");
+        }
+        for tag in ["section", "table", "svg", "tr", "div", "p", "ul", "li", "span"] {
+            assert_eq!(
+                page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count(),
+                page.matches(&format!("</{tag}>")).count(),
+                "{tag}"
+            );
+        }
+        assert!(!page.contains("NaN"));
+    }
+
+    #[test]
     fn a_page_can_be_written_for_looking_at_it() {
         if let Some(path) = std::env::var_os("ANCHORLOG_PERF_SAMPLE_PAGE") {
-            crate::out::save(std::path::Path::new(&path), &page(&run())).expect("the page is written");
+            let sample = if std::env::var_os("ANCHORLOG_PERF_SAMPLE_MATRIX").is_some() { matrix() } else { run() };
+            crate::out::save(std::path::Path::new(&path), &page(&sample)).expect("the page is written");
         }
     }
 }

@@ -6,12 +6,15 @@ use hdrhistogram::serialization::{Serializer, V2Serializer};
 use serde::Serialize;
 
 use super::Run;
+use crate::catch_up::CatchUp;
 use crate::checks::Check;
+use crate::cli::Mode;
 use crate::error::PerfError;
 use crate::host::Host;
 use crate::limit::DiskLimits;
 use crate::meter::Sample;
-use crate::row::RowResult;
+use crate::row::{PairUse, RowResult};
+use crate::served::Counts;
 use crate::verify::Verified;
 
 #[derive(Serialize)]
@@ -26,6 +29,7 @@ struct Document<'a> {
     host: &'a Host,
     disk: Option<&'a DiskLimits>,
     rows: Vec<Row<'a>>,
+    catch_up: Option<&'a CatchUp>,
     checks: Vec<CheckLine>,
     verify: Verified,
 }
@@ -71,7 +75,29 @@ struct Row<'a> {
     notes: &'a [String],
     series: &'a [Sample],
     verify: Verified,
+    pair: Option<Pair>,
     hdr: String,
+}
+
+#[derive(Serialize)]
+struct Pair {
+    flush: Mode,
+    replication: Mode,
+    ratio_to_async: Option<f64>,
+    leader: Half,
+    slave: Half,
+    shared_disk: bool,
+    behind: u64,
+    slave_verify: Verified,
+}
+
+#[derive(Serialize)]
+struct Half {
+    cpu_us_per_ack: Option<f64>,
+    device_flushes_per_ack: Option<f64>,
+    flushes: u64,
+    flushes_per_ack: Option<f64>,
+    commit_bytes: u64,
 }
 
 /// The whole run as one JSON object.
@@ -91,6 +117,7 @@ pub(crate) fn document(run: &Run) -> Result<String, PerfError> {
         host: &run.host,
         disk: run.probe.map(|_| &run.disk),
         rows,
+        catch_up: run.catch_up.as_ref(),
         checks: run.checks().into_iter().map(|check| CheckLine { holds: check.holds(), check }).collect(),
         verify: run.verified(),
     };
@@ -127,8 +154,29 @@ fn of_row<'a>(run: &Run, row: &'a RowResult) -> Result<Row<'a>, PerfError> {
         notes: &row.notes,
         series: &row.series,
         verify: row.verified,
+        pair: row.pair.map(|pair| of_pair(run, row, pair)),
         hdr: STANDARD.encode(hdr),
     })
+}
+
+fn of_pair(run: &Run, row: &RowResult, pair: PairUse) -> Pair {
+    let half = |counts: Counts, cpu_s: Option<f64>, device_flushes_per_ack| Half {
+        cpu_us_per_ack: cpu_s.and_then(|seconds| row.per_ack(seconds * 1e6)),
+        device_flushes_per_ack,
+        flushes: counts.flushes,
+        flushes_per_ack: row.per_ack(counts.flushes as f64),
+        commit_bytes: counts.bytes,
+    };
+    Pair {
+        flush: pair.flush,
+        replication: pair.replication,
+        ratio_to_async: run.ratio_to_async(row),
+        leader: half(pair.leader, pair.leader_cpu_s, row.flushes_per_ack()),
+        slave: half(pair.slave, pair.slave_cpu_s, row.slave_flushes_per_ack()),
+        shared_disk: pair.shared_disk,
+        behind: pair.behind,
+        slave_verify: pair.slave_verified,
+    }
 }
 
 #[cfg(test)]
@@ -182,6 +230,25 @@ mod tests {
         let bytes = STANDARD.decode(text).expect("base64");
         let back: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).expect("a V2 histogram");
         assert_eq!(back, run.rows[0].latencies);
+    }
+
+    #[test]
+    fn a_pair_says_what_each_broker_did() {
+        let text = document(&crate::report::tests::matrix()).expect("it can be written");
+        let document: Value = serde_json::from_str(&text).expect("it is JSON");
+        let row = &document["rows"][3];
+        assert_eq!(row["name"], "matrix/sync+sync/1");
+        assert_eq!((&row["pair"]["flush"], &row["pair"]["replication"]), (&"sync".into(), &"sync".into()));
+        assert_eq!(row["pair"]["ratio_to_async"], 0.25);
+        for half in ["leader", "slave"] {
+            for key in ["cpu_us_per_ack", "flushes_per_ack"] {
+                assert!(row["pair"][half][key].is_f64(), "{half}, {key}");
+            }
+        }
+        assert!(row["pair"]["leader"]["device_flushes_per_ack"].is_f64());
+        assert!(row["pair"]["slave"]["device_flushes_per_ack"].is_null(), "one disk has one count");
+        assert_eq!(document["catch_up"]["busy"]["lag"][0]["messages"], 900_000);
+        assert!(parsed()["rows"][0]["pair"].is_null() && parsed()["catch_up"].is_null());
     }
 
     #[test]

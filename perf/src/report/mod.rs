@@ -2,10 +2,13 @@
 
 pub(crate) mod html;
 pub(crate) mod json;
+pub(crate) mod pairs;
 pub(crate) mod svg;
 pub(crate) mod text;
 
+use crate::catch_up::CatchUp;
 use crate::checks::{self, Check};
+use crate::cli::Mode;
 use crate::host::Host;
 use crate::limit::DiskLimits;
 use crate::open_loop::Load;
@@ -34,18 +37,38 @@ pub(crate) struct Run {
     pub(crate) disk: DiskLimits,
     /// The rows.
     pub(crate) rows: Vec<RowResult>,
+    /// How a slave that was far behind came back, where that was measured.
+    pub(crate) catch_up: Option<CatchUp>,
 }
 
 impl Run {
-    /// All accounts together.
+    /// All accounts together; where a leader and a slave served, those of both.
     pub(crate) fn verified(&self) -> Verified {
-        self.rows.iter().fold(Verified::default(), |sum, row| sum.plus(row.verified))
+        let slaves = self.rows.iter().filter_map(|row| Some(row.pair?.slave_verified));
+        let rows = self.rows.iter().map(|row| row.verified).chain(slaves);
+        let caught_up = self.catch_up.iter().flat_map(CatchUp::accounts).map(|(_, verified)| verified);
+        rows.chain(caught_up).fold(Verified::default(), Verified::plus)
     }
 
     /// What the rows say together; nothing in an open loop, where the rate was given, or for messages of another size than was promised.
     pub(crate) fn checks(&self) -> Vec<Check> {
         let as_promised = !self.smoke && self.load == Load::Closed && self.size == checks::SIZE;
-        if as_promised && self.probe.is_some() { checks::of(&self.rows, &self.disk) } else { Vec::new() }
+        if as_promised && self.probe.is_some() {
+            checks::of(&self.rows, &self.disk, self.catch_up.as_ref())
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The rate of a pair's row ÷ that of the row in which nobody waits for any disk, with as many sends in flight.
+    pub(crate) fn ratio_to_async(&self, row: &RowResult) -> Option<f64> {
+        row.pair?;
+        let waits_for_none = |other: &&RowResult| {
+            other.pair.is_some_and(|pair| pair.flush == Mode::Async && pair.replication == Mode::Async)
+                && other.spec.producers.outstanding() == row.spec.producers.outstanding()
+        };
+        let base = self.rows.iter().find(waits_for_none)?.acks_per_s();
+        (base > 0.0).then(|| row.acks_per_s() / base)
     }
 
     /// A row's ratio to the disk's limit, where the disk is known.
@@ -107,13 +130,16 @@ pub(crate) mod tests {
     use super::*;
     pub(crate) use crate::limit::tests::disk;
     use crate::meter::{self, DeviceUse, Sample};
-    use crate::row::{Producers, RowSpec};
+    use crate::row::{PairUse, Producers, RowSpec, combination};
+    use crate::served::Counts;
 
     /// A row of 2 s that looks like a real one.
     pub(crate) fn row(name: &str, durable: bool, per_s: u64) -> RowResult {
         let outstanding = name.split('@').next().and_then(|name| name.rsplit(['/', '-']).next());
         let outstanding = outstanding.and_then(|text| text.parse().ok()).unwrap_or(1024);
-        let producers = match (name.starts_with("broker"), outstanding) {
+        let pair = pair_use(name, per_s * 2);
+        let producers = match (name.starts_with("broker") || pair.is_some(), outstanding) {
+            (true, 4096) => Producers::Connections { count: 8, each: 512 },
             (true, 512) => Producers::Connections { count: 8, each: 64 },
             (true, count) => Producers::Connections { count, each: 1 },
             (false, 1024) => Producers::InFlight(1024),
@@ -155,7 +181,41 @@ pub(crate) mod tests {
             frame_bytes: 1100.0,
             verified: Verified { acked: acks, read: acks, ..Verified::default() },
             notes: Vec::new(),
+            pair,
         }
+    }
+
+    /// What the two brokers of a row `matrix/...` did.
+    fn pair_use(name: &str, acks: u64) -> Option<PairUse> {
+        let (flush, replication) = name.strip_prefix("matrix/")?.split_once('/')?.0.split_once('+')?;
+        Some(PairUse {
+            flush: Mode::of(flush == "sync"),
+            replication: Mode::of(replication == "sync"),
+            leader_cpu_s: Some(0.75),
+            slave_cpu_s: Some(0.25),
+            leader: Counts { flushes: acks / 16, bytes: acks * 1100, log_bytes: acks * 1050 },
+            slave: Counts { flushes: acks / 20, bytes: acks * 1100, log_bytes: 0 },
+            slave_device: None,
+            shared_disk: true,
+            behind: 12,
+            slave_verified: Verified { acked: acks, read: acks, ..Verified::default() },
+        })
+    }
+
+    /// A run of the four combinations.
+    pub(crate) fn matrix() -> Run {
+        let modes = [Mode::Async, Mode::Sync];
+        let mut rows = Vec::new();
+        for in_flight in [1, 64, 512, 4096] {
+            for (at, (flush, replication)) in
+                modes.into_iter().flat_map(|flush| modes.map(|replication| (flush, replication))).enumerate()
+            {
+                let per_s = 8_000 * (1 + in_flight / 8).min(20) / (at as u64 + 1);
+                let durable = at > 0;
+                rows.push(row(&format!("matrix/{}/{in_flight}", combination(flush, replication)), durable, per_s));
+            }
+        }
+        Run { subject: "matrix".to_owned(), rows, catch_up: Some(crate::catch_up::tests::catch_up()), ..run() }
     }
 
     pub(crate) fn run() -> Run {
@@ -188,6 +248,7 @@ pub(crate) mod tests {
             probe: Some("io_uring"),
             disk: disk(),
             rows: rates.into_iter().map(|(name, durable, per_s)| row(name, durable, per_s)).collect(),
+            catch_up: None,
         }
     }
 
@@ -205,6 +266,29 @@ pub(crate) mod tests {
         assert_eq!(run.verified().acked, run.rows.iter().map(|row| row.acks).sum::<u64>());
         assert!(run.verified().is_clean());
         assert_eq!(run.checks().len(), 6);
+    }
+
+    #[test]
+    fn a_pair_is_held_against_the_row_that_waits_for_no_disk() {
+        let run = matrix();
+        let ratio =
+            |name: &str| run.ratio_to_async(run.rows.iter().find(|row| row.spec.name == name).expect("it is there"));
+        assert_eq!(ratio("matrix/async+async/64"), Some(1.0));
+        assert!((ratio("matrix/sync+sync/64").expect("both are there") - 0.25).abs() < 1e-9);
+        assert_eq!(run.ratio_to_async(&row("engine/sync/64", true, 10_000)), None);
+    }
+
+    #[test]
+    fn what_a_slave_lost_is_lost() {
+        let mut run = matrix();
+        assert!(run.verified().is_clean());
+        let pair = run.rows[3].pair.as_mut().expect("it is one of two brokers");
+        pair.slave_verified.lost = 1;
+        assert_eq!(run.verified().lost, 1);
+        assert!(!run.rows[3].is_clean());
+        let mut run = matrix();
+        run.catch_up.as_mut().expect("it was measured").busy_verify.slave.lost = 1;
+        assert_eq!(run.verified().lost, 1);
     }
 
     #[test]

@@ -135,20 +135,57 @@ pub(crate) fn dumbbells(title: &str, pairs: &[Pair], show: fn(f64) -> String) ->
     canvas.finish(title)
 }
 
+/// A line of [`dots`].
+pub(crate) struct Line {
+    /// What the line is about.
+    pub(crate) label: String,
+    /// Class, name and value of each dot.
+    pub(crate) dots: Vec<(&'static str, String, f64)>,
+}
+
+/// Several values a line on a logarithmic axis.
+pub(crate) fn dots(title: &str, lines: &[Line], show: fn(f64) -> String) -> String {
+    const LEFT: f64 = 190.0;
+    const RIGHT: f64 = 1040.0;
+    const STEP: f64 = 44.0;
+    const TOP: f64 = 34.0;
+    let height = TOP + STEP * lines.len() as f64 + 6.0;
+    let mut canvas = Canvas::new(1080.0, height);
+    let scale = LogScale::around(lines.iter().flat_map(|line| line.dots.iter().map(|dot| dot.2)));
+    let x = |value: f64| LEFT + (RIGHT - LEFT) * scale.place(value);
+    for tick in scale.ticks() {
+        canvas.line("grid", (x(tick), TOP - 6.0), (x(tick), height - 6.0));
+        canvas.text("tick mid", x(tick), TOP - 13.0, &tick_rate(tick));
+    }
+    for (at, line) in lines.iter().enumerate() {
+        let y = TOP + STEP * (at as f64 + 0.5);
+        canvas.text("label end", LEFT - 16.0, y + 5.0, &line.label);
+        canvas.line("grid", (LEFT, y), (RIGHT, y));
+        let mut dots: Vec<_> = line.dots.iter().filter(|dot| dot.2 > 0.0).collect();
+        dots.sort_by(|left, right| left.2.total_cmp(&right.2));
+        // Neighbours lie close to each other: every other value stands below its dot.
+        for (place, (class, name, value)) in dots.into_iter().enumerate() {
+            canvas.dot(&format!("fill {class}"), x(*value), y, &format!("{name}: {}", show(*value)));
+            canvas.text("small mid", x(*value), if place % 2 == 0 { y - 9.0 } else { y + 19.0 }, &show(*value));
+        }
+    }
+    canvas.finish(title)
+}
+
 /// One bar of [`bars`].
 pub(crate) struct Bar {
     /// What it is about.
     pub(crate) label: String,
     /// Its length.
     pub(crate) value: f64,
-    /// `sync` or `async`.
+    /// Class of its colour: `sync`, `async`, `c0` to `c5`.
     pub(crate) class: &'static str,
     /// What is said when pointed at.
     pub(crate) tip: String,
 }
 
-/// Bars from zero, with a mark at one.
-pub(crate) fn bars(title: &str, bars: &[Bar]) -> String {
+/// Bars from zero, with a mark at one that says what one is.
+pub(crate) fn bars(title: &str, bars: &[Bar], one: &str) -> String {
     const LEFT: f64 = 240.0;
     const RIGHT: f64 = 1000.0;
     const STEP: f64 = 24.0;
@@ -161,19 +198,14 @@ pub(crate) fn bars(title: &str, bars: &[Bar]) -> String {
     for tick in [0.0, 0.25, 0.5, 0.75, 1.0] {
         let class = if tick == 1.0 { "one" } else { "grid" };
         canvas.line(class, (x(tick), TOP - 6.0), (x(tick), height - 6.0));
-        canvas.text(
-            "tick mid",
-            x(tick),
-            TOP - 13.0,
-            &if tick == 1.0 { "the disk’s limit".to_owned() } else { format!("{tick}") },
-        );
+        canvas.text("tick mid", x(tick), TOP - 13.0, &if tick == 1.0 { one.to_owned() } else { format!("{tick}") });
     }
     for (at, bar) in bars.iter().enumerate() {
         let y = TOP + STEP * at as f64;
         canvas.text("label end", LEFT - 12.0, y + 15.0, &bar.label);
         let (width, tip) = ((x(bar.value) - LEFT).max(1.0), escape(&bar.tip));
         canvas.put(format_args!(
-            r#"<rect class="{}" x="{LEFT}" y="{:.1}" width="{width:.1}" height="15" rx="2"><title>{tip}</title></rect>"#,
+            r#"<rect class="fill {}" x="{LEFT}" y="{:.1}" width="{width:.1}" height="15" rx="2"><title>{tip}</title></rect>"#,
             bar.class,
             y + 3.0
         ));
@@ -253,7 +285,7 @@ fn tick_time(us: f64) -> String {
     }
 }
 
-/// A small curve of a rate over time, from zero to its highest point.
+/// A small curve of a value over time, from zero to its highest point.
 pub(crate) fn spark(title: &str, points: &[(f64, f64)], class: &str, show: fn(f64) -> String) -> String {
     const LEFT: f64 = 4.0;
     const RIGHT: f64 = 246.0;
@@ -274,8 +306,8 @@ pub(crate) fn spark(title: &str, points: &[(f64, f64)], class: &str, show: fn(f6
     canvas.path(&format!("curve {class}"), &drawn, title);
     canvas.text("tick", LEFT, BOTTOM + 15.0, "0 s");
     canvas.text("tick end", RIGHT, BOTTOM + 15.0, &format!("{end:.1} s"));
-    canvas.text("tick mid", f64::midpoint(LEFT, RIGHT), BOTTOM + 15.0, &format!("top {}/s", show(high)));
-    canvas.finish(&format!("Throughput over time: {title}"))
+    canvas.text("tick mid", f64::midpoint(LEFT, RIGHT), BOTTOM + 15.0, &format!("top {}", show(high)));
+    canvas.finish(&format!("Over time: {title}"))
 }
 
 #[cfg(test)]
@@ -294,7 +326,7 @@ mod tests {
     #[test]
     fn names_cannot_break_out_of_a_drawing() {
         let bar = Bar { label: "<b>&\"".to_owned(), value: f64::NAN, class: "sync", tip: "</title>".to_owned() };
-        let drawing = bars("x", &[bar]);
+        let drawing = bars("x", &[bar], "one");
         assert!(drawing.contains("&lt;b&gt;&amp;&quot;") && !drawing.contains("<b>"), "{drawing}");
     }
 
@@ -307,7 +339,12 @@ mod tests {
             dumbbells("a", &[pair], show),
             percentiles("b", &[curve], show),
             spark("c", &[], "sync", show),
-            bars("d", &[]),
+            bars("d", &[], "one"),
+            dots(
+                "e",
+                &[Line { label: "1".to_owned(), dots: vec![("c0", "a".to_owned(), 9e3), ("c1", "b".to_owned(), 0.0)] }],
+                show,
+            ),
         ] {
             assert_eq!(drawing.matches("<svg").count(), drawing.matches("</svg>").count());
             assert!(!drawing.contains("NaN"), "{drawing}");

@@ -1,6 +1,7 @@
 //! Lines for people.
 
-use super::{Run, grouped, or_dash, short, time};
+use super::{Run, grouped, or_dash, pairs, short, time};
+use crate::catch_up::CatchUp;
 use crate::limit::DiskLimits;
 use crate::row::RowResult;
 use crate::verify::Verified;
@@ -70,30 +71,8 @@ pub(crate) fn closing(run: &Run) -> Vec<String> {
         lines.extend(disk(&run.disk, deep_by));
         lines.push(String::new());
     }
-    let width = run.rows.iter().map(|row| row.spec.name.len()).max().unwrap_or(0).max(4);
-    lines.push(format!(
-        "{:<width$} {:>9} {:>9} {:>9} {:>8} {:>9} {:>11} {:>10} {:>9}",
-        "row", "acks/s", "p50", "p99", "of limit", "flushes", "acks/flush", "dev bytes", "CPU/ack",
-    ));
-    for row in &run.rows {
-        let flushes = row.device.and_then(|device| device.flushes);
-        lines.push(format!(
-            "{:<width$} {:>9} {:>9} {:>9} {:>8} {:>9} {:>11} {:>10} {:>9}",
-            row.spec.name,
-            short(row.acks_per_s()),
-            time(row.quantile_us(0.5)),
-            time(row.quantile_us(0.99)),
-            or_dash(run.limit_ratio(row), 2),
-            flushes.map_or_else(|| "–".to_owned(), |flushes| flushes.to_string()),
-            or_dash(row.acks_per_flush(), 1),
-            row.device_bytes_per_payload_byte().map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2} ×")),
-            row.cpu_us_per_ack().map_or_else(|| "–".to_owned(), time),
-        ));
-    }
-    lines.push(
-        "of limit: acks/s ÷ what this disk allows with as many messages outstanding; dev bytes: device ÷ payload"
-            .to_owned(),
-    );
+    lines.extend(table(run));
+    lines.extend(pairs::lines(run));
     let noted: Vec<String> =
         run.rows.iter().flat_map(|row| row.notes.iter().map(|note| format!("  {}: {note}", row.spec.name))).collect();
     if !noted.is_empty() {
@@ -113,9 +92,47 @@ pub(crate) fn closing(run: &Run) -> Vec<String> {
     lines.extend(durabilities(run));
     lines.push(run.load.describe());
     lines.push(format!("Read back: {}", verdict(&run.verified())));
-    for row in run.rows.iter().filter(|row| !row.verified.is_clean()) {
+    for row in run.rows.iter().filter(|row| !row.is_clean()) {
         lines.push(format!("  {}: {}", row.spec.name, verdict(&row.verified)));
+        lines.extend(row.pair.map(|pair| format!("  {}, slave: {}", row.spec.name, verdict(&pair.slave_verified))));
     }
+    for (name, verified) in run.catch_up.iter().flat_map(CatchUp::accounts).filter(|(_, verified)| !verified.is_clean())
+    {
+        lines.push(format!("  {name}: {}", verdict(&verified)));
+    }
+    lines
+}
+
+/// The rows that one broker or the engine served.
+fn table(run: &Run) -> Vec<String> {
+    let rows: Vec<&RowResult> = run.rows.iter().filter(|row| row.pair.is_none()).collect();
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let width = rows.iter().map(|row| row.spec.name.len()).max().unwrap_or(0).max(4);
+    let mut lines = vec![format!(
+        "{:<width$} {:>9} {:>9} {:>9} {:>8} {:>9} {:>11} {:>10} {:>9}",
+        "row", "acks/s", "p50", "p99", "of limit", "flushes", "acks/flush", "dev bytes", "CPU/ack",
+    )];
+    for row in rows {
+        let flushes = row.device.and_then(|device| device.flushes);
+        lines.push(format!(
+            "{:<width$} {:>9} {:>9} {:>9} {:>8} {:>9} {:>11} {:>10} {:>9}",
+            row.spec.name,
+            short(row.acks_per_s()),
+            time(row.quantile_us(0.5)),
+            time(row.quantile_us(0.99)),
+            or_dash(run.limit_ratio(row), 2),
+            flushes.map_or_else(|| "–".to_owned(), |flushes| flushes.to_string()),
+            or_dash(row.acks_per_flush(), 1),
+            row.device_bytes_per_payload_byte().map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2} ×")),
+            row.cpu_us_per_ack().map_or_else(|| "–".to_owned(), time),
+        ));
+    }
+    lines.push(
+        "of limit: acks/s ÷ what this disk allows with as many messages outstanding; dev bytes: device ÷ payload"
+            .to_owned(),
+    );
     lines
 }
 
