@@ -12,6 +12,7 @@ use anchorlog_engine::{Clock, Engine, EngineOptions, WriteBatch};
 use serde_json::{Value, json};
 
 use crate::features::delay::{DelayLevels, Step, Timer};
+use crate::features::offsets::Pins;
 use crate::features::send::MadeKeys;
 use crate::features::topics::{TEMPLATE, TopicConfig, queue_name};
 use crate::limits;
@@ -103,6 +104,7 @@ impl Scene {
             .with_manual_drive();
         let engine = Engine::open_with(disk.backend(), clock.clone(), "/store", options).expect("a log");
         let state = State::open(&engine).expect("a state");
+        Pins::pin_all(&engine, &state);
         let advertise: SocketAddr = "127.0.0.1:10911".parse().expect("an address");
         let settings = Settings {
             advertise,

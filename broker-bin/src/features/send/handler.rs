@@ -9,6 +9,7 @@ use super::properties::Known;
 use super::sending::Sending;
 use super::stored::{Attributes, Stored};
 use crate::features::delay::{self, DueKey, Later, Place};
+use crate::features::offsets::Pins;
 use crate::features::retry::{self, DeadLetter};
 use crate::features::topics::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig};
 use crate::features::transactions::{self, Wanted};
@@ -229,6 +230,9 @@ fn find_topic(shared: &Shared, request: &Request<'_>, send: &Send<'_>) -> Result
     let topic = topic.ok_or_else(|| {
         Reply::failure(code::TOPIC_NOT_EXIST, format!("topic {} does not exist; create it first", send.topic))
     })?;
+    if shared.settings.keep_unconsumed {
+        Pins::keep_own(&shared.engine, &shared.state, &topic);
+    }
     if topic.config.perm & topics::PERM_WRITE == 0 || topic.config.write_queues == 0 {
         return Err(Reply::failure(code::NO_PERMISSION, format!("topic {} may not be written", send.topic)));
     }
