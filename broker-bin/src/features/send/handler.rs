@@ -174,7 +174,10 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
             shared.counters.dead_letters.add(1);
             retry::tell(&dead.group, send.topic, known.retry_topic.unwrap_or_default(), &key, send.reconsume_times);
         }
-        return Ok(Sending { due, ..Sending::new(number, Some(&key)) });
+        // A level counts before a time, and what has a level cannot be taken back.
+        let timed = due.filter(|_| !known.half && known.wish.is_timed(&shared.settings.delay_levels));
+        let recall = timed.map(|due| delay::recall_handle(shared, send.topic, due.time_ms, &key).into());
+        return Ok(Sending { due, recall, ..Sending::new(number, Some(&key)) });
     }
     if send.is_dead || send.topic.starts_with(RETRY_PREFIX) {
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, "a retry topic takes no batches"));
