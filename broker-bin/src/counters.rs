@@ -56,6 +56,8 @@ counters! {
     messages_delayed,
     /// Messages delivered when their time had come.
     messages_delivered,
+    /// Messages that were taken back before their time.
+    messages_recalled,
     /// Entries that can never be done; they wait for an operator.
     entries_parked,
     /// Messages that consumers could not deal with, and get again.

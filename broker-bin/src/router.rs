@@ -3,14 +3,14 @@
 use anchorlog_engine::WriteBatch;
 
 use crate::features::{
-    Outcome, Reply, Request, code, groups, heartbeat, offsets, pull, retry, routes, send, topics, transactions,
+    Outcome, Reply, Request, code, delay, groups, heartbeat, offsets, pull, retry, routes, send, topics, transactions,
 };
 use crate::shared::Shared;
 use crate::wire::codes::request as ask;
 
 /// Answers a request, or says what must be done first. Sends fill `batch`; heartbeats say in `joined` which groups the connection is in.
 pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joined: &mut Vec<Box<str>>) -> Outcome {
-    let moves = matches!(request.header.code, ask::CONSUMER_SEND_MSG_BACK | ask::END_TRANSACTION);
+    let moves = matches!(request.header.code, ask::CONSUMER_SEND_MSG_BACK | ask::END_TRANSACTION | ask::RECALL_MESSAGE);
     if moves && let Err(reason) = shared.standing.admission() {
         return Reply::failure(code::SERVICE_NOT_AVAILABLE, reason).into();
     }
@@ -25,6 +25,7 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
         ask::GET_MIN_OFFSET => offsets::min(shared, request),
         ask::GET_EARLIEST_MSG_STORETIME => offsets::earliest_time(shared, request),
         ask::END_TRANSACTION => transactions::end(shared, request),
+        ask::RECALL_MESSAGE => delay::recall(shared, request),
         ask::HEART_BEAT => heartbeat::beat(shared, request, joined),
         ask::UNREGISTER_CLIENT => heartbeat::farewell(shared, request),
         ask::GET_CONSUMER_LIST_BY_GROUP => groups::list(shared, request),

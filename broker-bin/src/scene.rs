@@ -12,11 +12,13 @@ use anchorlog_engine::{Clock, Engine, EngineOptions, WriteBatch};
 use serde_json::{Value, json};
 
 use crate::features::delay::{DelayLevels, Step, Timer};
+use crate::features::offsets::Pins;
 use crate::features::send::MadeKeys;
 use crate::features::topics::{TEMPLATE, TopicConfig, queue_name};
 use crate::limits;
 use crate::net::{ConnectionId, Mailbox, Wake, Worker, start_readers};
 use crate::shared::{Settings, Shared};
+use crate::standing::Standing;
 use crate::state::State;
 use crate::wire::message::{property, records};
 
@@ -87,12 +89,12 @@ pub(crate) fn peer() -> SocketAddr {
 
 impl Scene {
     pub(crate) fn new() -> Scene {
-        let scene = Scene::on(SimDisk::new(7), Arc::default());
+        let scene = Scene::on(SimDisk::new(7), Arc::default(), Standing::Alone);
         scene.shared.state.put_topic(TEMPLATE, TopicConfig::template(8));
         scene
     }
 
-    fn on(disk: SimDisk, clock: Arc<SimClock>) -> Scene {
+    fn on(disk: SimDisk, clock: Arc<SimClock>, standing: Standing) -> Scene {
         let options = EngineOptions::default()
             .with_segment_bytes(256 << 10)
             .with_chunk_bytes(16 << 10)
@@ -102,6 +104,7 @@ impl Scene {
             .with_manual_drive();
         let engine = Engine::open_with(disk.backend(), clock.clone(), "/store", options).expect("a log");
         let state = State::open(&engine).expect("a state");
+        Pins::pin_all(&engine, &state);
         let advertise: SocketAddr = "127.0.0.1:10911".parse().expect("an address");
         let settings = Settings {
             advertise,
@@ -119,7 +122,8 @@ impl Scene {
             transaction_check_max: 15,
             keep_unconsumed: true,
         };
-        let shared = Arc::new(Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1)));
+        let shared = Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1));
+        let shared = Arc::new(shared.with_standing(standing));
         let mailboxes: Arc<[Mailbox]> = Arc::new([Mailbox::new(Box::new(Nobody))]);
         let timer = Timer::new(mailboxes.clone());
         let (cold_reads, readers) = start_readers(&shared, &mailboxes).expect("readers");
@@ -140,13 +144,20 @@ impl Scene {
     /// The power fails, nothing survives but what is durable, and the broker starts again.
     pub(crate) fn crash(self) -> Scene {
         let (disk, clock) = self.end();
-        Scene::on(disk.crash_with(3, Survival::Nothing), clock)
+        Scene::on(disk.crash_with(3, Survival::Nothing), clock, Standing::Alone)
+    }
+
+    /// The power fails, and the broker starts again where nothing can be acknowledged.
+    pub(crate) fn crash_to_no_quorum(self) -> Scene {
+        let (disk, clock) = self.end();
+        let standing = Standing::Slave { leader: Arc::default() };
+        Scene::on(disk.crash_with(3, Survival::Nothing), clock, standing)
     }
 
     /// The same, with some of what was not durable surviving, as the seed says.
     pub(crate) fn crash_somehow(self, seed: u64) -> Scene {
         let (disk, clock) = self.end();
-        Scene::on(disk.crash(seed), clock)
+        Scene::on(disk.crash(seed), clock, Standing::Alone)
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use anchorlog_engine::{Clock, Engine, EngineOptions};
 use tokio::sync::Notify;
@@ -253,11 +252,12 @@ fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinH
             if shared.standing.writes() {
                 write_state(&shared, &mut pins, &mut complaint);
             } else {
-                let began = Instant::now();
+                let began = shared.engine.clock().monotonic();
                 let outcome = shared.state.refresh(&shared.engine);
                 complaint.hear(outcome, "topics, groups and offsets are as they were");
                 // A state that takes long to read is read less often.
-                interval = limits::OFFSETS_INTERVAL.max(began.elapsed() * 10);
+                let took = shared.engine.clock().monotonic().saturating_sub(began);
+                interval = limits::OFFSETS_INTERVAL.max(took * 10);
             }
         }
     };

@@ -196,6 +196,9 @@ fn features_share_nouns_and_never_handlers() {
         ("heartbeat", "farewell"),
         ("groups", "list"),
         ("topics", "create"),
+        ("delay", "recall"),
+        ("retry", "send_back"),
+        ("transactions", "end"),
         ("routes", "route"),
     ];
     for (room, handler) in handlers {

@@ -90,7 +90,7 @@ pub(super) fn open(engine: &Engine) -> Result<State, StateError> {
 pub(super) fn refresh(engine: &Engine, state: &State) -> Result<(), StateError> {
     let snapshot = engine.snapshot();
     match known_format(&snapshot, || engine.info().dir.display().to_string())? {
-        Some(()) => read(&snapshot, state),
+        Some(_) => read(&snapshot, state),
         // Its first entry is still on the way.
         None => Ok(()),
     }
@@ -118,12 +118,12 @@ fn read(snapshot: &Snapshot, state: &State) -> Result<(), StateError> {
     Ok(())
 }
 
-/// Whether the store says that this version wrote it; `None` when it says nothing.
-fn known_format(snapshot: &Snapshot, dir: impl Fn() -> String) -> Result<Option<()>, StateError> {
+/// The version that the store says it has, if this one reads that; `None` when it says nothing.
+fn known_format(snapshot: &Snapshot, dir: impl Fn() -> String) -> Result<Option<u32>, StateError> {
     let Some(entry) = snapshot.get(format::KEY)? else { return Ok(None) };
     let bad = |source| StateError::Bad { key: format::KEY.to_vec(), lsn: entry.lsn, source };
     match format::decode(&entry.value).map_err(bad)? {
-        format::KNOWN => Ok(Some(())),
+        found @ 1..=format::KNOWN => Ok(Some(found)),
         found => Err(StateError::Newer { dir: dir(), found, known: format::KNOWN }),
     }
 }
@@ -136,8 +136,11 @@ fn check_format(engine: &Engine, snapshot: &Snapshot) -> Result<(), StateError> 
     if queues.iter().any(|queue| queue.name() == SYSTEM_QUEUE) {
         return Err(StateError::Older { dir: dir() });
     }
-    if known_format(snapshot, dir)?.is_some() {
-        return Ok(());
+    match known_format(snapshot, dir)? {
+        Some(format::KNOWN) => return Ok(()),
+        // What is written from now on must not be overlooked by the version that wrote the rest.
+        Some(_) => return mark_format(engine),
+        None => {}
     }
     // The first entry of a store cannot have been lost alone: what stands behind it in the log is lost before it.
     if let Some(queue) = queues.iter().find(|queue| engine.range(queue).max.0 > 0) {
@@ -151,6 +154,11 @@ fn check_format(engine: &Engine, snapshot: &Snapshot) -> Result<(), StateError> 
     if let Some((key, _)) = others.first() {
         return Err(StateError::Missing { dir: dir(), holds: format!("the table entry {}", key.escape_ascii()) });
     }
+    mark_format(engine)
+}
+
+/// Marks a store as one of this version.
+fn mark_format(engine: &Engine) -> Result<(), StateError> {
     let mut batch = WriteBatch::new();
     let value = format::encode(format::KNOWN);
     batch.put(&Put { key: format::KEY, value: &value, target: None }).expect("a small batch with a good key");

@@ -76,10 +76,10 @@ fn a_stop_answers_what_it_took(driver: Driver) {
 }
 
 /// A broker in a process of its own.
-struct Process(Child, std::net::SocketAddr);
+pub(crate) struct Process(Child, pub(crate) std::net::SocketAddr);
 
 impl Process {
-    fn start(store: &std::path::Path) -> Process {
+    pub(crate) fn start(store: &std::path::Path) -> Process {
         let mut child = Command::new(env!("CARGO_BIN_EXE_anchorlog"))
             .args(["broker", "--listen", "127.0.0.1:0", "--store"])
             .arg(store)

@@ -94,3 +94,42 @@ fn a_pending_transaction_survives_a_restart(driver: Driver) {
     peer.ask(37, &verdict_on(&first, 12), &[]).expect(1);
     assert_eq!(peer.pull("g", "T1", 0, 0).expect(0).records().len(), 1);
 }
+
+/// What was answered goes on where a killed process left it: delayed, sent back, prepared and committed, each once. K-81, K-80, K-90.
+#[test]
+fn the_whole_chain_survives_a_kill() {
+    let store = crate::stage::store();
+    let process = crate::restart::Process::start(store.path());
+    let mut peer = Peer::connect(process.1);
+    peer.ask(34, &json!(null), &crate::peer::heartbeat("c@1", "g", "T1", "*", 1)).expect(0);
+    let (committed, pending) = (half(&mut peer, b"committed"), half(&mut peer, b"pending"));
+    peer.ask(37, &verdict_on(&committed, 8), &[]).expect(0);
+    for _ in 0..20 {
+        peer.send_message("T2", 0, b"late", "DELAY\u{1}1\u{2}").expect(0);
+    }
+    let back = json!({
+        "offset": wait_for(&mut peer, "T1", 0, 0).physical_offset.to_string(), "group": "g", "delayLevel": "1",
+        "maxReconsumeTimes": "16", "originMsgId": "K", "originTopic": "T1",
+    });
+    peer.ask(36, &back, &[]).expect(0);
+    let delivered = |peer: &mut Peer, topic: &str| {
+        peer.ask(30, &json!({"topic": topic, "queueId": "0"}), &[]).expect(0).number("offset")
+    };
+    let mut process = Some(process);
+    // Killed before, while and after all that falls due within a second.
+    for pause_ms in [300, 500, 350, 300] {
+        // What comes meanwhile are notices of the group.
+        while peer.anything(Duration::from_millis(pause_ms)).is_some() {}
+        drop(process.take());
+        let again = crate::restart::Process::start(store.path());
+        peer = Peer::connect(again.1);
+        process = Some(again);
+    }
+    wait_for(&mut peer, "T2", 0, 19);
+    wait_for(&mut peer, "%RETRY%g", 0, 0);
+    while peer.anything(Duration::from_millis(100)).is_some() {}
+    assert_eq!((delivered(&mut peer, "T2"), delivered(&mut peer, "%RETRY%g"), delivered(&mut peer, "T1")), (20, 1, 1));
+    peer.ask(37, &verdict_on(&committed, 12), &[]).expect(1);
+    peer.ask(37, &verdict_on(&pending, 8), &[]).expect(0);
+    assert_eq!(wait_for(&mut peer, "T1", 0, 1).body, b"pending");
+}

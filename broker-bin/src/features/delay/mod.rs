@@ -5,7 +5,8 @@
 //! 2. Nothing is delivered before its time, and nothing is skipped: an entry that cannot be delivered is parked, counted and said out loud.
 //! 3. The entry says all that a delivery needs, so delivering reads no message.
 //! 4. The table alone says what is pending. Memory holds the keys of what is due soon, and is read anew after every start.
-//! 5. Deliveries take turns with live sends: the next turn begins when the last one is acknowledged.
+//! 5. A timed message can be taken back until it is delivered; one of the two happens, never both.
+//! 6. Deliveries take turns with live sends: the next turn begins when the last one is acknowledged.
 //!
 //! ```text
 //!  send, send-back --> Append or not + Put due/<time>/… --> log --> table
@@ -17,12 +18,15 @@
 //! Source: wire notes, section 5.3.
 
 mod due;
+mod handler;
 mod index;
 mod levels;
+mod recall;
 mod schedule;
 mod timer;
 
 pub use due::{Due, DueKey, Place};
+pub use handler::{recall, recall_handle};
 pub use index::DueIndex;
 pub use levels::{BadLevels, DelayLevels};
 pub use schedule::{HIDDEN_QUEUE, Later, Wish, put_due, store};

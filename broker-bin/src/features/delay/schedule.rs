@@ -45,6 +45,13 @@ impl Wish<'_> {
         *self == Wish::default()
     }
 
+    /// True for a time of its own, false for a level.
+    #[must_use]
+    pub fn is_timed(&self, levels: &DelayLevels) -> bool {
+        let level = self.level.and_then(|level| level.trim().parse().ok());
+        !self.is_none() && level.is_none_or(|level| levels.of(level).is_none())
+    }
+
     /// When a message for this queue is to be delivered; `None` when at once.
     ///
     /// # Errors

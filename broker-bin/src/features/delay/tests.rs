@@ -278,3 +278,30 @@ fn what_is_sent_while_the_table_is_read_is_not_overlooked() {
     scene.pass(seconds(1));
     assert_eq!(scene.count("T1", 0), 3);
 }
+
+#[test]
+fn a_timed_message_is_taken_back_or_delivered_and_never_both() {
+    let mut scene = Scene::new();
+    let id = scene.connect();
+    let mut handles = Vec::new();
+    for key in ["K1", "K2", "K3"] {
+        let sent =
+            scene.send(id, "T1", 0, &format!("TIMER_DELAY_SEC\u{1}5\u{2}UNIQ_KEY\u{1}{key}\u{2}"), key.as_bytes());
+        handles
+            .push(serde_json::json!({"producerGroup": "p", "topic": "T1", "recallHandle": sent.field("recallHandle")}));
+    }
+    assert!(scene.send(id, "T1", 0, "DELAY\u{1}2\u{2}", b"level").header["extFields"]["recallHandle"].is_null());
+    let answer = scene.ask(id, 370, &handles[1], &[]);
+    assert_eq!((answer.code(), answer.field("msgId")), (0, "K2"));
+    assert_eq!(scene.ask(id, 370, &handles[1], &[]).code(), 1, "it was taken back before");
+    let mut elsewhere = handles[0].clone();
+    elsewhere["topic"] = serde_json::json!("T2");
+    assert_eq!(scene.ask(id, 370, &elsewhere, &[]).code(), 13);
+    scene = scene.crash();
+    scene.pass(seconds(5));
+    let bodies: Vec<_> = scene.read_all("T1", 0).into_iter().map(|read| read.body).collect();
+    assert_eq!(bodies, [&b"K1"[..], b"K3", b"level"]);
+    let id = scene.connect();
+    assert_eq!(scene.ask(id, 370, &handles[0], &[]).code(), 1, "it is delivered");
+    assert_eq!(scene.count("T1", 0), 3);
+}

@@ -89,6 +89,10 @@ impl Timer {
         if shared.engine.fenced().is_some() {
             return Step::Over;
         }
+        // What could not be acknowledged is not begun, and no producer is asked to decide what cannot be written.
+        if shared.standing.admission().is_err() {
+            return Step::Nap(limits::DUE_NAP);
+        }
         if shared.engine.watermarks().acked < self.in_flight {
             return Step::Wait(self.in_flight);
         }

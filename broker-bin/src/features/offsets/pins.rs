@@ -4,6 +4,7 @@
 //! 2. What was read back is pinned before the first file may go.
 //! 3. A group counts from its first commit on, which clients send within seconds. Who never commits (a broadcasting group, a tool) pins
 //!    nothing.
+//! 4. What a group is to get again counts from the first message on, and dead letters stay whoever has read them: nobody else keeps either.
 //!
 //! One thread drives it, once for each time that offsets are written.
 
@@ -12,7 +13,11 @@ use std::collections::VecDeque;
 use anchorlog_engine::{Engine, Lsn, QueueOffset};
 
 use super::OffsetKey;
+use crate::features::topics::{DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic};
 use crate::state::State;
+
+/// The name of the pins that keep dead letters. No group's name is empty.
+const DEAD_LETTERS: &str = "";
 
 /// Offsets that are in the log.
 struct Moved {
@@ -34,6 +39,24 @@ impl Pins {
     pub fn pin_all(engine: &Engine, state: &State) {
         drop(state.offsets.take_moved());
         state.offsets.for_each(|key, offset| pin(engine, state, key, offset));
+        for topic in state.topics.names().iter().filter_map(|name| state.topics.get(name)) {
+            Pins::keep_own(engine, state, &topic);
+        }
+    }
+
+    /// Pins what a retry topic or a dead-letter topic holds, and will hold. Does nothing for other topics.
+    pub fn keep_own(engine: &Engine, state: &State, topic: &Topic) {
+        let group = topic.name.strip_prefix(RETRY_PREFIX);
+        if group.is_none() && !topic.name.starts_with(DEAD_LETTER_PREFIX) {
+            return;
+        }
+        for number in 0..topic.config.queues() {
+            let Ok(Some(queue)) = topic.queue(engine, number) else { continue };
+            let key = group.map(|group| OffsetKey { group: group.into(), topic: topic.name.clone(), queue: number });
+            if key.is_none_or(|key| state.offsets.get(&key).is_none()) {
+                engine.pin_queue(group.unwrap_or(DEAD_LETTERS), queue, Some(engine.range(queue).min));
+            }
+        }
     }
 
     /// Takes over offsets that stand in the log before `end_lsn`.

@@ -6,6 +6,7 @@ use super::attempt::{Asked, Said, Verdict, tell};
 use crate::counters::Counters;
 use crate::features::delay::{self, Due, Later, Place};
 use crate::features::groups::{self, GroupConfig};
+use crate::features::offsets::Pins;
 use crate::features::send::stored::Attributes;
 use crate::features::topics::{DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig, name_fault, topic_of};
 use crate::features::{Outcome, Reply, Request, Task, Writing, code};
@@ -136,9 +137,13 @@ impl Back {
                 format!("group {} has no topic {name}: {fault}", self.group),
             ));
         }
-        shared.state.get_or_make_topic(&name, config).ok_or_else(|| {
+        let topic = shared.state.get_or_make_topic(&name, config).ok_or_else(|| {
             Reply::failure(code::SYSTEM_ERROR, format!("there are too many topics to make {name}; nothing was done"))
-        })
+        })?;
+        if shared.settings.keep_unconsumed {
+            Pins::keep_own(&shared.engine, &shared.state, &topic);
+        }
+        Ok(topic)
     }
 
     /// What the message says when it is moved, and what it is found by there.

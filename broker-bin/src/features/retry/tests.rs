@@ -189,3 +189,34 @@ fn a_message_that_was_delivered_late_can_be_sent_back() {
     assert_eq!((&*again.body, again.property("UNIQ_KEY"), again.reconsume_times), (&b"late"[..], Some("K9"), 1));
     assert_eq!((again.property("RETRY_TOPIC"), again.property("REAL_TOPIC")), (Some("T1"), Some("%RETRY%g")));
 }
+
+/// K-65, K-75: what waits for another attempt, what was given up and nobody has read, and a delayed message outlive their files.
+#[test]
+fn what_nobody_has_dealt_with_outlives_the_files_that_it_was_written_to() {
+    let (mut scene, id, first) = scene();
+    assert_eq!(send_back(&mut scene, id, first.physical_offset, -1).code(), 0);
+    assert_eq!(send_back(&mut scene, id, first.physical_offset, 1).code(), 0);
+    assert_eq!(send_back(&mut scene, id, first.physical_offset, 18).code(), 0);
+    assert_eq!(scene.send(id, "T2", 0, "DELAY\u{1}18\u{2}", b"late").code(), 0);
+    scene.pass(Duration::from_secs(1));
+    for crashes in 0..2 {
+        let id = scene.connect();
+        for _ in 0..30 {
+            assert_eq!(scene.send(id, "T1", 0, "", &[b'x'; 40 << 10]).code(), 0);
+        }
+        let end = scene.shared.engine.watermarks().acked;
+        let released = scene.shared.engine.release(end);
+        assert!(released.is_ok(), "{released:?}");
+        for _ in 0..200 {
+            scene.pass(Duration::from_millis(50));
+            scene.settle();
+        }
+        assert!(scene.shared.engine.watermarks().start.0 > first.physical_offset, "its file is gone");
+        for topic in ["%DLQ%g", "%RETRY%g"] {
+            assert_eq!(scene.read_all(topic, 0)[0].body, b"poison", "{topic} after {crashes} crashes");
+        }
+        scene = scene.crash();
+    }
+    scene.pass(Duration::from_secs(7200));
+    assert_eq!((scene.read_all("%RETRY%g", 0).len(), &*scene.read_all("T2", 0)[0].body), (2, &b"late"[..]));
+}

@@ -9,6 +9,7 @@ use super::properties::Known;
 use super::sending::Sending;
 use super::stored::{Attributes, Stored};
 use crate::features::delay::{self, DueKey, Later, Place};
+use crate::features::offsets::Pins;
 use crate::features::retry::{self, DeadLetter};
 use crate::features::topics::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig};
 use crate::features::transactions::{self, Wanted};
@@ -173,7 +174,10 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
             shared.counters.dead_letters.add(1);
             retry::tell(&dead.group, send.topic, known.retry_topic.unwrap_or_default(), &key, send.reconsume_times);
         }
-        return Ok(Sending { due, ..Sending::new(number, Some(&key)) });
+        // A level counts before a time, and what has a level cannot be taken back.
+        let timed = due.filter(|_| !known.half && known.wish.is_timed(&shared.settings.delay_levels));
+        let recall = timed.map(|due| delay::recall_handle(shared, send.topic, due.time_ms, &key).into());
+        return Ok(Sending { due, recall, ..Sending::new(number, Some(&key)) });
     }
     if send.is_dead || send.topic.starts_with(RETRY_PREFIX) {
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, "a retry topic takes no batches"));
@@ -229,6 +233,9 @@ fn find_topic(shared: &Shared, request: &Request<'_>, send: &Send<'_>) -> Result
     let topic = topic.ok_or_else(|| {
         Reply::failure(code::TOPIC_NOT_EXIST, format!("topic {} does not exist; create it first", send.topic))
     })?;
+    if shared.settings.keep_unconsumed {
+        Pins::keep_own(&shared.engine, &shared.state, &topic);
+    }
     if topic.config.perm & topics::PERM_WRITE == 0 || topic.config.write_queues == 0 {
         return Err(Reply::failure(code::NO_PERMISSION, format!("topic {} may not be written", send.topic)));
     }

@@ -52,6 +52,8 @@ pub struct Sending {
     pub unique_key: UniqueKey,
     /// The entry that stands in the batch behind its one message, when there is one.
     pub due: Option<DueKey>,
+    /// What a timed message can be taken back by.
+    pub recall: Option<Box<str>>,
 }
 
 impl Sending {
@@ -59,7 +61,7 @@ impl Sending {
     #[must_use]
     pub fn new(queue: u32, unique_key: Option<&str>) -> Sending {
         let unique_key = UniqueKey::new(unique_key);
-        Sending { queue, queue_offset: 0, lsn: Lsn::ZERO, more: Box::default(), unique_key, due: None }
+        Sending { queue, queue_offset: 0, lsn: Lsn::ZERO, more: Box::default(), unique_key, due: None, recall: None }
     }
 
     /// Notes where it went.
@@ -91,6 +93,9 @@ impl Sending {
         frame.number("queueOffset", i64::try_from(self.queue_offset).unwrap_or(i64::MAX));
         if let Some(key) = self.unique_key.get() {
             frame.field("transactionId", key);
+        }
+        if let Some(handle) = &self.recall {
+            frame.field("recallHandle", handle);
         }
         let finished = frame.finish(&[]);
         debug_assert!(finished.is_ok(), "the ids of the largest batch fit a frame");

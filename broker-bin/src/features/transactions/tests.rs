@@ -330,3 +330,25 @@ fn what_cannot_be_half_of_a_transaction_is_refused_and_a_consumers_copy_is_none(
     let read = scene.read_all("T1", 2);
     assert_eq!((read.len(), &*read[1].body, read[1].sys_flag, transactions(&scene)), (2, &b"copy"[..], 0, 0));
 }
+
+/// K-90a: while nothing could be acknowledged, nothing is delivered, nobody is asked, and no question is counted.
+#[test]
+fn without_a_quorum_time_passes_and_nothing_is_done() {
+    let mut scene = Scene::new();
+    let id = scene.connect();
+    begin(&mut scene, id);
+    assert_eq!(scene.send(id, "T1", 0, "DELAY\u{1}1\u{2}", b"late").code(), 0);
+    scene = scene.crash_to_no_quorum();
+    let id = scene.connect();
+    for _ in 0..20 {
+        beat(&mut scene, id);
+        scene.pass(seconds(30));
+    }
+    assert!(questions(&mut scene, id).is_empty());
+    assert_eq!((scene.count("T1", 0), scene.entries(entries::due::PREFIX).len()), (0, 2));
+    scene = scene.crash();
+    let id = scene.connect();
+    beat(&mut scene, id);
+    scene.pass(seconds(1));
+    assert_eq!((scene.count("T1", 0), questions(&mut scene, id).len()), (1, 1));
+}
