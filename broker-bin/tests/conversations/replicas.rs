@@ -3,6 +3,8 @@
 //! The loss windows that these close, by their numbers: K-11, K-39 to K-42, K-46, K-49, K-58 to K-60. What the replicator alone can show
 //! stands in its own tests.
 
+#![expect(clippy::disallowed_methods, reason = "two brokers with threads of their own are waited for in real time")]
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
