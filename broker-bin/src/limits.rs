@@ -27,6 +27,9 @@ pub const GROUPS_PER_CONNECTION_MAX: usize = 1024;
 /// Subscribed topics of one group.
 pub const SUBSCRIPTIONS_PER_GROUP_MAX: usize = 4096;
 
+/// Time between two looks of a new leader whether all that was acknowledged before it shows.
+pub const KNOW_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Messages of one pull answer.
 pub const PULL_MESSAGES_MAX: usize = 32;
 /// Bytes of one pull answer, but for its first message.

@@ -11,7 +11,7 @@ use crate::wire::codes::request as ask;
 /// Answers a request, or says what must be done first. Sends fill `batch`; heartbeats say in `joined` which groups the connection is in.
 pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joined: &mut Vec<Box<str>>) -> Outcome {
     let moves = matches!(request.header.code, ask::CONSUMER_SEND_MSG_BACK | ask::END_TRANSACTION | ask::RECALL_MESSAGE);
-    if moves && let Err(reason) = shared.standing.admission() {
+    if moves && let Err(reason) = shared.admission() {
         return Reply::failure(code::SERVICE_NOT_AVAILABLE, reason).into();
     }
     match request.header.code {

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 
-use anchorlog_engine::{Clock, Engine, EngineOptions};
+use anchorlog_engine::{Clock, Engine, EngineOptions, Lsn, Watermark};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -28,7 +28,7 @@ use crate::net::driver::{NotifyWake, Post};
 use crate::net::{Mailbox, start_readers, tokio_driver};
 use crate::shared::{Settings, Shared};
 use crate::standing::Standing;
-use crate::state::State;
+use crate::state::{State, StateError};
 
 /// Where and how a broker serves, whatever log it serves from.
 pub(crate) struct Place {
@@ -107,12 +107,16 @@ impl Serving {
     /// Serves when this returns.
     pub(crate) fn start(place: &Place, engine: Arc<Engine>, standing: Standing) -> Result<Serving, StartError> {
         let options = &place.options;
-        let state = if standing.writes() { State::open(&engine)? } else { State::follow(&engine)? };
-        // What goes is the leader's to say: a slave drops what the leader's log says.
-        if standing.writes() && options.keep_unconsumed {
-            Pins::pin_all(&engine, &state);
+        // What was acknowledged before shows when it is acknowledged again: by slaves that say what they have.
+        let marks = engine.watermarks();
+        let knows_all = matches!(standing, Standing::Alone) || marks.dispatched >= marks.assigned;
+        let state = if standing.writes() && knows_all { State::open(&engine)? } else { State::follow(&engine)? };
+        if !standing.writes() {
+            // What goes is the leader's to say.
+            engine.start_retention();
+        } else if knows_all {
+            keep_what_is_needed(&engine, &state, options.keep_unconsumed);
         }
-        engine.start_retention();
         if options.auto_create_topics && state.topics.get(TEMPLATE).is_none() {
             state.topics.put(TEMPLATE, TopicConfig::template(options.template_queues));
         }
@@ -120,6 +124,7 @@ impl Serving {
         let shared = Shared::new(engine, state, place.settings(), made_keys)
             .with_standing(standing)
             .with_counters(Arc::clone(&place.counters));
+        shared.knows_all.store(knows_all || !shared.standing.writes(), Ordering::Release);
         let shared = Arc::new(shared);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let thread_count = options.network_threads.unwrap_or(cores.min(4)).clamp(1, usize::from(u16::MAX));
@@ -219,7 +224,7 @@ impl Serving {
             drop(stop);
             join(thread);
         }
-        if !shared.standing.writes() {
+        if !shared.standing.writes() || !shared.knows_all.load(Ordering::Acquire) {
             return outcome;
         }
         let flushed = shared.state.flush_all(&shared.engine);
@@ -243,13 +248,24 @@ fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinH
         let mut complaint = Complaint::default();
         let mut pins = Pins::default();
         let mut fenced = false;
-        let mut interval = limits::OFFSETS_INTERVAL;
+        let settled = shared.engine.watermarks().assigned;
+        let knows_all = shared.knows_all.load(Ordering::Acquire);
+        let mut interval = if knows_all { limits::OFFSETS_INTERVAL } else { limits::KNOW_INTERVAL };
         while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             if let Some(reason) = shared.engine.fenced().filter(|_| !fenced) {
                 fenced = true;
                 tracing::error!(%reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");
             }
-            if shared.standing.writes() {
+            if !shared.knows_all.load(Ordering::Acquire) {
+                interval = match get_to_know(&shared, settled) {
+                    Ok(true) => limits::OFFSETS_INTERVAL,
+                    Ok(false) => limits::KNOW_INTERVAL,
+                    Err(error) => {
+                        complaint.hear::<(), _>(Err(error), "this leader cannot read what was acknowledged before it");
+                        limits::OFFSETS_INTERVAL
+                    }
+                };
+            } else if shared.standing.writes() {
                 write_state(&shared, &mut pins, &mut complaint);
             } else {
                 let began = shared.engine.clock().monotonic();
@@ -263,6 +279,27 @@ fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinH
     };
     let thread = std::thread::Builder::new().name("state".to_owned()).spawn(body)?;
     Ok((stop, thread))
+}
+
+/// Lets retention begin, but for what groups need.
+fn keep_what_is_needed(engine: &Engine, state: &State, keep_unconsumed: bool) {
+    if keep_unconsumed {
+        Pins::pin_all(engine, state);
+    }
+    engine.start_retention();
+}
+
+/// Begins to write once everything up to `settled`, where the log ended when it was opened, is acknowledged again; true when it has.
+fn get_to_know(shared: &Shared, settled: Lsn) -> Result<bool, StateError> {
+    let known = shared.engine.wait(Watermark::Dispatched, settled, Some(limits::KNOW_INTERVAL));
+    if known.is_err() {
+        shared.state.refresh(&shared.engine)?;
+        return Ok(false);
+    }
+    shared.state.take_over(&shared.engine)?;
+    keep_what_is_needed(&shared.engine, &shared.state, shared.settings.keep_unconsumed);
+    shared.knows_all.store(true, Ordering::Release);
+    Ok(true)
 }
 
 /// Writes what nobody waits for, and pins what groups need by then.

@@ -65,6 +65,8 @@ pub struct Shared {
     pub due: DueIndex,
     /// Half messages, and who decides.
     pub halves: Halves,
+    /// Set when everything is known that the log says: a leader learns it when its slaves have confirmed what they have.
+    pub knows_all: AtomicBool,
     /// Set once, when the broker stops: what is not appended yet is refused.
     pub closing: AtomicBool,
     /// Spreads messages without a queue of their choice.
@@ -92,6 +94,7 @@ impl Shared {
             standing: Standing::Alone,
             counters: Arc::default(),
             made_keys,
+            knows_all: AtomicBool::new(true),
             closing: AtomicBool::new(false),
             next_queue: AtomicU32::new(0),
         }
@@ -107,6 +110,18 @@ impl Shared {
     #[must_use]
     pub fn with_counters(self, counters: Arc<Counters>) -> Shared {
         Shared { counters, ..self }
+    }
+
+    /// Why nothing may be stored now, if nothing may.
+    ///
+    /// # Errors
+    /// The reason, in words for whoever asked.
+    pub fn admission(&self) -> Result<(), String> {
+        self.standing.admission()?;
+        if self.knows_all.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err("nothing was stored: this leader does not know yet all that was acknowledged before it".to_owned())
     }
 
     /// True once the broker stops.

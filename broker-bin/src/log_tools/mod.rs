@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use anchorlog_engine::audit::{self, Item, RepairError};
 use anchorlog_engine::io::IoBackend;
 use anchorlog_engine::io::threads::ThreadsBackend;
+use anchorlog_engine::replica::is_one_of_several;
 use anchorlog_engine::{Lsn, OpenError};
 use clap::{Args, Subcommand};
 
@@ -88,6 +89,10 @@ pub enum Tool {
         /// Gives up the first damaged range, which is named by the LSN that `verify` prints, and keeps what follows it
         #[arg(long, value_name = "LSN", group = "how")]
         give_up: Option<u64>,
+        /// Gives up what is damaged here although the log has replicas: this one is the only copy left. Others that still have it must be
+        /// wiped before they meet it again
+        #[arg(long)]
+        only_copy: bool,
     },
 }
 
@@ -97,6 +102,21 @@ pub enum ToolError {
     /// The log cannot be looked at.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Others may have what is damaged here.
+    #[error(
+        "{path} is one of several replicas of its log, and the others may have what is damaged here: take it from a copy of one of them \
+         (--from-copy), or remove this directory and let the replica begin anew; where this is the only copy left, say --only-copy",
+        path = .0.display()
+    )]
+    HasReplicas(PathBuf),
+    /// The directory cannot be read.
+    #[error("reading {path}: {source}", path = path.display())]
+    Store {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
     /// It cannot be mended.
     #[error(transparent)]
     Repair(#[from] RepairError),
@@ -135,7 +155,13 @@ pub fn run(args: &LogArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
             written?;
             Ok(WHOLE)
         }
-        Tool::Repair { store, from_copy, cut_from, give_up } => {
+        Tool::Repair { store, from_copy, cut_from, give_up, only_copy } => {
+            if from_copy.is_none() && !only_copy {
+                let several = is_one_of_several(&backend, store);
+                if several.map_err(|source| ToolError::Store { path: store.clone(), source })? {
+                    return Err(ToolError::HasReplicas(store.clone()));
+                }
+            }
             repair(&backend, store, from_copy.as_deref(), *cut_from, *give_up, out)
         }
     }

@@ -72,18 +72,24 @@ pub enum StateError {
 
 /// Reads the state back, or begins one.
 pub(super) fn open(engine: &Engine) -> Result<State, StateError> {
+    let state = State::default();
+    take_over(engine, &state)?;
+    Ok(state)
+}
+
+/// Brings the state up to what the table says, and begins to write it.
+pub(super) fn take_over(engine: &Engine, state: &State) -> Result<(), StateError> {
     let snapshot = engine.snapshot();
     check_format(engine, &snapshot)?;
-    let state = State::default();
-    read(&snapshot, &state)?;
+    read(&snapshot, state)?;
     let moved = state.clamp_offsets(|key| {
         let queue = engine.queue(&queue_name(&key.topic, key.queue))?;
         Ok(engine.range(&queue).max.0)
     })?;
     if moved {
-        write(engine, &state)?;
+        write(engine, state)?;
     }
-    Ok(state)
+    Ok(())
 }
 
 /// Brings the state of a log that somebody else writes up to what its table says.

@@ -1,5 +1,6 @@
 //! Topics, groups and offsets in memory, and their way into the log.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anchorlog_engine::{AppendError, Engine, Lsn, Put, WriteBatch};
@@ -67,7 +68,7 @@ pub struct State {
     changes: Changes,
     tail: Mutex<Tail>,
     /// Somebody else writes: what memory shows is what the table says, and nothing is noted.
-    follows: bool,
+    follows: AtomicBool,
 }
 
 impl State {
@@ -84,9 +85,23 @@ impl State {
     /// # Errors
     /// When the log holds a state that this version does not know.
     pub fn follow(engine: &Engine) -> Result<State, StateError> {
-        let state = State { follows: true, ..State::default() };
+        let state = State { follows: AtomicBool::new(true), ..State::default() };
         state.refresh(engine)?;
         Ok(state)
+    }
+
+    fn follows(&self) -> bool {
+        self.follows.load(Ordering::Acquire)
+    }
+
+    /// From now on this is who writes. All that the log says is in the table by now.
+    ///
+    /// # Errors
+    /// As for [`State::open`]; it goes on following then.
+    pub fn take_over(&self, engine: &Engine) -> Result<(), StateError> {
+        open::take_over(engine, self)?;
+        self.follows.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Shows what the table says now, all of it as of one LSN.
@@ -99,7 +114,7 @@ impl State {
 
     /// Sets a topic. [`State::flush`] before anything is appended to it.
     pub fn put_topic(&self, name: &str, config: TopicConfig) {
-        if self.follows {
+        if self.follows() {
             return;
         }
         self.changes.urgently(Key::Topic(name.into()), || (self.topics.put(name, config), ()));
@@ -110,7 +125,7 @@ impl State {
         if let Some(topic) = self.topics.get(name) {
             return Some(topic);
         }
-        if self.follows || self.topics.count() >= limits::TOPIC_COUNT_MAX {
+        if self.follows() || self.topics.count() >= limits::TOPIC_COUNT_MAX {
             return None;
         }
         Some(self.changes.urgently(Key::Topic(name.into()), || {
@@ -121,7 +136,7 @@ impl State {
 
     /// Sets a group.
     pub fn put_group(&self, name: &str, config: GroupConfig) {
-        if self.follows {
+        if self.follows() {
             // Its members can be known here all the same.
             self.groups.put(name, config);
             return;
@@ -131,7 +146,7 @@ impl State {
 
     /// Sets an offset; `awaited` when an answer waits for it to be durable.
     pub fn commit_offset(&self, key: &OffsetKey, offset: u64, awaited: bool) -> Commit {
-        if self.follows {
+        if self.follows() {
             return Commit::Unchanged;
         }
         let commit = || {

@@ -28,7 +28,7 @@ mod side;
 pub(crate) use cut::resume as resume_cut;
 pub use cut::{CutError, CutReport, cut};
 pub use piece::LogPiece;
-pub use promise::{Promise, PromiseError};
+pub use promise::{Promise, PromiseError, is_one_of_several};
 pub use receive::{ReceiveError, Received};
 pub(crate) use receive::{Taken, TakenStop};
 pub use role::{AckRule, LogIdentity, Role};

@@ -13,6 +13,14 @@ use crate::units::to_u64;
 /// File name of the promise.
 pub(crate) const PROMISE_NAME: &str = "PROMISE";
 
+/// Whether the log in `dir` is one of several: others may have what is damaged here, and lose it when this one is shortened and believed.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_one_of_several(backend: &dyn IoBackend, dir: &Path) -> io::Result<bool> {
+    Ok(backend.list(dir)?.iter().any(|name| name == PROMISE_NAME || name == super::SIDE_NAME))
+}
+
 const MAGIC: u32 = u32::from_le_bytes(*b"ALPR");
 const VERSION: u32 = 1;
 const FIXED_BYTES: usize = 16;

@@ -90,7 +90,7 @@ impl Timer {
             return Step::Over;
         }
         // What could not be acknowledged is not begun, and no producer is asked to decide what cannot be written.
-        if shared.standing.admission().is_err() {
+        if shared.admission().is_err() {
             return Step::Nap(limits::DUE_NAP);
         }
         if shared.engine.watermarks().acked < self.in_flight {

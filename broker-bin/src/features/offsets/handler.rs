@@ -1,5 +1,7 @@
 //! 14, 15, 29, 30, 31, 32.
 
+use std::sync::atomic::Ordering;
+
 use anchorlog_engine::{Queue, QueueOffset, ReadError};
 
 use super::{Commit, OffsetKey};
@@ -38,6 +40,10 @@ pub fn commit(shared: &Shared, request: &Request<'_>) -> Outcome {
 fn try_commit(shared: &Shared, request: &Request<'_>) -> Result<bool, Reply> {
     if !shared.standing.writes() {
         let remark = "this broker is a slave, and keeps the offsets that its leader has; commit there";
+        return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, remark));
+    }
+    if !shared.knows_all.load(Ordering::Acquire) {
+        let remark = "this leader does not know yet all that was acknowledged before it; commit again";
         return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, remark));
     }
     let key = key(request)?;

@@ -122,7 +122,7 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
     if shared.is_closing() {
         return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, "the broker is stopping; nothing was stored"));
     }
-    if let Err(reason) = shared.standing.admission() {
+    if let Err(reason) = shared.admission() {
         return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, reason));
     }
     let mut send = Send::read(request)?;

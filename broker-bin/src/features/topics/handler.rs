@@ -14,7 +14,7 @@ pub fn create(shared: &Shared, request: &Request<'_>) -> Outcome {
 }
 
 fn try_create(shared: &Shared, request: &Request<'_>) -> Result<(), Reply> {
-    if let Err(reason) = shared.standing.admission() {
+    if let Err(reason) = shared.admission() {
         return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, reason));
     }
     let name = request.required("topic")?;
