@@ -117,7 +117,7 @@ impl Channel {
             }
             Security::Tls(certificates) => {
                 let tls = Arc::new(Mutex::new(Channel::agree(&mut line, us, host, certificates)?));
-                (Opening::Tls(Arc::clone(&tls)), Sealing::Tls(tls))
+                (Opening::Tls { connection: Arc::clone(&tls), is_fresh: true }, Sealing::Tls(tls))
             }
         };
         socket.set_read_timeout(None).map_err(io_error("setting up a connection"))?;
@@ -243,7 +243,11 @@ pub(crate) struct Incoming {
 enum Opening {
     Open,
     Key(Opener),
-    Tls(Arc<Mutex<Connection>>),
+    Tls {
+        connection: Arc<Mutex<Connection>>,
+        /// What came together with the last of the handshake was not looked at yet.
+        is_fresh: bool,
+    },
 }
 
 impl Incoming {
@@ -254,6 +258,15 @@ impl Incoming {
 
     /// Waits for bytes and adds what is proven of them to `out`, which may be nothing yet.
     pub(crate) fn read(&mut self, out: &mut Vec<u8>) -> Result<(), ChannelError> {
+        if let Opening::Tls { connection, is_fresh } = &mut self.opening
+            && std::mem::take(is_fresh)
+        {
+            let before = out.len();
+            unpack(&mut connection.lock().expect("no holder panics"), out)?;
+            if out.len() > before {
+                return Ok(());
+            }
+        }
         let length = loop {
             match self.socket.read(&mut self.raw) {
                 Ok(0) => return Err(ChannelError::Ended("")),
@@ -266,22 +279,25 @@ impl Incoming {
         match &mut self.opening {
             Opening::Open => out.extend_from_slice(raw),
             Opening::Key(opener) => opener.open(raw, out)?,
-            Opening::Tls(connection) => {
+            Opening::Tls { connection, .. } => {
                 let mut connection = connection.lock().expect("no holder panics");
                 while !raw.is_empty() {
                     connection.read_tls(&mut raw).map_err(io_error("taking TLS apart"))?;
-                    let state = connection.process_new_packets()?;
-                    let start = out.len();
-                    out.resize(start + state.plaintext_bytes_to_read(), 0);
-                    connection.reader().read_exact(&mut out[start..]).map_err(io_error("taking TLS apart"))?;
-                    if state.peer_has_closed() {
-                        return Err(ChannelError::Ended(""));
-                    }
+                    unpack(&mut connection, out)?;
                 }
             }
         }
         Ok(())
     }
+}
+
+/// What is proven of what arrived is added to `out`.
+fn unpack(connection: &mut Connection, out: &mut Vec<u8>) -> Result<(), ChannelError> {
+    let state = connection.process_new_packets()?;
+    let start = out.len();
+    out.resize(start + state.plaintext_bytes_to_read(), 0);
+    connection.reader().read_exact(&mut out[start..]).map_err(io_error("taking TLS apart"))?;
+    if state.peer_has_closed() { Err(ChannelError::Ended("")) } else { Ok(()) }
 }
 
 /// What goes out.

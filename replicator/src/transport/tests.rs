@@ -184,6 +184,40 @@ fn a_tampered_record_ends_the_connection_before_the_link_sees_it() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "somebody in between is slow")]
+fn what_comes_together_with_the_last_of_a_handshake_is_heard() {
+    use std::io::{Read, Write};
+    for security in [key("sixteen bytes of key"), Security::Tls(certificates("127.0.0.1", &authority()))] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let between = TcpListener::bind("127.0.0.1:0").unwrap();
+        let way_in = between.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            let (mut near, mut far) = (between.accept().unwrap().0, TcpStream::connect(address).unwrap());
+            let (mut back_from, mut back_to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut back_from, &mut back_to));
+            let mut bytes = vec![0; 64 << 10];
+            loop {
+                // What is sent within a while goes on as one.
+                std::thread::sleep(Duration::from_millis(100));
+                match near.read(&mut bytes) {
+                    Ok(length @ 1..) if far.write_all(&bytes[..length]).is_ok() => {}
+                    _ => break,
+                }
+            }
+        });
+        let accepting = security.clone();
+        let heard = std::thread::spawn(move || {
+            let channel = Channel::accept(listener.accept().unwrap().0, &accepting, &*clock()).unwrap();
+            Conversation::over(channel).hear(Duration::from_secs(1), &*clock()).unwrap()
+        });
+        let mut talk = Conversation::connect(&way_in, &security, &*clock()).unwrap();
+        talk.say(&Message::AskState).unwrap();
+        assert_eq!(heard.join().unwrap(), Message::AskState);
+    }
+}
+
+#[test]
 fn garbage_and_silence_at_the_port_disturb_nobody() {
     use std::io::{Read, Write};
     let (sent, served) = mpsc::channel();
