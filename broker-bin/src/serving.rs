@@ -108,8 +108,15 @@ impl Serving {
     pub(crate) fn start(place: &Place, engine: Arc<Engine>, standing: Standing) -> Result<Serving, StartError> {
         let options = &place.options;
         // What was acknowledged before shows when it is acknowledged again: by slaves that say what they have.
-        let marks = engine.watermarks();
-        let knows_all = matches!(standing, Standing::Alone) || marks.dispatched >= marks.assigned;
+        let knows_all = match standing {
+            Standing::Alone => true,
+            // Where nobody is waited for, that is at once.
+            Standing::Leader { .. } => {
+                let settled = engine.watermarks().assigned;
+                engine.wait(Watermark::Dispatched, settled, Some(2 * limits::KNOW_INTERVAL)).is_ok()
+            }
+            Standing::Slave { .. } => false,
+        };
         let state = if standing.writes() && knows_all { State::open(&engine)? } else { State::follow(&engine)? };
         if !standing.writes() {
             // What goes is the leader's to say.

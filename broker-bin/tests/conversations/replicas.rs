@@ -25,6 +25,7 @@ over_every_driver! {
     a_promoted_slave_has_topics_offsets_and_messages_and_the_old_leader_follows_it,
     who_asked_for_it_by_name_is_told_that_the_leader_is_alone,
     with_asynchronous_replication_a_leader_waits_for_nobody,
+    what_was_answered_last_is_known_after_a_restart,
 }
 
 const REFUSE: Policy = Policy::Sync { copies: 2, on_missing: OnMissing::Refuse };
@@ -245,6 +246,32 @@ fn with_asynchronous_replication_a_leader_waits_for_nobody(driver: Driver) {
     pair.peer(0).send_message("T1", 0, b"alone", "").expect(0);
     let slave = pair.start(1);
     assert_eq!(pair.bodies(1, 1), [b"alone".to_vec()], "a slave that comes gets it all the same");
+    slave.stop().expect("a clean stop");
+    leader.stop().expect("a clean stop");
+}
+
+/// What a frame says was acknowledged never covers the frame itself: the last answers show when they are acknowledged again.
+fn what_was_answered_last_is_known_after_a_restart(driver: Driver) {
+    let pair = Pair::new(driver, REFUSE);
+    let slave = pair.start(1);
+    let mut leader = pair.start(0);
+    pair.send_until(0, b"0", &[0]);
+    for round in 1..4 {
+        let mut commit = asked(0);
+        commit["commitOffset"] = json!(round.to_string());
+        let mut peer = pair.peer(0);
+        peer.ask(15, &commit, &[]).expect(0);
+        let topic = json!({
+            "topic": format!("T{round}x"), "defaultTopic": "TBW102", "readQueueNums": "1", "writeQueueNums": "1", "perm": "6",
+        });
+        peer.ask(17, &topic, &[]).expect(0);
+        leader.stop().expect("a clean stop");
+        leader = pair.start(0);
+        pair.send_until(0, b"x", &[0]);
+        let mut peer = pair.peer(0);
+        assert_eq!(peer.ask(14, &asked(0), &[]).expect(0).number("offset"), round);
+        peer.ask(105, &json!({"topic": format!("T{round}x")}), &[]).expect(0);
+    }
     slave.stop().expect("a clean stop");
     leader.stop().expect("a clean stop");
 }
