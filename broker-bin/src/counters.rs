@@ -76,6 +76,10 @@ counters! {
     transactions_parked,
     /// Verdicts that were refused: of another transaction, or contrary to the first.
     verdicts_refused,
+    /// Queues locked for a consumer that did not have them before.
+    queues_locked,
+    /// Commits refused because the queue is locked for another member of the group.
+    commits_refused,
     /// Messages given to consumers.
     messages_pulled,
     /// Pulls that were held.

@@ -22,6 +22,12 @@ pub const TOPIC_QUEUES_MAX: u32 = 1024;
 pub const GROUP_COUNT_MAX: usize = 100_000;
 /// Committed offsets that are remembered.
 pub const OFFSET_COUNT_MAX: usize = 4_000_000;
+/// Queues locked for ordered consumption.
+pub const LOCK_COUNT_MAX: usize = 1_000_000;
+/// How long a lock lasts that its owner does not ask for again; owners ask every 20 s, and stop by themselves after 30 s.
+pub const LOCK_LEASE: Duration = Duration::from_secs(60);
+/// Longest id of a client that may lock queues; Java's hold the name of their group.
+pub const CLIENT_ID_BYTES_MAX: usize = 1024;
 /// Consumer groups that one connection may be a member of.
 pub const GROUPS_PER_CONNECTION_MAX: usize = 1024;
 /// Subscribed topics of one group.

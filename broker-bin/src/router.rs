@@ -3,7 +3,8 @@
 use anchorlog_engine::WriteBatch;
 
 use crate::features::{
-    Outcome, Reply, Request, code, delay, groups, heartbeat, offsets, pull, retry, routes, send, topics, transactions,
+    Outcome, Reply, Request, code, delay, groups, heartbeat, offsets, order, pull, retry, routes, send, topics,
+    transactions,
 };
 use crate::shared::Shared;
 use crate::wire::codes::request as ask;
@@ -20,6 +21,8 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
         ask::CONSUMER_SEND_MSG_BACK => retry::send_back(shared, request),
         ask::QUERY_CONSUMER_OFFSET => offsets::query(shared, request),
         ask::UPDATE_CONSUMER_OFFSET => offsets::commit(shared, request),
+        ask::LOCK_BATCH_MQ => order::lock(shared, request),
+        ask::UNLOCK_BATCH_MQ => order::unlock(shared, request),
         ask::SEARCH_OFFSET_BY_TIMESTAMP => offsets::search_by_time(shared, request),
         ask::GET_MAX_OFFSET => offsets::max(shared, request),
         ask::GET_MIN_OFFSET => offsets::min(shared, request),
@@ -44,7 +47,6 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
 /// What whoever asked can do instead.
 fn not_offered(code: i32) -> String {
     let what = match code {
-        ask::LOCK_BATCH_MQ | ask::UNLOCK_BATCH_MQ => "ordered consumption is not offered yet; consume concurrently",
         ask::QUERY_MESSAGE | ask::VIEW_MESSAGE_BY_ID => "finding messages is not offered yet; pull them",
         ask::SEND_REPLY_MESSAGE | ask::SEND_REPLY_MESSAGE_V2 => "request and reply is not offered yet",
         _ => return format!("request code {code} is not offered by this broker"),

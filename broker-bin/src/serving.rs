@@ -311,6 +311,7 @@ fn get_to_know(shared: &Shared, settled: Lsn) -> Result<bool, StateError> {
 
 /// Writes what nobody waits for, and pins what groups need by then.
 fn write_state(shared: &Shared, pins: &mut Pins, complaint: &mut Complaint) {
+    shared.state.expire_locks(shared.engine.clock().monotonic());
     let moved = shared.state.offsets.take_moved();
     let outcome = shared.state.flush_all(&shared.engine);
     match &outcome {

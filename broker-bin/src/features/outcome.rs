@@ -57,7 +57,7 @@ impl Reply {
 pub enum Kept {
     /// Topics and groups.
     Names,
-    /// Committed offsets.
+    /// Committed offsets and locks: what consumers go on by.
     Offsets,
 }
 

@@ -850,8 +850,12 @@ impl Worker {
     }
 
     fn leave_all(&mut self, connection: &mut Connection) {
+        // It is the broker that leaves: clients come back to it, or to the next leader, and find their locks.
+        if self.shared.is_closing() {
+            return;
+        }
         for group in std::mem::take(&mut connection.groups) {
-            let change = self.shared.state.groups.leave(connection.id, &group);
+            let change = self.shared.state.leave_group(connection.id, &group);
             self.tell(None, &group, &change);
         }
     }

@@ -10,12 +10,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::features::offsets::OffsetKey;
 use crate::lock::lock;
 
-/// Names a value that memory holds. Offsets come last.
+/// Names a value that memory holds. What consumers go on by comes last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Topic(Box<str>),
     Group(Box<str>),
     Offset(OffsetKey),
+    Lock(OffsetKey),
+}
+
+impl Key {
+    /// Topics and groups, which messages need; the rest is what consumers go on by.
+    pub(super) fn is_name(&self) -> bool {
+        matches!(self, Key::Topic(_) | Key::Group(_))
+    }
 }
 
 /// Which changes to write.

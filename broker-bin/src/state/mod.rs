@@ -1,13 +1,13 @@
-//! The broker's own state: topics, groups and committed offsets. Entries of the engine's table, held in memory whole.
+//! The broker's own state: topics, groups, committed offsets and locks. Entries of the engine's table, held in memory whole.
 //!
 //! 1. An entry holds a whole value, never a difference, and is written only when its value changed.
 //! 2. The last entry of a key holds the value that memory had last: values are read from memory under the lock that orders the writes.
-//! 3. A topic's entry stands in the log before the topic's first message, and a committed offset's before its answer leaves.
+//! 3. A topic's entry stands in the log before the topic's first message, and a committed offset's or a lock's before its answer leaves.
 //! 4. What was read back is what messages go on from: offsets are corrected in the log before anything is appended behind them.
 //! 5. A store whose state is missing, older, newer or damaged is refused. Only a log that holds nothing begins with no state.
 //!
 //! ```text
-//!  handlers --> Topics, Groups, Offsets (memory) --> Changes (which keys) --> flush --> Put, in batches --> log --> table
+//!  handlers --> Topics, Groups, Offsets, Locks (memory) --> Changes (which keys) --> flush --> Put, Delete, in batches --> log --> table
 //!                      ^                                                                                           |
 //!                      '----------------------------------- open: read back <---------------------------------------'
 //! ```

@@ -3,7 +3,7 @@
 use anchorlog_engine::{AppendError, Engine, Lsn, Put, ReadError, Snapshot, WaitError, WriteBatch};
 use anchorlog_replicator::member::NAMESPACE;
 
-use super::entries::{self, BadEntry, format, group, offset, topic};
+use super::entries::{self, BadEntry, format, group, lock, offset, topic};
 use super::tables::{FlushError, State};
 use crate::features::offsets::Commit;
 use crate::features::topics::queue_name;
@@ -72,7 +72,7 @@ pub enum StateError {
 
 /// Reads the state back, or begins one.
 pub(super) fn open(engine: &Engine) -> Result<State, StateError> {
-    let state = State::default();
+    let state = State::new(engine.info().epoch);
     take_over(engine, &state)?;
     Ok(state)
 }
@@ -82,6 +82,7 @@ pub(super) fn take_over(engine: &Engine, state: &State) -> Result<(), StateError
     let snapshot = engine.snapshot();
     check_format(engine, &snapshot)?;
     read(&snapshot, state)?;
+    read_locks(engine, &snapshot, state)?;
     let moved = state.clamp_offsets(|key| {
         let queue = engine.queue(&queue_name(&key.topic, key.queue))?;
         Ok(engine.range(&queue).max.0)
@@ -122,6 +123,16 @@ fn read(snapshot: &Snapshot, state: &State) -> Result<(), StateError> {
         }
     })?;
     Ok(())
+}
+
+/// Whoever has a lock counts on it still: it lasts as if it had been asked for now.
+fn read_locks(engine: &Engine, snapshot: &Snapshot, state: &State) -> Result<(), StateError> {
+    let now = engine.clock().monotonic();
+    each(snapshot, lock::PREFIX, |key, value| {
+        let (key, found) = lock::decode(key, value)?;
+        let known = state.locks.restore(&key, found, now);
+        if known { Ok(()) } else { Err(BadEntry("there are more locks than this version remembers")) }
+    })
 }
 
 /// The version that the store says it has, if this one reads that; `None` when it says nothing.

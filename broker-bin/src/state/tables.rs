@@ -1,18 +1,21 @@
-//! Topics, groups and offsets in memory, and their way into the log.
+//! Topics, groups, offsets and locks in memory, and their way into the log.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use anchorlog_engine::{AppendError, Engine, Lsn, Put, WriteBatch};
+use anchorlog_engine::{AppendError, Engine, Epoch, Lsn, Put, WriteBatch};
 
 use super::changes::{Changes, Key, Taken, Which};
-use super::entries::{group, offset, topic};
+use super::entries::{group, lock as lock_entry, offset, topic};
 use super::open::{self, StateError};
-use crate::features::groups::{GroupConfig, Groups};
+use crate::features::groups::{Change, GroupConfig, Groups};
 use crate::features::offsets::{Commit, OffsetKey, Offsets};
+use crate::features::order::{Asker, Locks};
 use crate::features::topics::{Topic, TopicConfig, Topics};
 use crate::limits;
 use crate::lock::lock;
+use crate::net::ConnectionId;
 
 /// Why changes are not in the log yet. They stay noted.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +35,7 @@ pub enum FlushError {
 pub struct Flushed {
     /// Topics and groups: why not all that were noted before stand before [`Flushed::end_lsn`].
     pub names: Result<(), FlushError>,
-    /// Offsets: the same. They are let in where a full disk keeps other things out.
+    /// Offsets and locks: the same. They are let in where a full disk keeps other things out.
     pub offsets: Result<(), FlushError>,
     /// End of the last batch.
     pub end_lsn: Lsn,
@@ -56,7 +59,7 @@ struct Tail {
     batch: WriteBatch,
 }
 
-/// Topics, groups and offsets, and what of them the log does not know yet.
+/// Topics, groups, offsets and locks, and what of them the log does not know yet.
 #[derive(Debug, Default)]
 pub struct State {
     /// The topics.
@@ -65,6 +68,8 @@ pub struct State {
     pub groups: Groups,
     /// The committed offsets.
     pub offsets: Offsets,
+    /// Which queues are locked for whom.
+    pub locks: Locks,
     changes: Changes,
     tail: Mutex<Tail>,
     /// Somebody else writes: what memory shows is what the table says, and nothing is noted.
@@ -80,12 +85,17 @@ impl State {
         open::open(engine)
     }
 
+    /// Nothing yet, for a log in this epoch.
+    pub(super) fn new(epoch: Epoch) -> State {
+        State { locks: Locks::new(epoch), ..State::default() }
+    }
+
     /// Reads the state of a log that somebody else writes. It may hold nothing yet.
     ///
     /// # Errors
     /// When the log holds a state that this version does not know.
     pub fn follow(engine: &Engine) -> Result<State, StateError> {
-        let state = State { follows: AtomicBool::new(true), ..State::default() };
+        let state = State { follows: AtomicBool::new(true), ..State::new(engine.info().epoch) };
         state.refresh(engine)?;
         Ok(state)
     }
@@ -163,6 +173,39 @@ impl State {
         self.changes.lazily(Key::Offset(key.clone()), commit)
     }
 
+    /// Locks a queue that was free; false when somebody else was faster.
+    #[must_use]
+    pub fn take_lock(&self, key: &OffsetKey, asker: &Asker<'_>) -> bool {
+        self.changes.urgently(Key::Lock(key.clone()), || {
+            let taken = self.locks.take(key, asker);
+            (taken, taken)
+        })
+    }
+
+    /// A client gives a queue back.
+    pub fn give_up_lock(&self, key: &OffsetKey, client_id: &str) {
+        self.changes.urgently(Key::Lock(key.clone()), || (self.locks.give_up(key, client_id, None), ()));
+    }
+
+    /// A connection leaves a group, and with it what is locked for its client.
+    ///
+    /// Nobody waits for that to be written: a lock that comes back after a crash only lasts longer than it had to.
+    pub fn leave_group(&self, connection: ConnectionId, group: &str) -> Change {
+        let Some((client_id, change)) = self.groups.leave(connection, group) else { return Change::default() };
+        for key in self.locks.of_client(group, &client_id) {
+            let give_up = || (self.locks.give_up(&key, &client_id, Some(connection)), ());
+            self.changes.lazily(Key::Lock(key.clone()), give_up);
+        }
+        change
+    }
+
+    /// Ends locks that nobody asked for in time.
+    pub fn expire_locks(&self, now: Duration) {
+        for key in self.locks.too_old(now) {
+            self.changes.lazily(Key::Lock(key.clone()), || (self.locks.expire(&key, now), ()));
+        }
+    }
+
     /// Appends what somebody waits for, if there is any. Afterwards everything noted before the call stands before the
     /// LSN returned, but for what could not be appended: that stays noted.
     pub fn flush(&self, engine: &Engine) -> Flushed {
@@ -226,6 +269,14 @@ impl State {
                 Key::Topic(name) => self.topics.get(name).map(|topic| topic::encode(name, &topic.config)),
                 Key::Group(name) => self.groups.config(name).map(|config| group::encode(name, &config)),
                 Key::Offset(key) => self.offsets.get(key).map(|offset| offset::encode(key, offset)),
+                Key::Lock(key) => {
+                    let found = self.locks.get(key).map(|found| lock_entry::encode(key, &found));
+                    if found.is_none() {
+                        let deleted = tail.batch.delete(&lock_entry::encode_key(key));
+                        deleted.expect("names are bounded by limits, and so is the batch");
+                    }
+                    found
+                }
             };
             if let Some((key, value)) = entry {
                 let put = tail.batch.put(&Put { key: &key, value: &value, target: None });
@@ -236,7 +287,7 @@ impl State {
             return Ok(count);
         }
         // Consumers go on when the disk is full.
-        tail.batch.set_essential(matches!(keys[0], Key::Offset(_)));
+        tail.batch.set_essential(!keys[0].is_name());
         let mut outcomes = Vec::with_capacity(1);
         if engine.append_all(std::slice::from_mut(&mut tail.batch), &mut outcomes)? == 0 {
             return Err(FlushError::Full);
@@ -280,7 +331,7 @@ impl State {
     }
 }
 
-/// Names of things, and offsets.
+/// Names of things, and what consumers go on by.
 fn split(taken: &Taken) -> (&[Key], &[Key]) {
-    taken.keys.split_at(taken.keys.partition_point(|key| !matches!(key, Key::Offset(_))))
+    taken.keys.split_at(taken.keys.partition_point(Key::is_name))
 }

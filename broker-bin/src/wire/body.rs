@@ -5,6 +5,8 @@
 //!
 //! Source: wire notes, sections 2.8, 4.9, 4.10 and 4.12.
 
+use std::collections::BTreeSet;
+
 use bytes::{BufMut, BytesMut};
 use serde_json::{Map, Value};
 
@@ -114,6 +116,28 @@ impl SubscriptionData {
     }
 }
 
+/// What a client asks for to consume in order, or gives back (41, 42).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockRequest {
+    /// The client's own id, as in its heartbeats.
+    pub client_id: String,
+    /// The group in which it consumes.
+    pub group: String,
+    /// The queues.
+    pub queues: Vec<MessageQueue>,
+}
+
+/// A queue as clients name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MessageQueue {
+    /// Its topic.
+    pub topic: String,
+    /// Its broker.
+    pub broker: String,
+    /// Its number.
+    pub number: i64,
+}
+
 /// A body that is not the JSON that is wanted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -184,6 +208,34 @@ impl SubscriptionData {
             tags: list(data, "tagsSet").filter_map(as_text).collect(),
             tag_hashes: hashes.collect(),
             version: data.get("subVersion").and_then(whole).unwrap_or(0),
+        })
+    }
+}
+
+impl LockRequest {
+    /// Reads such a body. Entries that name no queue are left out, and what is named twice stands there once.
+    ///
+    /// # Errors
+    /// When it is no JSON object, or names no client or no group.
+    pub fn decode(body: &[u8]) -> Result<LockRequest, BodyError> {
+        let value: Value = serde_json::from_slice(body)?;
+        let Value::Object(object) = value else { return Err(BodyError::Lacks("an object")) };
+        let filled = |name| text(&object, name).filter(|text| !text.is_empty());
+        let client_id = filled("clientId").or_else(|| filled("clientID")).ok_or(BodyError::Lacks("clientId"))?;
+        let group = filled("consumerGroup").ok_or(BodyError::Lacks("consumerGroup"))?;
+        let mut seen = BTreeSet::new();
+        let queues = objects(&object, "mqSet").filter_map(MessageQueue::read);
+        let queues = queues.filter(|queue| seen.insert((queue.topic.clone(), queue.number))).collect();
+        Ok(LockRequest { client_id, group, queues })
+    }
+}
+
+impl MessageQueue {
+    fn read(data: &Map<String, Value>) -> Option<MessageQueue> {
+        Some(MessageQueue {
+            topic: text(data, "topic").filter(|topic| !topic.is_empty())?,
+            broker: text(data, "brokerName").unwrap_or_default(),
+            number: data.get("queueId").and_then(whole)?,
         })
     }
 }
@@ -353,6 +405,21 @@ pub fn put_consumer_ids<T: AsRef<str>>(out: &mut BytesMut, ids: &[T]) {
     put_names(out, "consumerIdList", ids);
 }
 
+/// Appends the body that says which queues are locked for whoever asked.
+pub fn put_locked_queues<'a>(out: &mut BytesMut, queues: impl IntoIterator<Item = &'a MessageQueue>) {
+    out.put_slice(b"{\"lockOKMQSet\":[");
+    for (place, queue) in queues.into_iter().enumerate() {
+        out.put_slice(if place > 0 { b",{\"brokerName\":" } else { b"{\"brokerName\":" });
+        put_string(out, &queue.broker);
+        out.put_slice(b",\"queueId\":");
+        put_number(out, queue.number);
+        out.put_slice(b",\"topic\":");
+        put_string(out, &queue.topic);
+        out.put_u8(b'}');
+    }
+    out.put_slice(b"]}");
+}
+
 /// Appends the body that lists topics.
 pub fn put_topic_list<T: AsRef<str>>(out: &mut BytesMut, topics: &[T]) {
     put_names(out, "topicList", topics);
@@ -444,6 +511,31 @@ mod tests {
             assert!(Heartbeat::decode(body.as_bytes()).is_err(), "{body}");
         }
         assert_eq!(Heartbeat::decode(b"{\"clientID\":\"c\"}").expect("good").consumers, []);
+    }
+
+    #[test]
+    fn queues_to_lock_are_read_of_every_family_and_answered_as_the_original_does() {
+        // As Java, Go and C++ write them, by the order of their fields and by what they leave out.
+        let bodies = [
+            r#"{"clientId":"10.0.0.5@g@1","consumerGroup":"g","mqSet":[{"brokerName":"broker-a","queueId":3,"topic":"T"}],"onlyThisBroker":false}"#,
+            r#"{"consumerGroup":"g","clientId":"10.0.0.5@g@1","mqSet":[{"topic":"T","brokerName":"broker-a","queueId":3}]}"#,
+            "{\"clientId\":\"10.0.0.5@g@1\",\"consumerGroup\":\"g\",\"mqSet\":[{\"brokerName\":\"broker-a\",\"queueId\":\"3\",\"topic\":\"T\"}]}\n",
+        ];
+        let queue = MessageQueue { topic: "T".to_owned(), broker: "broker-a".to_owned(), number: 3 };
+        for body in bodies {
+            let request = LockRequest::decode(body.as_bytes()).expect("good");
+            assert_eq!((request.client_id.as_str(), request.group.as_str()), ("10.0.0.5@g@1", "g"));
+            assert_eq!(request.queues, std::slice::from_ref(&queue));
+        }
+        let odd = r#"{"clientId":"c","consumerGroup":"g","mqSet":[{"topic":"T","queueId":1},5,{"queueId":2},{"topic":"T","queueId":1}]}"#;
+        assert_eq!(LockRequest::decode(odd.as_bytes()).expect("good").queues.len(), 1);
+        for body in ["", "[]", r#"{"clientId":"c"}"#, r#"{"consumerGroup":"g","mqSet":[]}"#] {
+            assert!(LockRequest::decode(body.as_bytes()).is_err(), "{body}");
+        }
+        let one = r#"{"brokerName":"broker-a","queueId":3,"topic":"T"}"#;
+        assert_eq!(written(|out| put_locked_queues(out, [])), r#"{"lockOKMQSet":[]}"#);
+        let two = [&queue, &queue];
+        assert_eq!(written(|out| put_locked_queues(out, two)), format!(r#"{{"lockOKMQSet":[{one},{one}]}}"#));
     }
 
     #[test]

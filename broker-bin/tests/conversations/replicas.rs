@@ -1,7 +1,7 @@
 //! Two brokers that hold the same log: what is refused, what is on both, and who goes on when one is gone.
 //!
-//! The loss windows that these close, by their numbers: K-11, K-39 to K-42, K-46, K-49, K-58 to K-60. What the replicator alone can show
-//! stands in its own tests.
+//! The loss windows that these close, by their numbers: K-11, K-39 to K-42, K-46, K-49, K-58 to K-60, K-70. What the replicator alone can
+//! show stands in its own tests.
 
 #![expect(clippy::disallowed_methods, reason = "two brokers with threads of their own are waited for in real time")]
 
@@ -15,9 +15,9 @@ use anchorlog_replicator::{InSync, OnMissing, Policy, ReplicaId, Security};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::over_every_driver;
 use crate::peer::Peer;
 use crate::stage::{options, store};
+use crate::{ordering, over_every_driver};
 
 over_every_driver! {
     nothing_is_stored_while_no_slave_is_in_sync,
@@ -184,6 +184,9 @@ fn what_is_acknowledged_is_on_the_slave_and_is_served_there(driver: Driver) {
     // A commit that rides on a slave's pull, or goes there, moves nothing.
     commit["commitOffset"] = json!("3");
     pair.peer(1).ask(15, &commit, &[]).expect(14);
+    for code in [41, 42] {
+        pair.peer(1).ask(code, &json!({}), &ordering::body("c@1", &[0])).expect(14);
+    }
     let end = Instant::now() + Duration::from_secs(20);
     while pair.peer(1).ask(14, &asked(0), &[]).number("offset") != 7 {
         assert!(Instant::now() < end, "the slave does not show the leader's offset");
@@ -214,15 +217,23 @@ fn a_promoted_slave_has_topics_offsets_and_messages_and_the_old_leader_follows_i
     let mut commit = asked(0);
     commit["commitOffset"] = json!("4");
     peer.ask(15, &commit, &[]).expect(0);
+    ordering::ask(&mut peer, "c@1", &[0, 1]).expect(0);
     leader.stop().expect("a clean stop");
     let promoted = slave.node().expect("a node").promote(false);
     assert!(promoted.done, "{}", promoted.text);
     assert_eq!(pair.bodies(1, 10).len(), 10);
     assert_eq!(pair.peer(1).ask(14, &asked(0), &[]).expect(0).number("offset"), 4);
+    // Until somebody confirms what it has, it does not know what is locked, and locks nothing.
+    ordering::ask(&mut pair.peer(1), "c@2", &[0, 1, 2]).expect(14);
     assert_eq!(pair.route(1)["0"], json!(pair.clients[1].to_string()));
     // The old leader comes back with its old configuration, and follows.
     let old = pair.start(0);
     assert_eq!(pair.send_until(1, b"10", &[0]), 0);
+    // What was locked before is locked still, for the same member (K-70).
+    for (client, found) in [("c@2", &[2][..]), ("c@1", &[0, 1])] {
+        let answer = ordering::ask(&mut pair.peer(1), client, &[0, 1, 2]).expect(0);
+        assert_eq!(String::from_utf8_lossy(&answer.body), ordering::locked(found));
+    }
     assert_eq!(pair.bodies(0, 11).last().expect("some"), b"10");
     pair.peer(0).send_message("T1", 0, b"to the old one", "").expect(14);
     slave.stop().expect("a clean stop");

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anchorlog::Driver;
 use serde_json::json;
 
-use crate::over_every_driver;
 use crate::peer::{Peer, heartbeat, pull_fields, send_fields};
 use crate::stage::Stage;
+use crate::{ordering, over_every_driver};
 
 over_every_driver! {
     topics_groups_offsets_and_messages_survive_a_restart,
@@ -141,6 +141,8 @@ fn what_was_answered_survives_a_kill() {
     let mut commit = asked("g", 0);
     commit["commitOffset"] = json!("11");
     peer.ask(15, &commit, &[]).expect(0);
+    // K-70.
+    ordering::ask(&mut peer, "c@1", &[0, 1]).expect(0);
     for _ in 0..50 {
         peer.send(310, &send_fields("T1", 0, ""), b"in flight");
     }
@@ -148,6 +150,10 @@ fn what_was_answered_survives_a_kill() {
     let process = Process::start(store.path());
     let mut peer = Peer::connect(process.1);
     assert_eq!(peer.ask(14, &asked("g", 0), &[]).expect(0).number("offset"), 11);
+    for (client, found) in [("c@2", &[][..]), ("c@1", &[0, 1])] {
+        let answer = ordering::ask(&mut peer, client, &[0, 1]).expect(0);
+        assert_eq!(String::from_utf8_lossy(&answer.body), ordering::locked(found));
+    }
     let max = peer.ask(30, &json!({"topic": "T1", "queueId": "0"}), &[]).expect(0).number("offset");
     assert!((answered..=answered + 50).contains(&max), "{max}");
     let next = peer.send_message("T1", 0, b"y", "").expect(0).number("queueOffset");

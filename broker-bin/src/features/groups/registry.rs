@@ -136,13 +136,15 @@ impl Groups {
         .unwrap_or_default()
     }
 
-    /// Removes a connection from a group.
-    pub fn leave(&self, connection: ConnectionId, group: &str) -> Change {
-        self.with(group, |group| match group.members.remove(&connection) {
-            Some(_) => group.everyone(),
-            None => Change::default(),
-        })
-        .unwrap_or_default()
+    /// Removes a connection from a group; says which client left, unless it is there by another connection or never was.
+    pub fn leave(&self, connection: ConnectionId, group: &str) -> Option<(Box<str>, Change)> {
+        self.with(group, |group| Some((group.members.remove(&connection)?, group.everyone()))).flatten()
+    }
+
+    /// Which member of a group a connection is.
+    #[must_use]
+    pub fn client_id(&self, connection: ConnectionId, group: &str) -> Option<Box<str>> {
+        self.with(group, |group| group.members.get(&connection).cloned()).flatten()
     }
 
     /// Every member's client id once, in order.

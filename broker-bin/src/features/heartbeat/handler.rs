@@ -54,7 +54,7 @@ pub fn farewell(shared: &Shared, request: &Request<'_>) -> Outcome {
         shared.halves.producers.leave(request.connection, group);
     }
     if let Some(group) = request.field("consumerGroup").filter(|group| !group.is_empty()) {
-        let change = shared.state.groups.leave(request.connection, group);
+        let change = shared.state.leave_group(request.connection, group);
         changes.push((group.into(), change));
     }
     Outcome::Tell { reply: Reply::success(), changes }

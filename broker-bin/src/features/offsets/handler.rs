@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use anchorlog_engine::{Queue, QueueOffset, ReadError};
 
 use super::{Commit, OffsetKey};
-use crate::features::{Kept, Outcome, Reply, Request, code, groups};
+use crate::features::{Kept, Outcome, Reply, Request, code, groups, order};
 use crate::shared::Shared;
 
 /// 14: what a group committed.
@@ -59,6 +59,10 @@ fn try_commit(shared: &Shared, request: &Request<'_>) -> Result<bool, Reply> {
     if !groups::ensure(shared, &key.group) {
         let remark = format!("there is no consumer group {}", key.group);
         return Err(Reply::failure(code::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
+    }
+    if order::keeps_out(shared, request.connection, &key) {
+        let remark = "the queue is locked for another member of the group, which alone commits its offset";
+        return Err(Reply::failure(code::SYSTEM_ERROR, remark));
     }
     match shared.state.commit_offset(&key, offset, !request.header.is_oneway()) {
         Commit::Full => Err(Reply::failure(code::SYSTEM_ERROR, "too many offsets are remembered already")),

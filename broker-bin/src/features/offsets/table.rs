@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use crate::limits;
 use crate::lock::lock;
 
-/// Names one committed offset.
+/// Names what a group has of a queue: its committed offset, or its lock.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OffsetKey {
     /// The consumer group.

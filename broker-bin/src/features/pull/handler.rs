@@ -7,7 +7,7 @@ use anchorlog_engine::QueueOffset;
 use super::read::{Pull, Wanted, moved};
 use crate::features::groups::{self, TagFilter};
 use crate::features::offsets::OffsetKey;
-use crate::features::{Outcome, Reply, Request, code, topics};
+use crate::features::{Outcome, Reply, Request, code, order, topics};
 use crate::limits;
 use crate::shared::Shared;
 
@@ -50,7 +50,9 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
         && let Some(Ok(offset)) = request.number::<i64>("commitOffset")?.map(u64::try_from)
     {
         let key = OffsetKey { group: group.into(), topic: name.into(), queue: number };
-        shared.state.commit_offset(&key, offset, false);
+        if !order::keeps_out(shared, request.connection, &key) {
+            shared.state.commit_offset(&key, offset, false);
+        }
     }
     let refused = |error| Reply::failure(code::SYSTEM_ERROR, format!("queue {number}: {error}"));
     let queue = topic.queue(&shared.engine, number).map_err(refused)?.cloned();

@@ -6,6 +6,7 @@
 //! | `topic/` name | a topic's settings | [`topic`] |
 //! | `group/` name | a group's settings | [`group`] |
 //! | `offset/` group, 0, topic, 0, queue u32 | a committed offset | [`offset`] |
+//! | `lock/` group, 0, topic, 0, queue u32 | for which client a queue is locked | [`lock`] |
 //! | `due/` time u64, what tells entries of one time apart | what is to be done with a message at a time | [`due`] |
 //! | `txn/` what tells transactions apart | a transaction, until it is forgotten | [`transaction`] |
 //! | `parked/` key of an entry | an entry that could not be done, and why | [`parked`] |
@@ -17,6 +18,7 @@
 pub mod due;
 pub mod format;
 pub mod group;
+pub mod lock;
 pub mod offset;
 pub mod parked;
 pub mod topic;
@@ -92,8 +94,10 @@ mod tests {
 
     #[test]
     fn kinds_do_not_reach_into_each_other() {
-        let prefixes = [topic::PREFIX, group::PREFIX, offset::PREFIX, due::PREFIX, parked::PREFIX, transaction::PREFIX];
-        for prefix in prefixes {
+        let singles = [topic::PREFIX, group::PREFIX, parked::PREFIX];
+        let prefixes = [offset::PREFIX, lock::PREFIX, due::PREFIX, transaction::PREFIX].into_iter().chain(singles);
+        let prefixes: Vec<_> = prefixes.collect();
+        for &prefix in &prefixes {
             assert!(prefix.ends_with(b"/") && end_of(prefix) > [prefix, &[0xFF; 8]].concat());
             let others = prefixes.iter().filter(|other| **other != prefix);
             assert!(others.chain([&format::KEY]).all(|other| !(prefix..&end_of(prefix)).contains(other)));
@@ -109,7 +113,7 @@ mod tests {
             if let Some(version) = value.first_mut() {
                 *version %= 2;
             }
-            for prefix in [topic::PREFIX, group::PREFIX, offset::PREFIX] {
+            for prefix in [topic::PREFIX, group::PREFIX, offset::PREFIX, lock::PREFIX] {
                 let key = [prefix, &key].concat();
                 // Whatever is read is written back as it was.
                 if let Ok((name, config)) = topic::decode(&key, &value) {
@@ -119,7 +123,10 @@ mod tests {
                     prop_assert_eq!(group::encode(&name, &config).0, key.clone());
                 }
                 if let Ok((named, offset)) = offset::decode(&key, &value) {
-                    prop_assert_eq!(offset::encode(&named, offset), (key, value.clone()));
+                    prop_assert_eq!(offset::encode(&named, offset), (key.clone(), value.clone()));
+                }
+                if let Ok((named, lock)) = lock::decode(&key, &value) {
+                    prop_assert_eq!(lock::encode(&named, &lock), (key, value.clone()));
                 }
             }
             prop_assert_eq!(format::decode(&value).is_ok(), value.len() == 4);

@@ -19,13 +19,28 @@ const VERSION: u8 = 1;
 const KEY_BYTES_MAX: usize = PREFIX.len() + limits::GROUP_BYTES_MAX + 1 + limits::TOPIC_BYTES_MAX + 1 + 4;
 const _: () = assert!(KEY_BYTES_MAX <= anchorlog_engine::limits::TABLE_KEY_BYTES_MAX, "every offset has a key");
 
+/// A key of a kind that is kept for each group and queue.
+pub(super) fn encode_names(prefix: &[u8], key: &OffsetKey) -> Vec<u8> {
+    [prefix, key.group.as_bytes(), &[0], key.topic.as_bytes(), &[0], &key.queue.to_be_bytes()].concat()
+}
+
+/// Reads such a key.
+pub(super) fn decode_names(prefix: &[u8], key: &[u8]) -> Result<OffsetKey, BadEntry> {
+    let cut = || BadEntry("its key does not name group, topic and queue");
+    // From the end: a queue's number may hold zero bytes.
+    let (names, queue) = behind(prefix, key)?.split_last_chunk::<4>().ok_or_else(cut)?;
+    let names = names.strip_suffix(&[0]).ok_or_else(cut)?;
+    let between = names.iter().position(|byte| *byte == 0).ok_or_else(cut)?;
+    let (group, topic) = (name(&names[..between])?, name(&names[between + 1..])?);
+    Ok(OffsetKey { group, topic, queue: u32::from_be_bytes(*queue) })
+}
+
 /// Key and value.
 #[must_use]
 pub fn encode(key: &OffsetKey, offset: u64) -> (Vec<u8>, Vec<u8>) {
-    let key = [PREFIX, key.group.as_bytes(), &[0], key.topic.as_bytes(), &[0], &key.queue.to_be_bytes()].concat();
     let mut value = vec![VERSION];
     value.extend_from_slice(&offset.to_be_bytes());
-    (key, value)
+    (encode_names(PREFIX, key), value)
 }
 
 /// Reads an entry.
@@ -33,16 +48,7 @@ pub fn encode(key: &OffsetKey, offset: u64) -> (Vec<u8>, Vec<u8>) {
 /// # Errors
 /// When it is none, or one of another version.
 pub fn decode(key: &[u8], value: &[u8]) -> Result<(OffsetKey, u64), BadEntry> {
-    let cut = || BadEntry("its key does not name group, topic and queue");
-    // From the end: a queue's number may hold zero bytes.
-    let (names, queue) = behind(PREFIX, key)?.split_last_chunk::<4>().ok_or_else(cut)?;
-    let names = names.strip_suffix(&[0]).ok_or_else(cut)?;
-    let between = names.iter().position(|byte| *byte == 0).ok_or_else(cut)?;
-    let key = OffsetKey {
-        group: name(&names[..between])?,
-        topic: name(&names[between + 1..])?,
-        queue: u32::from_be_bytes(*queue),
-    };
+    let key = decode_names(PREFIX, key)?;
     let mut fields = Fields::of_version(VERSION, value)?;
     let offset = u64::from_be_bytes(fields.take()?);
     fields.end()?;
