@@ -132,6 +132,8 @@ pub struct Engine {
 
 struct Inner {
     info: EngineInfo,
+    /// Where the leader's log ended when this one was seeded; 0 where that does not matter.
+    seeded_to: Lsn,
     clock: Arc<dyn Clock>,
     marks: Arc<Marks>,
     sequencer: Arc<Mutex<Sequencer>>,
@@ -320,6 +322,7 @@ impl Engine {
                 }
             })?;
         }
+        let seeded_to = side.map_or(Lsn::ZERO, |block| block.seeded_to);
         let side = side.map(|block| {
             let file = backend
                 .open(&dir.join(SIDE_NAME), OpenMode::Existing)
@@ -442,6 +445,7 @@ impl Engine {
             damages,
             scrubbed,
             info,
+            seeded_to,
             clock,
             marks,
             sequencer,
@@ -889,6 +893,13 @@ impl Engine {
     #[must_use]
     pub fn watermarks(&self) -> Watermarks {
         self.inner.marks.all()
+    }
+
+    /// Whether this log, if it was seeded as a replica's, is durable up to where its leader's ended then. Before that it may lack what was
+    /// acknowledged from this machine earlier.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.inner.marks.load(Watermark::Durable) >= self.inner.seeded_to
     }
 
     /// Why the log is fenced, if it is.

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Invariants:
-//! 1. What a follower was told to be committed is never cut: a log that would lose some of it begins anew, as a whole.
+//! 1. What a follower was told to be committed is never cut: the leader has lost it, and the follower's log is kept, as a whole.
 //! 2. A leader of an older epoch than the follower has seen is refused.
 //! 3. Nothing is cut or replaced for a log of another identity, or for one that cannot be.
 
@@ -37,9 +37,22 @@ pub enum Verdict {
     Bootstrap {
         /// Why, for people.
         why: &'static str,
+        /// What would be gone with it.
+        loses: Loses,
     },
     /// It must not follow this leader.
     Refuse(Reason),
+}
+
+/// What a follower's log has and its leader's has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loses {
+    /// Nothing: the leader has, or had, all of it.
+    Nothing,
+    /// Bytes of which nobody here can tell whether they were acknowledged.
+    Something,
+    /// Bytes that were acknowledged: the leader should have them.
+    Acknowledged,
 }
 
 /// Why a follower must not follow.
@@ -77,19 +90,28 @@ pub fn judge(leader: &LogState, follower: &LogState) -> Verdict {
         Err(epoch) => return Verdict::Refuse(Reason::Contradiction { epoch }),
     };
     let Some(common) = common else {
-        return Verdict::Bootstrap { why: "no part of the two logs was written in the same epoch" };
+        let why = "no part of the two logs was written in the same epoch";
+        // Who wrote what it released long ago a leader knows no more.
+        let is_known = leader.history.starts().first().is_none_or(|first| follower.end > first.first_lsn);
+        let is_acknowledged = is_known && follower.committed > follower.start;
+        return Verdict::Bootstrap { why, loses: if is_acknowledged { Loses::Acknowledged } else { Loses::Something } };
+    };
+    let loses = match common {
+        _ if common >= follower.end => Loses::Nothing,
+        _ if common < follower.committed => Loses::Acknowledged,
+        _ => Loses::Something,
     };
     if common < leader.start {
-        return Verdict::Bootstrap { why: "the leader has released what follows the follower's log" };
+        return Verdict::Bootstrap { why: "the leader has released what follows the follower's log", loses };
     }
     if common == follower.end {
         return Verdict::Continue { from: common };
     }
     if common < follower.start {
-        return Verdict::Bootstrap { why: "the logs part before the first LSN that the follower has" };
+        return Verdict::Bootstrap { why: "the logs part before the first LSN that the follower has", loses };
     }
-    if common < follower.committed {
-        return Verdict::Bootstrap { why: "the logs part before what the follower was told to be committed" };
+    if loses == Loses::Acknowledged {
+        return Verdict::Bootstrap { why: "the logs part before what the follower was told to be committed", loses };
     }
     Verdict::Cut { at: common }
 }
@@ -170,6 +192,29 @@ mod tests {
         ] {
             check(&leader, &follower, Verdict::Cut { at: Lsn(at) });
         }
+    }
+
+    // K-44, K-46.
+    #[test]
+    fn a_log_that_begins_anew_says_what_would_be_gone_with_it() {
+        let loses = |leader: &LogState, follower: &LogState| match judge(leader, follower) {
+            Verdict::Bootstrap { loses, .. } => loses,
+            other => panic!("{other:?}"),
+        };
+        let mut leader = log(&[(1, 1, 0), (2, 1, 500)], 900);
+        let mut follower = log(&[(1, 1, 0)], 700);
+        follower.committed = Lsn(600);
+        assert_eq!(loses(&leader, &follower), Loses::Acknowledged);
+        let mut apart = log(&[(1, 2, 0)], 700);
+        assert_eq!(loses(&leader, &apart), Loses::Something);
+        apart.committed = Lsn(1);
+        assert_eq!(loses(&leader, &apart), Loses::Acknowledged);
+        leader.start = Lsn(600);
+        assert_eq!(loses(&leader, &log(&[(1, 1, 0)], 400)), Loses::Nothing, "it was released");
+        assert_eq!(loses(&leader, &log(&[(1, 1, 0)], 550)), Loses::Something);
+        let forgetful = LogState { history: log(&[(2, 1, 500)], 900).history, ..leader };
+        apart.end = Lsn(500);
+        assert_eq!(loses(&forgetful, &apart), Loses::Something, "nobody knows any more who wrote what was released");
     }
 
     // K-46.
@@ -253,7 +298,10 @@ mod tests {
             let same = leader_bytes.iter().zip(&follower_bytes[..end]).take_while(|(one, other)| one == other).count();
             let expected = match same as u64 {
                 common if common == follower.end.0 => Verdict::Continue { from: follower.end },
-                0 => Verdict::Bootstrap { why: "no part of the two logs was written in the same epoch" },
+                0 => Verdict::Bootstrap {
+                    why: "no part of the two logs was written in the same epoch",
+                    loses: Loses::Something,
+                },
                 common => Verdict::Cut { at: Lsn(common) },
             };
             prop_assert_eq!(judge(leader, &follower), expected);

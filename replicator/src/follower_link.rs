@@ -15,7 +15,7 @@ use std::time::Duration;
 use anchorlog_engine::units::to_u64;
 use anchorlog_engine::{Engine, Epoch, Lsn, ReceiveError};
 
-use crate::divergence::{Reason, Verdict, judge};
+use crate::divergence::{Loses, Reason, Verdict, judge};
 use crate::fault::{Broken, Fault};
 use crate::leader_link::BEATS_MISSED_MAX;
 use crate::link::{End, Link, LinkError, Piece};
@@ -196,7 +196,9 @@ impl FollowerLink {
                 });
             }
             Verdict::Cut { at } => self.finish(End::Cut { at }),
-            Verdict::Bootstrap { why } => self.finish(End::Bootstrap { why: why.to_owned() }),
+            Verdict::Bootstrap { why, loses } => {
+                self.finish(End::Bootstrap { why: why.to_owned(), keeps: loses != Loses::Nothing });
+            }
             Verdict::Refuse(Reason::Newer { .. }) => self.finish(End::Stale { term: epoch.term }),
             Verdict::Refuse(Reason::OtherLog) => {
                 self.finish(refused(Why::OtherLog, format!("the log of {leader} is another one")));

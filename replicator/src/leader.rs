@@ -440,6 +440,11 @@ impl Leader {
         self.config.window_bytes.max(2 * self.engine.info().options.frame_bytes_max())
     }
 
+    /// Whether the loss of one machine never loses what is acknowledged: a log that lacks some of it is no reason to give up one that has it.
+    pub(crate) fn keeps_all_that_it_acknowledges(&self) -> bool {
+        matches!(self.config.policy, Policy::Sync { on_missing: OnMissing::Refuse, .. })
+    }
+
     /// Whether a replica may follow.
     pub(crate) fn may_follow(&self, replica: &ReplicaId) -> bool {
         let inner = self.inner();

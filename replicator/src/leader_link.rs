@@ -21,13 +21,13 @@ use anchorlog_engine::replica::{LogPiece, Seed};
 use anchorlog_engine::units::{to_u64, to_usize};
 use anchorlog_engine::{Engine, Lsn, ReadError};
 
-use crate::divergence::{Reason, Verdict, judge};
+use crate::divergence::{Loses, Reason, Verdict, judge};
 use crate::leader::Leader;
 use crate::link::{End, Link, LinkError, Piece};
 use crate::member::ReplicaId;
 use crate::message::{
-    Ack, Data, Decoder, Heartbeat, Hello, Item, Message, Purpose, RangeAnswer, RangeRequest, Refusal, SEED_RANGES_MAX,
-    SeedBegin, SeedPiece, SeedSegment, TAIL_BYTES_MAX, Welcome, Why,
+    Ack, Data, Decoder, Heartbeat, Hello, Item, LogState, Message, Purpose, RangeAnswer, RangeRequest, Refusal,
+    SEED_RANGES_MAX, SeedBegin, SeedPiece, SeedSegment, TAIL_BYTES_MAX, Welcome, Why,
 };
 
 /// How many heartbeats may be missing before a peer counts as gone.
@@ -215,7 +215,7 @@ impl LeaderLink {
             }
             (Purpose::Stream, Some(log)) => {
                 let verdict = judge(&self.leader.log_state(), &log);
-                self.answer(replica, verdict, log.durable, free_bytes, now);
+                self.answer(replica, verdict, &log, free_bytes, now);
                 Ok(())
             }
             (Purpose::Stream, None) => {
@@ -224,15 +224,33 @@ impl LeaderLink {
         }
     }
 
-    fn answer(&mut self, replica: ReplicaId, verdict: Verdict, durable: Lsn, free_bytes: u64, now: Duration) {
+    fn answer(&mut self, replica: ReplicaId, verdict: Verdict, log: &LogState, free_bytes: u64, now: Duration) {
+        let own = self.leader.epoch();
+        let is_own_term = log.history.last().is_some_and(|last| last.epoch.term == own.term);
+        if is_own_term
+            && log.identity == self.engine().identity()
+            && log.committed > self.engine().watermarks().assigned
+        {
+            // Whoever leads in a term has acknowledged what was committed in it.
+            tracing::error!(%replica, committed = %log.committed, "this leader has lost what it acknowledged: it leads no more");
+            self.leader.supersede(own.term, now);
+            self.refuse(
+                Why::Diverged,
+                format!("{replica} has what this leader acknowledged and lost: promote {replica}"),
+            );
+            return;
+        }
         match verdict {
             Verdict::Refuse(Reason::OtherLog) => self.refuse(Why::OtherLog, "the log is another one".to_owned()),
             Verdict::Refuse(Reason::Newer { epoch }) => {
-                self.leader.supersede(epoch.term.max(self.leader.epoch().term), now);
-                self.refuse(
-                    Why::HigherTerm,
-                    format!("{replica} has epoch {epoch}, this leader is {}", self.leader.epoch()),
-                );
+                let text = format!("{replica} has epoch {epoch}, this leader is {own}");
+                if epoch.term > own.term {
+                    self.leader.supersede(epoch.term, now);
+                    self.refuse(Why::HigherTerm, text);
+                } else {
+                    // Nobody else leads in this term: that log was written to by hand.
+                    self.refuse(Why::Diverged, text);
+                }
             }
             Verdict::Refuse(Reason::Contradiction { epoch }) => {
                 self.refuse(
@@ -240,13 +258,22 @@ impl LeaderLink {
                     format!("epoch {epoch} begins elsewhere here; one of the logs is not what it was"),
                 );
             }
+            Verdict::Bootstrap { loses: Loses::Acknowledged, why } if self.leader.keeps_all_that_it_acknowledges() => {
+                let committed = log.committed;
+                tracing::error!(%replica, why, %committed, "what a follower was told to be acknowledged is not in this log");
+                let text = format!(
+                    "{why}: {replica} has acknowledged messages, up to LSN {committed}, that this leader has not; \
+                     promote {replica}, or move the log in its directory away"
+                );
+                self.refuse(Why::Diverged, text);
+            }
             Verdict::Cut { .. } | Verdict::Bootstrap { .. } => {
                 tracing::info!(%replica, ?verdict, "a follower's log does not go on here");
                 self.welcome();
                 self.finish(End::Done);
             }
             Verdict::Continue { from } => {
-                let session = self.leader.join(&replica, durable, free_bytes, now);
+                let session = self.leader.join(&replica, log.durable, free_bytes, now);
                 tracing::info!(%replica, %from, "follows");
                 self.welcome();
                 let (committed, pace) = (Lsn::ZERO, Pace::default());

@@ -62,5 +62,5 @@ pub use message::Message;
 pub use node::{Event, FirstRole, Node, NodeConfig, NodeError, Owner, Serving};
 pub use policy::{InSync, OnMissing, Policy};
 pub use range_link::RangeLink;
-pub use seed_link::{SeedConfig, SeedLink};
+pub use seed_link::{Replaces, SeedConfig, SeedLink};
 pub use transport::{Certificates, Security, SharedKey};

@@ -80,6 +80,8 @@ pub enum End {
     Bootstrap {
         /// Why, for people.
         why: String,
+        /// Whether its log has something that the leader's has not: it must be kept.
+        keeps: bool,
     },
     /// The leader is one of an older term than this follower has promised or seen.
     Stale {

@@ -1,7 +1,8 @@
 //! The end of a connection by which a directory without a log becomes the beginning of a replica.
 //!
 //! Invariants:
-//! 1. What lies in the directory is given up only when it was said so, and not before the leader has begun to send a seed.
+//! 1. What lies in the directory is given up only when it was said so, and not before the leader has begun to send a seed; it is erased
+//!    only when it was said that nothing of it is missing elsewhere.
 //! 2. A directory that is half seeded does not open, and is seeded from the beginning by the next connection.
 //! 3. What survives below the log's start is written piece by piece; no more than one piece is held.
 
@@ -21,6 +22,20 @@ use crate::message::{Decoder, Hello, Item, Message, Purpose, SeedBegin, SeedPiec
 /// The longest that the leader may be silent.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// What becomes of a log that lies where a seed goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaces {
+    /// It stays, and nothing is seeded.
+    Nothing,
+    /// It is erased: others have all of it.
+    Erased,
+    /// It is kept, in a directory within its own.
+    Kept {
+        /// Where it ends.
+        end: Lsn,
+    },
+}
+
 /// Where a seed goes.
 #[derive(Clone)]
 pub struct SeedConfig {
@@ -34,8 +49,8 @@ pub struct SeedConfig {
     pub dir: PathBuf,
     /// As the log will be opened; its geometry comes from the leader.
     pub options: EngineOptions,
-    /// Whether a log that lies there is given up.
-    pub replaces: bool,
+    /// What becomes of a log that lies there.
+    pub replaces: Replaces,
 }
 
 /// The end of a connection that was opened to a leader to get a seed. [`End::Done`]: the directory may be opened as a replica.
@@ -109,10 +124,14 @@ impl SeedLink {
             return Ok(());
         }
         let SeedConfig { backend, dir, options, replaces, .. } = &self.config;
-        if *replaces {
+        if *replaces != Replaces::Nothing {
             let created = backend.create_dir_all(dir);
             created.map_err(|source| SeedError::Io { what: "creating", path: dir.clone(), source })?;
-            replica::wipe(&**backend, dir)?;
+        }
+        match replaces {
+            Replaces::Nothing => {}
+            Replaces::Erased => replica::wipe(&**backend, dir)?,
+            Replaces::Kept { end } => drop(replica::give_up(&**backend, dir, *end)?),
         }
         let seeding = Box::new(Seeding::begin(Arc::clone(backend), dir, &seed, options)?);
         let at = (0, 0, Lsn::ZERO);

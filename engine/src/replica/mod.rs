@@ -33,6 +33,6 @@ pub use receive::{ReceiveError, Received};
 pub(crate) use receive::{Taken, TakenStop};
 pub use role::{AckRule, LogIdentity, Role};
 pub(crate) use seed::SEED_NAME;
-pub use seed::{Seed, SeedError, Seeding, SparseSegment, wipe};
+pub use seed::{Seed, SeedError, Seeding, SparseSegment, give_up, wipe};
 pub use side::SideBlock;
 pub(crate) use side::{SIDE_NAME, SideKeeper};

@@ -3,7 +3,8 @@
 //! Promises:
 //! 1. A directory that is half seeded does not open: the file [`SEED_NAME`] stands in it from before the first step until after the last.
 //! 2. What is half seeded may be seeded again, from the beginning.
-//! 3. Whatever else lies in a directory is not touched: one that holds a log must be wiped first, by name.
+//! 3. Whatever else lies in a directory is not touched: one that holds a log must be wiped first, by name, or given up.
+//! 4. A log that is given up stays, in a directory within its own; that comes to its end whenever the power fails.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,6 +28,10 @@ use crate::units::{Epoch, Lsn, to_u64};
 
 /// Stands in a directory that is half seeded.
 pub(crate) const SEED_NAME: &str = "SEED";
+/// Begins the name of a directory in which a log lies that was given up.
+const GIVEN_UP_PREFIX: &str = "given-up-";
+/// Ends the name of what stands beside that directory until all of the log is in it.
+const GIVING_UP_SUFFIX: &str = ".moving";
 
 /// What a replica begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +114,7 @@ pub struct Seeding {
     dir: PathBuf,
     sync_names: bool,
     manifest: Manifest,
-    /// Up to where the log says what survives; 0 where nothing does.
+    /// Where the leader's log ended: what is behind this has not all that it once acknowledged.
     seeded_to: Lsn,
     writing: Option<Writing>,
     _lock: Box<dyn DirLock>,
@@ -173,8 +178,8 @@ impl Seeding {
         let mut history = EpochHistory::default();
         let begun = seed.history.starts().iter().filter(|begun| begun.first_lsn <= seed.start);
         begun.for_each(|begun| history.push(*begun));
-        let seeded_to = if seed.sparse.is_empty() { Lsn::ZERO } else { seed.end };
         let manifest = Manifest { store_id, geometry, start: seed.start, history };
+        let seeded_to = seed.end;
         Ok(Seeding { backend, dir: dir.to_path_buf(), sync_names, manifest, seeded_to, writing: None, _lock: lock })
     }
 
@@ -281,12 +286,82 @@ fn clear(io: &dyn IoBackend, dir: &Path) -> Result<(), SeedError> {
         mark().map_err(failed("making", &marker))?;
     }
     io.sync_dir(dir).map_err(failed("syncing", dir))?;
+    if let Some(moving) = names.iter().find(|name| is_moving(name)) {
+        return move_aside(io, dir, moving).map(drop);
+    }
     names.retain(|name| is_of_log(name));
     for name in names {
         let path = dir.join(name);
         io.remove(&path).map_err(failed("removing", &path))?;
     }
     io.sync_dir(dir).map_err(failed("syncing", dir))
+}
+
+fn is_moving(name: &str) -> bool {
+    name.starts_with(GIVEN_UP_PREFIX) && name.ends_with(GIVING_UP_SUFFIX)
+}
+
+/// Moves what there is of a log to where `moving` says; the directory is marked as half seeded.
+fn move_aside(io: &dyn IoBackend, dir: &Path, moving: &str) -> Result<PathBuf, SeedError> {
+    let aside = dir.join(moving.strip_suffix(GIVING_UP_SUFFIX).unwrap_or(moving));
+    io.create_dir_all(&aside).map_err(failed("creating", &aside))?;
+    io.sync_dir(dir).map_err(failed("syncing", dir))?;
+    let names = io.list(dir).map_err(failed("listing", dir))?;
+    for name in names.iter().filter(|name| is_of_log(name)) {
+        let path = dir.join(name);
+        io.rename(&path, &aside.join(name)).map_err(failed("moving", &path))?;
+    }
+    io.sync_dir(&aside).map_err(failed("syncing", &aside))?;
+    io.sync_dir(dir).map_err(failed("syncing", dir))?;
+    let marker = dir.join(moving);
+    io.remove(&marker).map_err(failed("removing", &marker))?;
+    io.sync_dir(dir).map_err(failed("syncing", dir))?;
+    Ok(aside)
+}
+
+/// Gives up the log in a directory, which ends at `end`, so that it may be seeded; the log stays in a directory within that one, whose
+/// path is returned. What is no part of a log stays where it is. A directory that is half seeded has no log to be kept.
+///
+/// # Errors
+/// When another process has it, or the kernel refuses something: half moved, it does not open, and the rest follows when it is given up
+/// again, wiped or seeded.
+pub fn give_up(backend: &dyn IoBackend, dir: impl AsRef<Path>, end: Lsn) -> Result<Option<PathBuf>, SeedError> {
+    let dir = dir.as_ref();
+    let _lock = open::lock(backend, dir)?;
+    let names = backend.list(dir).map_err(failed("listing", dir))?;
+    let moving = names.iter().find(|name| is_moving(name)).cloned();
+    let is_half_seeded = names.iter().any(|name| name == SEED_NAME);
+    if is_half_seeded && moving.is_none() {
+        return Ok(None);
+    }
+    let moving = moving.map_or_else(|| new_place(backend, dir, end), Ok)?;
+    let marker = dir.join(SEED_NAME);
+    if !is_half_seeded {
+        let mark = || backend.open(&marker, OpenMode::CreateNew)?.write_at(&AlignedBuf::zeroed(IO_ALIGN), 0, true);
+        mark().map_err(failed("making", &marker))?;
+        backend.sync_dir(dir).map_err(failed("syncing", dir))?;
+    }
+    let aside = move_aside(backend, dir, &moving)?;
+    tracing::warn!(dir = %dir.display(), aside = %aside.display(), "the log was given up, and is kept");
+    Ok(Some(aside))
+}
+
+/// Names, durably, where a log goes that ends at `end`: before anything is marked or moved.
+fn new_place(io: &dyn IoBackend, dir: &Path, end: Lsn) -> Result<String, SeedError> {
+    let name = |number: u32| match number {
+        1 => format!("{GIVEN_UP_PREFIX}{:020}", end.0),
+        _ => format!("{GIVEN_UP_PREFIX}{:020}.{number}", end.0),
+    };
+    let is_free = |number: &u32| match io.list(&dir.join(name(*number))) {
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+        Ok(names) => names.is_empty(),
+    };
+    let moving = format!("{}{GIVING_UP_SUFFIX}", name((1..u32::MAX).find(is_free).unwrap_or(u32::MAX)));
+    let path = dir.join(&moving);
+    let mark = || io.open(&path, OpenMode::CreateNew)?.write_at(&AlignedBuf::zeroed(IO_ALIGN), 0, true);
+    mark().map_err(failed("making", &path))?;
+    io.sync_dir(dir).map_err(failed("syncing", dir))?;
+    Ok(moving)
 }
 
 /// Gives up the log in a directory, so that it may be seeded. What is no part of a log stays.

@@ -37,7 +37,8 @@ pub struct SideBlock {
     pub durable: Lsn,
     /// Known to be acknowledged, and durable here.
     pub acked: Lsn,
-    /// Segments of survivors are kept, whatever the log says of them, until it is acknowledged up to here; 0 once it is.
+    /// Where the leader's log ended when this one was seeded; 0 once it is acknowledged up to here. Until then the log may lack what this
+    /// machine once acknowledged, and segments of survivors are kept, whatever it says of them.
     pub seeded_to: Lsn,
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anchorlog_engine::io::sim::{SimDisk, Survival};
-use anchorlog_engine::replica::{CutError, cut};
+use anchorlog_engine::replica::{CutError, cut, give_up};
 use anchorlog_engine::{Lsn, OpenError, Role};
 
 use crate::pair::{DIR, Node, append, body, bytes_from, follow, options, payloads, replica_options};
@@ -148,4 +148,41 @@ fn a_log_is_cut_between_frames_and_not_while_it_is_open() {
     assert_eq!(asides(&leader.disk), Vec::<PathBuf>::new());
     let leader = Node::open(leader.disk.clone(), options()).unwrap();
     assert_eq!(payloads(leader.engine(), "orders").len(), 1);
+}
+
+// K-44.
+#[test]
+fn a_log_that_is_given_up_is_kept_whole_whenever_the_power_fails() {
+    let mut leader = Node::leader(1);
+    for number in 0..10 {
+        append(leader.engine(), "orders", &body(number, 2500));
+        leader.settle();
+    }
+    let end = leader.engine().watermarks().assigned;
+    leader.close();
+    let closed = leader.disk;
+    let dir = Path::new(DIR);
+    let is_of_log = |name: &String| name == "MANIFEST" || name.ends_with(".seg");
+    let mut names = closed.backend().list(dir).unwrap();
+    names.retain(is_of_log);
+    assert!(names.len() > 1, "{names:?}");
+    let aside = dir.join(format!("given-up-{:020}", end.0));
+    for last in 0.. {
+        let disk = closed.crash_with(1, Survival::Everything);
+        disk.stop_after(disk.io_count() + last);
+        let is_done = give_up(&*disk.backend(), DIR, end).is_ok();
+        for survival in [Survival::Seeded, Survival::Nothing, Survival::Everything] {
+            let disk = disk.crash_with(last, survival);
+            let _aside = give_up(&*disk.backend(), DIR, end).unwrap();
+            let error = Node::open(disk.clone(), replica_options()).map(drop).unwrap_err();
+            assert!(matches!(error, OpenError::HalfSeeded { .. }), "after {last}: {error}");
+            assert!(!disk.backend().list(dir).unwrap().iter().any(is_of_log), "after {last}");
+            for name in &names {
+                assert_eq!(disk.read(&aside.join(name)), closed.read(&dir.join(name)), "{name} after {last}");
+            }
+        }
+        if is_done {
+            break;
+        }
+    }
 }

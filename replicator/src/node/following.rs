@@ -14,7 +14,7 @@ use crate::follower_link::{FollowerConfig, FollowerLink};
 use crate::link::{End, Link};
 use crate::member::Member;
 use crate::message::Message;
-use crate::seed_link::{SeedConfig, SeedLink};
+use crate::seed_link::{Replaces, SeedConfig, SeedLink};
 use crate::transport::channel::Channel;
 use crate::transport::drive::{DriveError, drive};
 
@@ -23,7 +23,7 @@ pub(super) enum Errand {
     /// It has a log, which is open.
     Follow(Arc<Engine>),
     /// It has none, or one that is to be given up.
-    Seed { replaces: bool },
+    Seed { replaces: Replaces },
 }
 
 /// Why the thread is through.
@@ -31,7 +31,7 @@ pub(super) enum Followed {
     /// The log must be closed and cut.
     Cut(Lsn),
     /// The log must be closed and given up.
-    Bootstrap(String),
+    Bootstrap { why: String, keeps: bool },
     /// The directory may be opened.
     Seeded,
     /// The log is fenced: it must be opened again.
@@ -108,7 +108,7 @@ impl Run<'_> {
             };
             match end {
                 Some(Ok(End::Cut { at })) => return Followed::Cut(at),
-                Some(Ok(End::Bootstrap { why })) => return Followed::Bootstrap(why),
+                Some(Ok(End::Bootstrap { why, keeps })) => return Followed::Bootstrap { why, keeps },
                 Some(Ok(End::Done)) => return Followed::Seeded,
                 Some(Ok(end @ (End::Stale { .. } | End::Refused(_)))) => {
                     // It may be so for long: said once, and tried again without hurry.

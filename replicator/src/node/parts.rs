@@ -24,6 +24,7 @@ use crate::leader::{LeadError, Leader};
 use crate::member::{Member, ReplicaId};
 use crate::message::{LogState, Message, NodeState, Outcome, Status};
 use crate::policy::Policy;
+use crate::seed_link::Replaces;
 use crate::transport::ListenError;
 use crate::transport::channel::Hangup;
 use crate::transport::listener::Listener;
@@ -538,9 +539,9 @@ impl Parts {
 
     fn follow(&mut self) -> Next {
         let shared = Arc::clone(&self.shared);
-        let mut replaces = false;
+        let mut replaces = Replaces::Nothing;
         loop {
-            let opened = if replaces { None } else { Some(self.open(Role::Replica)) };
+            let opened = if replaces != Replaces::Nothing { None } else { Some(self.open(Role::Replica)) };
             let engine = match opened {
                 Some(Ok(engine)) => Some(engine),
                 None | Some(Err(OpenError::NoReplica { .. } | OpenError::HalfSeeded { .. })) => None,
@@ -565,17 +566,19 @@ impl Parts {
             });
             self.has_started();
             let outcome = self.keep_following(engine.as_ref(), replaces);
-            replaces = false;
+            replaces = Replaces::Nothing;
             if let Some(engine) = engine {
                 self.put_away(engine, true);
             }
             shared.change(|state| state.part = Part::Between);
+            let kept = Replaces::Kept { end: shared.log_state().map_or(Lsn::ZERO, |last| last.end) };
             match outcome {
                 Parted::Next(next) => return next,
-                Parted::Cut(at) => replaces = !self.cut(at),
-                Parted::Bootstrap(why) => {
+                Parted::Cut(at) if self.cut(at) => {}
+                Parted::Cut(_) => replaces = kept,
+                Parted::Bootstrap { why, keeps } => {
                     shared.event(&Event::Bootstraps { why });
-                    replaces = true;
+                    replaces = if keeps { kept } else { Replaces::Erased };
                 }
                 Parted::Reopen => {}
             }
@@ -608,7 +611,7 @@ impl Parts {
     }
 
     /// Until this node has to do something with its log, or is to do something else.
-    fn keep_following(&mut self, engine: Option<&Arc<Engine>>, replaces: bool) -> Parted {
+    fn keep_following(&mut self, engine: Option<&Arc<Engine>>, replaces: Replaces) -> Parted {
         let shared = Arc::clone(&self.shared);
         loop {
             let errand = match engine {
@@ -640,7 +643,7 @@ impl Parts {
             let mut following = Some(following);
             let parted = match command {
                 Command::Followed(Followed::Cut(at)) => Parted::Cut(at),
-                Command::Followed(Followed::Bootstrap(why)) => Parted::Bootstrap(why),
+                Command::Followed(Followed::Bootstrap { why, keeps }) => Parted::Bootstrap { why, keeps },
                 Command::Followed(Followed::Seeded) => Parted::Reopen,
                 Command::Followed(Followed::Fenced) => {
                     shared.failed("following", &"the log is fenced, and opened again");
@@ -731,7 +734,7 @@ impl Inquiry {
 /// Why a node stops to follow.
 enum Parted {
     Cut(Lsn),
-    Bootstrap(String),
+    Bootstrap { why: String, keeps: bool },
     Reopen,
     Next(Next),
 }

@@ -22,7 +22,7 @@ use crate::quorum::promotion_quorum;
 /// How far a log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Standing {
-    /// Who wrote its last part.
+    /// Who wrote its last durable byte.
     pub(crate) epoch: Epoch,
     /// How far it is durable.
     pub(crate) durable: Lsn,
@@ -30,7 +30,8 @@ pub(crate) struct Standing {
 
 impl Standing {
     pub(crate) fn of(log: &LogState) -> Standing {
-        Standing { epoch: log.history.last().map_or_else(Epoch::default, |last| last.epoch), durable: log.durable }
+        let (epoch, durable) = log.reach();
+        Standing { epoch, durable }
     }
 }
 

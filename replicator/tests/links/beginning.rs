@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use anchorlog_engine::io::sim::SimDisk;
 use anchorlog_engine::{Lsn, Put, Role, Target, WriteBatch};
-use anchorlog_replicator::{End, FollowerConfig, FollowerLink, Link, LinkError, Policy, SeedConfig, SeedLink};
+use anchorlog_replicator::{
+    End, FollowerConfig, FollowerLink, Link, LinkError, Policy, Replaces, SeedConfig, SeedLink,
+};
 
 use crate::pair::{DIR, Node, Pair, Wire, append, append_at, body, bytes_from, config, id, options, payloads};
 
-fn seed_config(disk: &SimDisk, replaces: bool) -> SeedConfig {
+fn seed_config(disk: &SimDisk, replaces: Replaces) -> SeedConfig {
     SeedConfig { id: id("c"), promised_term: 0, backend: disk.backend(), dir: DIR.into(), options: options(), replaces }
 }
 
-fn seed(pair: &Pair, disk: &SimDisk, replaces: bool) -> Result<Option<End>, LinkError> {
+fn seed(pair: &Pair, disk: &SimDisk, replaces: Replaces) -> Result<Option<End>, LinkError> {
     let now = pair.now();
     let mut wire = Wire::new(pair.leader.link(now), SeedLink::new(seed_config(disk, replaces), now));
     for _ in 0..200 {
@@ -34,7 +36,7 @@ fn an_empty_directory_becomes_a_replica_and_follows() {
         pair.settle();
     }
     let disk = SimDisk::new(7);
-    assert_eq!(seed(&pair, &disk, false).unwrap(), Some(End::Done));
+    assert_eq!(seed(&pair, &disk, Replaces::Nothing).unwrap(), Some(End::Done));
     let c = Node::open(disk, &pair.clock, options().with_role(Role::Replica));
     let link = FollowerLink::new(Arc::clone(&c.engine), FollowerConfig::new(id("c"), 0), pair.now());
     let mut wire = Wire::new(pair.leader.link(pair.now()), link);
@@ -57,10 +59,10 @@ fn a_log_is_given_up_only_when_that_is_said() {
     let disk = SimDisk::new(7);
     drop(Node::open(disk.clone(), &pair.clock, options()));
     let disk = disk.kill();
-    assert!(matches!(seed(&pair, &disk, false), Err(LinkError::Seed(_))));
+    assert!(matches!(seed(&pair, &disk, Replaces::Nothing), Err(LinkError::Seed(_))));
     drop(Node::open(disk.clone(), &pair.clock, options()));
     let disk = disk.kill();
-    assert_eq!(seed(&pair, &disk, true).unwrap(), Some(End::Done));
+    assert_eq!(seed(&pair, &disk, Replaces::Erased).unwrap(), Some(End::Done));
     let c = Node::open(disk, &pair.clock, options().with_role(Role::Replica));
     assert_eq!(c.engine.identity(), pair.a.engine.identity());
 }
@@ -73,7 +75,7 @@ fn a_seed_that_was_cut_short_is_begun_again() {
     let disk = SimDisk::new(7);
     let now = pair.now();
     let mut leader = pair.leader.link(now);
-    let mut link = SeedLink::new(seed_config(&disk, false), now);
+    let mut link = SeedLink::new(seed_config(&disk, Replaces::Nothing), now);
     let hello: Vec<u8> = link.send(now, 1000).unwrap().iter().flat_map(|piece| piece.as_ref().to_vec()).collect();
     leader.receive(&hello, now).unwrap();
     let answer: Vec<u8> = leader.send(now, 1000).unwrap().iter().flat_map(|piece| piece.as_ref().to_vec()).collect();
@@ -82,7 +84,7 @@ fn a_seed_that_was_cut_short_is_begun_again() {
     let replica = options().with_role(Role::Replica);
     let clock = Arc::clone(&pair.clock) as _;
     assert!(anchorlog_engine::Engine::open_with(disk.backend(), clock, DIR, replica.clone()).is_err());
-    assert_eq!(seed(&pair, &disk, false).unwrap(), Some(End::Done));
+    assert_eq!(seed(&pair, &disk, Replaces::Nothing).unwrap(), Some(End::Done));
     Node::open(disk, &pair.clock, replica);
 }
 
@@ -120,7 +122,7 @@ fn what_survives_below_the_start_comes_with_the_seed() {
     assert!(start > kept[0], "nothing was released: {:?}", pair.a.engine.watermarks());
 
     let disk = SimDisk::new(7);
-    assert_eq!(seed(&pair, &disk, false).unwrap(), Some(End::Done));
+    assert_eq!(seed(&pair, &disk, Replaces::Nothing).unwrap(), Some(End::Done));
     let c = Node::open(disk, &pair.clock, options().with_role(Role::Replica));
     let link = FollowerLink::new(Arc::clone(&c.engine), FollowerConfig::new(id("c"), 0), pair.now());
     let mut wire = Wire::new(pair.leader.link(pair.now()), link);

@@ -7,6 +7,7 @@
 
 mod cluster;
 mod leadership;
+mod losses;
 mod proxy;
 mod streaming;
 mod under_load;

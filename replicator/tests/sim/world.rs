@@ -12,7 +12,7 @@ use anchorlog_replicator::message::LogState;
 use anchorlog_replicator::quorum::{next_term, promotion_quorum};
 use anchorlog_replicator::{
     End, Fault, FollowerConfig, FollowerLink, Leader, LeaderConfig, Link, LinkError, Member, OnMissing, Policy,
-    ReplicaId, SeedConfig, SeedLink,
+    Replaces, ReplicaId, SeedConfig, SeedLink,
 };
 
 use crate::model::{Model, Outcome, Placed, demand};
@@ -534,7 +534,7 @@ impl World {
                         backend: state.disk.backend(),
                         dir: DIR.into(),
                         options: self.options(Role::Replica),
-                        replaces: true,
+                        replaces: Replaces::Erased,
                     };
                     (Box::new(SeedLink::new(config, now)), true)
                 }

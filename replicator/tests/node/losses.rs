@@ -1,0 +1,61 @@
+//! What was acknowledged stays somewhere, whatever happens to a log.
+
+use std::path::Path;
+
+use anchorlog_replicator::{Event, Policy};
+
+use crate::cluster::{Cluster, eventually, sync};
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut all: Vec<String> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    all.sort();
+    all
+}
+
+/// Whether a log lies in the directory that one was given up into.
+fn is_kept(dir: &Path) -> bool {
+    let kept = names(dir).into_iter().find(|name| name.starts_with("given-up-"));
+    kept.is_some_and(|kept| names(&dir.join(kept)).iter().any(|name| name == "MANIFEST"))
+}
+
+// K-44, K-45.
+#[test]
+fn what_a_former_leader_acknowledged_alone_is_kept_when_its_log_begins_anew() {
+    let mut cluster = Cluster::started(&["one", "two"], Policy::Async);
+    cluster.send(0, b"here");
+    cluster.agree();
+    cluster.machines[0].proxy.swallow(true, true);
+    cluster.machines[0].proxy.cut();
+    cluster.send(0, b"acknowledged here alone");
+    cluster.stop(0);
+    let outcome = cluster.node(1).promote(true);
+    assert!(outcome.done, "{}", outcome.text);
+    cluster.send(1, b"unsafely");
+    cluster.machines[0].proxy.swallow(false, false);
+    cluster.start(0);
+    assert_eq!(cluster.agree(), [b"here".to_vec(), b"unsafely".to_vec()]);
+    assert!(is_kept(&cluster.machines[0].dir), "{:?}", names(&cluster.machines[0].dir));
+}
+
+// K-44, K-45.
+#[test]
+fn a_leader_that_lacks_what_is_acknowledged_refuses_whoever_has_it_and_nothing_is_erased() {
+    let mut cluster = Cluster::started(&["one", "two", "three"], sync(2));
+    cluster.send(0, b"everywhere");
+    cluster.agree();
+    cluster.stop(2);
+    cluster.send(0, b"on two of three");
+    assert_eq!(cluster.agree().len(), 2);
+    cluster.stop(0);
+    cluster.stop(1);
+    cluster.start(2);
+    let outcome = cluster.node(2).promote(true);
+    assert!(outcome.done, "{}", outcome.text);
+    cluster.start(1);
+    eventually("it is refused", || {
+        cluster.program(1).has(|event| matches!(event, Event::Failed { what } if what.contains("promote two")))
+    });
+    assert_eq!(cluster.program(1).letters().len(), 2);
+    assert!(!cluster.program(1).has(|event| matches!(event, Event::Cut { .. } | Event::Bootstraps { .. })));
+}
