@@ -22,7 +22,7 @@ use super::promotion::Refused;
 use super::shared::{Command, Heard, Part, Reply, Shared, answer, leading_term};
 use crate::leader::{LeadError, Leader};
 use crate::member::{Member, ReplicaId};
-use crate::message::{LogState, Message, NodeState, Outcome, Status};
+use crate::message::{LogState, Message, NodeRole, NodeState, Outcome, Status};
 use crate::policy::Policy;
 use crate::seed_link::Replaces;
 use crate::transport::ListenError;
@@ -266,7 +266,7 @@ impl Parts {
         }
         if claim.is_none() {
             // A directory without a past is no reason to begin a second log.
-            let other = states.iter().find(|(_, state)| state.log.is_some() && state.promised_term > 0);
+            let other = states.iter().find(|(_, state)| state.role != NodeRole::Empty && state.promised_term > 0);
             if let Some((peer, _)) = other {
                 tracing::warn!(%peer, "a member has a log already: this node does not begin one");
                 return Next::Follow;
@@ -342,7 +342,7 @@ impl Parts {
         if is_served {
             shared.owner.stop_serving();
         }
-        let last = LogState::of(&engine);
+        let last = (LogState::of(&engine), engine.is_whole());
         shared.change(|state| {
             state.engine = None;
             state.last = Some(last);

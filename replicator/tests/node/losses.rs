@@ -59,3 +59,36 @@ fn a_leader_that_lacks_what_is_acknowledged_refuses_whoever_has_it_and_nothing_i
     assert_eq!(cluster.program(1).letters().len(), 2);
     assert!(!cluster.program(1).has(|event| matches!(event, Event::Cut { .. } | Event::Bootstraps { .. })));
 }
+
+// K-29.
+#[test]
+fn a_machine_that_got_only_part_of_its_log_back_does_not_lead() {
+    let mut cluster = Cluster::started(&["one", "two"], sync(2));
+    for number in 0..60_u8 {
+        cluster.send(0, &[number; 100_000]);
+    }
+    assert_eq!(cluster.agree().len(), 60);
+    cluster.stop(1);
+    std::fs::remove_dir_all(&cluster.machines[1].dir).unwrap();
+    cluster.machines[0].proxy.cut_after(700_000);
+    cluster.start(1);
+    eventually("it has a part", || cluster.program(1).watermarks().is_some_and(|marks| marks.durable.0 > 100_000));
+    cluster.machines[0].proxy.swallow(true, true);
+    cluster.machines[0].proxy.cut();
+    cluster.stop(0);
+    for _ in 0..2 {
+        assert_eq!(cluster.node(1).state().log, None);
+        let outcome = cluster.node(1).promote(false);
+        assert!(!outcome.done && outcome.text.contains("not whole"), "{}", outcome.text);
+        // It still is when it was opened again.
+        cluster.stop(1);
+        cluster.start(1);
+    }
+    cluster.machines[0].proxy.cut_after(u64::MAX);
+    cluster.machines[0].proxy.swallow(false, false);
+    cluster.start(0);
+    cluster.send(0, b"after");
+    assert_eq!(cluster.agree().len(), 61);
+    let outcome = cluster.node(1).promote(false);
+    assert!(outcome.done, "{}", outcome.text);
+}
