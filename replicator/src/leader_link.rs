@@ -226,11 +226,10 @@ impl LeaderLink {
 
     fn answer(&mut self, replica: ReplicaId, verdict: Verdict, log: &LogState, free_bytes: u64, now: Duration) {
         let own = self.leader.epoch();
-        let is_own_term = log.history.last().is_some_and(|last| last.epoch.term == own.term);
-        if is_own_term
-            && log.identity == self.engine().identity()
-            && log.committed > self.engine().watermarks().assigned
-        {
+        // Of a later run in its own term it knows nothing: somebody wrote to that log by hand.
+        let is_of_own_term = log.history.last().is_some_and(|last| last.epoch.term == own.term && last.epoch <= own);
+        let is_this_log = log.identity == self.engine().identity();
+        if is_this_log && is_of_own_term && log.committed > self.engine().watermarks().assigned {
             // Whoever leads in a term has acknowledged what was committed in it.
             tracing::error!(%replica, committed = %log.committed, "this leader has lost what it acknowledged: it leads no more");
             self.leader.supersede(own.term, now);

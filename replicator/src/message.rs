@@ -256,7 +256,8 @@ pub struct NodeState {
     pub promised_term: u32,
     /// Whom it follows, or itself.
     pub leader: Option<ReplicaId>,
-    /// Its log.
+    /// Its log; none where there is none, and none while it was seeded and is not back at where its leader's ended then: it counts for
+    /// nobody before.
     pub log: Option<LogState>,
 }
 

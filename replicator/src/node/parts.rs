@@ -1,5 +1,6 @@
 //! The node's own thread: the parts that it plays, one after the other.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -22,7 +23,7 @@ use super::promotion::Refused;
 use super::shared::{Command, Heard, Part, Reply, Shared, answer, leading_term};
 use crate::leader::{LeadError, Leader};
 use crate::member::{Member, ReplicaId};
-use crate::message::{LogState, Message, NodeState, Outcome, Status};
+use crate::message::{LogState, Message, NodeRole, NodeState, Outcome, Status};
 use crate::policy::Policy;
 use crate::seed_link::Replaces;
 use crate::transport::ListenError;
@@ -266,15 +267,61 @@ impl Parts {
         }
         if claim.is_none() {
             // A directory without a past is no reason to begin a second log.
-            let other = states.iter().find(|(_, state)| state.log.is_some() && state.promised_term > 0);
+            let other = states.iter().find(|(_, state)| state.role != NodeRole::Empty && state.promised_term > 0);
             if let Some((peer, _)) = other {
                 tracing::warn!(%peer, "a member has a log already: this node does not begin one");
                 return Next::Follow;
             }
         } else if self.may_have_lost() {
             return self.begin_after_loss();
+        } else if let Some(committed) =
+            states.values().filter_map(|state| state.log.as_ref()).map(|log| log.committed).max()
+            && committed > Lsn::ZERO
+        {
+            return self.begin_among(&states);
         }
         Next::Lead { term: None, reply: None }
+    }
+
+    /// A leader that flushed before it acknowledged: who has been told of more than it has got it from here, and it is gone.
+    fn begin_among(&mut self, states: &BTreeMap<ReplicaId, NodeState>) -> Next {
+        if let Err(next) = self.look_into_log() {
+            return next;
+        }
+        let durable = self.shared.log_state().map_or(Lsn::ZERO, |log| log.durable);
+        let told = states.iter().filter_map(|(peer, state)| Some((state.log.as_ref()?.committed, peer)));
+        match told.max() {
+            Some((committed, peer)) if committed > durable => {
+                tracing::error!(%peer, %committed, %durable, "this node led, and has lost what it acknowledged: another one is to lead");
+                let what = format!(
+                    "{peer} has what was acknowledged up to LSN {committed}, and this node only up to {durable}"
+                );
+                self.shared.failed("leading again", &what);
+                if let Err(why) = Candidacy::of_former_leader(&self.shared).prefer(peer) {
+                    self.shared.failed("handing over", &why);
+                }
+                Next::Follow
+            }
+            _ => Next::Lead { term: None, reply: None },
+        }
+    }
+
+    /// Opens the log and closes it again: how far it goes stays known. It may never have been begun.
+    fn look_into_log(&mut self) -> Result<(), Next> {
+        loop {
+            match self.open(Role::Replica) {
+                Ok(engine) => {
+                    self.put_away(engine, false);
+                    return Ok(());
+                }
+                Err(OpenError::NoReplica { .. }) => return Ok(()),
+                Err(error) => {
+                    if let Some(next) = self.has_failed("opening the log", error.into()) {
+                        return Err(next);
+                    }
+                }
+            }
+        }
     }
 
     /// Whether followers may have acknowledged what this node, which led, has lost.
@@ -286,18 +333,12 @@ impl Parts {
     /// A leader that acknowledged before it flushed: whoever has the most of the log leads.
     fn begin_after_loss(&mut self) -> Next {
         let shared = Arc::clone(&self.shared);
-        loop {
-            match self.open(Role::Replica) {
-                // How far it goes stays known when it is closed again.
-                Ok(engine) => break self.put_away(engine, false),
-                // It never wrote anything.
-                Err(OpenError::NoReplica { .. }) => return Next::Lead { term: None, reply: None },
-                Err(error) => {
-                    if let Some(next) = self.has_failed("opening the log", error.into()) {
-                        return next;
-                    }
-                }
-            }
+        if let Err(next) = self.look_into_log() {
+            return next;
+        }
+        if shared.log_state().is_none() {
+            // It never wrote anything.
+            return Next::Lead { term: None, reply: None };
         }
         let candidacy = Candidacy::of_former_leader(&shared);
         let mut has_complained = false;
@@ -342,7 +383,7 @@ impl Parts {
         if is_served {
             shared.owner.stop_serving();
         }
-        let last = LogState::of(&engine);
+        let last = (LogState::of(&engine), engine.is_whole());
         shared.change(|state| {
             state.engine = None;
             state.last = Some(last);

@@ -99,11 +99,11 @@ impl<'a> Candidacy<'a> {
         if self.unsafely {
             return Ok(());
         }
-        let standing = self.shared.log_state().map(|log| Standing::of(&log));
+        let standing = self.shared.whole_log_state().map(|log| Standing::of(&log));
         let answers = states.iter().map(|(id, state)| (id.clone(), state.log.as_ref().map(Standing::of))).collect();
         judge(&Case {
             candidate: &self.shared.config.id,
-            standing: standing.unwrap_or(Standing { epoch: Default::default(), durable: Default::default() }),
+            standing,
             members: &self.shared.voters().into_iter().map(|member| member.id).collect(),
             policy: self.policy,
             former: self.former.as_ref(),

@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! 1. Only members of the log count, each once; whoever answers has promised to follow nobody of a lower term. Who has no log holds
-//!    nothing, and does not count.
+//!    nothing, and does not count; nor does who was seeded and is not back at where its leader's log ended then.
 //! 2. A former leader that may have lost what it acknowledged does not count as one of those who hold it.
 //! 3. Logs are compared by (last epoch, LSN), never by LSN alone.
 
@@ -39,7 +39,8 @@ impl Standing {
 #[derive(Debug)]
 pub(crate) struct Case<'a> {
     pub(crate) candidate: &'a ReplicaId,
-    pub(crate) standing: Standing,
+    /// None while its own log does not count.
+    pub(crate) standing: Option<Standing>,
     /// All of them, the candidate among them.
     pub(crate) members: &'a BTreeSet<ReplicaId>,
     pub(crate) policy: Policy,
@@ -56,6 +57,8 @@ pub(crate) struct Case<'a> {
 pub(crate) enum Refused {
     #[error("{0} is no member of this log")]
     NoMember(ReplicaId),
+    #[error("{0} is not whole: it was seeded, and has not come to where its leader's log ended then")]
+    NotWhole(ReplicaId),
     #[error(
         "{by} has more of the log (epoch {}, LSN {}; here: epoch {}, LSN {}): promote {by}",
         .theirs.epoch, .theirs.durable, .ours.epoch, .ours.durable
@@ -76,13 +79,14 @@ pub(crate) fn judge(case: &Case<'_>) -> Result<(), Refused> {
     if !case.members.contains(case.candidate) {
         return Err(Refused::NoMember(case.candidate.clone()));
     }
+    let ours = case.standing.ok_or_else(|| Refused::NotWhole(case.candidate.clone()))?;
     let others =
         case.answers.iter().filter(|(replica, _)| case.members.contains(*replica) && *replica != case.candidate);
     let best = others.clone().filter_map(|(replica, standing)| standing.map(|standing| (standing, replica))).max();
     if let Some((theirs, by)) = best
-        && theirs > case.standing
+        && theirs > ours
     {
-        return Err(Refused::Behind { by: by.clone(), theirs, ours: case.standing });
+        return Err(Refused::Behind { by: by.clone(), theirs, ours });
     }
     let holders = others.filter(|(_, standing)| standing.is_some()).map(|(replica, _)| replica);
     let present: BTreeSet<&ReplicaId> = holders.chain(std::iter::once(case.candidate)).collect();
@@ -133,7 +137,7 @@ mod tests {
         let answers = answers.iter().map(|(name, standing)| (id(name), *standing)).collect();
         judge(&Case {
             candidate: &id("b"),
-            standing: at(1, 1, 100),
+            standing: Some(at(1, 1, 100)),
             members: &members,
             policy,
             former: Some(&id("a")),
@@ -196,13 +200,31 @@ mod tests {
         assert!(text.contains("former leader a has not answered"), "{text}");
     }
 
+    // K-29.
+    #[test]
+    fn who_was_seeded_and_is_not_whole_does_not_lead() {
+        let (candidate, answers) = (id("b"), BTreeMap::new());
+        let members = ["a", "b"].into_iter().map(id).collect();
+        let case = |standing| Case {
+            candidate: &candidate,
+            standing,
+            members: &members,
+            policy: sync(2),
+            former: None,
+            former_is_whole: true,
+            answers: &answers,
+        };
+        assert_eq!(judge(&case(Some(at(1, 1, 100)))), Ok(()));
+        assert_eq!(judge(&case(None)), Err(Refused::NotWhole(candidate.clone())));
+    }
+
     #[test]
     fn where_nobody_knows_who_led_one_of_those_who_answer_does_not_count() {
         let (candidate, answers) = (id("b"), BTreeMap::from([(id("c"), Some(at(1, 1, 1)))]));
         let members = ["a", "b", "c"].into_iter().map(id).collect();
         let case = |policy, former_is_whole| Case {
             candidate: &candidate,
-            standing: at(1, 1, 100),
+            standing: Some(at(1, 1, 100)),
             members: &members,
             policy,
             former: None,

@@ -55,8 +55,8 @@ pub(super) enum Part {
 pub(super) struct State {
     pub(super) part: Part,
     pub(super) engine: Option<Arc<Engine>>,
-    /// The log as it was when it was closed.
-    pub(super) last: Option<LogState>,
+    /// The log as it was when it was closed, and whether it was whole.
+    pub(super) last: Option<(LogState, bool)>,
     /// Connections of followers, while it leads.
     pub(super) links: BTreeMap<u64, Hangup>,
     next_link: u64,
@@ -203,16 +203,27 @@ impl Shared {
         self.change(|state| state.links.remove(&number));
     }
 
-    /// The log as it is, or was when it was closed.
-    pub(super) fn log_state(&self) -> Option<LogState> {
+    /// The log as it is, or was when it was closed; and whether it is whole.
+    fn known_log(&self) -> Option<(LogState, bool)> {
         let (engine, last) = {
             let state = self.state();
             (state.engine.clone(), state.last.clone())
         };
         match engine {
-            Some(engine) => Some(LogState::of(&engine)),
+            Some(engine) => Some((LogState::of(&engine), engine.is_whole())),
             None => last,
         }
+    }
+
+    /// The log as it is, or was when it was closed.
+    pub(super) fn log_state(&self) -> Option<LogState> {
+        self.known_log().map(|(log, _)| log)
+    }
+
+    /// The log as far as it says what is acknowledged: none while it was seeded and has not come to where its leader's ended then. This
+    /// machine may have acknowledged more before.
+    pub(super) fn whole_log_state(&self) -> Option<LogState> {
+        self.known_log().filter(|(_, is_whole)| *is_whole).map(|(log, _)| log)
     }
 
     pub(super) fn node_state(&self) -> NodeState {
@@ -227,7 +238,7 @@ impl Shared {
             role,
             promised_term: self.promised_term(log.as_ref()),
             leader: self.leadership.current().and_then(|claim| claim.leader),
-            log,
+            log: self.whole_log_state(),
         }
     }
 
@@ -249,7 +260,7 @@ impl Shared {
         Status {
             policy: policy_words(self.config.leading.policy),
             degraded: status.as_ref().is_some_and(|status| status.degraded),
-            committed: state.log.as_ref().map_or_else(Default::default, |log| log.committed),
+            committed: self.log_state().map_or_else(Default::default, |log| log.committed),
             peers,
             state,
         }

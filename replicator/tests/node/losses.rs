@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use anchorlog_engine::{Engine, Role};
+use anchorlog_replicator::message::NodeRole;
 use anchorlog_replicator::{Event, Policy};
 
 use crate::cluster::{Cluster, eventually, sync};
@@ -11,6 +13,17 @@ fn names(dir: &Path) -> Vec<String> {
         std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     all.sort();
     all
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for name in names(from) {
+        std::fs::copy(from.join(&name), to.join(&name)).unwrap();
+    }
+}
+
+fn leads(cluster: &Cluster, at: usize) -> bool {
+    cluster.node(at).state().role == NodeRole::Leader
 }
 
 /// Whether a log lies in the directory that one was given up into.
@@ -58,4 +71,88 @@ fn a_leader_that_lacks_what_is_acknowledged_refuses_whoever_has_it_and_nothing_i
     });
     assert_eq!(cluster.program(1).letters().len(), 2);
     assert!(!cluster.program(1).has(|event| matches!(event, Event::Cut { .. } | Event::Bootstraps { .. })));
+}
+
+// K-29.
+#[test]
+fn a_machine_that_got_only_part_of_its_log_back_does_not_lead() {
+    let mut cluster = Cluster::started(&["one", "two"], sync(2));
+    for number in 0..60_u8 {
+        cluster.send(0, &[number; 100_000]);
+    }
+    assert_eq!(cluster.agree().len(), 60);
+    cluster.stop(1);
+    std::fs::remove_dir_all(&cluster.machines[1].dir).unwrap();
+    cluster.machines[0].proxy.cut_after(700_000);
+    cluster.start(1);
+    eventually("it has a part", || cluster.program(1).watermarks().is_some_and(|marks| marks.durable.0 > 100_000));
+    cluster.machines[0].proxy.swallow(true, true);
+    cluster.machines[0].proxy.cut();
+    cluster.stop(0);
+    for _ in 0..2 {
+        assert_eq!(cluster.node(1).state().log, None);
+        let outcome = cluster.node(1).promote(false);
+        assert!(!outcome.done && outcome.text.contains("not whole"), "{}", outcome.text);
+        // It still is when it was opened again.
+        cluster.stop(1);
+        cluster.start(1);
+    }
+    cluster.machines[0].proxy.cut_after(u64::MAX);
+    cluster.machines[0].proxy.swallow(false, false);
+    cluster.start(0);
+    cluster.send(0, b"after");
+    assert_eq!(cluster.agree().len(), 61);
+    let outcome = cluster.node(1).promote(false);
+    assert!(outcome.done, "{}", outcome.text);
+}
+
+// K-26, K-29.
+#[test]
+fn a_leader_whose_disk_went_back_in_time_makes_room_for_who_has_what_it_acknowledged() {
+    let mut cluster = Cluster::started(&["one", "two"], sync(2));
+    cluster.send(0, b"early");
+    cluster.agree();
+    let dir = cluster.machines[0].dir.clone();
+    let (before, after) = (dir.with_extension("before"), dir.with_extension("after"));
+    cluster.stop(0);
+    copy(&dir, &before);
+    cluster.start(0);
+    for number in 0..20_u8 {
+        cluster.send(0, &[number; 10_000]);
+    }
+    assert_eq!(cluster.agree().len(), 21);
+    cluster.stop(0);
+    std::fs::rename(&dir, &after).unwrap();
+    std::fs::rename(&before, &dir).unwrap();
+    cluster.start(0);
+    eventually("the other one leads", || leads(&cluster, 1));
+    cluster.send(1, b"nothing is lost");
+    assert_eq!(cluster.agree().len(), 22);
+    assert!(!cluster.program(1).has(|event| matches!(event, Event::Cut { .. } | Event::Bootstraps { .. })));
+}
+
+// K-43.
+#[test]
+fn a_follower_that_somebody_wrote_to_by_hand_does_not_depose_the_leader() {
+    let mut cluster = Cluster::started(&["one", "two"], sync(2));
+    for number in 0..10_u8 {
+        cluster.send(0, &[number; 10_000]);
+    }
+    assert_eq!(cluster.agree().len(), 10);
+    cluster.stop(1);
+    let options = cluster.machines[1].options.clone().with_role(Role::Leader { term: None });
+    // A run of its own begins in the leader's term.
+    let promise = cluster.machines[1].dir.join("PROMISE");
+    let hidden = promise.with_extension("hidden");
+    std::fs::rename(&promise, &hidden).unwrap();
+    Engine::open(&cluster.machines[1].dir, options).unwrap().close().unwrap();
+    std::fs::rename(&hidden, &promise).unwrap();
+    cluster.start(1);
+    eventually("it is refused", || {
+        cluster.program(1).has(|event| matches!(event, Event::Failed { what } if what.contains("has epoch")))
+    });
+    assert!(leads(&cluster, 0));
+    let outcome = cluster.node(1).promote(false);
+    assert!(!outcome.done, "{}", outcome.text);
+    assert!(leads(&cluster, 0));
 }
