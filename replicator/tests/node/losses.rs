@@ -1,8 +1,9 @@
 //! What was acknowledged stays somewhere, whatever happens to a log.
 
 use std::path::Path;
+use std::time::Duration;
 
-use anchorlog_engine::{Engine, Role};
+use anchorlog_engine::{Engine, Lsn, Role};
 use anchorlog_replicator::message::NodeRole;
 use anchorlog_replicator::{Event, Policy};
 
@@ -155,4 +156,32 @@ fn a_follower_that_somebody_wrote_to_by_hand_does_not_depose_the_leader() {
     let outcome = cluster.node(1).promote(false);
     assert!(!outcome.done, "{}", outcome.text);
     assert!(leads(&cluster, 0));
+}
+
+// K-46.
+#[test]
+fn a_leader_that_starts_again_keeps_the_log_for_who_is_away() {
+    let mut cluster = Cluster::new(&["one", "two", "three"], sync(2));
+    for machine in &mut cluster.machines {
+        machine.options = machine.options.clone().with_retain_bytes(Some(2 << 20));
+    }
+    for at in 0..3 {
+        cluster.start(at);
+    }
+    cluster.send(0, b"all are here");
+    cluster.agree();
+    eventually("all are in sync", || cluster.node(0).status().peers.iter().filter(|peer| peer.in_sync).count() == 2);
+    cluster.stop(2);
+    for number in 0..60_u8 {
+        cluster.send(0, &[number; 100_000]);
+    }
+    cluster.stop(0);
+    cluster.start(0);
+    cluster.send(0, b"again");
+    std::thread::sleep(Duration::from_secs(3));
+    cluster.send(0, b"and again");
+    assert_eq!(cluster.program(0).watermarks().unwrap().start, Lsn::ZERO);
+    cluster.start(2);
+    assert_eq!(cluster.agree().len(), 63);
+    assert!(!cluster.program(2).has(|event| matches!(event, Event::Bootstraps { .. })));
 }
