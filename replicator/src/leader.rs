@@ -386,14 +386,15 @@ impl Leader {
         self.decide(&mut inner, now);
     }
 
-    /// Whether as many followers as an acknowledgement needs are in sync, and each of them has everything on its disk.
+    /// Whether as many followers as an acknowledgement needs are in sync, one at least, and each of them has everything on its disk.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         let end = self.engine.watermarks().assigned;
         let inner = self.inner();
         let has_all = |replica: &&ReplicaId| inner.peers.get(*replica).is_some_and(|peer| peer.durable >= end);
         let whole = inner.in_sync.iter().filter(has_all).count();
-        whole == inner.in_sync.len() && u32::try_from(whole).unwrap_or(u32::MAX) >= self.config.policy.followers()
+        whole == inner.in_sync.len()
+            && u32::try_from(whole).unwrap_or(u32::MAX) >= self.config.policy.followers().max(1)
     }
 
     /// The highest term above its own that it has heard of: it leads no more.

@@ -7,7 +7,7 @@ use anchorlog_engine::{Engine, Lsn, Role};
 use anchorlog_replicator::message::NodeRole;
 use anchorlog_replicator::{Event, Policy};
 
-use crate::cluster::{Cluster, eventually, sync};
+use crate::cluster::{Cluster, Unsent, eventually, sync};
 
 fn names(dir: &Path) -> Vec<String> {
     let mut all: Vec<String> =
@@ -184,4 +184,21 @@ fn a_leader_that_starts_again_keeps_the_log_for_who_is_away() {
     cluster.start(2);
     assert_eq!(cluster.agree().len(), 63);
     assert!(!cluster.program(2).has(|event| matches!(event, Event::Bootstraps { .. })));
+}
+
+// K-43.
+#[test]
+fn a_leader_whose_followers_do_not_get_everything_has_not_handed_over_and_leads_on() {
+    let cluster = Cluster::started(&["one", "two"], sync(2));
+    cluster.send(0, b"first");
+    cluster.agree();
+    cluster.machines[0].proxy.swallow(true, true);
+    let unsent = cluster.program(0).send(b"on one alone", Duration::from_millis(100));
+    assert!(matches!(unsent, Err(Unsent::Unacknowledged)), "{unsent:?}");
+    let outcome = cluster.node(0).demote();
+    assert!(!outcome.done && outcome.text.contains("has not handed over"), "{}", outcome.text);
+    cluster.machines[0].proxy.swallow(false, false);
+    cluster.send(0, b"second");
+    assert_eq!(cluster.agree().len(), 3);
+    assert!(leads(&cluster, 0));
 }
