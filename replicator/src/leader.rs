@@ -46,6 +46,9 @@ pub struct LeaderConfig {
     pub free_bytes_min: u64,
     /// The log is kept for a follower until it is further behind than this. Default: 16 GiB.
     pub retain_lag_bytes: u64,
+    /// For a member that has not been heard of since this leader began, the log is kept as a whole for so long: how far behind it is
+    /// nobody knows. Zero: it is not kept for those. Default: 1 hour.
+    pub retain_unheard: Duration,
     /// A promise to break on purpose (feature `sim`).
     #[cfg(feature = "sim")]
     pub fault: Option<Fault>,
@@ -65,6 +68,7 @@ impl LeaderConfig {
             catch_up_bytes: 64 << 20,
             free_bytes_min: 256 << 20,
             retain_lag_bytes: 16 << 30,
+            retain_unheard: Duration::from_secs(3600),
             #[cfg(feature = "sim")]
             fault: None,
         }
@@ -196,6 +200,8 @@ struct Peer {
     connections: u64,
     /// Where its pin was put last.
     pinned: Option<Lsn>,
+    /// Whether it has said how far it is, or was told where to begin.
+    was_heard: bool,
 }
 
 /// A change of members that stands in the log.
@@ -217,6 +223,8 @@ struct Inner {
     change: Option<Change>,
     replicated: Option<Lsn>,
     superseded: Option<u32>,
+    /// The first tick.
+    began: Option<Duration>,
     stopping: bool,
     degraded: bool,
     degradations: u64,
@@ -295,6 +303,7 @@ impl Leader {
                 change,
                 replicated: None,
                 superseded: None,
+                began: None,
                 stopping: false,
                 degraded: false,
                 degradations: 0,
@@ -305,8 +314,26 @@ impl Leader {
             engine,
             config,
         };
-        leader.tick(Duration::ZERO);
+        {
+            let mut inner = leader.inner();
+            leader.pin_members(&mut inner);
+            leader.decide(&mut inner, Duration::ZERO);
+        }
         Ok(Arc::new(leader))
+    }
+
+    /// Keeps the whole log for the members of which nothing is known yet.
+    fn pin_members(&self, inner: &mut Inner) {
+        if self.config.retain_unheard.is_zero() {
+            return;
+        }
+        let start = self.engine.watermarks().start;
+        let coming = inner.change.iter().flat_map(|change| &change.voters);
+        let members: BTreeSet<ReplicaId> = inner.voters.iter().chain(coming).cloned().collect();
+        for replica in members.into_iter().filter(|replica| *replica != self.config.id) {
+            self.engine.pin(&pin_name(&replica), Some(start));
+            inner.peers.insert(replica, Peer { durable: start, pinned: Some(start), ..Peer::default() });
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -349,7 +376,7 @@ impl Leader {
     pub fn tick(&self, now: Duration) {
         let mut inner = self.inner();
         self.decide(&mut inner, now);
-        self.move_pins(&mut inner);
+        self.move_pins(&mut inner, now);
     }
 
     /// Admits nothing from now on: the first step of handing over.
@@ -359,14 +386,15 @@ impl Leader {
         self.decide(&mut inner, now);
     }
 
-    /// Whether as many followers as an acknowledgement needs are in sync, and each of them has everything on its disk.
+    /// Whether as many followers as an acknowledgement needs are in sync, one at least, and each of them has everything on its disk.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         let end = self.engine.watermarks().assigned;
         let inner = self.inner();
         let has_all = |replica: &&ReplicaId| inner.peers.get(*replica).is_some_and(|peer| peer.durable >= end);
         let whole = inner.in_sync.iter().filter(has_all).count();
-        whole == inner.in_sync.len() && u32::try_from(whole).unwrap_or(u32::MAX) >= self.config.policy.followers()
+        whole == inner.in_sync.len()
+            && u32::try_from(whole).unwrap_or(u32::MAX) >= self.config.policy.followers().max(1)
     }
 
     /// The highest term above its own that it has heard of: it leads no more.
@@ -467,6 +495,7 @@ impl Leader {
             tracing::warn!(%replica, "a second connection of this replica replaces the first");
         }
         peer.connections += 1;
+        peer.was_heard = true;
         (peer.durable, peer.free_bytes, peer.answered) = (durable, free_bytes, None);
         inner.votes.withdraw(replica);
         self.decide(&mut inner, now);
@@ -513,7 +542,7 @@ impl Leader {
         let _kept_from = self.engine.pin(&pin_name(replica), Some(start));
         let seed = self.engine.seed()?;
         let peer = inner.peers.entry(replica.clone()).or_default();
-        (peer.durable, peer.pinned) = (start, Some(start));
+        (peer.durable, peer.pinned, peer.was_heard) = (start, Some(start), true);
         Ok(seed)
     }
 
@@ -573,6 +602,14 @@ impl Leader {
         {
             tracing::info!(members = ?change.voters, "the members changed");
             inner.voters = change.voters;
+            let Inner { peers, voters, .. } = inner;
+            peers.retain(|replica, peer| {
+                let stays = peer.was_heard || voters.contains(replica);
+                if !stays {
+                    self.engine.pin(&pin_name(replica), None);
+                }
+                stays
+            });
         }
     }
 
@@ -615,9 +652,13 @@ impl Leader {
     }
 
     /// Keeps the log from where each follower is, as long as it is not too far behind.
-    fn move_pins(&self, inner: &mut Inner) {
+    fn move_pins(&self, inner: &mut Inner, now: Duration) {
         let end = self.engine.watermarks().assigned;
+        let waits = now.saturating_sub(*inner.began.get_or_insert(now)) < self.config.retain_unheard;
         for (replica, peer) in &mut inner.peers {
+            if waits && !peer.was_heard {
+                continue;
+            }
             let wanted = Some(peer.durable).filter(|durable| end.since(*durable) <= self.config.retain_lag_bytes);
             if wanted == peer.pinned {
                 continue;

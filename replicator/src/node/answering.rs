@@ -93,6 +93,7 @@ fn promise(shared: &Shared, request: PromiseRequest) -> PromiseAnswer {
     if !has_ended {
         return refused(&"the part in the lower term does not end");
     }
+    shared.flush_log();
     PromiseAnswer { granted: true, state: shared.node_state() }
 }
 

@@ -383,6 +383,10 @@ impl Parts {
         if is_served {
             shared.owner.stop_serving();
         }
+        // Closing flushes; what is known of the log then is what it comes to.
+        if let Err(error) = engine.flush() {
+            tracing::error!(%error, "the log cannot be flushed");
+        }
         let last = (LogState::of(&engine), engine.is_whole());
         shared.change(|state| {
             state.engine = None;
@@ -506,11 +510,15 @@ impl Parts {
                     answer(&reply, true, format!("{} leads already, in term {}", shared.config.id, claim.term));
                 }
                 Some(Command::Demote { reply }) => match self.hand_over(leader, claim) {
-                    Ok(text) => {
+                    HandOver::Done(text) => {
                         answer(&reply, true, text);
                         return (Next::Follow, false);
                     }
-                    Err(text) => answer(&reply, false, text),
+                    HandOver::Refused(text) => answer(&reply, false, text),
+                    HandOver::Undone { text, is_served } => {
+                        answer(&reply, false, text);
+                        return (Next::Lead { term: None, reply: None }, is_served);
+                    }
                 },
                 Some(Command::Look | Command::Followed(_)) | None => {}
             }
@@ -532,25 +540,36 @@ impl Parts {
     }
 
     /// Takes nothing more, and waits until the followers have everything; the owner serves no more when that is done.
-    fn hand_over(&self, leader: &Arc<Leader>, claim: &Claim) -> Result<String, String> {
+    fn hand_over(&self, leader: &Arc<Leader>, claim: &Claim) -> HandOver {
         let shared = &*self.shared;
         if !leader.status(shared.now()).peers.iter().any(|peer| peer.in_sync && peer.is_member) {
-            return Err("no follower is in sync: nobody could lead".to_owned());
+            return HandOver::Refused("no follower is in sync: nobody could lead".to_owned());
         }
         leader.stop(shared.now());
         // What was let in before is acknowledged first, and its clients are told.
-        self.drain(leader);
+        let undone = |is_served| {
+            let id = &shared.config.id;
+            let text =
+                format!("not all followers that are needed have everything: {id} has not handed over, and leads again");
+            HandOver::Undone { text, is_served }
+        };
+        if !self.drain(leader) {
+            return undone(true);
+        }
         shared.owner.stop_serving();
-        let is_drained = self.drain(leader);
+        if !self.drain(leader) {
+            return undone(false);
+        }
         // From here on it would not lead again, started anew, without being promoted.
         let next = Claim { term: claim.term.saturating_add(1), leader: None };
         if let Err(error) = shared.leadership.raise(&next) {
             shared.failed("giving up the term", &error);
         }
         let end = leader.engine().watermarks().assigned;
-        let what =
-            if is_drained { "the followers in sync have everything" } else { "NOT all followers have everything" };
-        Ok(format!("{} has handed over at LSN {end}: {what}", shared.config.id))
+        HandOver::Done(format!(
+            "{} has handed over at LSN {end}: the followers in sync have everything",
+            shared.config.id
+        ))
     }
 
     /// Waits until the followers in sync have everything and nothing more is appended, the mark behind the last group among it; false
@@ -770,6 +789,16 @@ impl Inquiry {
             self.heard = Some(shared.ask(missing, &Message::AskState, limits::STATE_TIME_MAX));
         }
     }
+}
+
+/// How a hand-over went.
+enum HandOver {
+    /// Nobody is served any more, and the node follows.
+    Done(String),
+    /// Nothing has changed.
+    Refused(String),
+    /// Nothing more is taken in this run; the next one leads on.
+    Undone { text: String, is_served: bool },
 }
 
 /// Why a node stops to follow.

@@ -115,6 +115,8 @@ impl<'a> Candidacy<'a> {
     /// Promises itself a term of its own above all that are known, and asks everybody to do the same.
     pub(super) fn collect(&self, states: &BTreeMap<ReplicaId, NodeState>) -> Result<u32, String> {
         let shared = self.shared;
+        // What the others say of their logs is from after they have flushed.
+        shared.flush_log();
         let own = shared.promised_term(shared.log_state().as_ref());
         let known = states.values().map(|state| state.promised_term).chain([own]).max().unwrap_or(own);
         let term =

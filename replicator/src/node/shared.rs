@@ -220,6 +220,15 @@ impl Shared {
         self.known_log().map(|(log, _)| log)
     }
 
+    /// Makes durable what the log has, so that what is said of it is all that a restart would find. A log that cannot be flushed is as far
+    /// as it says.
+    pub(super) fn flush_log(&self) {
+        let engine = self.state().engine.clone();
+        if let Some(Err(error)) = engine.map(|engine| engine.flush()) {
+            tracing::error!(%error, "the log cannot be flushed");
+        }
+    }
+
     /// The log as far as it says what is acknowledged: none while it was seeded and has not come to where its leader's ended then. This
     /// machine may have acknowledged more before.
     pub(super) fn whole_log_state(&self) -> Option<LogState> {

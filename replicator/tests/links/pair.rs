@@ -48,6 +48,8 @@ pub(crate) const TWO_COPIES: Policy = Policy::Sync { copies: 2, on_missing: OnMi
 pub(crate) fn config(policy: Policy) -> LeaderConfig {
     let mut config = LeaderConfig::new(id("a"), policy, members(&["a", "b", "c"]));
     config.free_bytes_min = 1 << 20;
+    // Most tests have members that never come.
+    config.retain_unheard = Duration::ZERO;
     config
 }
 

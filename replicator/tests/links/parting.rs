@@ -169,3 +169,29 @@ fn the_log_is_kept_for_a_follower_that_is_away_until_it_is_too_far_behind() {
         assert_eq!(!released, is_kept, "{:?}", pair.a.engine.watermarks());
     }
 }
+
+/// K-46: a leader that was opened again does not know how far its followers are, and keeps the log for them, for some time.
+#[test]
+fn the_log_is_kept_for_a_member_that_was_not_heard_of_yet() {
+    for (seconds, is_kept) in [(0, true), (100, false)] {
+        let mut config = config(Policy::Async);
+        config.retain_unheard = Duration::from_secs(60);
+        config.retain_lag_bytes = 100 << 10;
+        let pair = Pair::new(config);
+        for _ in 0..100 {
+            append(&pair.a.engine, "orders", &[3; 3000]);
+            pair.a.settle();
+        }
+        pair.leader.tick(pair.now());
+        pair.clock.advance(Duration::from_secs(seconds));
+        pair.leader.tick(pair.now());
+        pair.a.engine.start_retention();
+        let end = pair.a.engine.watermarks().acked;
+        let _outcome = pair.a.engine.release(end).unwrap();
+        for _ in 0..20 {
+            pair.clock.advance(Duration::from_secs(1));
+            pair.a.settle();
+        }
+        assert_eq!(pair.a.engine.watermarks().start == Lsn::ZERO, is_kept, "after {seconds} s");
+    }
+}

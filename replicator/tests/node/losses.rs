@@ -1,12 +1,13 @@
 //! What was acknowledged stays somewhere, whatever happens to a log.
 
 use std::path::Path;
+use std::time::Duration;
 
-use anchorlog_engine::{Engine, Role};
+use anchorlog_engine::{Engine, Lsn, Role};
 use anchorlog_replicator::message::NodeRole;
 use anchorlog_replicator::{Event, Policy};
 
-use crate::cluster::{Cluster, eventually, sync};
+use crate::cluster::{Cluster, Unsent, eventually, sync};
 
 fn names(dir: &Path) -> Vec<String> {
     let mut all: Vec<String> =
@@ -154,5 +155,50 @@ fn a_follower_that_somebody_wrote_to_by_hand_does_not_depose_the_leader() {
     assert!(leads(&cluster, 0));
     let outcome = cluster.node(1).promote(false);
     assert!(!outcome.done, "{}", outcome.text);
+    assert!(leads(&cluster, 0));
+}
+
+// K-46.
+#[test]
+fn a_leader_that_starts_again_keeps_the_log_for_who_is_away() {
+    let mut cluster = Cluster::new(&["one", "two", "three"], sync(2));
+    for machine in &mut cluster.machines {
+        machine.options = machine.options.clone().with_retain_bytes(Some(2 << 20));
+    }
+    for at in 0..3 {
+        cluster.start(at);
+    }
+    cluster.send(0, b"all are here");
+    cluster.agree();
+    eventually("all are in sync", || cluster.node(0).status().peers.iter().filter(|peer| peer.in_sync).count() == 2);
+    cluster.stop(2);
+    for number in 0..60_u8 {
+        cluster.send(0, &[number; 100_000]);
+    }
+    cluster.stop(0);
+    cluster.start(0);
+    cluster.send(0, b"again");
+    std::thread::sleep(Duration::from_secs(3));
+    cluster.send(0, b"and again");
+    assert_eq!(cluster.program(0).watermarks().unwrap().start, Lsn::ZERO);
+    cluster.start(2);
+    assert_eq!(cluster.agree().len(), 63);
+    assert!(!cluster.program(2).has(|event| matches!(event, Event::Bootstraps { .. })));
+}
+
+// K-43.
+#[test]
+fn a_leader_whose_followers_do_not_get_everything_has_not_handed_over_and_leads_on() {
+    let cluster = Cluster::started(&["one", "two"], sync(2));
+    cluster.send(0, b"first");
+    cluster.agree();
+    cluster.machines[0].proxy.swallow(true, true);
+    let unsent = cluster.program(0).send(b"on one alone", Duration::from_millis(100));
+    assert!(matches!(unsent, Err(Unsent::Unacknowledged)), "{unsent:?}");
+    let outcome = cluster.node(0).demote();
+    assert!(!outcome.done && outcome.text.contains("has not handed over"), "{}", outcome.text);
+    cluster.machines[0].proxy.swallow(false, false);
+    cluster.send(0, b"second");
+    assert_eq!(cluster.agree().len(), 3);
     assert!(leads(&cluster, 0));
 }
