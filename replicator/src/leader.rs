@@ -283,7 +283,9 @@ impl Leader {
     pub fn new(engine: Arc<Engine>, config: LeaderConfig) -> Result<Arc<Leader>, LeadError> {
         let epoch = engine.info().epoch;
         let own = engine.history().last().filter(|last| last.epoch == epoch && engine.replicated().is_some());
-        let first_lsn = own.ok_or(LeadError::NotLeader)?.first_lsn;
+        own.ok_or(LeadError::NotLeader)?;
+        // Nothing of this epoch was appended before its first frame, which opening wrote.
+        let begun = engine.watermarks().assigned;
         let broken = config.broken();
         if config.policy.followers() == 0 {
             engine.set_ack_rule(AckRule::Local);
@@ -296,7 +298,7 @@ impl Leader {
             epoch,
             gate: AtomicU64::new(gate::OPEN),
             inner: Mutex::new(Inner {
-                votes: Votes::new(epoch, first_lsn).broken(broken),
+                votes: Votes::new(epoch, begun).broken(broken),
                 peers: BTreeMap::new(),
                 next_session: 0,
                 voters,
@@ -468,7 +470,7 @@ impl Leader {
         self.config.window_bytes.max(2 * self.engine.info().options.frame_bytes_max())
     }
 
-    /// Whether the loss of one machine never loses what is acknowledged: a log that lacks some of it is no reason to give up one that has it.
+    /// Whether the loss of one machine never loses what is acknowledged: a log that lacks some of that is no reason to give up another one.
     pub(crate) fn keeps_all_that_it_acknowledges(&self) -> bool {
         matches!(self.config.policy, Policy::Sync { on_missing: OnMissing::Refuse, .. })
     }
@@ -523,6 +525,18 @@ impl Leader {
         true
     }
 
+    /// A replica's log turns out not to be a part of this one: what it said before is about another one.
+    pub(crate) fn part(&self, replica: &ReplicaId, now: Duration) {
+        let mut inner = self.inner();
+        inner.votes.withdraw(replica);
+        if let Some(peer) = inner.peers.get_mut(replica)
+            && peer.session.take().is_some()
+        {
+            tracing::warn!(%replica, "its log goes on here no more: an older connection of it counts no more");
+        }
+        self.decide(&mut inner, now);
+    }
+
     /// A connection is closed.
     pub(crate) fn leave(&self, replica: &ReplicaId, session: u64) {
         let mut inner = self.inner();
@@ -535,15 +549,19 @@ impl Leader {
 
     /// What a replica begins with; the log is kept for it from there on.
     pub(crate) fn keep_for(&self, replica: &ReplicaId) -> Result<Seed, ReadError> {
-        let mut inner = self.inner();
         let start = self.engine.watermarks().start;
         // What is on its way out goes all the same. It may wait for this very replica's acknowledgement, so the replica must not wait for
         // it: one that finds its next bytes gone begins anew, further on.
-        let _kept_from = self.engine.pin(&pin_name(replica), Some(start));
-        let seed = self.engine.seed()?;
-        let peer = inner.peers.entry(replica.clone()).or_default();
-        (peer.durable, peer.pinned, peer.was_heard) = (start, Some(start), true);
-        Ok(seed)
+        {
+            let mut inner = self.inner();
+            let _kept_from = self.engine.pin(&pin_name(replica), Some(start));
+            inner.votes.withdraw(replica);
+            let peer = inner.peers.entry(replica.clone()).or_default();
+            peer.session = None;
+            (peer.durable, peer.pinned, peer.was_heard) = (start, Some(start), true);
+        }
+        // The disk is read: nobody waits for that with the lock.
+        self.engine.seed()
     }
 
     // ---- decisions

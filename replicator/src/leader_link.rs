@@ -268,6 +268,7 @@ impl LeaderLink {
             }
             Verdict::Cut { .. } | Verdict::Bootstrap { .. } => {
                 tracing::info!(%replica, ?verdict, "a follower's log does not go on here");
+                self.leader.part(&replica, now);
                 self.welcome();
                 self.finish(End::Done);
             }

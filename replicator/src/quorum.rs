@@ -19,16 +19,16 @@ use crate::member::{MEMBERS_MAX, Member, ReplicaId};
 #[derive(Clone, Debug)]
 pub struct Votes {
     epoch: Epoch,
-    first_lsn: Lsn,
+    begun: Lsn,
     durable: BTreeMap<ReplicaId, Lsn>,
     broken: Broken,
 }
 
 impl Votes {
-    /// No votes yet, for an epoch whose first frame is at `first_lsn`.
+    /// No votes yet, for an epoch whose first frame ends at `begun`.
     #[must_use]
-    pub fn new(epoch: Epoch, first_lsn: Lsn) -> Votes {
-        Votes { epoch, first_lsn, durable: BTreeMap::new(), broken: Broken::default() }
+    pub fn new(epoch: Epoch, begun: Lsn) -> Votes {
+        Votes { epoch, begun, durable: BTreeMap::new(), broken: Broken::default() }
     }
 
     pub(crate) fn broken(self, broken: Broken) -> Votes {
@@ -39,7 +39,7 @@ impl Votes {
     /// count (yet).
     pub fn ack(&mut self, replica: &ReplicaId, epoch: Epoch, durable: Lsn) -> bool {
         let ours = epoch == self.epoch || self.broken.is(Fault::EpochUnchecked);
-        let covers = durable > self.first_lsn || self.broken.is(Fault::EpochUnchecked);
+        let covers = durable >= self.begun || self.broken.is(Fault::EpochUnchecked);
         if ours && covers {
             self.durable.insert(replica.clone(), durable);
         } else {
@@ -153,9 +153,9 @@ mod tests {
             assert_eq!(votes.replicated(1, |_| true), None);
         }
         let mut votes = votes(&[500]);
-        assert!(!votes.ack(&id(0), EPOCH, Lsn(100)), "the epoch's first frame begins there and is not covered");
+        assert!(!votes.ack(&id(0), EPOCH, Lsn(99)), "the epoch's first frame is not covered");
         assert_eq!(votes.replicated(1, |_| true), None);
-        assert!(votes.ack(&id(0), EPOCH, Lsn(101)));
+        assert!(votes.ack(&id(0), EPOCH, Lsn(100)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::io::sim::SimDisk;
 use anchorlog_engine::{Clock, Epoch};
-use anchorlog_replicator::message::{Ack, Message, Why};
+use anchorlog_replicator::message::{Ack, Hello, LogState, Message, Purpose, Why};
 use anchorlog_replicator::{
     End, Fault, FollowerConfig, FollowerLink, Leader, LeaderConfig, Link, LinkError, NotAdmitted, OnMissing, Policy,
     member,
@@ -335,4 +335,46 @@ fn an_engine_that_was_not_opened_to_lead_does_not() {
     assert!(Leader::new(Arc::clone(&alone.engine), config(TWO_COPIES)).is_err(), "its acks would not wait");
     let replica = Node::replica_of(&alone.engine, 2, &clock);
     assert!(Leader::new(Arc::clone(&replica.engine), config(TWO_COPIES)).is_err());
+}
+
+/// What a leader answers to `b` with a log that is the real one's but for `change`.
+fn greeted(pair: &Pair, change: impl FnOnce(&mut LogState)) -> Vec<Message> {
+    let now = pair.now();
+    let mut log = LogState::of(&pair.b.engine);
+    change(&mut log);
+    let hello =
+        Hello { replica: id("b"), purpose: Purpose::Stream, promised_term: 0, log: Some(log), free_bytes: 1 << 40 };
+    let mut link = pair.leader.link(now);
+    link.receive(&Message::Hello(hello).encode(), now).unwrap();
+    Voice::default().hear(&mut link, now).unwrap().0
+}
+
+/// K-45, K-47: what an older connection says is about a log that is to be cut.
+#[test]
+fn a_follower_that_is_told_to_cut_counts_no_more() {
+    let mut pair = Pair::new(config(TWO_COPIES));
+    pair.settle();
+    assert_eq!(pair.leader.admission(), Ok(()));
+    let end = append(&pair.a.engine, "orders", b"one");
+    pair.settle();
+    let said = greeted(&pair, |log| (log.end, log.durable) = (end.plus(800), end.plus(800)));
+    assert!(matches!(said[..], [Message::Welcome(_)]), "{said:?}");
+    assert_eq!(pair.leader.admission(), Err(MISSING));
+    let more = append(&pair.a.engine, "orders", b"two");
+    let ack = Ack { epoch: pair.leader.epoch(), received: end, durable: more, free_bytes: 1 << 40, beat: 1 };
+    assert!(pair.wire.leader.receive(&Message::Ack(ack).encode(), pair.now()).is_err());
+    pair.a.settle();
+    assert!(pair.a.engine.watermarks().acked < more);
+}
+
+/// K-44: a leader whose follower was told of more in the leader's own term has lost that.
+#[test]
+fn a_leader_that_has_less_than_a_follower_was_told_in_its_term_leads_no_more() {
+    let mut pair = Pair::new(config(TWO_COPIES));
+    pair.settle();
+    let end = pair.a.engine.watermarks().assigned.plus(8);
+    let said = greeted(&pair, |log| (log.end, log.durable, log.committed) = (end, end, end));
+    assert!(matches!(&said[..], [Message::Refusal(refusal)] if refusal.why == Why::Diverged), "{said:?}");
+    let term = pair.leader.epoch().term;
+    assert_eq!(pair.leader.admission(), Err(NotAdmitted::Superseded { term }));
 }
