@@ -9,10 +9,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use anchorlog_engine::{Engine, EngineInfo, EngineOptions, EngineStats, OpenError};
+use anchorlog_engine::{Engine, EngineInfo, EngineStats};
 use anchorlog_replicator::{Event, FirstRole, Member, Node, NodeConfig, Owner, ReplicaId, Serving as Part};
 
 use crate::broker::{ReplicationOptions, StartError, StopError};
@@ -91,10 +90,6 @@ impl std::fmt::Debug for Replicated {
 }
 
 impl Owner for Replicated {
-    fn open_engine(&self, dir: &Path, options: EngineOptions) -> Result<Engine, OpenError> {
-        Engine::open(dir, options)
-    }
-
     fn serve(&self, engine: &Arc<Engine>, part: Part) {
         let standing = match part {
             Part::Leader(leader) => Standing::Leader { leader, addresses: self.addresses.clone() },

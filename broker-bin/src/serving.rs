@@ -109,13 +109,13 @@ impl Serving {
         let options = &place.options;
         // What was acknowledged before shows when it is acknowledged again: by slaves that say what they have.
         let knows_all = match standing {
-            Standing::Alone => true,
+            // A slave shows what its leader has written, as it comes.
+            Standing::Alone | Standing::Slave { .. } => true,
             // Where nobody is waited for, that is at once.
             Standing::Leader { .. } => {
                 let settled = engine.watermarks().assigned;
                 engine.wait(Watermark::Dispatched, settled, Some(2 * limits::KNOW_INTERVAL)).is_ok()
             }
-            Standing::Slave { .. } => false,
         };
         let state = if standing.writes() && knows_all { State::open(&engine)? } else { State::follow(&engine)? };
         if !standing.writes() {
@@ -131,7 +131,7 @@ impl Serving {
         let shared = Shared::new(engine, state, place.settings(), made_keys)
             .with_standing(standing)
             .with_counters(Arc::clone(&place.counters));
-        shared.knows_all.store(knows_all || !shared.standing.writes(), Ordering::Release);
+        shared.knows_all.store(knows_all, Ordering::Release);
         let shared = Arc::new(shared);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let thread_count = options.network_threads.unwrap_or(cores.min(4)).clamp(1, usize::from(u16::MAX));
@@ -256,6 +256,7 @@ fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinH
         let mut pins = Pins::default();
         let mut fenced = false;
         let settled = shared.engine.watermarks().assigned;
+        let mut shown = Lsn::ZERO;
         let knows_all = shared.knows_all.load(Ordering::Acquire);
         let mut interval = if knows_all { limits::OFFSETS_INTERVAL } else { limits::KNOW_INTERVAL };
         while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
@@ -264,7 +265,7 @@ fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinH
                 tracing::error!(%reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");
             }
             if !shared.knows_all.load(Ordering::Acquire) {
-                interval = match get_to_know(&shared, settled) {
+                interval = match get_to_know(&shared, settled, &mut shown) {
                     Ok(true) => limits::OFFSETS_INTERVAL,
                     Ok(false) => limits::KNOW_INTERVAL,
                     Err(error) => {
@@ -276,7 +277,7 @@ fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinH
                 write_state(&shared, &mut pins, &mut complaint);
             } else {
                 let began = shared.engine.clock().monotonic();
-                let outcome = shared.state.refresh(&shared.engine);
+                let outcome = show_table(&shared, &mut shown);
                 complaint.hear(outcome, "topics, groups and offsets are as they were");
                 // A state that takes long to read is read less often.
                 let took = shared.engine.clock().monotonic().saturating_sub(began);
@@ -297,16 +298,26 @@ fn keep_what_is_needed(engine: &Engine, state: &State, keep_unconsumed: bool) {
 }
 
 /// Begins to write once everything up to `settled`, where the log ended when it was opened, is acknowledged again; true when it has.
-fn get_to_know(shared: &Shared, settled: Lsn) -> Result<bool, StateError> {
+fn get_to_know(shared: &Shared, settled: Lsn, shown: &mut Lsn) -> Result<bool, StateError> {
     let known = shared.engine.wait(Watermark::Dispatched, settled, Some(limits::KNOW_INTERVAL));
     if known.is_err() {
-        shared.state.refresh(&shared.engine)?;
+        show_table(shared, shown)?;
         return Ok(false);
     }
     shared.state.take_over(&shared.engine)?;
     keep_what_is_needed(&shared.engine, &shared.state, shared.settings.keep_unconsumed);
     shared.knows_all.store(true, Ordering::Release);
     Ok(true)
+}
+
+/// Shows what the table of somebody else's log says, where more is acknowledged than `shown`: all of it is read.
+fn show_table(shared: &Shared, shown: &mut Lsn) -> Result<(), StateError> {
+    let acked = shared.engine.watermarks().acked;
+    if acked > *shown {
+        shared.state.refresh(&shared.engine)?;
+        *shown = acked;
+    }
+    Ok(())
 }
 
 /// Writes what nobody waits for, and pins what groups need by then.
