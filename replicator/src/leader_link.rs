@@ -292,22 +292,17 @@ impl LeaderLink {
 
     fn sow(&mut self, replica: &ReplicaId) -> Result<(), LinkError> {
         let seed = self.leader.keep_for(replica)?;
-        let ranges = |segment: &anchorlog_engine::replica::SparseSegment| segment.ranges.clone();
-        let messages: Vec<Message> = seed
-            .sparse
-            .iter()
-            .flat_map(|segment| {
-                let parts: Vec<Vec<_>> = ranges(segment).chunks(SEED_RANGES_MAX).map(<[_]>::to_vec).collect();
-                parts.into_iter().map(|ranges| Message::SeedSegment(SeedSegment { base: segment.base, ranges }))
-            })
-            .collect();
+        let parts = seed.sparse.iter().flat_map(|segment| {
+            let parts = segment.ranges.chunks(SEED_RANGES_MAX);
+            parts.map(|ranges| SeedSegment { base: segment.base, ranges: ranges.to_vec() })
+        });
+        let messages: Vec<Message> = parts.map(Message::SeedSegment).collect();
         let count = u32::try_from(messages.len()).unwrap_or(u32::MAX);
-        let Seed { identity, start, end, history, .. } = seed.clone();
+        let (identity, start, end, history) = (seed.identity, seed.start, seed.end, seed.history.clone());
         self.say(&Message::SeedBegin(SeedBegin { identity, start, end, history, segments: count }));
         messages.iter().for_each(|message| self.say(message));
         tracing::info!(%replica, %start, segments = count, "a replica begins anew");
-        let first =
-            seed.sparse.first().and_then(|segment| segment.ranges.first()).map_or(Lsn::ZERO, |range| range.start);
+        let first = first_of(&seed, 0, 0);
         self.state = State::Seeding(Box::new(Sowing { seed, at: (0, 0, first) }));
         Ok(())
     }
