@@ -66,6 +66,22 @@ pub const OUTCOME_KEPT_MS: u64 = 3_600_000;
 /// Longest sleep of the timer.
 pub const DUE_NAP: Duration = Duration::from_millis(20);
 
+/// How long a client may take to answer what an operator asks of it.
+pub const RELAY_WAIT: Duration = Duration::from_secs(10);
+/// Such questions that one network thread waits for.
+pub const RELAYS_MAX: usize = 1024;
+/// Entries of a queue that one answer lists.
+pub const ENTRIES_MAX: usize = 256;
+
+/// Messages that an answer to a search holds.
+pub const FIND_MESSAGES_MAX: usize = 64;
+/// The same for a search by a producer's id.
+pub const FIND_UNIQUE_MAX: usize = 32;
+/// Bytes of messages that it holds, but for the first.
+pub const FIND_BYTES_MAX: usize = 4 << 20;
+/// Messages of whatever topic that one search looks at.
+pub const FIND_CANDIDATES_MAX: usize = 16 << 10;
+
 /// Bytes that a driver reads at once.
 pub const READ_BYTES: usize = 64 << 10;
 /// Bytes waiting for a slow reader before its requests wait too.
@@ -97,6 +113,10 @@ pub const STATE_PAGE_ENTRIES: usize = 1024;
 const _: () =
     assert!(BODY_BYTES_MAX + PROPERTIES_BYTES_MAX < FRAME_BYTES_MAX, "every message that is stored fits an answer");
 const _: () = assert!(PULL_BYTES_MAX + BODY_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX, "every pull answer fits a frame");
+const _: () = assert!(
+    FIND_BYTES_MAX + BODY_BYTES_MAX + FIND_MESSAGES_MAX * (PROPERTIES_BYTES_MAX + 1024) < FRAME_BYTES_MAX,
+    "every answer to a search fits a frame"
+);
 const _: () = assert!(
     STATE_BATCH_BYTES + 2048 < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN),
     "a batch of entries fits every log, with one of the largest as its last"

@@ -131,6 +131,10 @@ impl Serving {
         let shared = Shared::new(engine, state, place.settings(), made_keys)
             .with_standing(standing)
             .with_counters(Arc::clone(&place.counters));
+        let shared = match &options.args {
+            Some(args) => shared.with_args((**args).clone()),
+            None => shared,
+        };
         shared.knows_all.store(knows_all, Ordering::Release);
         let shared = Arc::new(shared);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -260,6 +264,8 @@ fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinH
         let knows_all = shared.knows_all.load(Ordering::Acquire);
         let mut interval = if knows_all { limits::OFFSETS_INTERVAL } else { limits::KNOW_INTERVAL };
         while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            let clock = shared.engine.clock();
+            shared.rates.note(clock.monotonic(), clock.wall_ms(), &shared.counters);
             if let Some(reason) = shared.engine.fenced().filter(|_| !fenced) {
                 fenced = true;
                 tracing::error!(%reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");
