@@ -82,13 +82,20 @@ pub fn list(shared: &Shared, request: &Request<'_>) -> Outcome {
     })
 }
 
-/// The mark of a dead letter, and its entry's value.
-pub(super) fn mark(shared: &Shared, message: &Message) -> Result<Option<(Replay, Box<[u8]>)>, Reply> {
+/// That a message at this place was returned; the message may have been another one.
+pub(super) struct Mark {
+    pub(super) replay: Replay,
+    /// The entry's value.
+    pub(super) value: Box<[u8]>,
+}
+
+/// The mark at the place of a dead letter.
+pub(super) fn mark(shared: &Shared, message: &Message) -> Result<Option<Mark>, Reply> {
     let Some((topic, queue)) = topic_of(&message.queue_name) else { return Ok(None) };
     let key = replayed::encode_key(topic, queue, message.queue_offset);
     let Some(entry) = shared.engine.get(&key).map_err(unreadable)? else { return Ok(None) };
     let replay = replayed::decode(&entry.value).map_err(refused)?;
-    Ok(Some((replay, Box::from(&*entry.value))))
+    Ok(Some(Mark { replay, value: Box::from(&*entry.value) }))
 }
 
 /// The topic that a dead letter came from, as its properties say it.
@@ -111,14 +118,17 @@ struct Listing<'a> {
 impl Listing<'_> {
     /// Nothing for a letter that is not asked for.
     fn tell(&self, message: &Message) -> Result<Option<DeadLetter>, Reply> {
-        let mark = mark(self.shared, message)?.filter(|(replay, _)| replay.lsn == message.lsn);
+        let mark = mark(self.shared, message)?.filter(|mark| mark.replay.lsn == message.lsn);
         if self.ask.waiting && mark.is_some() {
             return Ok(None);
         }
         let shown = show(message, &self.shared.settings, self.ask.whole);
         let fault = shown.is_none().then(|| "it was stored by another version".to_owned());
-        let replayed =
-            mark.map(|(replay, _)| Replayed { at_ms: replay.at_ms, times: replay.times, topic: replay.topic.into() });
+        let replayed = mark.map(|Mark { replay, .. }| Replayed {
+            at_ms: replay.at_ms,
+            times: replay.times,
+            topic: replay.topic.into(),
+        });
         let message_told = shown.unwrap_or_else(|| ShownMessage {
             queue_offset: message.queue_offset.0,
             lsn: message.lsn.0,

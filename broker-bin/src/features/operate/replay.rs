@@ -11,7 +11,6 @@ use anchorlog_engine::{Link, Lsn, Message, Put, QueueOffset, Rejection, WriteBat
 use super::asking::{answer, missing, refused, told, unbuilt, unreadable};
 use super::dead_letters::{mark, origin_topic};
 use crate::counters::Counters;
-use crate::features::groups::GroupConfig;
 use crate::features::offsets::Pins;
 use crate::features::send::stored::{Attributes, Stored};
 use crate::features::topics::{
@@ -32,7 +31,7 @@ pub fn replay(shared: &Shared, request: &Request<'_>) -> Outcome {
     answer(shared, request, |shared, ask: &ReplayDeadLetter, batch: &mut WriteBatch| {
         let message = find(shared, ask)?;
         let before = mark(shared, &message)?;
-        let earlier = before.as_ref().map(|(replay, _)| replay).filter(|replay| replay.lsn == message.lsn);
+        let earlier = before.as_ref().map(|mark| &mark.replay).filter(|replay| replay.lsn == message.lsn);
         if let Some(earlier) = earlier.filter(|_| !ask.force) {
             let topic = &earlier.topic;
             return Err(refused(format!("it was returned to {topic} before; say --force to return it again")));
@@ -53,7 +52,7 @@ pub fn replay(shared: &Shared, request: &Request<'_>) -> Outcome {
         let (_, from_queue) = topic_of(&message.queue_name).unwrap_or_default();
         let key = replayed::encode_key(from, from_queue, message.queue_offset);
         match &before {
-            Some((_, value)) => batch.require_value(&key, value).map_err(unbuilt)?,
+            Some(mark) => batch.require_value(&key, &mark.value).map_err(unbuilt)?,
             None => batch.require_absent(&key).map_err(unbuilt)?,
         }
         batch.put(&Put { key: &key, value: &after, target: None }).map_err(unbuilt)?;
@@ -105,7 +104,7 @@ fn retry_topic(shared: &Shared, group: &str) -> Result<Arc<Topic>, Reply> {
     if let Some(fault) = name_fault(&name) {
         return Err(refused(fault));
     }
-    let config = shared.state.groups.config(group).unwrap_or_else(GroupConfig::default).retry_topic();
+    let config = shared.state.groups.config(group).unwrap_or_default().retry_topic();
     let topic = shared.state.get_or_make_topic(&name, config);
     let topic = topic.ok_or_else(|| refused(format!("there are too many topics to make {name}")))?;
     if shared.settings.keep_unconsumed {
