@@ -11,6 +11,7 @@ pub mod groups;
 pub mod heartbeat;
 pub mod inspect;
 pub mod offsets;
+pub mod operate;
 pub mod order;
 pub mod pull;
 pub mod relay;

@@ -19,6 +19,7 @@ pub mod header;
 mod json;
 pub mod message;
 pub mod object;
+pub mod operate;
 
 pub use frame::{Encoding, Frame, FrameError, FrameRef};
 pub use header::{EncodeError, FrameEncoder, Header, HeaderError, Language};
