@@ -2,7 +2,9 @@
 
 mod delay;
 mod dlq;
+mod message;
 mod stage;
+mod topic;
 mod transaction;
 
 use stage::{Stage, ended};
