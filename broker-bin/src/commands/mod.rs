@@ -1,4 +1,4 @@
-//! `anchorlog topic|group|message|transaction|delay|dlq|trace|cluster …`: asks a running broker, for operators.
+//! `anchorlog topic|message|offset|transaction|delay|dlq|trace|cluster …`: asks a running broker, for operators.
 //!
 //! 1. A command asks by the broker's ordinary port and touches no file of its log.
 //! 2. What was asked for goes to standard output, as a table for people or as JSON for scripts; why it could not be done goes to standard
@@ -14,6 +14,7 @@ mod delay;
 mod dlq;
 mod loose;
 mod message;
+mod offset;
 mod output;
 mod remote;
 mod topic;
@@ -43,6 +44,8 @@ pub enum OperatorCommand {
     Topic(topic::TopicArgs),
     /// Finds messages
     Message(message::MessageArgs),
+    /// How far consumer groups are, and sending them elsewhere
+    Offset(offset::OffsetArgs),
     /// Shows what became of a message
     Trace(trace::TraceArgs),
     /// Shows which brokers there are
@@ -136,6 +139,7 @@ pub fn run(command: &OperatorCommand, out: &mut dyn Write) -> Result<u8, Command
     match command {
         OperatorCommand::Topic(args) => topic::run(args, out),
         OperatorCommand::Message(args) => message::run(args, out),
+        OperatorCommand::Offset(args) => offset::run(args, out),
         OperatorCommand::Trace(args) => trace::run(args, out),
         OperatorCommand::Cluster(args) => cluster::run(args, out),
         OperatorCommand::Completion(args) => completion::run(args, out),

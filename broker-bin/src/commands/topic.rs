@@ -50,6 +50,14 @@ enum Verb {
         #[arg(long, default_value_t = READ_WRITE)]
         perm: u8,
     },
+    /// Deletes one, with all its messages and what groups have consumed of it
+    Delete {
+        /// Its name
+        topic: String,
+        /// It is meant
+        #[arg(long)]
+        yes: bool,
+    },
     /// Gives it more queues, while it is in use; what is queued already keeps its order
     Expand {
         /// Its name
@@ -70,6 +78,8 @@ struct Told {
     perm: u8,
     #[serde(skip)]
     sys_flag: i64,
+    #[serde(skip)]
+    ordered: bool,
 }
 
 pub(super) fn run(args: &TopicArgs, out: &mut dyn Write) -> Result<u8, CommandError> {
@@ -82,6 +92,7 @@ pub(super) fn run(args: &TopicArgs, out: &mut dyn Write) -> Result<u8, CommandEr
             create(&mut remote, topic, *queues, *perm)?;
             done(&mut remote, topic, as_json, out)
         }
+        Verb::Delete { topic, yes } => delete(&mut remote, topic, *yes, as_json, out),
         Verb::Expand { topic, queues } => {
             expand(&mut remote, topic, *queues)?;
             done(&mut remote, topic, as_json, out)
@@ -96,7 +107,11 @@ fn route(topic: &str) -> Query {
 /// Reads a route's answer. One broker is asked for its own; where it stands beside others, the first counts.
 fn told(topic: &str, answer: &Answer) -> Option<Told> {
     let body = loose::read(&answer.body)?;
-    let queues = body["queueDatas"].as_array()?.first()?;
+    read(topic, body["queueDatas"].as_array()?.first()?)
+}
+
+/// Reads what a route and a topic's settings have in common.
+fn read(topic: &str, queues: &Value) -> Option<Told> {
     let number = |name: &str| queues[name].as_u64().and_then(|number| u32::try_from(number).ok());
     Some(Told {
         topic: topic.to_owned(),
@@ -104,12 +119,14 @@ fn told(topic: &str, answer: &Answer) -> Option<Told> {
         write_queues: number("writeQueueNums")?,
         perm: u8::try_from(number("perm")?).ok()?,
         sys_flag: queues["topicSysFlag"].as_i64().unwrap_or(0),
+        ordered: queues["order"].as_bool().unwrap_or(false),
     })
 }
 
 fn look(remote: &mut Remote, topic: &str) -> Result<Told, CommandError> {
-    let answer = remote.put(route(topic))?.done()?;
-    told(topic, &answer).ok_or_else(|| CommandError::Refused(format!("the route of topic {topic} is unreadable")))
+    let answer = remote.put(Query::new(ask::GET_TOPIC_CONFIG).with("topic", topic))?.done()?;
+    let settings = loose::read(&answer.body).and_then(|body| read(topic, &body));
+    settings.ok_or_else(|| CommandError::Refused(format!("the settings of topic {topic} are unreadable")))
 }
 
 fn is_own(topic: &str) -> bool {
@@ -155,8 +172,8 @@ struct QueueTold {
     oldest_ms: Option<u64>,
 }
 
-fn show(remote: &mut Remote, topic: &str, as_json: bool, out: &mut dyn Write) -> Result<u8, CommandError> {
-    let told = look(remote, topic)?;
+fn look_into(remote: &mut Remote, told: &Told) -> Result<Vec<QueueTold>, CommandError> {
+    let topic = &told.topic;
     let mut queues = Vec::new();
     for queue in 0..told.read_queues.max(told.write_queues) {
         let about = |code| Query::new(code).with("topic", topic).with("queueId", queue);
@@ -171,6 +188,16 @@ fn show(remote: &mut Remote, topic: &str, as_json: bool, out: &mut dyn Write) ->
         let (min, max) = (known(min).unwrap_or(0), known(max).unwrap_or(0));
         queues.push(QueueTold { queue, min, max, oldest_ms: known(oldest).filter(|_| max > min) });
     }
+    Ok(queues)
+}
+
+fn messages_in(queues: &[QueueTold]) -> u64 {
+    queues.iter().map(|queue| queue.max.saturating_sub(queue.min)).sum()
+}
+
+fn show(remote: &mut Remote, topic: &str, as_json: bool, out: &mut dyn Write) -> Result<u8, CommandError> {
+    let told = look(remote, topic)?;
+    let queues = look_into(remote, &told)?;
     if as_json {
         let mut whole = serde_json::to_value(&told).unwrap_or_default();
         whole["queues"] = json!(queues);
@@ -185,7 +212,7 @@ fn show(remote: &mut Remote, topic: &str, as_json: bool, out: &mut dyn Write) ->
             ("read queues", read_queues.to_string()),
             ("write queues", write_queues.to_string()),
             ("clients may", permission(*perm)),
-            ("messages", queues.iter().map(|queue| queue.max - queue.min).sum::<u64>().to_string()),
+            ("messages", messages_in(&queues).to_string()),
         ],
     )?;
     let rows = queues.iter().map(|queue| {
@@ -196,7 +223,25 @@ fn show(remote: &mut Remote, topic: &str, as_json: bool, out: &mut dyn Write) ->
     Ok(DONE)
 }
 
-fn put(topic: &str, queues: u32, perm: u8, sys_flag: i64) -> Query {
+fn delete(remote: &mut Remote, topic: &str, yes: bool, as_json: bool, out: &mut dyn Write) -> Result<u8, CommandError> {
+    let told = look(remote, topic)?;
+    let messages = messages_in(&look_into(remote, &told)?);
+    if !yes {
+        let what = format!(
+            "topic {topic} has {messages} messages, which nobody could read any more; say --yes if that is meant"
+        );
+        return Err(CommandError::Usage(what));
+    }
+    remote.put(Query::new(ask::DELETE_TOPIC_IN_BROKER).with("topic", topic))?.done()?;
+    if as_json {
+        output::json(out, &json!({ "topic": topic, "messages": messages }))?;
+    } else {
+        writeln!(out, "topic {topic} is deleted, with {messages} messages")?;
+    }
+    Ok(DONE)
+}
+
+fn put(topic: &str, queues: u32, perm: u8, found: Option<&Told>) -> Query {
     Query::new(ask::UPDATE_AND_CREATE_TOPIC)
         .with("topic", topic)
         .with("defaultTopic", "TBW102")
@@ -204,8 +249,8 @@ fn put(topic: &str, queues: u32, perm: u8, sys_flag: i64) -> Query {
         .with("writeQueueNums", queues)
         .with("perm", perm)
         .with("topicFilterType", "SINGLE_TAG")
-        .with("topicSysFlag", sys_flag)
-        .with("order", false)
+        .with("topicSysFlag", found.map_or(0, |found| found.sys_flag))
+        .with("order", found.is_some_and(|found| found.ordered))
 }
 
 fn create(remote: &mut Remote, topic: &str, queues: u32, perm: u8) -> Result<(), CommandError> {
@@ -219,7 +264,7 @@ fn create(remote: &mut Remote, topic: &str, queues: u32, perm: u8) -> Result<(),
             );
             Err(CommandError::Refused(what))
         }
-        Err(CommandError::Missing(_)) => remote.put(put(topic, queues, perm, 0))?.done().map(drop),
+        Err(CommandError::Missing(_)) => remote.put(put(topic, queues, perm, None))?.done().map(drop),
         Err(error) => Err(error),
     }
 }
@@ -230,7 +275,7 @@ fn expand(remote: &mut Remote, topic: &str, queues: u32) -> Result<(), CommandEr
     if queues < has {
         return Err(CommandError::Refused(format!("topic {topic} has {has} queues; {queues} would be fewer")));
     }
-    remote.put(put(topic, queues, found.perm, found.sys_flag))?.done().map(drop)
+    remote.put(put(topic, queues, found.perm, Some(&found)))?.done().map(drop)
 }
 
 /// Shows how it is now.

@@ -3,6 +3,7 @@
 mod delay;
 mod dlq;
 mod message;
+mod offset;
 mod stage;
 mod topic;
 mod transaction;

@@ -27,7 +27,13 @@ fn topics_are_made_shown_and_given_more_queues() {
     stage.run(&["topic", "show", "T9"]).is_refused("T9");
     let topics = stage.json(&["topic", "list"]);
     assert_eq!(topics["topics"].as_array().map(Vec::len), Some(1));
+    let asked = stage.run(&["topic", "delete", "T1"]);
+    assert_eq!((asked.code, asked.error.contains("3 messages")), (Some(2), true), "{asked:?}");
     stage.run(&["topic", "list", "--all"]).says(&["T1", "TBW102", "%RETRY%g", "read, write, inherit"]);
+    stage.run(&["topic", "delete", "T1", "--yes"]).says(&["topic T1 is deleted, with 3 messages"]);
+    stage.run(&["topic", "delete", "T1", "--yes"]).is_refused("does not exist");
+    stage.run(&["topic", "list"]).says(&["there are no topics"]);
+    assert!(client.read("T1").is_empty());
 }
 
 #[test]
