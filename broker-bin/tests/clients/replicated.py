@@ -48,6 +48,7 @@ class Stage:
         begun = lambda: all(len(read_lines(acked)) >= 20 for _, _, acked in self.senders)
         wire.until(begun, 60, "20 acknowledgements each")
         self.asking = Asking(self.set.address(leader), f"T_{self.name}_asking")
+        time.sleep(1)
 
     @contextlib.contextmanager
     def hurt(self, what, seconds):
