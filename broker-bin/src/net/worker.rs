@@ -533,8 +533,8 @@ impl Worker {
         self.release(self.acked_mark.current());
     }
 
-    /// Whether the one message of this turn, like those of the turns before it, is all that this thread has to do: then the commit may as well
-    /// run here. A stalled disk would hold up everybody else.
+    /// Whether the one message of this turn, like those of the turns before it, is all that this thread has to do: then the commit may as
+    /// well run here. A stalled disk would hold up everybody else.
     fn is_alone(&mut self) -> bool {
         if self.batches.len() > 1 || !self.acks.is_empty() {
             self.lone_turns = 0;

@@ -7,6 +7,7 @@ mod delays;
 mod groups;
 mod naming;
 mod offsets;
+mod operating;
 mod operators;
 mod ordering;
 mod peer;
