@@ -3,7 +3,7 @@
 use anchorlog_engine::WriteBatch;
 
 use crate::features::{
-    Outcome, Reply, Request, code, delay, groups, heartbeat, offsets, order, pull, retry, routes, send, topics,
+    Outcome, Reply, Request, code, delay, groups, heartbeat, offsets, order, pull, reply, retry, routes, send, topics,
     transactions,
 };
 use crate::shared::Shared;
@@ -17,6 +17,7 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
     }
     match request.header.code {
         ask::SEND_MESSAGE | ask::SEND_MESSAGE_V2 | ask::SEND_BATCH_MESSAGE => send::send(shared, request, batch),
+        ask::SEND_REPLY_MESSAGE | ask::SEND_REPLY_MESSAGE_V2 => reply::reply(shared, request, batch),
         ask::PULL_MESSAGE | ask::LITE_PULL_MESSAGE => pull::pull(shared, request),
         ask::CONSUMER_SEND_MSG_BACK => retry::send_back(shared, request),
         ask::QUERY_CONSUMER_OFFSET => offsets::query(shared, request),
@@ -32,7 +33,9 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
         ask::HEART_BEAT => heartbeat::beat(shared, request, joined),
         ask::UNREGISTER_CLIENT => heartbeat::farewell(shared, request),
         ask::GET_CONSUMER_LIST_BY_GROUP => groups::list(shared, request),
-        ask::CHECK_CLIENT_CONFIG => groups::check_config(request),
+        ask::CHECK_CLIENT_CONFIG => groups::check_config(shared, request),
+        ask::SHOW_GROUP => groups::show(shared, request),
+        ask::SET_GROUP => groups::set(shared, request),
         ask::UPDATE_AND_CREATE_TOPIC => topics::create(shared, request),
         ask::GET_ROUTEINFO_BY_TOPIC => routes::route(shared, request),
         ask::GET_BROKER_CLUSTER_INFO => routes::cluster(shared),
@@ -48,7 +51,6 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
 fn not_offered(code: i32) -> String {
     let what = match code {
         ask::QUERY_MESSAGE | ask::VIEW_MESSAGE_BY_ID => "finding messages is not offered yet; pull them",
-        ask::SEND_REPLY_MESSAGE | ask::SEND_REPLY_MESSAGE_V2 => "request and reply is not offered yet",
         _ => return format!("request code {code} is not offered by this broker"),
     };
     format!("request code {code}: {what}")

@@ -9,6 +9,7 @@ use anchorlog_engine::Engine;
 
 use crate::counters::Counters;
 use crate::features::delay::{DelayLevels, DueIndex};
+use crate::features::reply::Requesters;
 use crate::features::send::MadeKeys;
 use crate::features::transactions::Halves;
 use crate::standing::Standing;
@@ -45,6 +46,8 @@ pub struct Settings {
     pub transaction_check_max: u32,
     /// Whether messages that a group has not consumed outlive their file.
     pub keep_unconsumed: bool,
+    /// Whether consumers may choose messages by their properties.
+    pub property_filter: bool,
 }
 
 /// One broker: log, state, settings and counters.
@@ -65,6 +68,8 @@ pub struct Shared {
     pub due: DueIndex,
     /// Half messages, and who decides.
     pub halves: Halves,
+    /// Who is where, for whoever answers a request of theirs.
+    pub requesters: Requesters,
     /// Set when everything is known that the log says: a leader learns it when its slaves have confirmed what they have.
     pub knows_all: AtomicBool,
     /// Set once, when the broker stops: what is not appended yet is refused.
@@ -88,6 +93,7 @@ impl Shared {
         Shared {
             due,
             halves: Halves::default(),
+            requesters: Requesters::default(),
             engine,
             state,
             settings,

@@ -9,9 +9,11 @@ pub mod heartbeat;
 pub mod offsets;
 pub mod order;
 pub mod pull;
+pub mod reply;
 pub mod retry;
 pub mod routes;
 pub mod send;
+pub mod sql;
 pub mod topics;
 pub mod transactions;
 

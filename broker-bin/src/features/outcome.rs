@@ -112,12 +112,14 @@ pub enum Outcome {
     Read(Task),
     /// Read, or hold until there is something to read.
     Pull(Box<Pull>),
-    /// Answer now, then tell the members of a group that it changed.
+    /// Answer, and tell the members of a group that it changed.
     Tell {
         /// The answer.
         reply: Reply,
         /// Groups and whom to tell.
         changes: Vec<(Box<str>, Change)>,
+        /// What of the state the answer waits for, if it waits.
+        kept: Option<Kept>,
     },
 }
 

@@ -6,6 +6,8 @@
 //! 3. No answer is given twice, and none to a oneway request.
 //! 4. What does not fit the log buffer waits here, and the connections that it came by are not read meanwhile.
 
+mod replying;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,7 @@ use crate::state::{FlushError, Flushed};
 use crate::wire::codes::request as ask;
 use crate::wire::header::Head;
 use crate::wire::{Encoding, FrameRef, Header};
+use replying::Replies;
 
 /// What a batch is for that is parsed and not appended.
 #[derive(Debug)]
@@ -99,6 +102,7 @@ pub struct Worker {
     cold_reads: ColdReads,
     dirty: Vec<ConnectionId>,
     next_opaque: i32,
+    replies: Replies,
     swept: Duration,
     complained: Option<Duration>,
     complaints: u64,
@@ -149,6 +153,7 @@ impl Worker {
             cold_reads,
             dirty: Vec::new(),
             next_opaque: 0,
+            replies: Replies::default(),
             swept: Duration::ZERO,
             complained: None,
             complaints: 0,
@@ -266,8 +271,7 @@ impl Worker {
             };
             used += frame.total_bytes();
             match Header::of(&frame) {
-                // An answer to something that was asked of the client: nothing is awaited.
-                Ok(header) if header.is_response() => {}
+                Ok(header) if header.is_response() => self.client_answers(connection.id, &header),
                 Ok(header) => self.request(connection, &header, frame.body),
                 Err(error) => {
                     self.bad_frame(connection, error.to_string());
@@ -304,7 +308,7 @@ impl Worker {
             Outcome::Reply(reply) => self.answer(connection, to, &reply),
             Outcome::Recorded(reply, kept) => self.recording.push((to, reply, kept)),
             Outcome::Pull(pull) => self.pull(connection, to, pull),
-            Outcome::Tell { reply, changes } => {
+            Outcome::Tell { reply, changes, kept } => {
                 if header.code == ask::HEART_BEAT {
                     connection.last_heartbeat = self.now;
                     connection.groups.extend(joined);
@@ -314,7 +318,10 @@ impl Worker {
                         connection.groups.remove(group);
                     }
                 }
-                self.answer(connection, to, &reply);
+                match kept {
+                    Some(kept) => self.recording.push((to, reply, kept)),
+                    None => self.answer(connection, to, &reply),
+                }
                 for (group, change) in changes {
                     self.tell(Some(connection), &group, &change);
                 }
@@ -483,6 +490,7 @@ impl Worker {
 
     /// Appends everything that was parsed, in one call, and releases what is acknowledged already.
     pub fn end_of_turn(&mut self) {
+        self.settle_replies();
         // Read before anything is found not to fit: progress since then is seen at once.
         self.written_lsn = self.written_mark.current();
         if !self.flush_state() {
@@ -666,9 +674,9 @@ impl Worker {
                 self.shared.counters.messages_acked.add(sending.count());
             }
             if ack.end_lsn <= kept {
-                self.give(&ack, code::SUCCESS, None);
+                self.give(ack, code::SUCCESS, None);
             } else {
-                self.give(&ack, code::SLAVE_NOT_AVAILABLE, Some("stored here alone: too few slaves are in sync"));
+                self.give(ack, code::SLAVE_NOT_AVAILABLE, Some("stored here alone: too few slaves are in sync"));
             }
         }
         if self.acks.is_empty() {
@@ -677,7 +685,7 @@ impl Worker {
         if self.shared.engine.fenced().is_some() {
             while let Some(ack) = self.acks.pop_front() {
                 self.unconfirmed(
-                    &ack,
+                    ack,
                     code::FLUSH_DISK_TIMEOUT,
                     "stored in the log, which failed before it was confirmed; it may or may not be there",
                 );
@@ -691,7 +699,7 @@ impl Worker {
     }
 
     /// Says what was not confirmed in time.
-    fn overdue(&mut self, ack: &Ack) {
+    fn overdue(&mut self, ack: Ack) {
         let here = self.shared.engine.watermarks().durable >= ack.end_lsn;
         if here && self.shared.standing.kept_promise(&self.shared.engine) < ack.end_lsn {
             self.unconfirmed(ack, code::FLUSH_SLAVE_TIMEOUT, "stored; too few slaves have confirmed it in time");
@@ -700,7 +708,7 @@ impl Worker {
         }
     }
 
-    fn unconfirmed(&mut self, ack: &Ack, code: i32, remark: &'static str) {
+    fn unconfirmed(&mut self, ack: Ack, code: i32, remark: &'static str) {
         match &ack.answer {
             Answer::Sent(sending) => {
                 self.shared.counters.messages_unconfirmed.add(sending.count());
@@ -711,7 +719,12 @@ impl Worker {
     }
 
     /// Gives an answer to whoever waits for it, when the connection is still there.
-    fn give(&mut self, ack: &Ack, code: i32, remark: Option<&'static str>) {
+    fn give(&mut self, mut ack: Ack, code: i32, remark: Option<&'static str>) {
+        if let Answer::Sent(sending) = &mut ack.answer
+            && let Some(push) = sending.push.take()
+        {
+            return self.begin_push(ack, *push, code, remark);
+        }
         if ack.to.oneway {
             return;
         }
@@ -774,6 +787,8 @@ impl Worker {
                         self.give_back(connection);
                     }
                 }
+                Mail::Push { connection, push, pushed } => self.push(connection, &push, pushed),
+                Mail::Pushed { pushed, outcome } => self.end_push(&pushed, outcome),
                 Mail::Done { to, outcome, batch } => {
                     done = true;
                     self.task_done(to, *outcome, *batch);
@@ -799,7 +814,7 @@ impl Worker {
         }
         let now = self.now;
         while let Some(ack) = pop_if(&mut self.acks, |ack| ack.deadline <= now) {
-            self.overdue(&ack);
+            self.overdue(ack);
         }
         if self.full {
             let busy_timeout = self.shared.settings.busy_timeout;
@@ -815,6 +830,7 @@ impl Worker {
         if self.shared.state.is_urgent() {
             self.end_of_turn();
         }
+        self.end_late_pushes();
         if now >= self.swept + Duration::from_secs(1) {
             self.swept = now;
             self.sweep();
@@ -868,6 +884,9 @@ impl Worker {
         }
         self.leave_all(&mut connection);
         self.shared.halves.producers.gone(id);
+        self.shared.requesters.gone(id);
+        self.shared.state.positions.gone(id);
+        self.end_pushes_to(id);
         let place = &mut self.slots[id.slot as usize];
         place.generation = place.generation.wrapping_add(1);
         place.taken = false;
@@ -967,7 +986,7 @@ impl Worker {
     pub fn is_settled(&self) -> bool {
         let written = |slot: &Slot| slot.connection.as_ref().is_none_or(|connection| connection.unread() == 0);
         let nothing_waits = self.acks.is_empty() && self.batches.is_empty() && self.recording.is_empty();
-        nothing_waits && self.tasks == 0 && self.slots.iter().all(written)
+        nothing_waits && self.tasks == 0 && self.replies.is_empty() && self.slots.iter().all(written)
     }
 
     /// Requests of which a part is done elsewhere now; its outcome comes by mail.

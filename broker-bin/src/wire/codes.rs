@@ -164,6 +164,10 @@ pub mod request {
     pub const QUERY_ASSIGNMENT: i32 = 400;
     /// Pull or pop, for a group.
     pub const SET_MESSAGE_REQUEST_MODE: i32 = 401;
+    /// Ours: who is in a consumer group, who differs, and who has which queue.
+    pub const SHOW_GROUP: i32 = 30_100;
+    /// Ours: how strict a consumer group is.
+    pub const SET_GROUP: i32 = 30_101;
     /// Take messages for a time.
     pub const POP_MESSAGE: i32 = 200_050;
     /// A popped message is done.
@@ -214,6 +218,8 @@ pub mod response {
     pub const SUBSCRIPTION_NOT_LATEST: i32 = 25;
     /// No such group.
     pub const SUBSCRIPTION_GROUP_NOT_EXIST: i32 = 26;
+    /// What a filter needs is not there: its expression cannot be read.
+    pub const FILTER_DATA_NOT_EXIST: i32 = 27;
     /// A parameter is out of range; clients before 5.0 know [`SYSTEM_ERROR`] only.
     pub const INVALID_PARAMETER: i32 = 29;
     /// No member of the group is connected.

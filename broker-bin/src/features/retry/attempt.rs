@@ -117,7 +117,7 @@ impl Said<'_> {
 mod tests {
     use super::*;
 
-    const GROUP: GroupConfig = GroupConfig { retry_queues: 1, retry_max: 16, may_consume: true };
+    const GROUP: GroupConfig = GroupConfig { retry_queues: 1, retry_max: 16, may_consume: true, strict: false };
 
     #[test]
     fn each_attempt_waits_longer_until_there_is_none_left() {

@@ -2,7 +2,8 @@
 
 use bytes::BytesMut;
 
-use crate::features::{Outcome, Reply, Request, code};
+use crate::features::topics::TopicConfig;
+use crate::features::{Outcome, Reply, Request, code, reply};
 use crate::shared::Shared;
 use crate::wire::body::{IdStyle, Route, RouteBroker, RouteQueues, put_cluster_info, put_topic_list};
 
@@ -12,6 +13,10 @@ pub fn route(shared: &Shared, request: &Request<'_>) -> Outcome {
         Ok(name) => name,
         Err(error) => return Reply::from(error).into(),
     };
+    // Whoever replies asks for it first; it is made when it is wanted.
+    if name == reply::topic(&shared.settings.cluster) && shared.admission().is_ok() {
+        drop(shared.state.get_or_make_topic(name, TopicConfig::open(1)));
+    }
     let Some(topic) = shared.state.topics.get(name) else {
         return Reply::failure(code::TOPIC_NOT_EXIST, format!("there is no route for topic {name}: it does not exist"))
             .into();

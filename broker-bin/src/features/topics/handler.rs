@@ -1,7 +1,7 @@
 //! 17: makes or changes a topic.
 
 use super::{PERM_INHERIT, PERM_READ, PERM_WRITE, TopicConfig, is_forbidden, name_fault};
-use crate::features::{Kept, Outcome, Reply, Request, code};
+use crate::features::{Kept, Outcome, Reply, Request, code, offsets};
 use crate::limits;
 use crate::shared::Shared;
 
@@ -37,6 +37,10 @@ fn try_create(shared: &Shared, request: &Request<'_>) -> Result<(), Reply> {
     }
     let sys_flag = request.number("topicSysFlag")?.unwrap_or(0);
     let config = TopicConfig { read_queues, write_queues, perm, sys_flag, ordered: request.switch("order") };
+    let before = shared.state.topics.get(name).map_or(0, |topic| topic.config.read_queues);
     shared.state.put_topic(name, config);
+    if let Some(topic) = shared.state.topics.get(name) {
+        offsets::add_queues(shared, &topic, before);
+    }
     Ok(())
 }
