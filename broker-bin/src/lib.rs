@@ -23,6 +23,8 @@ pub mod router;
 mod scene;
 mod serving;
 pub mod shared;
+#[cfg(test)]
+mod simulation;
 pub mod standing;
 pub mod state;
 pub mod telemetry;

@@ -49,6 +49,9 @@ pub const PUSH_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 /// Subscribed topics of one group.
 pub const SUBSCRIPTIONS_PER_GROUP_MAX: usize = 4096;
 
+/// Turns in a row with one message each, all from one connection and nothing from another between them, after which a network thread runs
+/// the commit itself: nobody else is there to wait for it.
+pub const LONE_TURNS: u32 = 8;
 /// Time between two looks of a new leader whether all that was acknowledged before it shows.
 pub const KNOW_INTERVAL: Duration = Duration::from_millis(20);
 

@@ -85,6 +85,9 @@ pub struct Worker {
     outcomes: Vec<AppendOutcome>,
     /// Answers that wait for the state to be flushed.
     recording: Vec<(ReplyTo, Reply, Kept)>,
+    /// Who alone asks for something, and for how many turns: its messages are made durable on this thread.
+    lone: Option<ConnectionId>,
+    lone_turns: u32,
     acks: VecDeque<Ack>,
     acked_mark: Subscription,
     acked_armed: bool,
@@ -138,6 +141,8 @@ impl Worker {
             spare: Vec::new(),
             outcomes: Vec::new(),
             recording: Vec::new(),
+            lone: None,
+            lone_turns: 0,
             acks: VecDeque::new(),
             acked_mark,
             acked_armed: false,
@@ -225,6 +230,9 @@ impl Worker {
     pub fn bytes_in(&mut self, id: ConnectionId, bytes: &[u8]) {
         let Some(mut connection) = self.lend(id) else { return };
         connection.last_traffic = self.now;
+        if self.lone != Some(id) {
+            (self.lone, self.lone_turns) = (Some(id), 0);
+        }
         if connection.input.is_empty() {
             let used = self.requests(&mut connection, bytes);
             connection.input.extend_from_slice(&bytes[used..]);
@@ -498,7 +506,11 @@ impl Worker {
         }
         while !self.batches.is_empty() {
             self.outcomes.clear();
-            let outcome = self.shared.engine.append_all(&mut self.batches, &mut self.outcomes);
+            let outcome = if self.is_alone() {
+                self.shared.engine.append_all_here(&mut self.batches, &mut self.outcomes)
+            } else {
+                self.shared.engine.append_all(&mut self.batches, &mut self.outcomes)
+            };
             self.appended();
             match outcome {
                 Ok(_) if self.batches.is_empty() => {}
@@ -517,6 +529,17 @@ impl Worker {
             self.unblock();
         }
         self.release(self.acked_mark.current());
+    }
+
+    /// Whether the one message of this turn, like those of the turns before it, is all that this thread has to do: then the commit may as well
+    /// run here. A stalled disk would hold up everybody else.
+    fn is_alone(&mut self) -> bool {
+        if self.batches.len() > 1 || !self.acks.is_empty() {
+            self.lone_turns = 0;
+            return false;
+        }
+        self.lone_turns = self.lone_turns.saturating_add(1);
+        self.lone_turns > limits::LONE_TURNS
     }
 
     /// Appends the state's changes, which stand before the messages of this turn. False when there is no room for them.
