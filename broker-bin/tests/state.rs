@@ -109,6 +109,7 @@ fn key(group: &str, topic: &str) -> OffsetKey {
     OffsetKey { group: group.into(), topic: topic.into(), queue: 0 }
 }
 
+/// K-67: offsets stand in the log with everything else; there is no file beside it that could be lost or torn.
 #[test]
 fn topics_groups_and_offsets_are_there_again() {
     let store = Store::new();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::features::code;
 use crate::features::sql::{self, Expression, NotSql};
 use crate::wire::body::SubscriptionData;
 use crate::wire::message::tag_hash;
@@ -33,6 +34,26 @@ pub enum Unusable {
     /// It cannot be read.
     #[error("the expression cannot be read: {0}")]
     Unreadable(#[from] NotSql),
+}
+
+impl Unusable {
+    /// The code for whoever brings it along, as the original has it.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        match self {
+            Unusable::Off(_) => code::SYSTEM_ERROR,
+            Unusable::Unknown(_) | Unusable::Unreadable(_) => code::SUBSCRIPTION_PARSE_FAILED,
+        }
+    }
+
+    /// The code for who pulls by what a heartbeat said, which was not refused.
+    #[must_use]
+    pub fn code_afterwards(&self) -> i32 {
+        match self {
+            Unusable::Off(_) => code::SYSTEM_ERROR,
+            Unusable::Unknown(_) | Unusable::Unreadable(_) => code::FILTER_DATA_NOT_EXIST,
+        }
+    }
 }
 
 impl Filter {

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use serde_json::Value;
 
-use super::{Filter, Unusable};
+use super::Filter;
 use crate::features::{Outcome, Reply, Request, code};
 use crate::shared::Shared;
 use crate::wire::body::{SubscriptionData, put_consumer_ids};
@@ -31,11 +31,7 @@ pub fn check_config(shared: &Shared, request: &Request<'_>) -> Outcome {
         return Reply::default().into();
     };
     match Filter::subscribed(&subscription, shared.settings.property_filter) {
-        Filter::Unusable(why) => {
-            let code =
-                if matches!(why, Unusable::Off(_)) { code::SYSTEM_ERROR } else { code::SUBSCRIPTION_PARSE_FAILED };
-            Reply::failure(code, format!("topic {}: {why}", subscription.topic)).into()
-        }
+        Filter::Unusable(why) => Reply::failure(why.code(), format!("topic {}: {why}", subscription.topic)).into(),
         Filter::Tags(_) | Filter::Sql(_) => Reply::default().into(),
     }
 }

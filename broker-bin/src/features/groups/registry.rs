@@ -454,7 +454,7 @@ impl Group {
     /// Keeps a client out, or goes on with what it subscribed as a member.
     fn keep_out(&mut self, connection: ConnectionId, member: &Membership<'_>, other: &str, topic: &str) -> Joined {
         let reason = format!(
-            "group {} is strict: {} subscribes topic {topic} differently from its member {other}; it is kept out as long as that one is there",
+            "group {} is strict: {} subscribes topic {topic} differently from its member {other}, and is kept out while that one is there",
             member.group, member.client_id
         );
         let reason: Box<str> = reason.into();

@@ -72,7 +72,7 @@ fn try_commit(shared: &Shared, request: &Request<'_>) -> Result<bool, Reply> {
         return Err(Reply::failure(code::SYSTEM_ERROR, remark));
     }
     let stray = !matches!(commits, Commits::Counts(Committer::Stranger));
-    let committed = shared.state.offsets.get(&key);
+    let committed = || shared.state.offsets.get(&key);
     if stray && shared.state.positions.astray(request.connection, &key, offset, committed).is_some() {
         shared.counters.positions_moved.add(1);
         let remark =

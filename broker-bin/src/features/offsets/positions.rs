@@ -1,11 +1,12 @@
 //! Whether a consumer's place in a queue is one of this log.
 //!
-//! A log may have lost its tail: to a power failure with asynchronous flush, or to a promotion of somebody who lacked it. What is sent next gets the
-//! offsets of what was lost. A consumer that had read the lost messages and simply goes on would pass the new ones over: the original moves it to the
-//! queue's end, wherever that is by then (K-43). The same befalls one that goes on in a topic that was deleted and made anew (K-77).
+//! A log may have lost its tail: to a power failure with asynchronous flush, or to a promotion of somebody who lacked it. What is sent
+//! next gets the offsets of what was lost. A consumer that had read the lost messages and simply goes on would pass the new ones over:
+//! the original moves it to the queue's end, wherever that is by then (K-43). The same befalls one that goes on in a topic that was
+//! deleted and made anew (K-77).
 //!
-//! 1. A place beyond the end that a queue had when this log was opened counts only where somebody of the group was led there since: by an answer to a
-//!    pull, by a committed offset, or by an answer about the queue's offsets on the same connection.
+//! 1. A place beyond the end that a queue had when this log was opened counts only where somebody of the group was led there since: by
+//!    an answer to a pull, by a committed offset, or by an answer about the queue's offsets on the same connection.
 //! 2. Any other is moved back to that end. Messages may come twice by that, and none is passed over.
 //! 3. A tool that reads without waiting, and is no member of the group, reads where it likes.
 //!
@@ -94,17 +95,18 @@ impl Positions {
         }
     }
 
-    /// The end to move back to, for a place to which nobody was led. `committed`: what the group has.
+    /// The end to move back to, for a place to which nobody was led. `committed`: what the group
+    /// has.
     #[must_use]
     pub fn astray(
         &self,
         connection: ConnectionId,
         key: &OffsetKey,
         offset: u64,
-        committed: Option<u64>,
+        committed: impl FnOnce() -> Option<u64>,
     ) -> Option<u64> {
         let end = self.end(&key.topic, key.queue)?;
-        if offset <= end || committed.is_some_and(|committed| offset <= committed) {
+        if offset <= end || committed().is_some_and(|committed| offset <= committed) {
             return None;
         }
         let led = lock(&self.led).get(key).map_or(0, |led| led.load(Ordering::Relaxed));

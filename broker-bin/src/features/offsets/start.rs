@@ -1,14 +1,15 @@
 //! Where a group begins a queue of which it has committed nothing.
 //!
 //! ```text
-//!  first heartbeat of a group that shares messages ---> for each queue of each topic it subscribes: Put offset/… where it begins, if nothing stands there
-//!  a topic gets more queues ------------------------->  the same, for each group of the topic: the new ones' first message
-//!  14 of a member -----------------------------------> the same, for that queue
+//!  heartbeat of a group that shares messages --> each queue of each topic it subscribes: Put offset/… where it begins, if none is there
+//!  a topic gets more queues -------------------> the same for each group of the topic: the new ones' first message
+//!  14 of a member -----------------------------> the same for that queue
 //! ```
 //! 1. Where a group begins is fixed when it registers, not when it polls first: what is sent in between is not skipped, whoever restarts
 //!    meanwhile, and no file that is dropped takes it along (K-68). Fixed means committed: it is an offset like any other from then on.
-//! 2. A queue whose message 0 is still there is begun there, as with the original. Of one that has lost its beginning, a group that wants the
-//!    first messages gets the first there is, one that wants the last the next to come, and one that was there before the queue was, all.
+//! 2. A queue whose message 0 is still there is begun there, as with the original. Of one that has lost its beginning, a group that
+//!    wants the first messages gets the first there is, one that wants the last the next to come, and one that was there before the
+//!    queue was, all.
 //! 3. A group that begins at a time of its own decides itself, since the time is not told: it is answered that nothing is known (22), and
 //!    asks for the offset of its time (29).
 //! 4. A group's own retry topic is begun at its first message in any case.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anchorlog_engine::QueueOffset;
 
 use super::read::{Pull, Wanted, moved};
-use crate::features::groups::{self, Commits, Filter, TagFilter, Unusable};
+use crate::features::groups::{self, Commits, Filter, TagFilter};
 use crate::features::offsets::OffsetKey;
 use crate::features::{Outcome, Reply, Request, code, topics};
 use crate::limits;
@@ -50,7 +50,7 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
     if flags & FLAG_COMMIT != 0
         && let Some(Ok(offset)) = request.number::<i64>("commitOffset")?.map(u64::try_from)
     {
-        let committed = shared.state.offsets.get(&key);
+        let committed = || shared.state.offsets.get(&key);
         let astray = shared.state.positions.astray(request.connection, &key, offset, committed).is_some();
         // Judged by who had the queue until now: with this pull it becomes somebody else's, perhaps.
         if !astray && matches!(groups::judge(shared, request.connection, &key), Commits::Counts(_)) {
@@ -91,51 +91,34 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
 
 /// Where a consumer that goes on beyond what this log had when it was opened must begin again, if it was not led there.
 fn astray(shared: &Shared, request: &Request<'_>, key: &OffsetKey, offset: u64) -> Option<u64> {
-    let committed = shared.state.offsets.get(key);
+    let committed = || shared.state.offsets.get(key);
     let end = shared.state.positions.astray(request.connection, key, offset, committed)?;
     shared.counters.positions_moved.add(1);
     tracing::info!(
         group = &*key.group, topic = &*key.topic, queue = key.queue, offset, end, peer = %request.peer,
-        "a consumer goes on where this log has not led it: what it had read is not in the log any more; it is moved back to the end that was left"
+        "a consumer goes on where this log has not led it: what it had read is not there any more; it is moved back to what was left"
     );
     Some(end)
 }
 
 fn wanted(shared: &Shared, request: &Request<'_>, group: &str, topic: &str, flags: i32) -> Result<Wanted, Reply> {
     if flags & FLAG_SUBSCRIPTION != 0 {
-        let refused = |code: i32, why: &dyn std::fmt::Display| Reply::failure(code, format!("topic {topic}: {why}"));
         let expression = request.field("subscription");
         let kind = request.field("expressionType").filter(|kind| !kind.is_empty() && !kind.eq_ignore_ascii_case("TAG"));
-        let filter = match kind {
-            None => TagFilter::parse(expression)
-                .map(Filter::Tags)
-                .map_err(|error| refused(code::SUBSCRIPTION_PARSE_FAILED, &error)),
-            Some(kind) => {
-                Filter::parse(kind, expression.unwrap_or_default(), shared.settings.property_filter).map_err(|why| {
-                    refused(
-                        if matches!(why, Unusable::Off(_)) {
-                            code::SYSTEM_ERROR
-                        } else {
-                            code::SUBSCRIPTION_PARSE_FAILED
-                        },
-                        &why,
-                    )
-                })
-            }
+        let Some(kind) = kind else {
+            let refused = |error| Reply::failure(code::SUBSCRIPTION_PARSE_FAILED, format!("topic {topic}: {error}"));
+            return TagFilter::parse(expression).map(Filter::Tags).map(Wanted::Own).map_err(refused);
         };
-        return filter.map(Wanted::Own);
+        let filter = Filter::parse(kind, expression.unwrap_or_default(), shared.settings.property_filter);
+        return filter.map(Wanted::Own).map_err(|why| Reply::failure(why.code(), format!("topic {topic}: {why}")));
     }
     // A pull may be ahead of its heartbeat, or ask for a newer version of the subscription than the last heartbeat had. It gets by
     // what is known, or everything: clients filter again.
-    match shared.state.groups.subscription(request.connection, group, topic) {
-        Some(subscription) => {
-            if let Filter::Unusable(why) = &subscription.filter {
-                let code =
-                    if matches!(why, Unusable::Off(_)) { code::SYSTEM_ERROR } else { code::FILTER_DATA_NOT_EXIST };
-                return Err(Reply::failure(code, format!("topic {topic}: {why}")));
-            }
-            Ok(Wanted::Subscribed(subscription))
-        }
-        None => Ok(Wanted::Own(Filter::Tags(TagFilter::everything()))),
+    let Some(subscription) = shared.state.groups.subscription(request.connection, group, topic) else {
+        return Ok(Wanted::Own(Filter::Tags(TagFilter::everything())));
+    };
+    if let Filter::Unusable(why) = &subscription.filter {
+        return Err(Reply::failure(why.code_afterwards(), format!("topic {topic}: {why}")));
     }
+    Ok(Wanted::Subscribed(subscription))
 }

@@ -90,7 +90,8 @@ fn is_wanted(shared: &Shared, message: &Message, expression: &Expression) -> boo
     };
     truth.unwrap_or_else(|error| {
         shared.counters.filters_failed.add(1);
-        tracing::warn!(lsn = %message.lsn, expression = expression.text(), %error, "a filter cannot be applied to a message; it is passed over");
+        let expression = expression.text();
+        tracing::warn!(lsn = %message.lsn, expression, %error, "a filter cannot be applied to a message; it is passed over");
         None
     }) == Some(true)
 }

@@ -17,8 +17,8 @@
 //! | | `AND` |
 //! | loosest | `OR` |
 //!
-//! Literals are `'text'` (a quote is doubled), whole and decimal numbers, `TRUE`, `FALSE`, `NULL`; whatever else begins with a letter, `_` or
-//! `$` names a property. Properties are text: they become numbers where they are compared with one.
+//! Literals are `'text'` (a quote is doubled), whole and decimal numbers, `TRUE`, `FALSE`, `NULL`; whatever else begins with a letter,
+//! `_` or `$` names a property. Properties are text: they become numbers where they are compared with one.
 //!
 //! Source: answers of the original, 5.3.3, in `fixtures/sql/`.
 

@@ -16,8 +16,8 @@ impl Properties for Set {
     }
 }
 
-/// What the original said of each expression for each set of properties: `T`, `F`, `?` for unknown, `!` for an exception; or that it refuses
-/// the expression, or takes it and ignores what stands behind it.
+/// What the original said of each expression for each set of properties: `T`, `F`, `?` for unknown, `!` for an exception; or that it
+/// refuses the expression, or takes it and ignores what stands behind it.
 const ANSWERS: &str = include_str!("../../../../fixtures/sql/answers-5.3.3.txt");
 
 fn judge(expression: &Expression, set: &Set) -> char {

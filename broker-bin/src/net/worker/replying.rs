@@ -1,7 +1,7 @@
 //! Replies: they are given to whoever asked, and whoever replied hears how that went.
 //!
-//! 1. A reply is given when it is acknowledged, by the thread that has the asker's connection; its outcome goes back to the thread that has the
-//!    replier's.
+//! 1. A reply is given when it is acknowledged, by the thread that has the asker's connection; its outcome goes back to the thread that
+//!    has the replier's.
 //! 2. Each has one outcome: taken, refused, not taken in time, or the asker is gone.
 
 use std::borrow::Cow;
