@@ -20,7 +20,7 @@ pub use handler::{check_config, list};
 pub use owners::{Commits, judge};
 pub use registry::{
     Change, Committer, Difference, GroupConfig, Groups, Joined, Member, Membership, Refusal, Subscription,
-    Subscriptions,
+    Subscriptions, Variant,
 };
 pub use show::{set, show};
 

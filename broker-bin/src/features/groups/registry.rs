@@ -121,8 +121,17 @@ pub struct Refusal {
 pub struct Difference {
     /// The topic.
     pub topic: Box<str>,
-    /// Each subscription, with the members that have it; `None` for those that do not subscribe the topic.
-    pub variants: Vec<(Option<Arc<Subscription>>, Vec<Arc<str>>)>,
+    /// Its subscriptions.
+    pub variants: Vec<Variant>,
+}
+
+/// One of several subscriptions of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// The subscription; `None`: the topic is not subscribed.
+    pub subscription: Option<Arc<Subscription>>,
+    /// Who has it.
+    pub members: Vec<Arc<str>>,
 }
 
 /// What became of a heartbeat or a farewell.
@@ -176,13 +185,12 @@ impl Group {
     fn contrary(&self, client_id: &str, wanted: &Subscriptions) -> Option<(Arc<str>, Box<str>)> {
         let others = self.members.values().filter(|member| *member.client_id != *client_id);
         others.filter(|member| !member.subscriptions.is_empty() && !wanted.is_empty()).find_map(|member| {
-            let topics: BTreeSet<_> = member.subscriptions.keys().chain(wanted.keys()).collect();
-            let differs = |topic: &&Box<str>| match (member.subscriptions.get(*topic), wanted.get(*topic)) {
-                (Some(held), Some(wanted)) => !held.means_the_same(wanted),
-                _ => true,
-            };
-            let topic = topics.into_iter().find(differs)?;
-            Some((member.client_id.clone(), topic.clone()))
+            let mut topics = member.subscriptions.keys().chain(wanted.keys());
+            let topic = topics.find(|topic| {
+                let (held, wanted) = (member.subscriptions.get(*topic), wanted.get(*topic));
+                !alike(held, wanted)
+            });
+            Some((member.client_id.clone(), topic?.clone()))
         })
     }
 
@@ -190,22 +198,23 @@ impl Group {
         // One that subscribes nothing pulls by its own rules.
         let members: Vec<_> = self.members.values().filter(|member| !member.subscriptions.is_empty()).collect();
         let topics: BTreeSet<_> = members.iter().flat_map(|member| member.subscriptions.keys()).collect();
-        let of_topic = |topic: &Box<str>| {
-            let mut variants: Vec<(Option<Arc<Subscription>>, Vec<Arc<str>>)> = Vec::new();
+        let mut differences = Vec::new();
+        for topic in topics {
+            let mut variants: Vec<Variant> = Vec::new();
             for member in &members {
                 let own = member.subscriptions.get(topic);
-                let same = |(held, _): &&mut (Option<Arc<Subscription>>, _)| match (held, own) {
-                    (Some(held), Some(own)) => held.means_the_same(own),
-                    (held, own) => held.is_none() && own.is_none(),
-                };
-                match variants.iter_mut().find(same) {
-                    Some((_, who)) => who.push(member.client_id.clone()),
-                    None => variants.push((own.cloned(), vec![member.client_id.clone()])),
+                match variants.iter_mut().find(|variant| alike(variant.subscription.as_ref(), own)) {
+                    Some(variant) => variant.members.push(member.client_id.clone()),
+                    None => {
+                        variants.push(Variant { subscription: own.cloned(), members: vec![member.client_id.clone()] })
+                    }
                 }
             }
-            (variants.len() > 1).then(|| Difference { topic: topic.clone(), variants })
-        };
-        topics.into_iter().filter_map(of_topic).collect()
+            if variants.len() > 1 {
+                differences.push(Difference { topic: topic.clone(), variants });
+            }
+        }
+        differences
     }
 
     /// What members subscribe differently, if that is not what they did before.
@@ -477,6 +486,14 @@ fn newest(named: Subscriptions, held: Option<&Subscriptions>) -> Subscriptions {
     named.into_iter().take(limits::SUBSCRIPTIONS_PER_GROUP_MAX).map(newer).collect()
 }
 
+/// Whether two members want the same of a topic.
+fn alike(one: Option<&Arc<Subscription>>, other: Option<&Arc<Subscription>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.means_the_same(other),
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
 fn mean_the_same(one: &Subscriptions, other: &Subscriptions) -> bool {
     let pairs = || one.iter().zip(other);
     one.len() == other.len() && pairs().all(|((topic, a), (same, b))| topic == same && a.means_the_same(b))
@@ -580,8 +597,8 @@ mod tests {
         assert!(same.differences.is_empty(), "it means the same");
         let odd = groups.join(by(3), membership("c", &[("T", "B")])).differences;
         assert_eq!(odd.iter().map(|one| &*one.topic).collect::<Vec<_>>(), ["T", "U"]);
-        let who = |variant: &(Option<Arc<Subscription>>, Vec<Arc<str>>)| {
-            (variant.0.as_ref().map(|held| held.expression.clone()), variant.1.clone())
+        let who = |variant: &Variant| {
+            (variant.subscription.as_ref().map(|held| held.expression.clone()), variant.members.clone())
         };
         let of_t: Vec<_> = odd[0].variants.iter().map(who).collect();
         assert_eq!(of_t, [(Some("A || B".into()), vec!["a".into(), "b".into()]), (Some("B".into()), vec!["c".into()])]);

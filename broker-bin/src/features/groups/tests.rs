@@ -101,12 +101,13 @@ fn k38_who_differs_is_in_the_counters_and_told_to_whoever_asks() {
     let queue =
         found["queues"].as_array().expect("a list").iter().find(|queue| queue["topic"] == "T1" && queue["queue"] == 1);
     let expected = json!({
-        "topic": "T1", "queue": 1, "committed": 0, "min": 0, "max": 1, "behind": 1, "owner": null, "ownedBy": null,
+        "topic": "T1", "queue": 1, "committed": 0, "min": 0, "max": 1, "behind": 1, "oldestMs": scene.now_ms(), "owner": null, "ownedBy": null,
     });
     assert_eq!(queue, Some(&expected));
     let id = scene.connect();
-    assert_eq!(scene.ask(id, 30_100, &json!({}), br#"{"group":"nobody"}"#).code(), 26);
-    assert_eq!(scene.ask(id, 30_100, &json!({}), b"odd").code(), 1);
+    assert_eq!(scene.ask(id, 30_100, &json!({}), br#"{"group":"nobody"}"#).code(), 22);
+    assert_eq!(scene.ask(id, 30_100, &json!({}), b"odd").code(), 29);
+    assert_eq!(scene.ask(id, 30_101, &json!({}), br#"{"group":"g"}"#).code(), 1);
 }
 
 #[test]

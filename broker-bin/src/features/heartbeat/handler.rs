@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::features::groups::{self, Difference, Filter, Membership, Subscription};
+use crate::features::groups::{self, Difference, Filter, Membership, Subscription, Variant};
 use crate::features::offsets::{self, Begin};
 use crate::features::{Kept, Outcome, Reply, Request, code};
 use crate::limits;
@@ -80,11 +80,11 @@ fn say(shared: &Shared, group: &str, differences: &[Difference]) {
     }
     shared.counters.groups_differing.add(1);
     for difference in differences {
-        let variants: Vec<_> = difference
-            .variants
-            .iter()
-            .map(|(held, members)| (held.as_ref().map_or("not at all", |held| &*held.expression), members))
-            .collect();
+        let shown = |variant: &Variant| {
+            let expression = variant.subscription.as_ref().map_or("not at all", |held| &*held.expression);
+            (expression.to_owned(), variant.members.clone())
+        };
+        let variants: Vec<_> = difference.variants.iter().map(shown).collect();
         tracing::warn!(
             group,
             topic = &*difference.topic,

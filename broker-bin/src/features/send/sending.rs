@@ -6,6 +6,7 @@ use anchorlog_engine::{AppendOutcome, Lsn};
 
 use crate::features::delay::DueKey;
 use crate::features::reply::Push;
+use crate::features::retry::Letter;
 use crate::wire::FrameEncoder;
 use crate::wire::message::MessageId;
 
@@ -57,6 +58,8 @@ pub struct Sending {
     pub recall: Option<Box<str>>,
     /// A reply, for whoever asked: the answer waits until it is taken there.
     pub push: Option<Box<Push>>,
+    /// It is a dead letter.
+    pub letter: Option<Box<Letter>>,
 }
 
 impl Sending {
@@ -73,6 +76,7 @@ impl Sending {
             due: None,
             recall: None,
             push: None,
+            letter: None,
         }
     }
 
