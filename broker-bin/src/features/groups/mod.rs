@@ -13,15 +13,17 @@ mod filter;
 mod handler;
 mod owners;
 mod registry;
+mod settings;
 mod show;
 
 pub use filter::{Filter, NotTags, SQL92, TagFilter, Unusable};
 pub use handler::{check_config, list};
 pub use owners::{Commits, judge};
 pub use registry::{
-    Change, Committer, Difference, GroupConfig, Groups, Joined, Member, Membership, Refusal, Subscription,
+    Change, Committer, Difference, GroupConfig, GroupRules, Groups, Joined, Member, Membership, Refusal, Subscription,
     Subscriptions, Variant,
 };
+pub use settings::{all_settings, delete, put, put_list, settings};
 pub use show::{set, show};
 
 use crate::features::topics::{RETRY_PREFIX, name_fault};
@@ -35,7 +37,7 @@ pub fn ensure(shared: &Shared, group: &str) -> bool {
         Some(config) => config,
         None => {
             let named = !group.is_empty() && group.len() <= limits::GROUP_BYTES_MAX;
-            if !shared.settings.auto_create_groups || !named || group.contains(['\0', '\u{1}', '\u{2}']) {
+            if !shared.live.auto_create_groups() || !named || group.contains(['\0', '\u{1}', '\u{2}']) {
                 return false;
             }
             let config = GroupConfig::default();

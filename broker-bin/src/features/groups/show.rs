@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anchorlog_engine::{QueueOffset, ReadError};
 
-use super::{Difference, GroupConfig, Member, Variant};
+use super::{Difference, GroupConfig, GroupRules, Member, Variant};
 use crate::features::offsets::OffsetKey;
 use crate::features::operate::{answer, missing, refused, told};
 use crate::features::topics::{RETRY_PREFIX, Topic};
@@ -26,7 +26,8 @@ pub fn set(shared: &Shared, request: &Request<'_>) -> Outcome {
         let config = shared.state.groups.config(&ask.group).ok_or_else(|| nobody(&ask.group))?;
         let strict = ask.strict.ok_or_else(|| refused("nothing is to be set: strict is to be true or false"))?;
         tracing::info!(group = ask.group, strict, "an operator sets how strict the group is");
-        shared.state.put_group(&ask.group, GroupConfig { strict, ..config });
+        let rules = GroupRules { strict, ..config.rules };
+        shared.state.put_group(&ask.group, GroupConfig { rules, ..config });
         Ok(Outcome::Recorded(tell(shared, &ask.group)?, Kept::Names))
     })
 }
@@ -50,7 +51,7 @@ fn tell(shared: &Shared, group: &str) -> Result<Reply, Reply> {
             retry_queues: config.retry_queues,
             retry_max: config.retry_max,
             may_consume: config.may_consume,
-            strict: config.strict,
+            strict: config.rules.strict,
         },
         differences: groups.differences(group).iter().map(tell_difference).collect(),
         refused: kept_out.collect(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::features::clients::Client;
 use crate::features::groups::{self, Difference, Filter, Membership, Subscription, Variant};
 use crate::features::offsets::{self, Begin};
 use crate::features::{Kept, Outcome, Reply, Request, code};
@@ -15,6 +16,15 @@ pub fn beat(shared: &Shared, request: &Request<'_>, joined: &mut Vec<Box<str>>) 
         Ok(heartbeat) => heartbeat,
         Err(error) => return Reply::failure(code::SYSTEM_ERROR, format!("the heartbeat's {error}")).into(),
     };
+    let client = Client {
+        connection: request.connection,
+        address: request.peer,
+        id: heartbeat.client_id.as_str().into(),
+        language: request.header.language,
+        version: request.header.version,
+        heard_ms: shared.engine.clock().wall_ms(),
+    };
+    shared.clients.beat(client, &heartbeat);
     for group in heartbeat.producers.iter().take(limits::GROUPS_PER_CONNECTION_MAX) {
         shared.halves.producers.beat(request.connection, group);
     }
@@ -51,7 +61,8 @@ pub fn beat(shared: &Shared, request: &Request<'_>, joined: &mut Vec<Box<str>>) 
             fixed |= offsets::register(shared, &consumer.group, begin, topics.iter().map(String::as_str));
         }
         let group: Box<str> = consumer.group.into();
-        if !joined_as.change.notify.is_empty() {
+        let told = shared.state.groups.config(&group).is_none_or(|config| config.rules.tell_members);
+        if told && !joined_as.change.notify.is_empty() {
             changes.push((group.clone(), joined_as.change));
         }
         joined.push(group);
@@ -99,8 +110,13 @@ pub fn farewell(shared: &Shared, request: &Request<'_>) -> Outcome {
     let mut changes = Vec::new();
     if let Some(group) = request.field("producerGroup") {
         shared.halves.producers.leave(request.connection, group);
+        shared.clients.leave_producers(request.connection, group);
     }
     if let Some(group) = request.field("consumerGroup").filter(|group| !group.is_empty()) {
+        shared.clients.leave_consumers(request.connection, group);
+        if !shared.clients.is_consuming(group) {
+            shared.resets.forget(group);
+        }
         let change = shared.state.leave_group(request.connection, group);
         changes.push((group.into(), change));
     }

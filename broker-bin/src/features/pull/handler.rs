@@ -1,5 +1,6 @@
 //! 11 and 361: checks a pull.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anchorlog_engine::QueueOffset;
@@ -10,6 +11,9 @@ use crate::features::offsets::OffsetKey;
 use crate::features::{Outcome, Reply, Request, code, topics};
 use crate::limits;
 use crate::shared::Shared;
+
+/// Why a pull is forbidden: as clients know it.
+const FORBIDDEN_BROADCAST: i32 = 4;
 
 const FLAG_COMMIT: i32 = 1;
 const FLAG_SUSPEND: i32 = 2;
@@ -29,8 +33,14 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
     if !groups::ensure(shared, group) {
         return Err(Reply::failure(code::SUBSCRIPTION_GROUP_NOT_EXIST, format!("there is no consumer group {group}")));
     }
-    if shared.state.groups.config(group).is_some_and(|config| !config.may_consume) {
-        return Err(Reply::failure(code::NO_PERMISSION, format!("group {group} may not consume")));
+    if let Some(config) = shared.state.groups.config(group) {
+        if !config.may_consume {
+            return Err(Reply::failure(code::NO_PERMISSION, format!("group {group} may not consume")));
+        }
+        if !config.rules.may_broadcast && shared.clients.broadcasts(request.connection, group) {
+            let remark = format!("group {group} may not broadcast: its consumers are to share the queues");
+            return Err(Reply::failure(code::NO_PERMISSION, remark).with("forbiddenType", FORBIDDEN_BROADCAST));
+        }
     }
     let Some(topic) = shared.state.topics.get(name) else {
         return Err(Reply::failure(code::TOPIC_NOT_EXIST, format!("topic {name} does not exist")));
@@ -53,7 +63,8 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
         let committed = || shared.state.offsets.get(&key);
         let astray = shared.state.positions.astray(request.connection, &key, offset, committed).is_some();
         // Judged by who had the queue until now: with this pull it becomes somebody else's, perhaps.
-        if !astray && matches!(groups::judge(shared, request.connection, &key), Commits::Counts(_)) {
+        let counts = || matches!(groups::judge(shared, request.connection, &key), Commits::Counts(_));
+        if !astray && !shared.resets.is_pending(&key) && counts() {
             shared.state.commit_offset(&key, offset, false);
         }
     }
@@ -65,6 +76,12 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
         let range = shared.engine.range(&queue);
         return Err(moved(range.min, range));
     };
+    if shared.resets.any()
+        && let Some(offset) = shared.resets.take(&key, Some(offset))
+    {
+        shared.state.positions.led(&key).fetch_max(offset, Ordering::Relaxed);
+        return Err(moved(QueueOffset(offset), shared.engine.range(&queue)));
+    }
     if (flags & FLAG_SUSPEND != 0 || shared.state.groups.client_id(request.connection, group).is_some())
         && let Some(end) = astray(shared, request, &key, offset)
     {

@@ -84,14 +84,15 @@ impl Worker {
         self.give_back(connection);
     }
 
-    /// A client answers something that it was asked. Its connection is out of its place.
-    pub(super) fn client_answers(&mut self, connection: ConnectionId, header: &Header<'_>) {
-        let Some(pushed) = self.replies.given.taken(connection, header.opaque) else { return };
+    /// A client answers something that it was asked; true when that was a reply. Its connection is out of its place.
+    pub(super) fn took_reply(&mut self, connection: ConnectionId, header: &Header<'_>) -> bool {
+        let Some(pushed) = self.replies.given.taken(connection, header.opaque) else { return false };
         let outcome = match header.code {
             code::SUCCESS => Ok(()),
             other => Err(format!("has refused it with code {other}").into()),
         };
         self.replies.outcomes.push((pushed, outcome));
+        true
     }
 
     /// Tells the outcomes that came since.
