@@ -4,7 +4,7 @@ use anchorlog_engine::WriteBatch;
 
 use crate::features::{
     Outcome, Reply, Request, code, configuration, delay, find, groups, heartbeat, inspect, offsets, operate, order,
-    pull, relay, reply, reset, retry, routes, send, topics, transactions,
+    pull, relay, reset, retry, routes, send, topics, transactions,
 };
 use crate::shared::Shared;
 use crate::wire::codes::{private, request as ask};
@@ -19,7 +19,7 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
     }
     match request.header.code {
         ask::SEND_MESSAGE | ask::SEND_MESSAGE_V2 | ask::SEND_BATCH_MESSAGE => send::send(shared, request, batch),
-        ask::SEND_REPLY_MESSAGE | ask::SEND_REPLY_MESSAGE_V2 => reply::reply(shared, request, batch),
+        ask::SEND_REPLY_MESSAGE | ask::SEND_REPLY_MESSAGE_V2 => send::send(shared, request, batch),
         ask::PULL_MESSAGE | ask::LITE_PULL_MESSAGE => pull::pull(shared, request),
         ask::QUERY_MESSAGE => find::by_key(request),
         ask::VIEW_MESSAGE_BY_ID => find::by_place(request),

@@ -126,6 +126,7 @@ fn sql_filters_that_are_switched_on_choose_messages(driver: Driver) {
     // One that waits is woken by what it wants, and goes on behind what it does not.
     pull["queueOffset"] = json!("4");
     let waiting = peer.send(11, &pull, &[]);
+    assert!(peer.anything(Duration::from_millis(200)).is_none_or(|frame| frame.code() == 40), "it waits");
     sender.send_message("T1", 0, b"15", "n\u{1}15\u{2}color\u{1}green\u{2}").expect(0);
     assert!(peer.anything(Duration::from_millis(100)).is_none_or(|frame| frame.code() == 40));
     sender.send_message("T1", 0, b"16", "n\u{1}16\u{2}color\u{1}red\u{2}").expect(0);

@@ -55,6 +55,8 @@ pub fn beat(shared: &Shared, request: &Request<'_>, joined: &mut Vec<Box<str>>) 
             shared.counters.members_refused.add(1);
             tracing::warn!(group = consumer.group, client = heartbeat.client_id, peer = %request.peer, "{reason}");
             refused = Some(reason);
+            // So that it is forgotten with its connection.
+            joined.push(consumer.group.into());
             continue;
         }
         if consumer.message_model == MessageModel::Clustering {

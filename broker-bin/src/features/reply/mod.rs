@@ -12,14 +12,14 @@
 //!  replier --324/325--> append --acked--> 326 to the connection of REPLY_TO_CLIENT --its answer--> answer to the replier
 //!                                          '-- nobody there, gone, or silent for PUSH_TIMEOUT ----> 1, with why
 //! ```
+//! A reply is sent as any message is (`send`): this room says what becomes of it when it is acknowledged.
+//!
 //! Source: wire notes, section 2.14.
 
-mod handler;
 mod push;
 mod requesters;
 
-pub use handler::{reply, topic};
-pub use push::{Push, Pushed, Pushes};
+pub use push::{Push, Pushed, Pushes, topic};
 pub use requesters::Requesters;
 
 #[cfg(test)]

@@ -135,6 +135,11 @@ fn k38_a_group_that_is_set_to_strict_refuses_a_newcomer_that_differs_also_after_
     drop(scene.answers(b));
     assert_eq!(beat(&mut scene, b, "b", "B"), 0);
     assert_eq!(told(&mut scene, 30_100, &json!({"group": "g"}))["refused"], json!([]));
+    // One that is kept out is forgotten with its connection.
+    let c = scene.connect();
+    assert_eq!(beat(&mut scene, c, "c", "C"), 1);
+    scene.worker.closed(c);
+    assert_eq!(told(&mut scene, 30_100, &json!({"group": "g"}))["refused"], json!([]));
     told(&mut scene, 30_101, &json!({"group": "g", "strict": false}));
     join(&mut scene, "a", "A");
 }
