@@ -1,4 +1,4 @@
-//! 10, 310, 320: checks a send, and fills the batch that it becomes.
+//! 10, 310, 320, 324, 325: checks a send, and fills the batch that it becomes.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use super::sending::Sending;
 use super::stored::{Attributes, Stored};
 use crate::features::delay::{self, DueKey, Later, Place};
 use crate::features::offsets::{self, Pins};
+use crate::features::reply::Push;
 use crate::features::retry::{self, DeadLetter, Letter};
 use crate::features::topics::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig};
 use crate::features::transactions::{self, Wanted};
@@ -107,7 +108,11 @@ impl<'a> Send<'a> {
 
 /// Fills `out` with the messages of a send, or says why not.
 pub fn send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Outcome {
-    match try_send(shared, request, out) {
+    let sending = Push::of(shared, request).and_then(|push| {
+        let sending = try_send(shared, request, out)?;
+        Ok(Sending { push: push.map(Box::new), ..sending })
+    });
+    match sending {
         Ok(sending) => Outcome::Append(sending),
         Err(reply) => {
             out.clear();

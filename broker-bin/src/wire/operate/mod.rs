@@ -9,6 +9,8 @@ mod dead_letters;
 mod delays;
 mod groups;
 mod message;
+mod messages;
+mod trace;
 mod transactions;
 
 pub use dead_letters::{
@@ -21,6 +23,8 @@ pub use groups::{
     SubscriptionTold, VariantTold,
 };
 pub use message::ShownMessage;
+pub use messages::{ListMessages, Messages};
+pub use trace::{ShowTrace, Step, StepKind, Trace};
 pub use transactions::{
     DecideTransaction, ListTransactions, ShowTransaction, TransactionState, TransactionTold, Transactions,
 };
