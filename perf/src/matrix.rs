@@ -199,6 +199,7 @@ fn measure_in(spec: &PairSpec, stores: &Stores, seed: u64, encoding: Encoding) -
         verified,
         notes,
         pair: Some(pair),
+        chain: None,
     })
 }
 

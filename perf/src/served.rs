@@ -89,6 +89,15 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// Both together.
+    pub(crate) fn plus(self, other: Counts) -> Counts {
+        Counts {
+            flushes: self.flushes + other.flushes,
+            bytes: self.bytes + other.bytes,
+            log_bytes: self.log_bytes + other.log_bytes,
+        }
+    }
+
     /// What came on top of `before`.
     pub(crate) fn since(self, before: Counts) -> Counts {
         Counts {
