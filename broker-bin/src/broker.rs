@@ -13,6 +13,7 @@ use std::time::Duration;
 use anchorlog_engine::{Clock, Engine, EngineInfo, EngineOptions, EngineStats, OpenError, SystemClock, WaitError};
 use anchorlog_replicator::{InSync, Node, NodeError, Policy, ReplicaId, Security};
 
+use crate::alarm::Whom;
 use crate::counters::{Counters, Counts};
 use crate::features::delay::DelayLevels;
 use crate::limits;
@@ -108,6 +109,8 @@ pub struct BrokerOptions {
     pub transaction_check_interval: Duration,
     /// Most questions to somebody who is there. Default: 15.
     pub transaction_check_max: u32,
+    /// Who is told of dead letters. Default: nobody; their lines in the log and their number are there in any case.
+    pub on_dead_letter: Option<Whom>,
 }
 
 impl BrokerOptions {
@@ -135,6 +138,7 @@ impl BrokerOptions {
             transaction_timeout: Duration::from_secs(6),
             transaction_check_interval: Duration::from_secs(30),
             transaction_check_max: 15,
+            on_dead_letter: None,
         }
     }
 }

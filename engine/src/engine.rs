@@ -859,7 +859,10 @@ impl Engine {
         inner.appended(end);
         match refused {
             // What it appended is being written, and the next segment made.
-            None | Some(Refused::NoSegment | Refused::Because(AppendError::Full { .. } | AppendError::Behind { .. })) => Ok(count),
+            None
+            | Some(Refused::NoSegment | Refused::Because(AppendError::Full { .. } | AppendError::Behind { .. })) => {
+                Ok(count)
+            }
             Some(Refused::Because(error)) => Err(error),
         }
     }

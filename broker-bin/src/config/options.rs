@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 
 use super::replicas::Replicas;
 use super::units::{ByteSize, HostPort, Period};
+use crate::alarm::Whom;
 use crate::broker::{BrokerOptions, Driver, OtherReplica, ReplicationOptions};
 use crate::features::delay::DelayLevels;
 use crate::limits;
@@ -216,6 +217,10 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "COUNT", default_value = "15")]
     pub transaction_check_max: u32,
 
+    /// Who is told of each dead letter: a command, which gets JSON lines on its standard input, or a URL to post to [default: nobody]
+    #[arg(long, value_name = "COMMAND|URL")]
+    pub on_dead_letter: Option<Whom>,
+
     /// Largest body of a message or batch, at most 4MiB
     #[arg(long, value_name = "SIZE", default_value = "4MiB")]
     pub max_message_bytes: ByteSize,
@@ -270,7 +275,7 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 40] = [
+pub(super) const NAMES: [&str; 41] = [
     "config",
     "store",
     "listen",
@@ -298,6 +303,7 @@ pub(super) const NAMES: [&str; 40] = [
     "transaction-timeout",
     "transaction-check-interval",
     "transaction-check-max",
+    "on-dead-letter",
     "max-message-bytes",
     "role",
     "replica-id",
@@ -395,6 +401,7 @@ impl BrokerArgs {
             "transaction-timeout" => self.transaction_timeout = parsed(value)?,
             "transaction-check-interval" => self.transaction_check_interval = parsed(value)?,
             "transaction-check-max" => self.transaction_check_max = parsed(value)?,
+            "on-dead-letter" => self.on_dead_letter = Some(parsed(value)?),
             "max-message-bytes" => self.max_message_bytes = parsed(value)?,
             "role" => self.role = chosen(value)?,
             "replica-id" => self.replica_id = value.to_owned(),
@@ -443,6 +450,7 @@ impl BrokerArgs {
             self.transaction_timeout.to_string(),
             self.transaction_check_interval.to_string(),
             self.transaction_check_max.to_string(),
+            shown_or(self.on_dead_letter.as_ref(), "nobody"),
             self.max_message_bytes.to_string(),
             shown(&self.role),
             self.replica_id.clone(),
@@ -602,6 +610,7 @@ impl BrokerArgs {
             transaction_timeout: self.transaction_timeout.0,
             transaction_check_interval: self.transaction_check_interval.0,
             transaction_check_max: self.transaction_check_max,
+            on_dead_letter: self.on_dead_letter.clone(),
             ..BrokerOptions::new(&self.store)
         })
     }

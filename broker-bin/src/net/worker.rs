@@ -580,11 +580,17 @@ impl Worker {
             let (answer, due) = match purpose {
                 Purpose::Send(mut sending) => {
                     sending.appended(outcome);
+                    if let Some(letter) = &sending.letter {
+                        letter.arrived(&self.shared, outcome.first.lsn);
+                    }
                     let due = sending.due;
                     (Answer::Sent(sending), due)
                 }
-                Purpose::Write(Writing { reply, due, counted, .. }) => {
+                Purpose::Write(Writing { reply, due, letter, counted, .. }) => {
                     counted(&self.shared.counters);
+                    if let Some(letter) = letter {
+                        letter.arrived(&self.shared, outcome.first.lsn);
+                    }
                     (Answer::Recorded(reply), due)
                 }
             };

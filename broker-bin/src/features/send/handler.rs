@@ -10,7 +10,7 @@ use super::sending::Sending;
 use super::stored::{Attributes, Stored};
 use crate::features::delay::{self, DueKey, Later, Place};
 use crate::features::offsets::Pins;
-use crate::features::retry::{self, DeadLetter};
+use crate::features::retry::{self, DeadLetter, Letter};
 use crate::features::topics::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig};
 use crate::features::transactions::{self, Wanted};
 use crate::features::{FieldError, Outcome, Reply, Request, code};
@@ -170,14 +170,19 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
                 (due, Cow::Owned(made))
             }
         };
-        if let Some(dead) = &dead {
-            shared.counters.dead_letters.add(1);
-            retry::tell(&dead.group, send.topic, known.retry_topic.unwrap_or_default(), &key, send.reconsume_times);
-        }
+        let letter = dead.as_ref().map(|dead| {
+            Box::new(Letter {
+                group: dead.group.as_str().into(),
+                topic: send.topic.into(),
+                origin_topic: known.retry_topic.unwrap_or_default().into(),
+                unique_key: (*key).into(),
+                attempts: send.reconsume_times,
+            })
+        });
         // A level counts before a time, and what has a level cannot be taken back.
         let timed = due.filter(|_| !known.half && known.wish.is_timed(&shared.settings.delay_levels));
         let recall = timed.map(|due| delay::recall_handle(shared, send.topic, due.time_ms, &key).into());
-        return Ok(Sending { due, recall, ..Sending::new(number, Some(&key)) });
+        return Ok(Sending { due, recall, letter, ..Sending::new(number, Some(&key)) });
     }
     if send.is_dead || send.topic.starts_with(RETRY_PREFIX) {
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, "a retry topic takes no batches"));
