@@ -20,7 +20,7 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
     match request.header.code {
         ask::SEND_MESSAGE | ask::SEND_MESSAGE_V2 | ask::SEND_BATCH_MESSAGE => send::send(shared, request, batch),
         ask::PULL_MESSAGE | ask::LITE_PULL_MESSAGE => pull::pull(shared, request),
-        ask::CONSUMER_SEND_MSG_BACK => retry::send_back(shared, request),
+        ask::CONSUMER_SEND_MSG_BACK => retry::send_back(shared, request, batch),
         ask::QUERY_CONSUMER_OFFSET => offsets::query(shared, request),
         ask::UPDATE_CONSUMER_OFFSET => offsets::commit(shared, request),
         ask::LOCK_BATCH_MQ => order::lock(shared, request),
@@ -29,7 +29,7 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
         ask::GET_MAX_OFFSET => offsets::max(shared, request),
         ask::GET_MIN_OFFSET => offsets::min(shared, request),
         ask::GET_EARLIEST_MSG_STORETIME => offsets::earliest_time(shared, request),
-        ask::END_TRANSACTION => transactions::end(shared, request),
+        ask::END_TRANSACTION => transactions::end(shared, request, batch),
         ask::RECALL_MESSAGE => delay::recall(shared, request),
         ask::HEART_BEAT => heartbeat::beat(shared, request, joined),
         ask::UNREGISTER_CLIENT => heartbeat::farewell(shared, request),

@@ -234,6 +234,9 @@ pub(crate) struct Serve {
     pub(crate) spare_count: usize,
     #[arg(long)]
     pub(crate) segment_bytes: u64,
+    /// How old a half message is when its producer is asked
+    #[arg(long)]
+    pub(crate) ask_after_ms: Option<u64>,
     /// What it is in its pair; without it, it is alone
     #[arg(long, value_enum, requires_all = ["replication", "replicas"])]
     pub(crate) role: Option<Role>,

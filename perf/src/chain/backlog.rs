@@ -88,7 +88,10 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Vec<RowResult>, PerfError> {
                 notes.push(format!("{forgotten} offsets whose commit was answered are not there after the kill"));
             }
             verified.lost += forgotten;
-            ("broker/orderly", "locked queues; a queue's next pull leaves when its last commit was answered as durable")
+            (
+                "broker/orderly",
+                "locked queues; a message is counted when the commit that covers it was answered as durable",
+            )
         } else {
             ("broker/consume", "oneway commits, which nobody waits for")
         };

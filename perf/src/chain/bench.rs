@@ -24,6 +24,10 @@ use crate::served::{Counts, Order, Served};
 use crate::topic::Topic;
 use crate::verify::Verified;
 
+/// How old a half message is when the broker looks whether its producer must be asked. It does that for every transaction, also for one that
+/// is decided; at its default of six seconds that would come when a short row is over.
+pub(super) const ASK_AFTER_MS: u64 = 250;
+
 /// With what a row is measured.
 pub(crate) struct Bench<'a> {
     /// The row.
@@ -60,7 +64,8 @@ impl Bench<'_> {
             path: store.clone(),
             source,
         })?;
-        let broker = Served::start(&Order::of(self.spec, &store, Some(self.spec.scale.broker_retain_bytes)))?;
+        let order = Order::of(self.spec, &store, Some(self.spec.scale.broker_retain_bytes));
+        let broker = Served::start(&Order { ask_after_ms: Some(ASK_AFTER_MS), ..order })?;
         engine_rows::wait_until_quiet(&store);
         Ok(OnStore { spec: self.spec, device: BlockDevice::below(&store), store, broker: Some(broker) })
     }

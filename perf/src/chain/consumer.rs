@@ -1,9 +1,11 @@
-//! The consuming side: queues, each with one request on its way at a time: a pull, or the commit of what was processed.
+//! The consuming side: queues, each with one pull on its way, and with one commit of what was processed.
 //!
 //! 1. A member joins its group by a heartbeat. In order, it locks its queues before it pulls.
-//! 2. With answered commits a queue's next pull leaves when the last commit was answered: nothing is processed twice after a crash but
-//!    what the last answer did not cover.
+//! 2. In order, commits are answered. One is on its way for a queue, and the next one covers all that was processed meanwhile; a message
+//!    is counted when the commit that covers it was answered, unless somebody waits for it to be processed.
 //! 3. Every message that arrives is judged, and held against what came before it.
+
+use std::collections::VecDeque;
 
 use anchorlog::wire::codes::{request, response};
 use anchorlog::wire::header::Head;
@@ -48,11 +50,12 @@ pub(crate) struct Consuming<'a> {
     pub(crate) payloads: &'a Payloads,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Pulling,
-    Committing,
-    Done,
+/// Processed, and not counted yet.
+struct Uncounted {
+    /// The offset whose commit covers it.
+    until: u64,
+    count: u64,
+    from_ns: u64,
 }
 
 struct Taken {
@@ -61,14 +64,17 @@ struct Taken {
     pull_at: Place,
     commit: Prepared,
     commit_at: Place,
+    /// Where the next pull begins: everything before it was processed.
     next: u64,
     end: Option<u64>,
-    stage: Stage,
-    opaque: i32,
+    /// The number of the pull on its way; 0 when there is none.
+    pulling: i32,
+    /// The same of a commit, and what it commits.
+    committing: i32,
+    committed: u64,
     requests: u64,
     from_ns: u64,
-    /// Processed, and not counted before their commit was answered.
-    uncounted: u64,
+    uncounted: VecDeque<Uncounted>,
 }
 
 /// All consumers of a row.
@@ -106,7 +112,7 @@ impl<'a> Consumer<'a> {
                 queues.push(Taken::new(wish, queue, connection)?);
             }
         }
-        let left = queues.iter().filter(|queue| queue.stage != Stage::Done).count();
+        let left = queues.iter().filter(|queue| !queue.is_at_end()).count();
         let (payloads, orderly) = (wish.payloads, wish.orderly);
         let verifier = Verifier::new(wish.streams);
         Ok(Consumer { payloads, queues, orderly, verifier, recorder: meter.recorder(PROCESSED), left })
@@ -114,7 +120,7 @@ impl<'a> Consumer<'a> {
 
     /// Puts the first pull of every queue.
     pub(crate) fn begin(&mut self, outs: &mut Outs, now: u64) {
-        for (number, queue) in self.queues.iter_mut().enumerate().filter(|(_, queue)| queue.stage != Stage::Done) {
+        for (number, queue) in self.queues.iter_mut().enumerate().filter(|(_, queue)| !queue.is_at_end()) {
             queue.pull(outs, number, now);
         }
     }
@@ -136,56 +142,62 @@ impl<'a> Consumer<'a> {
         mut processed: impl FnMut(u32, u64) -> Option<u64>,
     ) -> Result<(), PerfError> {
         let Some((code, opaque)) = skim_answer(frame)? else { return Ok(()) };
-        let number = slot_of(opaque);
-        let Some(queue) = self.queues.get_mut(number).filter(|queue| queue.opaque == opaque) else {
+        let (number, is_commit) = (slot_of(opaque) / 2, slot_of(opaque) % 2 == 1);
+        let waits = |queue: &&mut Taken| opaque == if is_commit { queue.committing } else { queue.pulling };
+        let Some(queue) = self.queues.get_mut(number).filter(waits) else {
             return Err(PerfError::Broker(format!("an answer to request {opaque}, which nobody waits for")));
         };
-        queue.opaque = 0;
         let refused = |what: &str| PerfError::Broker(format!("{what} was answered with code {code}"));
-        match queue.stage {
-            Stage::Committing if code == response::SUCCESS => {
-                self.recorder.acked(std::mem::take(&mut queue.uncounted), queue.from_ns, now);
-                self.left -= usize::from(queue.go_on(outs, number, now));
-                Ok(())
+        if is_commit {
+            if code != response::SUCCESS {
+                return Err(refused("a commit"));
             }
-            Stage::Committing => Err(refused("a commit")),
-            Stage::Done => Err(refused("nothing")),
-            Stage::Pulling => {
-                let found = code == response::SUCCESS;
-                let moves = [response::PULL_NOT_FOUND, response::PULL_RETRY_IMMEDIATELY, response::PULL_OFFSET_MOVED];
-                if !found && !moves.contains(&code) {
-                    return Err(refused("a pull"));
-                }
-                queue.next = next_offset(frame)?;
-                if !found {
-                    self.left -= usize::from(queue.go_on(outs, number, now));
-                    return Ok(());
-                }
-                let mut count = 0;
-                for record in message::records(frame.body) {
-                    let record = record.map_err(|error| PerfError::Broker(error.to_string()))?;
-                    count += 1;
-                    match self.payloads.judge(record.body) {
-                        Ok((stream, sequence)) => {
-                            self.verifier.found(stream, sequence);
-                            if let Some(from_ns) = processed(stream, sequence) {
-                                self.recorder.acked(1, from_ns, now);
-                                count -= 1;
-                            }
+            queue.committing = 0;
+            while let Some(oldest) = queue.uncounted.front().filter(|oldest| oldest.until <= queue.committed) {
+                self.recorder.acked(oldest.count, oldest.from_ns, now);
+                queue.uncounted.pop_front();
+            }
+            if queue.committed < queue.next {
+                queue.commit(outs, number, true);
+            }
+        } else {
+            queue.pulling = 0;
+            let found = code == response::SUCCESS;
+            let moves = [response::PULL_NOT_FOUND, response::PULL_RETRY_IMMEDIATELY, response::PULL_OFFSET_MOVED];
+            if !found && !moves.contains(&code) {
+                return Err(refused("a pull"));
+            }
+            queue.next = next_offset(frame)?;
+            let mut count = 0;
+            for record in message::records(if found { frame.body } else { &[] }) {
+                let record = record.map_err(|error| PerfError::Broker(error.to_string()))?;
+                count += 1;
+                match self.payloads.judge(record.body) {
+                    Ok((stream, sequence)) => {
+                        self.verifier.found(stream, sequence);
+                        if let Some(from_ns) = processed(stream, sequence) {
+                            self.recorder.acked(1, from_ns, now);
+                            count -= 1;
                         }
-                        Err(_) => self.verifier.take(self.payloads, record.body),
                     }
+                    Err(_) => self.verifier.take(self.payloads, record.body),
                 }
-                queue.commit(outs, number, self.orderly);
-                if self.orderly {
-                    queue.uncounted = count;
-                } else {
-                    self.recorder.acked(count, queue.from_ns, now);
-                    self.left -= usize::from(queue.go_on(outs, number, now));
+            }
+            if found && self.orderly {
+                queue.uncounted.push_back(Uncounted { until: queue.next, count, from_ns: queue.from_ns });
+                if queue.committing == 0 {
+                    queue.commit(outs, number, true);
                 }
-                Ok(())
+            } else if found {
+                queue.commit(outs, number, false);
+                self.recorder.acked(count, queue.from_ns, now);
+            }
+            if !queue.is_at_end() {
+                queue.pull(outs, number, now);
             }
         }
+        self.left -= usize::from(queue.is_at_end() && queue.committing == 0 && queue.pulling == 0);
+        Ok(())
     }
 
     /// What was taken.
@@ -224,7 +236,6 @@ impl Taken {
         let commit = Prepared::new(if wish.orderly { head } else { head.oneway() }, &fields, b"")?;
         let (pull_at, commit_at) = (pull.place(NUMBER.as_bytes())?, commit.place(NUMBER.as_bytes())?);
         let next = wish.topic.queues[queue].from;
-        let stage = if end.is_some_and(|end| next >= end) { Stage::Done } else { Stage::Pulling };
         Ok(Taken {
             connection,
             pull,
@@ -233,46 +244,39 @@ impl Taken {
             commit_at,
             next,
             end,
-            stage,
-            opaque: 0,
+            pulling: 0,
+            committing: 0,
+            committed: next,
             requests: 0,
             from_ns: 0,
-            uncounted: 0,
+            uncounted: VecDeque::new(),
         })
     }
 
-    fn numbered(&mut self, number: usize) -> i32 {
-        self.requests += 1;
-        opaque_of(number, self.requests)
+    fn is_at_end(&self) -> bool {
+        self.end.is_some_and(|end| self.next >= end)
     }
 
     fn pull(&mut self, outs: &mut Outs, number: usize, now: u64) {
-        self.opaque = self.numbered(number);
-        (self.stage, self.from_ns) = (Stage::Pulling, now);
-        self.pull.set_opaque(self.opaque);
+        self.requests += 1;
+        self.pulling = opaque_of(number * 2, self.requests);
+        self.from_ns = now;
+        self.pull.set_opaque(self.pulling);
         self.pull.set_number(&self.pull_at, self.next);
         outs.of(self.connection).extend_from_slice(self.pull.bytes());
     }
 
     /// Puts the commit of all that was processed.
-    fn commit(&mut self, outs: &mut Outs, number: usize, answered: bool) {
-        let opaque = self.numbered(number);
+    fn commit(&mut self, outs: &mut Outs, number: usize, is_answered: bool) {
+        self.requests += 1;
+        let opaque = opaque_of(number * 2 + 1, self.requests);
+        self.committed = self.next;
         self.commit.set_opaque(opaque);
         self.commit.set_number(&self.commit_at, self.next);
         outs.of(self.connection).extend_from_slice(self.commit.bytes());
-        if answered {
-            (self.stage, self.opaque) = (Stage::Committing, opaque);
+        if is_answered {
+            self.committing = opaque;
         }
-    }
-
-    /// Puts the next pull; true when there is nothing left to pull.
-    fn go_on(&mut self, outs: &mut Outs, number: usize, now: u64) -> bool {
-        if self.end.is_some_and(|end| self.next >= end) {
-            self.stage = Stage::Done;
-            return true;
-        }
-        self.pull(outs, number, now);
-        false
     }
 }
 

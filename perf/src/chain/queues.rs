@@ -62,6 +62,6 @@ pub(super) fn measure(queues: u32, bench: &Bench<'_>) -> Result<RowResult, PerfE
         notes: broker_rows::refusals(&left.sent),
         chain,
     };
-    let durability = "sync: durable, and processed in the order of its queue; a queue\u{2019}s next pull leaves when its last commit was answered";
+    let durability = "sync: durable, and processed in the order of its queue; commits are answered, one after the other for each queue";
     Ok(bench.row(&bench.spec.name, backend, durability.to_owned(), found))
 }

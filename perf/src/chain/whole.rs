@@ -5,12 +5,12 @@
 //! | a send | half message and commit, both answered | oneway |
 //! | the leader's flush, the slave's disk | waited for | not waited for |
 //! | consumption | locked queues, in order | as it comes |
-//! | a commit | answered as durable on both disks, before the queue's next pull | oneway |
+//! | commits | answered as durable on both disks, one after the other for each queue | oneway, after every pull |
 //!
 //! In both, a message is on its way from its send until it is processed, and so many are on their way at once: a sender whose sends are not
-//! answered has no other bound. Both commit after every pull, so the promise is all that differs.
+//! answered has no other bound.
 
-use super::bench::{Bench, Found, between, with_faults};
+use super::bench::{ASK_AFTER_MS, Bench, Found, between, with_faults};
 use super::consumer::Consuming;
 use super::drive::Drive;
 use super::producer::{Followed, Producing};
@@ -50,6 +50,7 @@ fn measure_in(safe: bool, bench: &Bench<'_>, stores: &Stores) -> Result<RowResul
         segment_bytes: row.scale.segment_bytes,
         spare_count: engine_rows::spare_count(row.producers.outstanding()),
         retain_bytes: Some(row.scale.broker_retain_bytes),
+        ask_after_ms: Some(ASK_AFTER_MS),
         reached: pair::free_addresses()?,
     };
     let disks = stores.disks();
