@@ -800,9 +800,10 @@ impl Engine {
         self.append_many(batches, out, false)
     }
 
-    /// [`Engine::append_all`] for a caller who is alone: if the writer is at rest the commit runs on this thread, which saves two changes of
-    /// thread, and what was appended is durable on return. It blocks as long as the disk takes: after a commit that took more than 20 ms the
-    /// next second is left to the writer's own thread. With asynchronous flush, or more than one commit in flight, it is [`Engine::append_all`].
+    /// [`Engine::append_all`] for a caller who is alone: if the writer is at rest the commit runs on this thread, which saves two changes
+    /// of thread, and what was appended is durable on return. It blocks as long as the disk takes: after a commit that took more than
+    /// 20 ms the next second is left to the writer's own thread. With asynchronous flush, or more than one commit in flight, it is
+    /// [`Engine::append_all`].
     ///
     /// # Errors
     /// As [`Engine::append_all`].

@@ -9,6 +9,7 @@ use crate::counters::Counters;
 use crate::features::delay::DueKey;
 use crate::features::groups::Change;
 use crate::features::pull::Pull;
+use crate::features::relay::Relay;
 use crate::features::retry::Letter;
 use crate::features::send::Sending;
 use crate::shared::Shared;
@@ -115,6 +116,8 @@ pub enum Outcome {
     Read(Task),
     /// Read, or hold until there is something to read.
     Pull(Box<Pull>),
+    /// Ask clients, and answer what they say.
+    Relay(Box<Relay>),
     /// Answer now, then tell the members of a group that it changed.
     Tell {
         /// The answer.

@@ -147,7 +147,7 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
     if request.body.is_empty() {
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, "the message has no body"));
     }
-    let bytes_max = shared.settings.message_bytes_max;
+    let bytes_max = shared.live.message_bytes_max();
     if request.body.len() > bytes_max {
         let remark = format!("the body has {} bytes; at most {bytes_max} are taken", request.body.len());
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, remark));
@@ -397,7 +397,7 @@ impl Writer<'_> {
             return Err(illegal("half of a transaction needs a producer group that can be asked"));
         }
         let timeout = known.immunity.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
-        let timeout = timeout.unwrap_or(self.shared.settings.transaction_timeout);
+        let timeout = timeout.unwrap_or(self.shared.live.transaction_timeout());
         let now_ms = self.shared.engine.clock().wall_ms();
         Ok(Some(Wanted {
             group,
