@@ -1165,6 +1165,12 @@ impl Engine {
         inner.message_at(lsn, |_, _, _| true)?.ok_or(ReadError::NotFound(lsn))
     }
 
+    /// Whether [`Engine::read`] of this LSN, or a refusal of it, needs no disk now: for threads that must not wait. False for links.
+    #[must_use]
+    pub fn is_in_memory(&self, lsn: Lsn) -> bool {
+        self.inner.reader.is_in_memory(lsn)
+    }
+
     /// The messages that have a key, as far as they are visible and retained: of queues that are not dropped, links by their own keys.
     /// May read from the disk. A message that cannot be read is left out; [`Engine::damaged_places`] tells of it.
     ///
@@ -1242,6 +1248,12 @@ impl Engine {
     pub fn get(&self, key: &[u8]) -> Result<Option<TableEntry>, ReadError> {
         self.inner.catch_up();
         self.inner.table.get(key)
+    }
+
+    /// Whether [`Engine::get`] of this key needs no disk now: for threads that must not wait.
+    #[must_use]
+    pub fn knows(&self, key: &[u8]) -> bool {
+        self.inner.table.knows(key)
     }
 
     /// The table as it is now, for more than one look.

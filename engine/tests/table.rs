@@ -445,6 +445,36 @@ fn a_message_is_referred_to_by_what_was_kept_of_it() {
 }
 
 #[test]
+fn it_is_known_what_can_be_had_without_the_disk() {
+    let mut scene = Scene::new();
+    scene.options = scene.options.clone().with_checkpoint_bytes(64 << 10);
+    let engine = scene.open();
+    let queue = engine.queue(b"q").unwrap();
+    let mut batch = WriteBatch::new();
+    let first = batch.append(&message(&queue, &[b"first"])).unwrap();
+    batch.put(&Put { key: b"key", value: b"value", target: Some(first.into()) }).unwrap();
+    let lsn = scene.commit(&engine, &mut batch).first.lsn;
+    assert!(engine.is_in_memory(lsn) && engine.knows(b"key"));
+    assert!(!engine.is_in_memory(Lsn(lsn.0 + 8)), "no message begins there");
+    batch.clear();
+    let target = engine.read(lsn).unwrap().reference().into();
+    batch.link(&Link { queue: &queue, target, tag: 0, keys: &[], attributes: b"" }).unwrap();
+    let link = scene.commit(&engine, &mut batch).first.lsn;
+    assert!(!engine.is_in_memory(link), "where it leads is not looked at");
+    let payload = [7; 1024];
+    for _ in 0..200 {
+        batch.clear();
+        batch.append(&message(&queue, &[&payload])).unwrap();
+        scene.commit(&engine, &mut batch);
+    }
+    scene.rest(&engine);
+    assert!(!engine.is_in_memory(lsn), "the cache has lost it");
+    assert_eq!(engine.read(lsn).unwrap().payload(), b"first");
+    assert!(!engine.knows(b"key"), "a checkpoint has written it, and it left memory");
+    assert_eq!(text(engine.get(b"key").unwrap()).as_deref(), Some("value"));
+}
+
+#[test]
 fn a_snapshot_covers_what_was_dispatched_whether_it_changed_the_table_or_not() {
     let scene = Scene::new();
     let engine = scene.open();

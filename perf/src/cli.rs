@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Opening(Opening),
     /// Measure what the second copy costs: sync and async flush, by sync and async replication, on a leader and its slave.
     Matrix(Matrix),
+    /// Measure the chain above the log: transactions, delays, retries, order and commits, and all of it together on two brokers.
+    Chain(Chain),
     /// Serve for the broker rows.
     #[command(name = served::SERVE, hide = true)]
     Serve(Serve),
@@ -186,6 +188,34 @@ pub(crate) struct Matrix {
     pub(crate) probe_seconds: f64,
 }
 
+/// The chain above the log.
+#[derive(Args)]
+pub(crate) struct Chain {
+    #[command(flatten)]
+    pub(crate) load: Messages,
+    /// Where the stores go; they are deleted [default: target/anchorlog-perf, or anchorlog-perf-tmp where there is no target]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Run even where the directory lies in memory
+    #[arg(long)]
+    pub(crate) allow_tmpfs: bool,
+    /// Backend of all brokers
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub(crate) backend: Backend,
+    /// Only rows whose names contain one of these
+    #[arg(long, value_name = "PART,...", value_delimiter = ',')]
+    pub(crate) rows: Vec<String>,
+    /// Delayed messages that are pending in row broker/delay/pending; nine of ten fall due within one second
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=10_000_000))]
+    pub(crate) pending: u64,
+    /// Every row for an instant, in small stores: shows that everything works, says nothing about speed
+    #[arg(long, conflicts_with_all = ["seconds", "probe_seconds", "pending"])]
+    pub(crate) smoke: bool,
+    /// Seconds of each setting of the disk probe, three times each
+    #[arg(long, default_value_t = 0.3, value_parser = parse_seconds)]
+    pub(crate) probe_seconds: f64,
+}
+
 /// Our own broker.
 #[derive(Args)]
 pub(crate) struct Serve {
@@ -204,6 +234,9 @@ pub(crate) struct Serve {
     pub(crate) spare_count: usize,
     #[arg(long)]
     pub(crate) segment_bytes: u64,
+    /// How old a half message is when its producer is asked
+    #[arg(long)]
+    pub(crate) ask_after_ms: Option<u64>,
     /// What it is in its pair; without it, it is alone
     #[arg(long, value_enum, requires_all = ["replication", "replicas"])]
     pub(crate) role: Option<Role>,
@@ -359,6 +392,16 @@ mod tests {
             let Some(Command::Matrix(matrix)) = cli.command else { panic!("it is the matrix command") };
             assert_eq!(matrix.catch_up, lag);
         }
+    }
+
+    #[test]
+    fn the_chain_is_asked_for_with_so_many_pending() {
+        for (words, pending) in [(vec![], 100_000), (vec!["--pending", "1000000"], 1_000_000)] {
+            let cli = Cli::parse_from(["anchorlog-perf", "chain"].into_iter().chain(words));
+            let Some(Command::Chain(chain)) = cli.command else { panic!("it is the chain command") };
+            assert_eq!(chain.pending, pending);
+        }
+        assert!(Cli::try_parse_from(["anchorlog-perf", "chain", "--smoke", "--pending", "1000"]).is_err());
     }
 
     #[test]

@@ -191,6 +191,7 @@ fn measure_in(spec: &RowSpec, store: &Path, seed: u64) -> Result<RowResult, Perf
         verified,
         notes,
         pair: None,
+        chain: None,
     })
 }
 

@@ -253,6 +253,18 @@ impl LogReader {
         }
     }
 
+    /// Whether the appended record at `lsn` lies in memory with the beginning of its frame. Of a link that is not known: its origin lies
+    /// elsewhere.
+    pub(crate) fn is_in_memory(&self, lsn: Lsn) -> bool {
+        let mut header = Vec::with_capacity(RECORD_HEADER_BYTES);
+        if !self.buffer.copy(lsn, to_u64(RECORD_HEADER_BYTES), &mut header) {
+            return false;
+        }
+        let frame_offset = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
+        let is_append = header[12] == record::RecordKind::Append.code();
+        is_append && lsn.0.checked_sub(u64::from(frame_offset)).is_some_and(|frame| frame >= self.buffer.floor().0)
+    }
+
     /// The frame at `at`, its header verified, wherever it lies.
     pub(crate) fn frame(&self, at: Lsn) -> Result<(FrameHeader, Vec<u8>), ReadError> {
         let damaged = |error: frame::FrameError| self.damage(at, error.to_string());

@@ -107,6 +107,12 @@ impl Visible {
         self.layers().get(key, Lsn::MAX)
     }
 
+    /// Whether memory alone says what a key is.
+    pub(crate) fn knows(&self, key: &[u8]) -> bool {
+        let layers = self.layers();
+        layers.store.is_none() || layers.overlaid(key, Lsn::MAX).is_some()
+    }
+
     /// The first place at or behind `at` where a frame may have put an entry.
     pub(crate) fn next_put(&self, at: Lsn) -> Lsn {
         self.state.read().expect(INTACT).places.next(at)
