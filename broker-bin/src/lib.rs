@@ -8,7 +8,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alarm;
 pub mod broker;
+pub mod commands;
 pub mod config;
 pub mod counters;
 pub mod features;

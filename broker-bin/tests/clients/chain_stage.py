@@ -1,4 +1,5 @@
 """Plays the chain: starts producers and consumers, kills them and the broker as the plan says, waits, and judges."""
+import atexit
 import json
 import subprocess
 import threading
@@ -167,3 +168,63 @@ def log_of(server):
     if shown.returncode:
         return [], f"log dump: {shown.returncode} {shown.stderr[-500:]}"
     return [json.loads(line) for line in shown.stdout.splitlines()], None
+
+
+def stage(run, say):
+    """Plays one seed, or as many as were asked for, and fills `run.chains`."""
+    if not run.server.can_be_killed:
+        return run.skip("chain: the server was started by somebody else (--namesrv)")
+    by_name = {c.name: c for c in run.clients}
+    able = [by_name[n] for n in ("java5", "go", "java4") if n in by_name]
+    if not able:
+        return run.skip("chain: no client that can produce")
+    in_order = [by_name[n] for n in ("java5", "go", "python", "java4") if n in by_name]
+    for number in range(1 if run.options.quick else run.options.rounds):
+        # What a round is called stands in every name: the original's one store serves them all.
+        one_seed(run, say, run.options.seed + number, f"{run.id}_{number}", able, in_order)
+
+
+def one_seed(run, say, seed, name, able, in_order):
+    """Plays a seed to its end and judges it."""
+    quick = run.options.quick
+    if quick:
+        count, seconds, patience = 240, 20, 120
+        kills = [("broker", 2, 1), ("consumer", 5, 2), ("producer", 1, 2)]
+        # Go never unlocks what it gives away, so a queue that changes hands between two of its members rests for the
+        # minute that a lock lasts: not in a quick run.
+        groups = [chain.Group(able[0], chain.CONCURRENT, 2)]
+        groups += [chain.Group(c, chain.ORDERLY, 1 if c.name == "go" else 2) for c in in_order[:3]]
+    else:
+        count, seconds, patience = 900, 60, 240
+        kills = [("broker", 5, 4), ("consumer", 24, 5), ("producer", 4, 4)]
+        groups = [chain.Group(c, chain.CONCURRENT, 2) for c in able] + [chain.Group(c, chain.ORDERLY, 2) for c in in_order]
+    producers = able[:2]
+    plan = chain.Plan(seed, name, producers, count, seconds, kills, apart=quick)
+    work = run.work / f"chain-{seed}"
+    work.mkdir()
+    server = run.server.another(work, BROKER_ARGS)
+    say(f"chain: seed {seed}: {count} messages, {len(plan.events)} kills in {seconds} s, "
+        f"{', '.join(f'{g.mode} {g.client.name} x {g.members}' for g in groups)}")
+    play = Play(say, run.drivers, server, plan, groups, producers, work)
+    is_own = server is not run.server
+    try:
+        if is_own:
+            atexit.register(server.stop)
+            server.start()
+        play.play(patience)
+        found = play.judge()
+        play.end()
+        if is_own:
+            server.stop()
+            items, trouble = log_of(server)
+            chain.judge_log(items, found)
+            play.troubles += [trouble] if trouble else []
+    finally:
+        play.end()
+        if is_own:
+            server.stop()
+    run.chains.append(dict(seed=seed, counts=dict(found.counts), wrong=dict(found.wrong), notes=found.notes,
+                           troubles=play.troubles))
+    say(f"chain: seed {seed}: {', '.join(f'{n} {what}' for what, n in sorted(found.counts.items()))}")
+    for text in [*play.troubles, *found.notes]:
+        run.fail(f"chain: seed {seed}: {text}")

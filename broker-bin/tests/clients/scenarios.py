@@ -47,8 +47,6 @@ NOT_YET = {
     "request-reply": "requests and replies (324 to 326)",
     "request-reply-async": "requests and replies (324 to 326)",
     "filter-sql": "SQL92 filters",
-    "query": "finding messages (12, 33)",
-    "admin": "administration (215 and others)",
 }
 
 # Left out of a quick run: they wait long, and the chain meets the same.
@@ -109,3 +107,26 @@ def judge(client, wanted, lines, is_ours):
         line = lines.get(name, {"result": "no word of it"})
         cells[name] = Played(should, line["result"], line.get("ms", 0), line.get("facts", {}), missing)
     return cells
+
+
+def stage(run, say):
+    """Plays them all with every client that can, and fills `run.played`."""
+    able = [c for c in run.clients if c.plays]
+    wanted = {c.name: names(c, run.options.quick) for c in able}
+    say(f"scenarios: {', '.join(f'{c.name} plays {len(wanted[c.name])}' for c in able)}")
+    is_ours = run.server.name != "original"
+
+    def one(client):
+        mine = wanted[client.name]
+        lines, why = play(run.drivers, client, run.server, run.id, run.work, mine, run.options.scenes)
+        if why:
+            run.fail(f"scenarios: {why}")
+        run.played[client.name] = judge(client, mine, lines, is_ours)
+
+    run.side_by_side(one, able)
+    for name, cells in run.played.items():
+        for scenario, cell in cells.items():
+            if not cell.ok:
+                run.fail(f"scenarios: {scenario} with {name}: {cell}: {cell.facts.get('why', '')}")
+            elif cell.missing:
+                run.not_offered.append(f"scenarios: {scenario} with {name}: NOT YET: {cell.missing}")

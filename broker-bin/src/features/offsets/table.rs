@@ -79,6 +79,26 @@ impl Offsets {
         lock(&self.held).moved.extend(offsets.into_iter().map(|(key, _)| key));
     }
 
+    /// Forgets an offset; true when there was one.
+    pub fn remove(&self, key: &OffsetKey) -> bool {
+        let Held { by_key, moved } = &mut *lock(&self.held);
+        moved.remove(key);
+        by_key.remove(key).is_some()
+    }
+
+    /// Forgets the offsets that are not wanted.
+    pub fn retain(&self, wanted: impl Fn(&OffsetKey) -> bool) {
+        let Held { by_key, moved } = &mut *lock(&self.held);
+        by_key.retain(|key, _| wanted(key));
+        moved.retain(|key| by_key.contains_key(key));
+    }
+
+    /// The names of those that are meant.
+    #[must_use]
+    pub fn keys(&self, meant: impl Fn(&OffsetKey) -> bool) -> Vec<OffsetKey> {
+        lock(&self.held).by_key.keys().filter(|key| meant(key)).cloned().collect()
+    }
+
     /// Lets `fix` change every offset; used once, when the broker starts.
     pub fn for_each_mut(&self, mut fix: impl FnMut(&OffsetKey, &mut u64)) {
         for (key, offset) in &mut lock(&self.held).by_key {
