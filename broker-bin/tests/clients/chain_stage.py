@@ -25,7 +25,7 @@ class Member:
         self.name = f"{group.mode[0]}-{group.client.name}-{self.number}.{self.lives}"
         self.lives += 1
         self.process = play.drivers.start(
-            group.client, f"chain-{self.name}", "chain-consume", play.server.namesrv, group.name(play.plan.run),
+            group.client, f"chain-{play.plan.seed}-{self.name}", "chain-consume", play.server.namesrv, group.name(play.plan.run),
             play.plan.topics[group.mode], group.mode, self.name, play.seen[group.name(play.plan.run)])
 
     def kill(self):
@@ -53,7 +53,7 @@ class Producer:
             play.doubtful.add(left[0]["index"])
         file = play.plan.write(play.work / f"chain-{self.number}.{self.lives}.json", left)
         self.lives += 1
-        self.process = play.drivers.start(self.client, f"chain-p{self.number}.{self.lives}", "chain-send",
+        self.process = play.drivers.start(self.client, f"chain-{play.plan.seed}-p{self.number}.{self.lives}", "chain-send",
                                           play.server.namesrv, f"PID_chain_{play.plan.run}", file, self.acked)
 
     def kill(self):

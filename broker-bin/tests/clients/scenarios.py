@@ -3,6 +3,7 @@
 The drivers check everything themselves (java/Scenarios.java, go/scenarios.go) and write one line for each scenario. A
 cell that is expected to fail, or is not offered yet, and passes all the same is wrong, too: its mark is out of date.
 """
+import atexit
 import dataclasses
 
 from judge import read_lines
@@ -49,6 +50,9 @@ NOT_YET = {
     "filter-sql": "SQL92 filters",
 }
 
+# Played against a broker of their own, which has this switched on.
+SWITCHED_ON = {"filter-sql": ["--enable-property-filter=true"]}
+
 # Left out of a quick run: they wait long, and the chain meets the same.
 SLOW = ("retry", "dlq", "dlq-orderly", "trace", "drain", "broadcast", "lite-pull-seek", "filter-sql-off", "admin")
 SLOW_IN_GO = ("request-reply",)
@@ -90,10 +94,10 @@ def expected(name, client, is_ours):
     return (FAILS if missing else should), missing
 
 
-def play(drivers, client, server, run_id, work, wanted, parallel):
+def play(drivers, client, label, server, run_id, work, wanted, parallel):
     """Plays them with one client; returns name -> line, and what went wrong with the driver itself."""
-    out = work / f"scenarios-{client.name}.played"
-    process = drivers.start(client, "scenarios", "scenarios", server.namesrv, server.broker(), run_id,
+    out = work / f"{label}-{client.name}.played"
+    process = drivers.start(client, label, "scenarios", server.namesrv, server.broker(), run_id,
                             ",".join(wanted), parallel, out)
     why = drivers.finish(process, SECONDS)
     return {line["scenario"]: line for line in read_lines(out)}, why
@@ -112,18 +116,40 @@ def judge(client, wanted, lines, is_ours):
 def stage(run, say):
     """Plays them all with every client that can, and fills `run.played`."""
     able = [c for c in run.clients if c.plays]
-    wanted = {c.name: names(c, run.options.quick) for c in able}
-    say(f"scenarios: {', '.join(f'{c.name} plays {len(wanted[c.name])}' for c in able)}")
     is_ours = run.server.name != "original"
+    switched = {name: more for name, more in SWITCHED_ON.items() if is_ours and name not in NOT_YET}
+    # With the original nothing is switched on.
+    left_out = set(SWITCHED_ON) if not is_ours else set()
+    wanted = {c.name: [name for name in names(c, run.options.quick) if name not in left_out] for c in able}
+    say(f"scenarios: {', '.join(f'{c.name} plays {len(wanted[c.name])}' for c in able)}")
+    others = {}
+    for name, more in switched.items():
+        others[name] = run.server.another(run.work / name, more)
+        atexit.register(others[name].stop)
+        others[name].start()
 
     def one(client):
         mine = wanted[client.name]
-        lines, why = play(run.drivers, client, run.server, run.id, run.work, mine, run.options.scenes)
-        if why:
-            run.fail(f"scenarios: {why}")
+        parts = [("scenarios", run.server, [name for name in mine if name not in others])]
+        parts += [(name, server, [name]) for name, server in others.items() if name in mine]
+        lines = {}
+
+        def part(label, server, some):
+            found, why = play(run.drivers, client, label, server, run.id, run.work, some, run.options.scenes)
+            lines.update(found)
+            if why:
+                run.fail(f"scenarios: {why}")
+
+        for label, server, some in parts[1:]:
+            part(label, server, some)
+        part(*parts[0])
         run.played[client.name] = judge(client, mine, lines, is_ours)
 
-    run.side_by_side(one, able)
+    try:
+        run.side_by_side(one, able)
+    finally:
+        for server in others.values():
+            server.stop()
     for name, cells in run.played.items():
         for scenario, cell in cells.items():
             if not cell.ok:

@@ -198,6 +198,8 @@ func (s *stage) producer(more ...producer.Option) rocketmq.Producer {
 		producer.WithNameServer([]string{s.namesrv}),
 		producer.WithGroupName("PID_" + s.suffix),
 		producer.WithInstanceName(s.instance()),
+		// Many start at once, and a busy machine is no failure of the broker.
+		producer.WithSendMsgTimeout(15 * time.Second),
 	}, more...)...)
 	done(err)
 	done(p.Start())
@@ -386,15 +388,21 @@ func deliverAt(s *stage) {
 
 func (s *stage) arrivesLate(mark func(*primitive.Message), delayMs int64) {
 	s.withTopic()
-	found := s.collect("late", func(m *primitive.MessageExt) string { return fmt.Sprint(m.StoreTimestamp - m.BornTimestamp) })
+	found := s.collect("late", func(m *primitive.MessageExt) string {
+		due := m.BornTimestamp + delayMs
+		if at, err := strconv.ParseInt(m.GetProperty("TIMER_DELIVER_MS"), 10, 64); err == nil {
+			due = at
+		}
+		return fmt.Sprint(m.StoreTimestamp - due)
+	})
 	time.Sleep(2 * time.Second)
 	late := text(s.topic, "late", "late")
 	mark(late)
 	sent(s.producer(), late)
-	took, err := strconv.ParseInt(found.await(1, 40)[0], 10, 64)
+	behind, err := strconv.ParseInt(found.await(1, 40)[0], 10, 64)
 	done(err)
-	s.note("ms", took)
-	need(took > delayMs-200 && took < delayMs+3000, "about as late as was wished", took)
+	s.note("late by ms", behind)
+	need(behind >= 0 && behind < 3000, "at its time, or soon after", behind)
 }
 
 type decider struct{ asked *words }
@@ -746,6 +754,7 @@ func administer(s *stage) {
 	done(err)
 	need(len(groups.SubscriptionGroupTable) > 0, "there are groups")
 	done(a.DeleteTopic(ctx, admin.WithTopicDelete(topic), admin.WithBrokerAddrDelete(address), admin.WithNameSrvAddr([]string{s.namesrv})))
-	_, err = a.FetchPublishMessageQueues(ctx, topic)
-	need(err != nil, "it is gone")
+	topics, err = a.FetchAllTopicList(ctx)
+	done(err)
+	need(!strings.Contains(strings.Join(topics.TopicList, " "), topic), "it is gone", topics.TopicList)
 }

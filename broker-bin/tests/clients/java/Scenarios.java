@@ -52,6 +52,8 @@ import org.apache.rocketmq.remoting.protocol.RemotingSerializable;
 
 /** What applications do with the Java client, one scenario each; they run side by side, for most of them wait. */
 final class Scenarios {
+    /** Many start at once, and a busy machine is no failure of the broker. */
+    private static final int CALL_MS = 15_000;
     private static final boolean IS_5 = MQVersion.CURRENT_VERSION >= MQVersion.Version.V5_0_0.ordinal();
 
     interface Play {
@@ -169,6 +171,8 @@ final class Scenarios {
         <P extends DefaultMQProducer> P started(P producer) throws Exception {
             producer.setNamesrvAddr(namesrv);
             producer.setInstanceName(instance());
+            producer.setSendMsgTimeout(CALL_MS);
+            producer.setMqClientApiTimeout(CALL_MS);
             producer.start();
             ends.push(producer::shutdown);
             return producer;
@@ -184,6 +188,7 @@ final class Scenarios {
             var consumer = new DefaultMQPushConsumer(group, null, new AllocateMessageQueueAveragely(), traced, null);
             consumer.setNamesrvAddr(namesrv);
             consumer.setInstanceName(instance());
+            consumer.setMqClientApiTimeout(CALL_MS);
             consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
             return consumer;
         }
@@ -208,6 +213,7 @@ final class Scenarios {
             var consumer = new DefaultLitePullConsumer(group);
             consumer.setNamesrvAddr(namesrv);
             consumer.setInstanceName(instance() + System.nanoTime());
+            consumer.setMqClientApiTimeout(CALL_MS);
             consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
             return consumer;
         }
@@ -217,6 +223,7 @@ final class Scenarios {
             var consumer = new DefaultMQPullConsumer("GID_reader_" + suffix);
             consumer.setNamesrvAddr(namesrv);
             consumer.setInstanceName(instance() + "reader");
+            consumer.setMqClientApiTimeout(CALL_MS);
             consumer.start();
             try {
                 var all = new ArrayList<MessageExt>();
@@ -419,14 +426,19 @@ final class Scenarios {
     private static void arrivesLate(Stage s, Mark mark, long delayMs) throws Exception {
         s.withTopic();
         var took = new ConcurrentLinkedQueue<Long>();
-        s.collect(s.topic, MessageSelector.byTag("late"), m -> took.add(m.getStoreTimestamp() - m.getBornTimestamp()));
+        var due = new ConcurrentLinkedQueue<Long>();
+        s.collect(s.topic, MessageSelector.byTag("late"), m -> {
+            var time = m.getProperty("TIMER_DELIVER_MS");
+            due.add(m.getStoreTimestamp() - (time == null ? m.getBornTimestamp() + delayMs : Long.parseLong(time)));
+            return took.add(m.getStoreTimestamp() - m.getBornTimestamp());
+        });
         Thread.sleep(2000);
         var late = message(s.topic, "late", "late");
         mark.on(late);
         must(sent(s.producer(), late), "stored");
         await(took, 1, 40);
         s.note("ms", took.peek());
-        must(took.peek() > delayMs - 200 && took.peek() < delayMs + 3000, "about " + delayMs + " ms later", took);
+        must(due.peek() >= 0 && due.peek() < 3000, "at its time, or soon after", due);
     }
 
     private static void transaction(Stage s) throws Exception {
