@@ -89,6 +89,8 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
         private::DEAD_LETTER_GROUPS => operate::dead_letter_groups(shared, request),
         private::DEAD_LETTER_LIST => operate::list_dead_letters(shared, request),
         private::DEAD_LETTER_REPLAY => operate::replay_dead_letter(shared, request),
+        private::MESSAGE_LIST => operate::list_messages(shared, request),
+        private::TRACE => operate::trace(shared, request),
         other => {
             shared.counters.unknown_codes.add(1);
             Reply::failure(code::REQUEST_CODE_NOT_SUPPORTED, not_offered(other)).into()

@@ -99,6 +99,10 @@ pub struct EngineStats {
     pub scrub_passes: u64,
     /// Damaged places that the scrub has found, each once a pass.
     pub scrub_damaged: u64,
+    /// Damaged ranges that were mended while the log was open.
+    pub mended_ranges: u64,
+    /// Bytes written for that.
+    pub mended_bytes: u64,
     /// Reads that went to the disk.
     pub cold_reads: u64,
 }
@@ -171,6 +175,7 @@ struct Inner {
     _lock: Box<dyn DirLock>,
 }
 
+mod mending;
 mod replication;
 
 const LOCKED: &str = "no holder of this lock panics";
@@ -588,6 +593,8 @@ impl Engine {
             scrubbed_bytes: inner.scrubbed.bytes(),
             scrub_passes: inner.scrubbed.passes(),
             scrub_damaged: inner.damages.scrubbed(),
+            mended_ranges: inner.damages.mended(),
+            mended_bytes: inner.damages.mended_bytes(),
             cold_reads: inner.reader.cold_reads(),
         }
     }

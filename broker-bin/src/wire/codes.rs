@@ -201,6 +201,10 @@ pub mod private {
     pub const DEAD_LETTER_LIST: i32 = 30_022;
     /// Returns a dead letter to where it came from.
     pub const DEAD_LETTER_REPLAY: i32 = 30_023;
+    /// The messages of a topic by their times.
+    pub const MESSAGE_LIST: i32 = 30_031;
+    /// What became of a message.
+    pub const TRACE: i32 = 30_041;
 
     /// Whether a request changes what is stored: only a leader that can have it acknowledged takes it.
     #[must_use]

@@ -170,7 +170,7 @@ def log_of(server):
     return [json.loads(line) for line in shown.stdout.splitlines()], None
 
 
-def stage(run, say):
+def stage(run):
     """Plays one seed, or as many as were asked for, and fills `run.chains`."""
     if not run.server.can_be_killed:
         return run.skip("chain: the server was started by somebody else (--namesrv)")
@@ -181,10 +181,10 @@ def stage(run, say):
     in_order = [by_name[n] for n in ("java5", "go", "python", "java4") if n in by_name]
     for number in range(1 if run.options.quick else run.options.rounds):
         # What a round is called stands in every name: the original's one store serves them all.
-        one_seed(run, say, run.options.seed + number, f"{run.id}_{number}", able, in_order)
+        one_seed(run, run.options.seed + number, f"{run.id}_{number}", able, in_order)
 
 
-def one_seed(run, say, seed, name, able, in_order):
+def one_seed(run, seed, name, able, in_order):
     """Plays a seed to its end and judges it."""
     quick = run.options.quick
     if quick:
@@ -203,9 +203,9 @@ def one_seed(run, say, seed, name, able, in_order):
     work = run.work / f"chain-{seed}"
     work.mkdir()
     server = run.server.another(work, BROKER_ARGS)
-    say(f"chain: seed {seed}: {count} messages, {len(plan.events)} kills in {seconds} s, "
+    run.say(f"chain: seed {seed}: {count} messages, {len(plan.events)} kills in {seconds} s, "
         f"{', '.join(f'{g.mode} {g.client.name} x {g.members}' for g in groups)}")
-    play = Play(say, run.drivers, server, plan, groups, producers, work)
+    play = Play(run.say, run.drivers, server, plan, groups, producers, work)
     is_own = server is not run.server
     try:
         if is_own:
@@ -225,6 +225,6 @@ def one_seed(run, say, seed, name, able, in_order):
             server.stop()
     run.chains.append(dict(seed=seed, counts=dict(found.counts), wrong=dict(found.wrong), notes=found.notes,
                            troubles=play.troubles))
-    say(f"chain: seed {seed}: {', '.join(f'{n} {what}' for what, n in sorted(found.counts.items()))}")
+    run.say(f"chain: seed {seed}: {', '.join(f'{n} {what}' for what, n in sorted(found.counts.items()))}")
     for text in [*play.troubles, *found.notes]:
         run.fail(f"chain: seed {seed}: {text}")

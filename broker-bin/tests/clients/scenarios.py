@@ -113,7 +113,7 @@ def judge(client, wanted, lines, is_ours):
     return cells
 
 
-def stage(run, say):
+def stage(run):
     """Plays them all with every client that can, and fills `run.played`."""
     able = [c for c in run.clients if c.plays]
     is_ours = run.server.name != "original"
@@ -121,7 +121,7 @@ def stage(run, say):
     # With the original nothing is switched on.
     left_out = set(SWITCHED_ON) if not is_ours else set()
     wanted = {c.name: [name for name in names(c, run.options.quick) if name not in left_out] for c in able}
-    say(f"scenarios: {', '.join(f'{c.name} plays {len(wanted[c.name])}' for c in able)}")
+    run.say(f"scenarios: {', '.join(f'{c.name} plays {len(wanted[c.name])}' for c in able)}")
     others = {}
     for name, more in switched.items():
         others[name] = run.server.another(run.work / name, more)
