@@ -57,7 +57,7 @@ fn work(engine: &Engine, clock: &SimClock, rounds: std::ops::Range<u64>) {
         loop {
             match engine.try_append(&mut batch) {
                 Ok(_) => break,
-                Err(AppendError::Full { .. }) => drop(engine.step()),
+                Err(AppendError::Full { .. } | AppendError::Unreleased { .. }) => drop(engine.step()),
                 Err(_) => return,
             }
         }

@@ -18,6 +18,9 @@ pub(crate) const PIECE_ENTRIES: usize = 80;
 /// Key of the row that says how far the store goes.
 pub(crate) const APPLIED_KEY: &[u8] = b"applied";
 
+/// Key of the row that says where the log began: no queue of the store begins before.
+pub(crate) const START_KEY: &[u8] = b"start";
+
 /// A row that is not what this version writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a row of {0} has another form")]
@@ -64,6 +67,16 @@ pub(crate) fn decode_applied(value: &[u8]) -> Result<Applied, BadRow> {
     let lsn = Lsn(u64::from_be_bytes(fields.take()?));
     let epoch = Epoch { term: u32::from_be_bytes(fields.take()?), run: u32::from_be_bytes(fields.take()?) };
     fields.end().map(|()| Applied { lsn, epoch })
+}
+
+pub(crate) fn encode_start(start: Lsn) -> [u8; 8] {
+    start.0.to_be_bytes()
+}
+
+pub(crate) fn decode_start(value: &[u8]) -> Result<Lsn, BadRow> {
+    let mut fields = Fields(value, "meta");
+    let start = Lsn(u64::from_be_bytes(fields.take()?));
+    fields.end().map(|()| start)
 }
 
 /// Key of a piece of a queue's entries: queue id, offset of the first.
@@ -236,6 +249,7 @@ mod tests {
             prop_assert_eq!(piece_first(&piece_key(id, one)), Ok(one));
             let applied = Applied { lsn: Lsn(one), epoch: Epoch { term: id, run: !id } };
             prop_assert_eq!(decode_applied(&encode_applied(applied)), Ok(applied));
+            prop_assert_eq!(decode_start(&encode_start(Lsn(one))), Ok(Lsn(one)));
             let piece = [QueueEntry { lsn: Lsn(one), size: id, tag: id, store_time_ms: two }; 3];
             prop_assert_eq!(decode_piece(&encode_piece(&piece)).unwrap(), piece);
         }
@@ -248,9 +262,10 @@ mod tests {
                 decode_reference(&bytes).is_ok(),
                 decode_piece(&bytes).is_ok(),
                 decode_applied(&bytes).is_ok(),
+                decode_start(&bytes).is_ok(),
                 piece_first(&bytes).is_ok(),
             ];
-            prop_assert!(!bytes.is_empty() || outcomes == [false; 6]);
+            prop_assert!(!bytes.is_empty() || outcomes == [false; 7]);
         }
     }
 
