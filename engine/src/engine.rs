@@ -241,6 +241,7 @@ impl Engine {
         let (buffer, tail) = LogBuffer::new(options.chunk_bytes, options.cache_bytes, found.end, &tail_block);
         let known = queues.all();
         let heads = known.iter().map(|queue| {
+            queues.state(queue.id()).set_opened();
             let mark = queues.state(queue.id()).current_mark();
             let dropped = queues.find(queue.name()).is_none_or(|current| current.id() != queue.id());
             QueueHead { next: mark.range.max, latest: mark.latest, dropped }
@@ -998,6 +999,16 @@ impl Engine {
     pub fn range(&self, queue: &Queue) -> QueueRange {
         self.inner.catch_up();
         self.inner.queues.state_of(queue).range()
+    }
+
+    /// Where a queue ended when this engine was opened; 0 for one that came later.
+    ///
+    /// With asynchronous flush a power failure takes messages that readers have seen, and their offsets are given out again. A reader that
+    /// this run has not served, and that knows of offsets beyond this one, has seen such messages: it goes on here, or it would pass over
+    /// what was appended since.
+    #[must_use]
+    pub fn opened_at(&self, queue: &Queue) -> QueueOffset {
+        self.inner.queues.state_of(queue).opened_at()
     }
 
     /// Reads consecutive messages of a queue.

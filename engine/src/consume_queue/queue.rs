@@ -1,7 +1,7 @@
 //! The entries of one queue, in chunks, and who waits for the next one.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use crate::commit::Watcher;
@@ -48,6 +48,8 @@ pub(crate) struct QueueState {
     changed: AtomicBool,
     /// The range of the last checkpoint.
     saved: Mutex<QueueRange>,
+    /// Where it ended when the engine was opened.
+    opened_at: AtomicU64,
     watched: AtomicBool,
     watches: Mutex<Vec<Watch>>,
 }
@@ -58,6 +60,7 @@ impl QueueState {
             entries: RwLock::new(Entries::default()),
             changed: AtomicBool::new(false),
             saved: Mutex::new(QueueRange::default()),
+            opened_at: AtomicU64::new(0),
             watched: AtomicBool::new(false),
             watches: Mutex::new(Vec::new()),
         }
@@ -135,6 +138,16 @@ impl QueueState {
     /// True when this is the first change since the last checkpoint began.
     pub(crate) fn note_change(&self) -> bool {
         !self.changed.load(Ordering::Relaxed) && !self.changed.swap(true, Ordering::Relaxed)
+    }
+
+    /// The engine is opened now: what is in the queue was found.
+    pub(crate) fn set_opened(&self) {
+        self.opened_at.store(self.range().max.0, Ordering::Relaxed);
+    }
+
+    /// Where it ended when the engine was opened; 0 for a queue that came later.
+    pub(crate) fn opened_at(&self) -> QueueOffset {
+        QueueOffset(self.opened_at.load(Ordering::Relaxed))
     }
 
     /// What a checkpoint that begins now says of it.

@@ -33,8 +33,9 @@ use crate::dispatch::Applier;
 use crate::epoch::EpochHistory;
 use crate::error::OpenError;
 use crate::fault::{Broken, Fault};
-use crate::io::{IoBackend, IoFile};
+use crate::io::{AlignedBuf, IO_ALIGN, IoBackend, IoFile};
 use crate::key_index::KeyIndex;
+use crate::limits;
 use crate::replica::SideBlock;
 use crate::table::Visible;
 use crate::units::{Lsn, to_u64, to_usize};
@@ -144,7 +145,7 @@ impl Recovery<'_> {
             }
             // Only what is known to be durable goes into a checkpoint.
             let is_much = self.save_bytes.is_some_and(|bytes| applier.unsaved_bytes() >= bytes);
-            if is_much && found.visible <= found.durable_lsn {
+            if is_much && found.visible <= self.durable_ahead(found.visible, &found) {
                 save(applier.freeze(found.visible, self.released))?;
             }
         };
@@ -152,6 +153,29 @@ impl Recovery<'_> {
         found.acked = if self.holds_back { found.acked.min(found.end) } else { found.end };
         found.changed = applier.changed();
         Ok(found)
+    }
+
+    /// How far the log is known to have been durable, as far as it takes to know that of everything below `lsn`. A frame's mark speaks of
+    /// what came well before it: what later segments begin with is looked at ahead of its turn.
+    fn durable_ahead(&self, lsn: Lsn, found: &Found) -> Lsn {
+        let mut durable = found.durable_lsn;
+        if self.side.is_some() {
+            return durable;
+        }
+        for (base, file) in self.files.range(lsn..) {
+            let mut block = AlignedBuf::zeroed(IO_ALIGN);
+            if durable >= lsn || file.read_at(&mut block, limits::SEGMENT_HEADER_BYTES).is_err() {
+                break;
+            }
+            // Of another epoch than the history names, it is stale.
+            match frame::decode_header(&block, *base) {
+                Ok(header) if self.history.at(*base).is_none_or(|epoch| epoch == header.epoch) => {
+                    durable = durable.max(header.durable_lsn);
+                }
+                _ => break,
+            }
+        }
+        durable
     }
 
     /// Reads one segment from its start; `None` when it is full to its end.

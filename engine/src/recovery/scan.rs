@@ -1,5 +1,5 @@
-//! Reading segments from front to back at the disk's speed: a few large reads in flight, across the border of two segments too, bytes handed
-//! out in order and, where they lie in one piece, where they were read to.
+//! Reading segments from front to back at the disk's speed: a few large reads in flight, across the border of two segments too; bytes are
+//! handed out in order and, where they lie in one piece, where they were read to.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

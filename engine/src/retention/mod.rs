@@ -9,8 +9,8 @@
 //!    acknowledged and durable, lets the same go. A replica releases nothing of its own accord.
 //! 5. The manifest says, durably, that the log begins later before a file is reused or punched.
 //! 6. From the moment on in which a segment is chosen, nothing new can refer to what will not survive in it.
-//! 7. Where nothing holds it, a log of bounded length gets no longer than that bound, and an overshoot by whole segments: who is faster than
-//!    the release waits for it.
+//! 7. Where nothing holds it, a log of bounded length gets no longer than that bound, and an overshoot by whole segments: who is faster
+//!    than the release waits for it.
 //!
 //! ```text
 //!  choose -> survivors known -> entries, counters restated -> settle -> survivors and start in the log -> manifest -> recycle, or keep
