@@ -33,6 +33,9 @@ pub const GROUPS_PER_CONNECTION_MAX: usize = 1024;
 /// Subscribed topics of one group.
 pub const SUBSCRIPTIONS_PER_GROUP_MAX: usize = 4096;
 
+/// Turns in a row with one message each, all from one connection and nothing from another between them, after which a network thread runs
+/// the commit itself: nobody else is there to wait for it.
+pub const LONE_TURNS: u32 = 8;
 /// Time between two looks of a new leader whether all that was acknowledged before it shows.
 pub const KNOW_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -66,6 +69,42 @@ pub const OUTCOME_KEPT_MS: u64 = 3_600_000;
 /// Longest sleep of the timer.
 pub const DUE_NAP: Duration = Duration::from_millis(20);
 
+/// How long a client may take to answer what an operator asks of it.
+pub const RELAY_WAIT: Duration = Duration::from_secs(10);
+/// Such questions that one network thread waits for.
+pub const RELAYS_MAX: usize = 1024;
+/// Entries of a queue that one answer lists.
+pub const ENTRIES_MAX: usize = 256;
+
+/// Messages that an answer to a search holds.
+pub const FIND_MESSAGES_MAX: usize = 64;
+/// The same for a search by a producer's id.
+pub const FIND_UNIQUE_MAX: usize = 32;
+/// Bytes of messages that it holds, but for the first.
+pub const FIND_BYTES_MAX: usize = 4 << 20;
+/// Messages of whatever topic that one search looks at.
+pub const FIND_CANDIDATES_MAX: usize = 16 << 10;
+
+/// Dead letters that wait to be told to whoever the operator named.
+pub const ALARM_QUEUE_MAX: usize = 4096;
+/// Dead letters that one call tells. Their lines fit a pipe of 64 KiB.
+pub const ALARM_LETTERS_MAX: usize = 12;
+/// Longest text of a dead letter's that is told and is not bounded elsewhere.
+pub const ALARM_TEXT_CHARS_MAX: usize = 128;
+/// How long a command may take that tells of dead letters.
+pub const ALARM_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a request may take that tells of dead letters; stopping may wait for it.
+pub const ALARM_URL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Things that one part of an operator's list tells.
+pub const OPERATE_PART_MAX: usize = 256;
+/// Table entries that one part of an operator's list looks at.
+pub const OPERATE_SCAN_MAX: usize = 16 << 10;
+/// Bytes of messages that one part of an operator's list tells, but for its first.
+pub const OPERATE_PART_BYTES: usize = 2 << 20;
+/// Marks of dead letters that are gone which one replay removes.
+pub const STALE_MARKS_PER_REPLAY: usize = 8;
+
 /// Bytes that a driver reads at once.
 pub const READ_BYTES: usize = 64 << 10;
 /// Bytes waiting for a slow reader before its requests wait too.
@@ -96,7 +135,20 @@ pub const STATE_PAGE_ENTRIES: usize = 1024;
 
 const _: () =
     assert!(BODY_BYTES_MAX + PROPERTIES_BYTES_MAX < FRAME_BYTES_MAX, "every message that is stored fits an answer");
+const _: () = assert!(
+    (OPERATE_PART_BYTES + BODY_BYTES_MAX + PROPERTIES_BYTES_MAX) * 3 / 2 + (64 << 10) < FRAME_BYTES_MAX,
+    "every part of a list fits a frame, also in base64"
+);
+const _: () = assert!(
+    // In JSON each byte becomes six at most.
+    ALARM_LETTERS_MAX * (6 * (GROUP_BYTES_MAX + 2 * TOPIC_BYTES_MAX + 2 * ALARM_TEXT_CHARS_MAX) + 256) <= 64 << 10,
+    "a call's letters fit a pipe"
+);
 const _: () = assert!(PULL_BYTES_MAX + BODY_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX, "every pull answer fits a frame");
+const _: () = assert!(
+    FIND_BYTES_MAX + BODY_BYTES_MAX + FIND_MESSAGES_MAX * (PROPERTIES_BYTES_MAX + 1024) < FRAME_BYTES_MAX,
+    "every answer to a search fits a frame"
+);
 const _: () = assert!(
     STATE_BATCH_BYTES + 2048 < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN),
     "a batch of entries fits every log, with one of the largest as its last"

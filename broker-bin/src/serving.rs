@@ -17,6 +17,7 @@ use anchorlog_engine::{Clock, Engine, EngineOptions, Lsn, Watermark};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
 
+use crate::alarm::{self, Teller};
 use crate::broker::{BrokerOptions, Driver, StartError, StopError};
 use crate::counters::Counters;
 use crate::features::delay;
@@ -101,6 +102,7 @@ pub(crate) struct Serving {
     readers: Vec<JoinHandle<()>>,
     state_thread: Option<(Sender<()>, JoinHandle<()>)>,
     timer: Option<(Sender<()>, JoinHandle<()>)>,
+    teller: Option<Teller>,
 }
 
 impl Serving {
@@ -128,9 +130,20 @@ impl Serving {
             state.topics.put(TEMPLATE, TopicConfig::template(options.template_queues));
         }
         let made_keys = MadeKeys::new(place.advertise.ip(), std::process::id(), place.clock.wall_ms());
-        let shared = Shared::new(engine, state, place.settings(), made_keys)
+        let mut shared = Shared::new(engine, state, place.settings(), made_keys)
             .with_standing(standing)
             .with_counters(Arc::clone(&place.counters));
+        if let Some(args) = &options.args {
+            shared = shared.with_args((**args).clone());
+        }
+        let mut teller = None;
+        if let Some(whom) = options.on_dead_letter.clone().filter(|_| shared.standing.writes()) {
+            let started = alarm::start(whom, place.clock.clone(), Arc::clone(&place.counters));
+            let (alarm, thread) =
+                started.map_err(|source| StartError::Thread { what: "alarm thread".to_owned(), source })?;
+            shared = shared.with_alarm(alarm);
+            teller = Some(thread);
+        }
         shared.knows_all.store(knows_all, Ordering::Release);
         let shared = Arc::new(shared);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -143,6 +156,7 @@ impl Serving {
             readers: Vec::new(),
             state_thread: None,
             timer: None,
+            teller,
         };
         // From here on an early return drops it, which stops what is running.
         serving.start_threads(&shared, place)?;
@@ -231,6 +245,9 @@ impl Serving {
             drop(stop);
             join(thread);
         }
+        if self.teller.take().is_some_and(|teller| teller.stop().is_err()) && outcome.is_ok() {
+            outcome = Err(StopError::Panicked("alarm".to_owned()));
+        }
         if !shared.standing.writes() || !shared.knows_all.load(Ordering::Acquire) {
             return outcome;
         }
@@ -260,6 +277,8 @@ fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinH
         let knows_all = shared.knows_all.load(Ordering::Acquire);
         let mut interval = if knows_all { limits::OFFSETS_INTERVAL } else { limits::KNOW_INTERVAL };
         while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            let clock = shared.engine.clock();
+            shared.rates.note(clock.monotonic(), clock.wall_ms(), &shared.counters);
             if let Some(reason) = shared.engine.fenced().filter(|_| !fenced) {
                 fenced = true;
                 tracing::error!(%reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");

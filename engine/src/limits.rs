@@ -95,6 +95,11 @@ pub const OWN_RESERVE_SEGMENTS: u64 = 2;
 pub const ROOMY: u64 = 4;
 /// Smallest reserve for essential batches: of the order of a segment's smallest size.
 pub const RESERVE_BYTES_MIN: u64 = 64 << 10;
+/// A commit on the thread of a caller of [`Engine::append_all_here`](crate::Engine::append_all_here) that takes longer is slow, and for
+/// [`COMMIT_HERE_PAUSE`] the next ones are not run there.
+pub const COMMIT_HERE_MAX: Duration = Duration::from_millis(20);
+/// How long callers leave the commit to the writer's own thread after a slow one.
+pub const COMMIT_HERE_PAUSE: Duration = Duration::from_secs(1);
 /// Longest time that an acknowledged byte of an asynchronous log stays in the process only.
 pub const HAND_OVER_DELAY: Duration = Duration::from_millis(10);
 /// Most bytes of an asynchronous log that wait for a fuller block before they are handed to the kernel.
@@ -143,6 +148,8 @@ pub const SCRUB_RATE_MIN: u64 = 64 << 10;
 pub const SCRUB_PASS_INTERVAL: Duration = Duration::from_secs(3600);
 /// Damaged places that are listed; more are only counted.
 pub const DAMAGED_PLACES_MAX: usize = 1000;
+/// Longest damaged range that is mended while the log is open: it is held in memory, and nothing is released meanwhile.
+pub const MEND_BYTES_MAX: u64 = 32 << 20;
 /// How long housekeeping sleeps while the log does not grow.
 pub const HOUSEKEEPING_NAP: Duration = Duration::from_secs(1);
 /// Longest time between two looks at what housekeeping has to do, while it has nothing in hand.

@@ -7,6 +7,7 @@
 //! Not here: what the engine accepts for its own options; it says so when the log is opened.
 
 mod file;
+mod live;
 mod options;
 mod replicas;
 mod rocketmq;
@@ -18,12 +19,14 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, parser::ValueSource};
 
+pub use live::{Changed, Live, Refusal, shown as shown_options};
 pub use options::{
     Backend, BrokerArgs, FlushMode, LogFormat, NetDriver, OnMissingMode, ReplicationMode, RoleMode, TailMode, security,
 };
 pub use replicas::{Replica, Replicas};
 pub use units::{ByteSize, HostPort, Period, UnitError};
 
+use crate::commands::OperatorCommand;
 use crate::log_tools::LogArgs;
 use crate::replica_tools::{NodeArgs, PromoteArgs};
 use rocketmq::Meaning;
@@ -51,6 +54,9 @@ pub enum Command {
     Promote(PromoteArgs),
     /// Lets a leader hand over to a slave
     Demote(NodeArgs),
+    /// Asks a running broker.
+    #[command(flatten)]
+    Operator(OperatorCommand),
 }
 
 /// What was asked for, complete.
@@ -66,6 +72,8 @@ pub enum Order {
     Promote(PromoteArgs),
     /// To let a leader hand over.
     Demote(NodeArgs),
+    /// To ask a running broker.
+    Operator(OperatorCommand),
 }
 
 impl Order {
@@ -86,6 +94,7 @@ impl Order {
             Command::Replicas(args) => Ok(Order::Replicas(args)),
             Command::Promote(args) => Ok(Order::Promote(args)),
             Command::Demote(args) => Ok(Order::Demote(args)),
+            Command::Operator(command) => Ok(Order::Operator(command)),
         }
     }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anchorlog_engine::{BackendChoice, EngineOptions, Flush, Tail};
 use anchorlog_replicator::{Certificates, InSync, OnMissing, Policy, ReplicaId, Security, SharedKey};
-use clap::{Args, ValueEnum};
+use clap::{Args, FromArgMatches as _, ValueEnum};
 
 use super::replicas::Replicas;
 use super::units::{ByteSize, HostPort, Period};
+use crate::alarm::Whom;
 use crate::broker::{BrokerOptions, Driver, OtherReplica, ReplicationOptions};
 use crate::features::delay::DelayLevels;
 use crate::limits;
@@ -216,6 +217,10 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "COUNT", default_value = "15")]
     pub transaction_check_max: u32,
 
+    /// Who is told of each dead letter: a command, which gets JSON lines on its standard input, or a URL to post to [default: nobody]
+    #[arg(long, value_name = "COMMAND|URL")]
+    pub on_dead_letter: Option<Whom>,
+
     /// Largest body of a message or batch, at most 4MiB
     #[arg(long, value_name = "SIZE", default_value = "4MiB")]
     pub max_message_bytes: ByteSize,
@@ -270,7 +275,7 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 40] = [
+pub(super) const NAMES: [&str; 41] = [
     "config",
     "store",
     "listen",
@@ -298,6 +303,7 @@ pub(super) const NAMES: [&str; 40] = [
     "transaction-timeout",
     "transaction-check-interval",
     "transaction-check-max",
+    "on-dead-letter",
     "max-message-bytes",
     "role",
     "replica-id",
@@ -365,7 +371,49 @@ fn shown_or<T: fmt::Display>(value: Option<&T>, none: &str) -> String {
     value.map_or_else(|| none.to_owned(), T::to_string)
 }
 
+/// The options that the original has too, by its names and with its values.
+pub(super) fn as_original(args: &BrokerArgs) -> Vec<(&'static str, String)> {
+    let ms = |period: &Period| period.0.as_millis().to_string();
+    let role = match (args.role, args.replication) {
+        (RoleMode::Slave, _) => "SLAVE",
+        (RoleMode::Leader, ReplicationMode::Sync) => "SYNC_MASTER",
+        _ => "ASYNC_MASTER",
+    };
+    let flush = if args.flush == FlushMode::Sync { "SYNC_FLUSH" } else { "ASYNC_FLUSH" };
+    vec![
+        ("autoCreateSubscriptionGroup", args.auto_create_groups.to_string()),
+        ("autoCreateTopicEnable", args.auto_create_topics.to_string()),
+        ("brokerClusterName", args.cluster_name.clone()),
+        ("brokerId", u8::from(args.role == RoleMode::Slave).to_string()),
+        ("brokerIP1", args.advertise.as_ref().unwrap_or(&args.listen).host.clone()),
+        ("brokerName", args.broker_name.clone()),
+        ("brokerRole", role.to_owned()),
+        ("defaultTopicQueueNums", args.default_topic_queues.to_string()),
+        ("flushDiskType", flush.to_owned()),
+        ("listenPort", args.listen.port.to_string()),
+        ("mappedFileSizeCommitLog", args.segment_bytes.0.to_string()),
+        ("maxMessageSize", args.max_message_bytes.0.to_string()),
+        ("messageDelayLevel", args.message_delay_level.to_string()),
+        ("storePathRootDir", args.store.display().to_string()),
+        ("syncFlushTimeout", ms(&args.ack_timeout)),
+        ("transactionCheckInterval", ms(&args.transaction_check_interval)),
+        ("transactionCheckMax", args.transaction_check_max.to_string()),
+        ("transactionTimeOut", ms(&args.transaction_timeout)),
+    ]
+}
+
 impl BrokerArgs {
+    /// Every option at its default.
+    ///
+    /// # Panics
+    /// Never: every default can be read.
+    #[must_use]
+    pub fn defaults() -> BrokerArgs {
+        let command = BrokerArgs::augment_args(clap::Command::new("broker"));
+        let matches = command.try_get_matches_from(["broker"]).expect("no option is required");
+        BrokerArgs::from_arg_matches(&matches).expect("every default can be read")
+    }
+
     /// Sets one option from a file.
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
@@ -395,6 +443,7 @@ impl BrokerArgs {
             "transaction-timeout" => self.transaction_timeout = parsed(value)?,
             "transaction-check-interval" => self.transaction_check_interval = parsed(value)?,
             "transaction-check-max" => self.transaction_check_max = parsed(value)?,
+            "on-dead-letter" => self.on_dead_letter = Some(parsed(value)?),
             "max-message-bytes" => self.max_message_bytes = parsed(value)?,
             "role" => self.role = chosen(value)?,
             "replica-id" => self.replica_id = value.to_owned(),
@@ -443,6 +492,7 @@ impl BrokerArgs {
             self.transaction_timeout.to_string(),
             self.transaction_check_interval.to_string(),
             self.transaction_check_max.to_string(),
+            shown_or(self.on_dead_letter.as_ref(), "nobody"),
             self.max_message_bytes.to_string(),
             shown(&self.role),
             self.replica_id.clone(),
@@ -597,11 +647,13 @@ impl BrokerArgs {
             auto_create_groups: self.auto_create_groups,
             message_bytes_max: usize::try_from(self.max_message_bytes.0).unwrap_or(limits::BODY_BYTES_MAX),
             ack_timeout: self.ack_timeout.0,
+            args: Some(Box::new(self.clone())),
             replication: self.replication()?,
             delay_levels: self.message_delay_level.clone(),
             transaction_timeout: self.transaction_timeout.0,
             transaction_check_interval: self.transaction_check_interval.0,
             transaction_check_max: self.transaction_check_max,
+            on_dead_letter: self.on_dead_letter.clone(),
             ..BrokerOptions::new(&self.store)
         })
     }

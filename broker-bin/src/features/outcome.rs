@@ -9,6 +9,8 @@ use crate::counters::Counters;
 use crate::features::delay::DueKey;
 use crate::features::groups::Change;
 use crate::features::pull::Pull;
+use crate::features::relay::Relay;
+use crate::features::retry::Letter;
 use crate::features::send::Sending;
 use crate::shared::Shared;
 
@@ -68,6 +70,8 @@ pub struct Writing {
     pub reply: Reply,
     /// An entry for a later time that stands in the batch.
     pub due: Option<DueKey>,
+    /// A dead letter that stands in the batch, as its first operation.
+    pub letter: Option<Box<Letter>>,
     /// The answer when what the batch requires does not hold; it leaves when that is sure.
     pub rejected: fn(&Shared, &Rejection) -> Reply,
     /// Counts it, when it has its place in the log.
@@ -112,6 +116,8 @@ pub enum Outcome {
     Read(Task),
     /// Read, or hold until there is something to read.
     Pull(Box<Pull>),
+    /// Ask clients, and answer what they say.
+    Relay(Box<Relay>),
     /// Answer now, then tell the members of a group that it changed.
     Tell {
         /// The answer.

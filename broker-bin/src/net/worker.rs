@@ -6,6 +6,8 @@
 //! 3. No answer is given twice, and none to a oneway request.
 //! 4. What does not fit the log buffer waits here, and the connections that it came by are not read meanwhile.
 
+mod relaying;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,8 @@ use crate::state::{FlushError, Flushed};
 use crate::wire::codes::request as ask;
 use crate::wire::header::Head;
 use crate::wire::{Encoding, FrameRef, Header};
+pub(in crate::net) use relaying::QuestionId;
+use relaying::Relays;
 
 /// What a batch is for that is parsed and not appended.
 #[derive(Debug)]
@@ -82,6 +86,9 @@ pub struct Worker {
     outcomes: Vec<AppendOutcome>,
     /// Answers that wait for the state to be flushed.
     recording: Vec<(ReplyTo, Reply, Kept)>,
+    /// Who alone asks for something, and for how many turns: its messages are made durable on this thread.
+    lone: Option<ConnectionId>,
+    lone_turns: u32,
     acks: VecDeque<Ack>,
     acked_mark: Subscription,
     acked_armed: bool,
@@ -99,6 +106,9 @@ pub struct Worker {
     cold_reads: ColdReads,
     dirty: Vec<ConnectionId>,
     next_opaque: i32,
+    relays: Relays,
+    /// Resets of offsets that were seen.
+    resets_seen: u64,
     swept: Duration,
     complained: Option<Duration>,
     complaints: u64,
@@ -134,6 +144,8 @@ impl Worker {
             spare: Vec::new(),
             outcomes: Vec::new(),
             recording: Vec::new(),
+            lone: None,
+            lone_turns: 0,
             acks: VecDeque::new(),
             acked_mark,
             acked_armed: false,
@@ -149,6 +161,8 @@ impl Worker {
             cold_reads,
             dirty: Vec::new(),
             next_opaque: 0,
+            relays: Relays::default(),
+            resets_seen: 0,
             swept: Duration::ZERO,
             complained: None,
             complaints: 0,
@@ -220,6 +234,9 @@ impl Worker {
     pub fn bytes_in(&mut self, id: ConnectionId, bytes: &[u8]) {
         let Some(mut connection) = self.lend(id) else { return };
         connection.last_traffic = self.now;
+        if self.lone != Some(id) {
+            (self.lone, self.lone_turns) = (Some(id), 0);
+        }
         if connection.input.is_empty() {
             let used = self.requests(&mut connection, bytes);
             connection.input.extend_from_slice(&bytes[used..]);
@@ -266,8 +283,7 @@ impl Worker {
             };
             used += frame.total_bytes();
             match Header::of(&frame) {
-                // An answer to something that was asked of the client: nothing is awaited.
-                Ok(header) if header.is_response() => {}
+                Ok(header) if header.is_response() => self.client_said(connection, &header, frame.body),
                 Ok(header) => self.request(connection, &header, frame.body),
                 Err(error) => {
                     self.bad_frame(connection, error.to_string());
@@ -304,6 +320,7 @@ impl Worker {
             Outcome::Reply(reply) => self.answer(connection, to, &reply),
             Outcome::Recorded(reply, kept) => self.recording.push((to, reply, kept)),
             Outcome::Pull(pull) => self.pull(connection, to, pull),
+            Outcome::Relay(relay) => self.relay(connection, to, *relay),
             Outcome::Tell { reply, changes } => {
                 if header.code == ask::HEART_BEAT {
                     connection.last_heartbeat = self.now;
@@ -356,6 +373,7 @@ impl Worker {
         match outcome {
             Some(Outcome::Reply(reply)) => self.answer(&mut connection, to, &reply),
             Some(Outcome::Recorded(reply, kept)) => self.recording.push((to, reply, kept)),
+            Some(Outcome::Relay(relay)) => self.relay(&mut connection, to, *relay),
             other => debug_assert!(other.is_none(), "tasks answer or write"),
         }
         self.touched(&mut connection);
@@ -490,7 +508,11 @@ impl Worker {
         }
         while !self.batches.is_empty() {
             self.outcomes.clear();
-            let outcome = self.shared.engine.append_all(&mut self.batches, &mut self.outcomes);
+            let outcome = if self.is_alone() {
+                self.shared.engine.append_all_here(&mut self.batches, &mut self.outcomes)
+            } else {
+                self.shared.engine.append_all(&mut self.batches, &mut self.outcomes)
+            };
             self.appended();
             match outcome {
                 Ok(_) if self.batches.is_empty() => {}
@@ -511,6 +533,17 @@ impl Worker {
         self.release(self.acked_mark.current());
     }
 
+    /// Whether the one message of this turn, like those of the turns before it, is all that this thread has to do: then the commit may as
+    /// well run here. A stalled disk would hold up everybody else.
+    fn is_alone(&mut self) -> bool {
+        if self.batches.len() > 1 || !self.acks.is_empty() {
+            self.lone_turns = 0;
+            return false;
+        }
+        self.lone_turns = self.lone_turns.saturating_add(1);
+        self.lone_turns > limits::LONE_TURNS
+    }
+
     /// Appends the state's changes, which stand before the messages of this turn. False when there is no room for them.
     fn flush_state(&mut self) -> bool {
         if self.recording.is_empty() && !self.shared.state.is_urgent() {
@@ -523,7 +556,7 @@ impl Worker {
         }
         // Another thread may have appended them, before or behind what waits here.
         let end_lsn = self.acks.back().map_or(end_lsn, |last| last.end_lsn.max(end_lsn));
-        let deadline = self.now + self.shared.settings.ack_timeout;
+        let deadline = self.now + self.shared.live.ack_timeout();
         let remark =
             |outcome: Result<(), FlushError>| outcome.err().map(|error| format!("nothing was stored: {error}"));
         let (names, offsets) = (remark(names), remark(offsets));
@@ -557,18 +590,24 @@ impl Worker {
             let (answer, due) = match purpose {
                 Purpose::Send(mut sending) => {
                     sending.appended(outcome);
+                    if let Some(letter) = &sending.letter {
+                        letter.arrived(&self.shared, outcome.first.lsn);
+                    }
                     let due = sending.due;
                     (Answer::Sent(sending), due)
                 }
-                Purpose::Write(Writing { reply, due, counted, .. }) => {
+                Purpose::Write(Writing { reply, due, letter, counted, .. }) => {
                     counted(&self.shared.counters);
+                    if let Some(letter) = letter {
+                        letter.arrived(&self.shared, outcome.first.lsn);
+                    }
                     (Answer::Recorded(reply), due)
                 }
             };
             if let Some(due) = due {
                 self.shared.due.assigned(due, outcome.end_lsn);
             }
-            let deadline = since + self.shared.settings.ack_timeout;
+            let deadline = since + self.shared.live.ack_timeout();
             self.acks.push_back(Ack { end_lsn: outcome.end_lsn, deadline, to, answer });
         }
     }
@@ -581,7 +620,7 @@ impl Worker {
             // What it says may not be durable yet: it is answered when that is.
             let end_lsn = self.acks.back().map_or(rejection.rests_on, |last| last.end_lsn.max(rejection.rests_on));
             let answer = Answer::Recorded((writing.rejected)(&self.shared, rejection));
-            let deadline = *since + self.shared.settings.ack_timeout;
+            let deadline = *since + self.shared.live.ack_timeout();
             self.acks.push_back(Ack { end_lsn, deadline, to: *to, answer });
             self.batches.remove(0);
             self.parsed.pop_front();
@@ -774,6 +813,8 @@ impl Worker {
                         self.give_back(connection);
                     }
                 }
+                Mail::Question { connection, id, relay } => self.question_by_mail(connection, id, &relay),
+                Mail::Said { id, said } => self.said_by_mail(id, said),
                 Mail::Done { to, outcome, batch } => {
                     done = true;
                     self.task_done(to, *outcome, *batch);
@@ -815,6 +856,8 @@ impl Worker {
         if self.shared.state.is_urgent() {
             self.end_of_turn();
         }
+        self.end_relays(self.now);
+        self.heed_resets();
         if now >= self.swept + Duration::from_secs(1) {
             self.swept = now;
             self.sweep();
@@ -831,12 +874,24 @@ impl Worker {
         }
     }
 
+    /// Lets pulls come again whose group may have been sent elsewhere: they are told so then.
+    fn heed_resets(&mut self) {
+        let seen = self.shared.resets.count();
+        if seen == std::mem::replace(&mut self.resets_seen, seen) {
+            return;
+        }
+        for token in self.held.those(|pull| self.shared.resets.concern(&pull.topic.name, pull.number)) {
+            self.end_hold(token);
+        }
+    }
+
     /// Looks for connections and clients that went silent.
     fn sweep(&mut self) {
         for slot in 0..self.slots.len() {
             let Some(mut connection) = self.slots[slot].connection.take() else { continue };
             if self.now >= connection.last_heartbeat + limits::IDLE_MAX {
                 self.shared.halves.producers.gone(connection.id);
+                self.shared.clients.gone(connection.id);
                 if !connection.groups.is_empty() {
                     self.leave_all(&mut connection);
                 }
@@ -867,7 +922,9 @@ impl Worker {
             self.held.cancel(&self.shared.engine, &self.watcher, token);
         }
         self.leave_all(&mut connection);
+        self.end_questions_to(id);
         self.shared.halves.producers.gone(id);
+        self.shared.clients.gone(id);
         let place = &mut self.slots[id.slot as usize];
         place.generation = place.generation.wrapping_add(1);
         place.taken = false;
@@ -959,6 +1016,8 @@ impl Worker {
         while let Some(token) = self.held.any() {
             self.end_hold(token);
         }
+        // Nothing is read any more: no client can answer.
+        self.end_relays(Duration::MAX);
         self.end_of_turn();
     }
 
@@ -967,7 +1026,7 @@ impl Worker {
     pub fn is_settled(&self) -> bool {
         let written = |slot: &Slot| slot.connection.as_ref().is_none_or(|connection| connection.unread() == 0);
         let nothing_waits = self.acks.is_empty() && self.batches.is_empty() && self.recording.is_empty();
-        nothing_waits && self.tasks == 0 && self.slots.iter().all(written)
+        nothing_waits && self.tasks == 0 && self.relay_count() == 0 && self.slots.iter().all(written)
     }
 
     /// Requests of which a part is done elsewhere now; its outcome comes by mail.

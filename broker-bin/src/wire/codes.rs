@@ -112,6 +112,16 @@ pub mod request {
     pub const QUERY_TOPIC_CONSUME_BY_WHO: i32 = 300;
     /// How far behind a group is, in time.
     pub const QUERY_CONSUME_TIME_SPAN: i32 = 303;
+    /// Create groups or change them.
+    pub const UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST: i32 = 225;
+    /// Remove queue files that are not needed.
+    pub const CLEAN_EXPIRED_CONSUMEQUEUE: i32 = 306;
+    /// Remove topics that nobody uses.
+    pub const CLEAN_UNUSED_TOPIC: i32 = 316;
+    /// Ask a half message's producer again.
+    pub const RESUME_CHECK_HALF_MESSAGE: i32 = 323;
+    /// Remove files of the log that are too old.
+    pub const DELETE_EXPIRED_COMMITLOG: i32 = 329;
     /// System topics, from the name server.
     pub const GET_SYSTEM_TOPIC_LIST_FROM_NS: i32 = 304;
     /// System topics, from the broker.
@@ -170,6 +180,37 @@ pub mod request {
     pub const ACK_MESSAGE: i32 = 200_051;
     /// Keep a popped message longer.
     pub const CHANGE_MESSAGE_INVISIBLETIME: i32 = 200_053;
+}
+
+/// Request codes of our own, for operators: JSON in, JSON out; see [`super::operate`]. A code never changes its meaning, and none is used
+/// twice: 30 001 to 30 099 here, further hundreds for other rooms.
+pub mod private {
+    /// Transactions that nobody has decided.
+    pub const TRANSACTION_LIST: i32 = 30_001;
+    /// One transaction.
+    pub const TRANSACTION_SHOW: i32 = 30_002;
+    /// Decides a transaction by hand.
+    pub const TRANSACTION_DECIDE: i32 = 30_003;
+    /// What is to be delivered later.
+    pub const DELAY_LIST: i32 = 30_011;
+    /// Takes back what is to be delivered later.
+    pub const DELAY_CANCEL: i32 = 30_012;
+    /// Which groups have dead letters.
+    pub const DEAD_LETTER_GROUPS: i32 = 30_021;
+    /// A group's dead letters.
+    pub const DEAD_LETTER_LIST: i32 = 30_022;
+    /// Returns a dead letter to where it came from.
+    pub const DEAD_LETTER_REPLAY: i32 = 30_023;
+    /// The messages of a topic by their times.
+    pub const MESSAGE_LIST: i32 = 30_031;
+    /// What became of a message.
+    pub const TRACE: i32 = 30_041;
+
+    /// Whether a request changes what is stored: only a leader that can have it acknowledged takes it.
+    #[must_use]
+    pub const fn writes(code: i32) -> bool {
+        matches!(code, TRANSACTION_DECIDE | DELAY_CANCEL | DEAD_LETTER_REPLAY)
+    }
 }
 
 /// Response codes.

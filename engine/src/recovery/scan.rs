@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::commitlog::segment::Geometry;
 use crate::error::OpenError;
 use crate::io::{AlignedBuf, IO_ALIGN, IoAction, IoBackend, IoFile, IoOp, IoQueue, Wait};
-use crate::limits::{SCAN_DEPTH, SCAN_READ_BYTES, SEGMENT_HEADER_BYTES};
+use crate::limits::{COLD_READ_BYTES, SCAN_DEPTH, SCAN_READ_BYTES, SEGMENT_HEADER_BYTES};
 use crate::units::{Lsn, align_down, to_u64, to_usize};
 
 /// A cursor over the data bytes of a segment, and of those behind it.
@@ -33,6 +33,9 @@ pub(crate) struct SegmentScan<'a> {
     spare: Vec<AlignedBuf>,
     /// Blocks that could not be read, by file offset, and why; `None`: such a block ends the scan with an error.
     unreadable: Option<BTreeMap<u64, String>>,
+    /// Bytes of one read, and how many are in flight.
+    read_bytes: usize,
+    depth: usize,
 }
 
 /// A read.
@@ -67,12 +70,19 @@ impl<'a> SegmentScan<'a> {
             at: 0,
             spare: Vec::new(),
             unreadable: None,
+            read_bytes: SCAN_READ_BYTES,
+            depth: SCAN_DEPTH,
         })
     }
 
     /// From here on blocks that cannot be read count as zeros; [`SegmentScan::unreadable`] has them.
     pub(crate) fn tolerate(&mut self) {
         self.unreadable = Some(BTreeMap::new());
+    }
+
+    /// From here on reads are short, one at a time: others use the disk.
+    pub(crate) fn be_gentle(&mut self) {
+        (self.read_bytes, self.depth) = (to_usize(COLD_READ_BYTES), 1);
     }
 
     /// Why a block between these file offsets could not be read, if one could not.
@@ -180,7 +190,7 @@ impl<'a> SegmentScan<'a> {
 
     /// Keeps as many reads under way as there may be.
     fn read_ahead(&mut self) {
-        while self.reads.len() < SCAN_DEPTH
+        while self.reads.len() < self.depth
             && let (index, offset) = self.next
             && let Some(file) = self.files.get(index)
         {
@@ -188,7 +198,7 @@ impl<'a> SegmentScan<'a> {
                 self.next = (index + 1, SEGMENT_HEADER_BYTES);
                 continue;
             }
-            let len = to_usize(to_u64(SCAN_READ_BYTES).min(self.geometry.segment_bytes - offset));
+            let len = to_usize(to_u64(self.read_bytes).min(self.geometry.segment_bytes - offset));
             let spare = self.spare.iter().position(|buf| buf.len() == len);
             let buf = spare.map_or_else(|| AlignedBuf::zeroed(len), |at| self.spare.swap_remove(at));
             let token = self.first_token + to_u64(self.reads.len());

@@ -2,7 +2,8 @@
 
 use anchorlog_engine::{Link, Lsn, Message, Rejection, WriteBatch};
 
-use super::attempt::{Asked, Said, Verdict, tell};
+use super::attempt::{Asked, Said, Verdict};
+use super::letter::Letter;
 use crate::counters::Counters;
 use crate::features::delay::{self, Due, Later, Place};
 use crate::features::groups::{self, GroupConfig};
@@ -183,7 +184,7 @@ impl Back {
         let due = delay::put_due(shared, batch, later.time_ms, &due, reference.to_origin());
         let due = due.map_err(|error| Reply::failure(code::MESSAGE_ILLEGAL, error.to_string()))?;
         let counted = |counters: &Counters| counters.messages_sent_back.add(1);
-        Ok(Writing { reply: Reply::default(), due: Some(due), rejected: nothing_required, counted })
+        Ok(Writing { reply: Reply::default(), due: Some(due), letter: None, rejected: nothing_required, counted })
     }
 
     fn dead(&self, shared: &Shared, found: &Found<'_>, batch: &mut WriteBatch) -> Result<Writing, Reply> {
@@ -206,9 +207,15 @@ impl Back {
         batch.link(&link).map_err(|error| refused(error.to_string()))?;
         let came_from = property(found.properties, "RETRY_TOPIC").unwrap_or(found.topic);
         let id = property(found.properties, "UNIQ_KEY").unwrap_or_default();
-        tell(&self.group, &topic.name, came_from, id, found.attributes.stored.reconsume_times);
-        let counted = |counters: &Counters| counters.dead_letters.add(1);
-        Ok(Writing { reply: Reply::default(), due: None, rejected: nothing_required, counted })
+        let letter = Letter {
+            group: self.group.clone(),
+            topic: topic.name.clone(),
+            origin_topic: came_from.into(),
+            unique_key: id.into(),
+            attempts: found.attributes.stored.reconsume_times,
+        };
+        let (letter, counted) = (Some(Box::new(letter)), |_: &Counters| {});
+        Ok(Writing { reply: Reply::default(), due: None, letter, rejected: nothing_required, counted })
     }
 }
 

@@ -1,10 +1,20 @@
-//! 105, 106, 206.
+//! 100, 101, 102, 105, 106, 205, 206, 219, 224, 304, 305, 327: what is asked of a name server.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 
+use crate::features::topics::{OWN_TOPICS, PERM_WRITE, TEMPLATE, Topic, TopicConfig};
 use crate::features::{Outcome, Reply, Request, code};
 use crate::shared::Shared;
+use crate::wire::admin::put_topics_of_broker;
 use crate::wire::body::{IdStyle, Route, RouteBroker, RouteQueues, put_cluster_info, put_topic_list};
+
+/// What clients report what they do to.
+const TRACE_TOPIC: &str = "RMQ_SYS_TRACE_TOPIC";
+/// Its queues: as many as clients ask for that make it by sending.
+const TRACE_QUEUES: u32 = 4;
 
 /// 105: where a topic is.
 pub fn route(shared: &Shared, request: &Request<'_>) -> Outcome {
@@ -12,23 +22,32 @@ pub fn route(shared: &Shared, request: &Request<'_>) -> Outcome {
         Ok(name) => name,
         Err(error) => return Reply::from(error).into(),
     };
-    let Some(topic) = shared.state.topics.get(name) else {
+    let Some(topic) = shared.state.topics.get(name).or_else(|| made_for_asking(shared, name)) else {
         return Reply::failure(code::TOPIC_NOT_EXIST, format!("there is no route for topic {name}: it does not exist"))
             .into();
     };
     let config = topic.config;
+    let wiped = if shared.writes_wiped.load(Ordering::Relaxed) { PERM_WRITE } else { 0 };
     let broker = &shared.settings.broker;
     let queues = RouteQueues {
         broker_name: broker,
         read_queues: config.read_queues,
         write_queues: config.write_queues,
-        permissions: config.perm.into(),
+        permissions: (config.perm & !wiped).into(),
         sys_flag: config.sys_flag.cast_unsigned(),
     };
     // Quoted ids for everyone: every client family in use reads them, and some read nothing else.
     let mut body = BytesMut::new();
     with_broker(shared, |broker| Route { queues: &[queues], brokers: &[broker] }.encode(&mut body, IdStyle::Quoted));
     Reply::body(body).into()
+}
+
+/// Clients trace into one topic, and not every family makes it by sending: some ask for its route, and trace nothing without.
+fn made_for_asking(shared: &Shared, name: &str) -> Option<Arc<Topic>> {
+    if name != TRACE_TOPIC || !shared.settings.auto_create_topics || !shared.standing.writes() {
+        return None;
+    }
+    shared.state.get_or_make_topic(name, TopicConfig::open(shared.settings.template_queues.min(TRACE_QUEUES)))
 }
 
 fn with_broker(shared: &Shared, write: impl FnOnce(RouteBroker<'_>)) {
@@ -50,4 +69,91 @@ pub fn topic_list(shared: &Shared) -> Outcome {
     let mut body = BytesMut::new();
     put_topic_list(&mut body, &shared.state.topics.names());
     Reply::body(body).into()
+}
+
+/// 224: the topics of a cluster. There is one.
+pub fn topics_of_cluster(shared: &Shared, request: &Request<'_>) -> Outcome {
+    match request.required("cluster") {
+        Ok(cluster) if *cluster == *shared.settings.cluster => topic_list(shared),
+        Ok(cluster) => {
+            let remark = format!("there is no cluster {cluster}; this one is {}", shared.settings.cluster);
+            Reply::failure(code::SYSTEM_ERROR, remark).into()
+        }
+        Err(error) => Reply::from(error).into(),
+    }
+}
+
+/// 304, 305: the topics that are the broker's own, whether there is anything in them or not.
+pub fn own_topics(shared: &Shared) -> Outcome {
+    let names: Vec<_> = OWN_TOPICS.into_iter().chain([TEMPLATE]).collect();
+    let mut body = BytesMut::new();
+    put_topics_of_broker(&mut body, &shared.settings.advertise.to_string(), &names);
+    Reply::body(body).into()
+}
+
+/// 205: producers are shown no queues to write from now on, until 327 or the next start. What they send all the same is stored.
+pub fn wipe_writes(shared: &Shared, request: &Request<'_>) -> Outcome {
+    set_wiped(shared, request, true, "wipeTopicCount")
+}
+
+/// 327: the reverse.
+pub fn add_writes(shared: &Shared, request: &Request<'_>) -> Outcome {
+    set_wiped(shared, request, false, "addTopicCount")
+}
+
+fn set_wiped(shared: &Shared, request: &Request<'_>, wiped: bool, count: &'static str) -> Outcome {
+    match request.required("brokerName") {
+        Ok(name) if *name == *shared.settings.broker => {
+            shared.writes_wiped.store(wiped, Ordering::Relaxed);
+            tracing::info!(wiped, asker = %request.peer, "an operator changed what producers are shown");
+            Reply::success().with(count, shared.state.topics.count()).into()
+        }
+        Ok(_) => Reply::success().with(count, 0).into(),
+        Err(error) => Reply::from(error).into(),
+    }
+}
+
+/// 101, 219: no values are kept.
+pub fn value(request: &Request<'_>) -> Outcome {
+    let namespace = request.field("namespace").unwrap_or_default();
+    let key = request.field("key").map(|key| format!(" {key}")).unwrap_or_default();
+    Reply::failure(
+        code::QUERY_NOT_FOUND,
+        format!("there is no value{key} in {namespace:?}: this name server keeps none"),
+    )
+    .into()
+}
+
+/// 102: what is not there is gone.
+pub fn delete_value() -> Outcome {
+    Reply::default().into()
+}
+
+/// 100: none is taken.
+pub fn put_value(request: &Request<'_>) -> Outcome {
+    let remark = if request.field("namespace") == Some("ORDER_TOPIC_CONFIG") {
+        "ordered topics need no list of queues here: consumers lock queues, and a topic's queues are in its route"
+    } else {
+        "this name server keeps no values"
+    };
+    Reply::failure(code::REQUEST_CODE_NOT_SUPPORTED, remark).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::scene::Scene;
+
+    #[test]
+    fn the_trace_topic_is_there_for_who_asks_for_its_route_and_no_other_is() {
+        let mut scene = Scene::new();
+        let id = scene.connect();
+        assert_eq!(scene.ask(id, 105, &json!({"topic": "T1"}), &[]).code(), 17);
+        assert_eq!(scene.ask(id, 105, &json!({"topic": TRACE_TOPIC}), &[]).code(), 0);
+        assert_eq!(scene.send(id, TRACE_TOPIC, 3, "", b"Pub").code(), 0);
+        let mut scene = scene.crash();
+        assert_eq!(scene.read_all(TRACE_TOPIC, 3).len(), 1);
+    }
 }

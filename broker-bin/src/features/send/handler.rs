@@ -10,7 +10,7 @@ use super::sending::Sending;
 use super::stored::{Attributes, Stored};
 use crate::features::delay::{self, DueKey, Later, Place};
 use crate::features::offsets::Pins;
-use crate::features::retry::{self, DeadLetter};
+use crate::features::retry::{self, DeadLetter, Letter};
 use crate::features::topics::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig};
 use crate::features::transactions::{self, Wanted};
 use crate::features::{FieldError, Outcome, Reply, Request, code};
@@ -147,7 +147,7 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
     if request.body.is_empty() {
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, "the message has no body"));
     }
-    let bytes_max = shared.settings.message_bytes_max;
+    let bytes_max = shared.live.message_bytes_max();
     if request.body.len() > bytes_max {
         let remark = format!("the body has {} bytes; at most {bytes_max} are taken", request.body.len());
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, remark));
@@ -170,14 +170,19 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
                 (due, Cow::Owned(made))
             }
         };
-        if let Some(dead) = &dead {
-            shared.counters.dead_letters.add(1);
-            retry::tell(&dead.group, send.topic, known.retry_topic.unwrap_or_default(), &key, send.reconsume_times);
-        }
+        let letter = dead.as_ref().map(|dead| {
+            Box::new(Letter {
+                group: dead.group.as_str().into(),
+                topic: send.topic.into(),
+                origin_topic: known.retry_topic.unwrap_or_default().into(),
+                unique_key: (*key).into(),
+                attempts: send.reconsume_times,
+            })
+        });
         // A level counts before a time, and what has a level cannot be taken back.
         let timed = due.filter(|_| !known.half && known.wish.is_timed(&shared.settings.delay_levels));
         let recall = timed.map(|due| delay::recall_handle(shared, send.topic, due.time_ms, &key).into());
-        return Ok(Sending { due, recall, ..Sending::new(number, Some(&key)) });
+        return Ok(Sending { due, recall, letter, ..Sending::new(number, Some(&key)) });
     }
     if send.is_dead || send.topic.starts_with(RETRY_PREFIX) {
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, "a retry topic takes no batches"));
@@ -392,7 +397,7 @@ impl Writer<'_> {
             return Err(illegal("half of a transaction needs a producer group that can be asked"));
         }
         let timeout = known.immunity.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
-        let timeout = timeout.unwrap_or(self.shared.settings.transaction_timeout);
+        let timeout = timeout.unwrap_or(self.shared.live.transaction_timeout());
         let now_ms = self.shared.engine.clock().wall_ms();
         Ok(Some(Wanted {
             group,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anchorlog_engine::{AppendOutcome, Lsn};
 
 use crate::features::delay::DueKey;
+use crate::features::retry::Letter;
 use crate::wire::FrameEncoder;
 use crate::wire::message::MessageId;
 
@@ -54,6 +55,8 @@ pub struct Sending {
     pub due: Option<DueKey>,
     /// What a timed message can be taken back by.
     pub recall: Option<Box<str>>,
+    /// It is a dead letter.
+    pub letter: Option<Box<Letter>>,
 }
 
 impl Sending {
@@ -61,7 +64,16 @@ impl Sending {
     #[must_use]
     pub fn new(queue: u32, unique_key: Option<&str>) -> Sending {
         let unique_key = UniqueKey::new(unique_key);
-        Sending { queue, queue_offset: 0, lsn: Lsn::ZERO, more: Box::default(), unique_key, due: None, recall: None }
+        Sending {
+            queue,
+            queue_offset: 0,
+            lsn: Lsn::ZERO,
+            more: Box::default(),
+            unique_key,
+            due: None,
+            recall: None,
+            letter: None,
+        }
     }
 
     /// Notes where it went.
