@@ -8,7 +8,7 @@ use anchorlog_engine::BackendChoice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::open_loop::Load;
-use crate::{payload, sender, served};
+use crate::{long_log, payload, sender, served};
 
 /// Measures this disk, the Anchorlog engine and its broker in one run, and reads everything back.
 #[derive(Parser)]
@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Disk(DiskOnly),
     /// Measure what a long log costs when it is opened, and many queues when they are appended to.
     Opening(Opening),
+    /// Measure what a reader far behind, zero-filling and checkpoints cost durable appends.
+    Beside(Beside),
     /// Measure what the second copy costs: sync and async flush, by sync and async replication, on a leader and its slave.
     Matrix(Matrix),
     /// Measure the chain above the log: transactions, delays, retries, order and commits, and all of it together on two brokers.
@@ -35,6 +37,9 @@ pub(crate) enum Command {
     /// Serve for the broker rows.
     #[command(name = served::SERVE, hide = true)]
     Serve(Serve),
+    /// Open a long log, for `opening`.
+    #[command(name = long_log::REOPEN, hide = true)]
+    Reopen(Reopen),
 }
 
 /// The messages, and where the numbers go.
@@ -155,6 +160,72 @@ pub(crate) struct Opening {
     /// Queues, against one
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) queues: u32,
+    /// Table entries beside the messages
+    #[arg(long, default_value_t = 0)]
+    pub(crate) entries: u64,
+    /// What is measured
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [OpeningPart::Rates, OpeningPart::Open])]
+    pub(crate) parts: Vec<OpeningPart>,
+}
+
+/// What can be measured of a long log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OpeningPart {
+    /// Append rates, of one queue and of many
+    Rates,
+    /// Opening it, and what that and serving take of memory
+    Open,
+}
+
+/// What goes on beside appends.
+#[derive(Args)]
+pub(crate) struct Beside {
+    /// Where the stores go; they are deleted [default: target/anchorlog-perf, or anchorlog-perf-tmp where there is no target]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Run even where the directory lies in memory
+    #[arg(long)]
+    pub(crate) allow_tmpfs: bool,
+    /// Bytes of a message beside the reader
+    #[arg(short, long, default_value = "1024", value_parser = parse_size)]
+    pub(crate) size: usize,
+    /// Seconds of each turn
+    #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
+    pub(crate) seconds: f64,
+    /// How long the log is that the reader has before it
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(256..=65_536))]
+    pub(crate) behind_mib: u64,
+    /// What is measured
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [BesidePart::Reader, BesidePart::Filler, BesidePart::Checkpoints])]
+    pub(crate) parts: Vec<BesidePart>,
+}
+
+/// What can go on beside appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BesidePart {
+    /// A reader that is far behind
+    Reader,
+    /// Zeros for segments to come
+    Filler,
+    /// Checkpoints
+    Checkpoints,
+}
+
+/// Opens a long log, for `opening`.
+#[derive(Args)]
+pub(crate) struct Reopen {
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    #[arg(long)]
+    pub(crate) messages: u64,
+    #[arg(long)]
+    pub(crate) size: usize,
+    #[arg(long)]
+    pub(crate) queues: u32,
+    #[arg(long)]
+    pub(crate) entries: u64,
+    #[arg(long)]
+    pub(crate) serves: bool,
 }
 
 /// The four combinations.

@@ -6,6 +6,7 @@
 //! ```
 //! Method, schema and how to read the numbers: `perf/README.md`. What is deliberately not here: anything that the log itself needs.
 
+mod beside;
 mod broker_rows;
 mod catch_up;
 mod chain;
@@ -17,6 +18,7 @@ mod engine_rows;
 mod error;
 mod host;
 mod limit;
+mod long_log;
 mod matrix;
 mod meter;
 mod open_loop;
@@ -47,7 +49,7 @@ use anchorlog_engine::{BackendChoice, SystemClock};
 use clap::Parser;
 
 use crate::chain::Bench;
-use crate::cli::{Chain, Cli, Command, Comparison, DiskOnly, Foreign, Matrix, Messages, Opening};
+use crate::cli::{Beside, Chain, Cli, Command, Comparison, DiskOnly, Foreign, Matrix, Messages, Opening};
 use crate::disk::DiskProbe;
 use crate::error::PerfError;
 use crate::host::Host;
@@ -67,9 +69,11 @@ fn main() -> ExitCode {
         Some(Command::Broker(foreign)) => measure_foreign(&foreign),
         Some(Command::Disk(disk)) => measure_disk(&disk).map(|()| true),
         Some(Command::Opening(wished)) => measure_opening(&wished).map(|()| true),
+        Some(Command::Beside(wished)) => measure_beside(&wished).map(|()| true),
         Some(Command::Matrix(wished)) => measure_matrix(&wished),
         Some(Command::Chain(wished)) => measure_chain(&wished),
         Some(Command::Serve(wished)) => serve::serve(&wished).map(|()| true),
+        Some(Command::Reopen(wished)) => long_log::reopen(&wished).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -417,13 +421,21 @@ fn measure_foreign(wished: &Foreign) -> Result<bool, PerfError> {
     finish(&run, &wished.load, None)
 }
 
-/// The disk alone.
+/// A long log.
 fn measure_opening(wished: &Opening) -> Result<(), PerfError> {
-    let place = Place::choose(wished.dir.as_deref(), wished.allow_tmpfs)?;
+    let place = Place::with_room(wished.dir.as_deref(), wished.allow_tmpfs, opening::room_bytes(wished))?;
     announce(&Host::look(place.dir()), place.warning());
     opening::measure(wished, place.dir())
 }
 
+/// What goes on beside appends.
+fn measure_beside(wished: &Beside) -> Result<(), PerfError> {
+    let place = Place::with_room(wished.dir.as_deref(), wished.allow_tmpfs, beside::room_bytes(wished))?;
+    announce(&Host::look(place.dir()), place.warning());
+    beside::measure(wished, place.dir())
+}
+
+/// The disk alone.
 fn measure_disk(wished: &DiskOnly) -> Result<(), PerfError> {
     let place = Place::choose(wished.dir.as_deref(), wished.allow_tmpfs)?;
     let host = Host::look(place.dir());
