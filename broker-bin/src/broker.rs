@@ -14,7 +14,7 @@ use anchorlog_engine::{Clock, Engine, EngineInfo, EngineOptions, EngineStats, Op
 use anchorlog_replicator::{InSync, Node, NodeError, Policy, ReplicaId, Security};
 
 use crate::alarm::Whom;
-use crate::config::BrokerArgs;
+use crate::config::{BrokerArgs, HostPort};
 use crate::counters::{Counters, Counts};
 use crate::features::delay::DelayLevels;
 use crate::limits;
@@ -79,6 +79,8 @@ pub struct BrokerOptions {
     pub cluster: String,
     /// The broker's name. Default: `broker-a`.
     pub broker: String,
+    /// Name servers to register with. Default: none; it is its own.
+    pub name_servers: Vec<HostPort>,
     /// Options of the log.
     pub engine: EngineOptions,
     /// Whether messages that a group has not consumed outlive their file. Default: yes; when the disk is full of them, sends are refused.
@@ -128,6 +130,7 @@ impl BrokerOptions {
             advertise: None,
             cluster: "DefaultCluster".to_owned(),
             broker: "broker-a".to_owned(),
+            name_servers: Vec::new(),
             engine: EngineOptions::default(),
             keep_unconsumed: true,
             driver: Driver::default(),

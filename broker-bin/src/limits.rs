@@ -85,6 +85,13 @@ pub const OUTCOME_KEPT_MS: u64 = 3_600_000;
 /// Longest sleep of the timer.
 pub const DUE_NAP: Duration = Duration::from_millis(20);
 
+/// How often a name server that is somebody else's is told what there is.
+pub const REGISTER_INTERVAL: Duration = Duration::from_secs(30);
+/// How often it is looked whether there is something to tell.
+pub const REGISTER_LOOK: Duration = Duration::from_secs(1);
+/// How long a name server may take to answer.
+pub const REGISTER_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How long a client may take to answer what an operator asks of it.
 pub const RELAY_WAIT: Duration = Duration::from_secs(10);
 /// Such questions that one network thread waits for.

@@ -10,7 +10,7 @@ use anchorlog_replicator::{Certificates, InSync, OnMissing, Policy, ReplicaId, S
 use clap::{Args, FromArgMatches as _, ValueEnum};
 
 use super::replicas::Replicas;
-use super::units::{ByteSize, HostPort, Period};
+use super::units::{ByteSize, HostPort, HostPorts, Period};
 use crate::alarm::Whom;
 use crate::broker::{BrokerOptions, Driver, OtherReplica, ReplicationOptions};
 use crate::features::delay::DelayLevels;
@@ -136,6 +136,10 @@ pub struct BrokerArgs {
     /// Name of its cluster
     #[arg(long, value_name = "NAME", default_value = "DefaultCluster")]
     pub cluster_name: String,
+
+    /// Name servers of others to register with, HOST:PORT;HOST:PORT; this broker answers for its own topics in any case [default: none]
+    #[arg(long, value_name = "LIST")]
+    pub name_servers: Option<HostPorts>,
 
     /// When a send is acknowledged
     #[arg(long, value_enum, default_value = "sync")]
@@ -287,6 +291,7 @@ pub(super) const NAMES: [&str; 42] = [
     "insecure",
     "broker-name",
     "cluster-name",
+    "name-servers",
     "flush",
     "flush-interval",
     "flush-bytes",
@@ -399,6 +404,7 @@ pub(super) fn as_original(args: &BrokerArgs) -> Vec<(&'static str, String)> {
         ("mappedFileSizeCommitLog", args.segment_bytes.0.to_string()),
         ("maxMessageSize", args.max_message_bytes.0.to_string()),
         ("messageDelayLevel", args.message_delay_level.to_string()),
+        ("namesrvAddr", args.name_servers.as_ref().map(HostPorts::to_string).unwrap_or_default()),
         ("storePathRootDir", args.store.display().to_string()),
         ("syncFlushTimeout", ms(&args.ack_timeout)),
         ("transactionCheckInterval", ms(&args.transaction_check_interval)),
@@ -428,6 +434,7 @@ impl BrokerArgs {
             "insecure" => self.insecure = parsed(value)?,
             "broker-name" => self.broker_name = value.to_owned(),
             "cluster-name" => self.cluster_name = value.to_owned(),
+            "name-servers" => self.name_servers = Some(parsed(value)?),
             "flush" => self.flush = chosen(value)?,
             "flush-interval" => self.flush_interval = parsed(value)?,
             "flush-bytes" => self.flush_bytes = parsed(value)?,
@@ -478,6 +485,7 @@ impl BrokerArgs {
             self.insecure.to_string(),
             self.broker_name.clone(),
             self.cluster_name.clone(),
+            shown_or(self.name_servers.as_ref(), "none"),
             shown(&self.flush),
             self.flush_interval.to_string(),
             self.flush_bytes.to_string(),
@@ -637,6 +645,7 @@ impl BrokerArgs {
             listen: self.listen.resolve()?,
             advertise: self.advertise.as_ref().map(HostPort::resolve).transpose()?,
             cluster: self.cluster_name.clone(),
+            name_servers: self.name_servers.clone().unwrap_or_default().0,
             broker: self.broker_name.clone(),
             engine,
             keep_unconsumed: self.unconsumed == Unconsumed::Keep,

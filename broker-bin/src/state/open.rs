@@ -84,6 +84,7 @@ pub(super) fn take_over(engine: &Engine, state: &State) -> Result<(), StateError
     let snapshot = engine.snapshot();
     let is_new = check_format(engine, &snapshot)?;
     read(&snapshot, state)?;
+    state.topics.renew_dropped(engine);
     read_locks(engine, &snapshot, state)?;
     let moved = state.clamp_offsets(|key| {
         let queue = engine.queue(&queue_name(&key.topic, key.queue))?;
@@ -100,7 +101,11 @@ pub(super) fn take_over(engine: &Engine, state: &State) -> Result<(), StateError
 pub(super) fn refresh(engine: &Engine, state: &State) -> Result<(), StateError> {
     let snapshot = engine.snapshot();
     match known_format(&snapshot, || engine.info().dir.display().to_string())? {
-        Some(_) => read(&snapshot, state),
+        Some(_) => {
+            read(&snapshot, state)?;
+            state.topics.renew_dropped(engine);
+            Ok(())
+        }
         // Its first entry is still on the way.
         None => Ok(()),
     }

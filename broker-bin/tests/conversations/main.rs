@@ -8,6 +8,7 @@ mod groups;
 mod naming;
 mod offsets;
 mod operating;
+mod operators;
 mod ordering;
 mod peer;
 mod pressure;

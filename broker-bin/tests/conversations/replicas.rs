@@ -27,6 +27,7 @@ over_every_driver! {
     who_asked_for_it_by_name_is_told_that_the_leader_is_alone,
     with_asynchronous_replication_a_leader_waits_for_nobody,
     what_was_answered_last_is_known_after_a_restart,
+    k77_what_a_leader_deletes_and_makes_again_is_new_on_its_slave_too,
     a_slave_never_shows_fewer_topics_or_offsets_than_it_did,
 }
 
@@ -334,6 +335,34 @@ fn what_was_answered_last_is_known_after_a_restart(driver: Driver) {
         assert_eq!(peer.ask(14, &asked(0), &[]).expect(0).number("offset"), round);
         peer.ask(105, &json!({"topic": format!("T{round}x")}), &[]).expect(0);
     }
+    slave.stop().expect("a clean stop");
+    leader.stop().expect("a clean stop");
+}
+
+fn k77_what_a_leader_deletes_and_makes_again_is_new_on_its_slave_too(driver: Driver) {
+    let pair = Pair::new(driver, REFUSE);
+    let (leader, slave) = (pair.start(0), pair.start(1));
+    pair.send_until(0, b"old", &[0]);
+    // It has the queue at hand.
+    assert_eq!(pair.bodies(1, 1), [b"old".to_vec()]);
+    let commit = json!({"consumerGroup": "g", "topic": "T1", "queueId": "0", "commitOffset": "1"});
+    pair.peer(0).ask(15, &commit, &[]).expect(0);
+    pair.peer(0).ask(215, &json!({"topic": "T1"}), &[]).expect(0);
+    pair.peer(0).ask(207, &json!({"groupName": "g", "cleanOffset": "true"}), &[]).expect(0);
+    for body in [b"new 1", b"new 2"] {
+        pair.send_until(0, body, &[0]);
+    }
+    let end = Instant::now() + Duration::from_secs(20);
+    let wanted = [b"new 1".to_vec(), b"new 2".to_vec()];
+    while pair.bodies(1, 1) != wanted {
+        assert!(Instant::now() < end, "the slave shows {:?}", pair.bodies(1, 1));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(
+        pair.peer(1).ask(14, &asked(0), &[]).expect(0).number("offset"),
+        0,
+        "what was committed of the first is gone"
+    );
     slave.stop().expect("a clean stop");
     leader.stop().expect("a clean stop");
 }
