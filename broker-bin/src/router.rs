@@ -4,7 +4,7 @@ use anchorlog_engine::WriteBatch;
 
 use crate::features::{
     Outcome, Reply, Request, code, configuration, delay, find, groups, heartbeat, inspect, offsets, operate, order,
-    pull, relay, reset, retry, routes, send, topics, transactions,
+    pull, relay, reply, reset, retry, routes, send, topics, transactions,
 };
 use crate::shared::Shared;
 use crate::wire::codes::{private, request as ask};
@@ -19,6 +19,7 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
     }
     match request.header.code {
         ask::SEND_MESSAGE | ask::SEND_MESSAGE_V2 | ask::SEND_BATCH_MESSAGE => send::send(shared, request, batch),
+        ask::SEND_REPLY_MESSAGE | ask::SEND_REPLY_MESSAGE_V2 => reply::reply(shared, request, batch),
         ask::PULL_MESSAGE | ask::LITE_PULL_MESSAGE => pull::pull(shared, request),
         ask::QUERY_MESSAGE => find::by_key(request),
         ask::VIEW_MESSAGE_BY_ID => find::by_place(request),
@@ -36,7 +37,7 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
         ask::HEART_BEAT => heartbeat::beat(shared, request, joined),
         ask::UNREGISTER_CLIENT => heartbeat::farewell(shared, request),
         ask::GET_CONSUMER_LIST_BY_GROUP => groups::list(shared, request),
-        ask::CHECK_CLIENT_CONFIG => groups::check_config(request),
+        ask::CHECK_CLIENT_CONFIG => groups::check_config(shared, request),
         ask::UPDATE_AND_CREATE_TOPIC => topics::create(shared, request),
         ask::UPDATE_AND_CREATE_TOPIC_LIST => topics::create_list(shared, request),
         ask::GET_TOPIC_CONFIG => topics::settings(shared, request),
@@ -91,6 +92,8 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
         private::DEAD_LETTER_REPLAY => operate::replay_dead_letter(shared, request),
         private::MESSAGE_LIST => operate::list_messages(shared, request),
         private::TRACE => operate::trace(shared, request),
+        private::GROUP_SHOW => groups::show(shared, request),
+        private::GROUP_SET => groups::set(shared, request),
         other => {
             shared.counters.unknown_codes.add(1);
             Reply::failure(code::REQUEST_CODE_NOT_SUPPORTED, not_offered(other)).into()
@@ -101,7 +104,6 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
 /// What whoever asked can do instead.
 fn not_offered(code: i32) -> String {
     let what = match code {
-        ask::SEND_REPLY_MESSAGE | ask::SEND_REPLY_MESSAGE_V2 => "request and reply is not offered yet",
         ask::GET_ALL_DELAY_OFFSET => {
             "levels of delay have no offsets: what is delayed is kept by its time (anchorlog delay)"
         }
