@@ -123,6 +123,8 @@ pub const ALARM_URL_TIMEOUT: Duration = Duration::from_secs(5);
 pub const OPERATE_PART_MAX: usize = 256;
 /// Table entries that one part of an operator's list looks at.
 pub const OPERATE_SCAN_MAX: usize = 16 << 10;
+/// Messages that one part of an operator's list reads only to see whether they are asked for.
+pub const OPERATE_READS_MAX: usize = 1024;
 /// Bytes of messages that one part of an operator's list tells, but for its first.
 pub const OPERATE_PART_BYTES: usize = 2 << 20;
 /// Marks of dead letters that are gone which one replay removes.
