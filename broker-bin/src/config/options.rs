@@ -283,7 +283,7 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 42] = [
+pub(super) const NAMES: [&str; 43] = [
     "config",
     "store",
     "listen",
