@@ -96,6 +96,8 @@ pub struct BrokerOptions {
     pub template_queues: u32,
     /// Whether unknown groups are made on demand. Default: yes.
     pub auto_create_groups: bool,
+    /// Whether consumers may choose messages by their properties. Default: no, as with the original.
+    pub property_filter: bool,
     /// Largest body of a message or batch, in bytes. Default and most: 4 MiB.
     pub message_bytes_max: usize,
     /// How long a send waits for its ack before it is answered as stored and not confirmed. Default: 2.5 s, below every client's 3 s.
@@ -136,6 +138,7 @@ impl BrokerOptions {
             auto_create_topics: true,
             template_queues: 8,
             auto_create_groups: true,
+            property_filter: false,
             message_bytes_max: limits::BODY_BYTES_MAX,
             ack_timeout: Duration::from_millis(2500),
             busy_timeout: Duration::from_secs(2),

@@ -125,6 +125,7 @@ impl Scene {
             transaction_check_interval: Duration::from_secs(30),
             transaction_check_max: 15,
             keep_unconsumed: true,
+            property_filter: true,
         };
         adjust(&mut settings);
         let shared = Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1));
@@ -177,6 +178,21 @@ impl Scene {
     pub(crate) fn give(&mut self, id: ConnectionId, code: i64, fields: &Value, body: &[u8]) -> i64 {
         self.opaque += 1;
         let header = json!({"code": code, "extFields": fields, "flag": 0, "opaque": self.opaque, "version": 479});
+        self.give_frame(id, &header, body);
+        self.opaque
+    }
+
+    /// The same without an answer.
+    pub(crate) fn give_oneway(&mut self, id: ConnectionId, code: i64, fields: &Value) {
+        self.give_frame(id, &json!({"code": code, "extFields": fields, "flag": 2, "opaque": -1, "version": 479}), &[]);
+    }
+
+    /// A client answers what it was asked.
+    pub(crate) fn answer(&mut self, id: ConnectionId, opaque: &Value, code: i64) {
+        self.give_frame(id, &json!({"code": code, "flag": 1, "opaque": opaque, "version": 479}), &[]);
+    }
+
+    fn give_frame(&mut self, id: ConnectionId, header: &Value, body: &[u8]) {
         let header = header.to_string();
         let mut bytes = u32::try_from(4 + header.len() + body.len()).expect("small").to_be_bytes().to_vec();
         bytes.extend(u32::try_from(header.len()).expect("small").to_be_bytes());
@@ -184,7 +200,6 @@ impl Scene {
         bytes.extend(body);
         self.worker.bytes_in(id, &bytes);
         self.worker.end_of_turn();
-        self.opaque
     }
 
     /// Gives a request and lets everything happen that its answer needs.

@@ -97,6 +97,7 @@ impl Place {
             ack_timeout: options.ack_timeout,
             busy_timeout: options.busy_timeout,
             keep_unconsumed: options.keep_unconsumed,
+            property_filter: options.property_filter,
             delay_levels: options.delay_levels.clone(),
             transaction_timeout: options.transaction_timeout,
             transaction_check_interval: options.transaction_check_interval,

@@ -201,6 +201,10 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "BOOL", default_value = "true", action = clap::ArgAction::Set)]
     pub auto_create_groups: bool,
 
+    /// Let consumers choose messages by their properties (SQL92): each message that such a consumer passes is read, and costs its share
+    #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub enable_property_filter: bool,
+
     /// Most queues of a topic made on demand; clients ask for 4 unless told otherwise
     #[arg(long, value_name = "COUNT", default_value = "8")]
     pub default_topic_queues: u32,
@@ -279,7 +283,7 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 42] = [
+pub(super) const NAMES: [&str; 43] = [
     "config",
     "store",
     "listen",
@@ -303,6 +307,7 @@ pub(super) const NAMES: [&str; 42] = [
     "net-driver",
     "auto-create-topics",
     "auto-create-groups",
+    "enable-property-filter",
     "default-topic-queues",
     "message-delay-level",
     "transaction-timeout",
@@ -445,6 +450,7 @@ impl BrokerArgs {
             "net-driver" => self.net_driver = chosen(value)?,
             "auto-create-topics" => self.auto_create_topics = parsed(value)?,
             "auto-create-groups" => self.auto_create_groups = parsed(value)?,
+            "enable-property-filter" => self.enable_property_filter = parsed(value)?,
             "default-topic-queues" => self.default_topic_queues = parsed(value)?,
             "message-delay-level" => self.message_delay_level = parsed(value)?,
             "transaction-timeout" => self.transaction_timeout = parsed(value)?,
@@ -495,6 +501,7 @@ impl BrokerArgs {
             shown(&self.net_driver),
             self.auto_create_topics.to_string(),
             self.auto_create_groups.to_string(),
+            self.enable_property_filter.to_string(),
             self.default_topic_queues.to_string(),
             self.message_delay_level.to_string(),
             self.transaction_timeout.to_string(),
@@ -654,6 +661,7 @@ impl BrokerArgs {
             auto_create_topics: self.auto_create_topics,
             template_queues: self.default_topic_queues,
             auto_create_groups: self.auto_create_groups,
+            property_filter: self.enable_property_filter,
             message_bytes_max: usize::try_from(self.max_message_bytes.0).unwrap_or(limits::BODY_BYTES_MAX),
             ack_timeout: self.ack_timeout.0,
             args: Some(Box::new(self.clone())),

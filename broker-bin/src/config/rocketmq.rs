@@ -235,6 +235,7 @@ pub(super) fn meaning(key: &str, value: &str) -> Result<Option<Meaning>, String>
         "brokerClusterName" => is("cluster-name", value),
         "autoCreateTopicEnable" => is("auto-create-topics", value),
         "autoCreateSubscriptionGroup" => is("auto-create-groups", value),
+        "enablePropertyFilter" => is("enable-property-filter", value),
         "defaultTopicQueueNums" => is("default-topic-queues", value),
         "mapedFileSizeCommitLog" | "mappedFileSizeCommitLog" => is("segment-bytes", value),
         "maxMessageSize" => is("max-message-bytes", value),
@@ -271,7 +272,6 @@ pub(super) fn meaning(key: &str, value: &str) -> Result<Option<Meaning>, String>
             _ => Err("there is one kind of store".to_owned()),
         },
         "aclEnable" | "authenticationEnabled" | "authorizationEnabled" => off("access control"),
-        "enablePropertyFilter" => off("filtering by SQL"),
         "enableDLegerCommitLog" | "enableControllerMode" => off("automatic fail-over"),
         "transientStorePoolEnable" => Ok(Some(Meaning::Nothing(OWN_PACE))),
         _ => Ok(NOTHING.iter().find(|(known, _)| *known == key).map(|(_, reason)| Meaning::Nothing(reason))),
@@ -297,8 +297,7 @@ mod tests {
 
     #[test]
     fn what_is_promised_and_not_built_is_an_error() {
-        for (key, value) in [("aclEnable", "true"), ("enablePropertyFilter", "true"), ("enableDLegerCommitLog", "true")]
-        {
+        for (key, value) in [("aclEnable", "true"), ("enableDLegerCommitLog", "true")] {
             let error = meaning(key, value).expect_err(key);
             assert!(error.contains("not built yet"), "{key}: {error}");
         }

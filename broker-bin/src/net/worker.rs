@@ -7,6 +7,7 @@
 //! 4. What does not fit the log buffer waits here, and the connections that it came by are not read meanwhile.
 
 mod relaying;
+mod replying;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::wire::header::Head;
 use crate::wire::{Encoding, FrameRef, Header};
 pub(in crate::net) use relaying::QuestionId;
 use relaying::Relays;
+use replying::Replies;
 
 /// What a batch is for that is parsed and not appended.
 #[derive(Debug)]
@@ -109,6 +111,7 @@ pub struct Worker {
     relays: Relays,
     /// Resets of offsets that were seen.
     resets_seen: u64,
+    replies: Replies,
     swept: Duration,
     complained: Option<Duration>,
     complaints: u64,
@@ -163,6 +166,7 @@ impl Worker {
             next_opaque: 0,
             relays: Relays::default(),
             resets_seen: 0,
+            replies: Replies::default(),
             swept: Duration::ZERO,
             complained: None,
             complaints: 0,
@@ -283,7 +287,11 @@ impl Worker {
             };
             used += frame.total_bytes();
             match Header::of(&frame) {
-                Ok(header) if header.is_response() => self.client_said(connection, &header, frame.body),
+                Ok(header) if header.is_response() => {
+                    if !self.took_reply(connection.id, &header) {
+                        self.client_said(connection, &header, frame.body);
+                    }
+                }
                 Ok(header) => self.request(connection, &header, frame.body),
                 Err(error) => {
                     self.bad_frame(connection, error.to_string());
@@ -321,7 +329,7 @@ impl Worker {
             Outcome::Recorded(reply, kept) => self.recording.push((to, reply, kept)),
             Outcome::Pull(pull) => self.pull(connection, to, pull),
             Outcome::Relay(relay) => self.relay(connection, to, *relay),
-            Outcome::Tell { reply, changes } => {
+            Outcome::Tell { reply, changes, kept } => {
                 if header.code == ask::HEART_BEAT {
                     connection.last_heartbeat = self.now;
                     connection.groups.extend(joined);
@@ -331,7 +339,10 @@ impl Worker {
                         connection.groups.remove(group);
                     }
                 }
-                self.answer(connection, to, &reply);
+                match kept {
+                    Some(kept) => self.recording.push((to, reply, kept)),
+                    None => self.answer(connection, to, &reply),
+                }
                 for (group, change) in changes {
                     self.tell(Some(connection), &group, &change);
                 }
@@ -501,6 +512,7 @@ impl Worker {
 
     /// Appends everything that was parsed, in one call, and releases what is acknowledged already.
     pub fn end_of_turn(&mut self) {
+        self.settle_replies();
         // Read before anything is found not to fit: progress since then is seen at once.
         self.written_lsn = self.written_mark.current();
         if !self.flush_state() {
@@ -705,9 +717,9 @@ impl Worker {
                 self.shared.counters.messages_acked.add(sending.count());
             }
             if ack.end_lsn <= kept {
-                self.give(&ack, code::SUCCESS, None);
+                self.give(ack, code::SUCCESS, None);
             } else {
-                self.give(&ack, code::SLAVE_NOT_AVAILABLE, Some("stored here alone: too few slaves are in sync"));
+                self.give(ack, code::SLAVE_NOT_AVAILABLE, Some("stored here alone: too few slaves are in sync"));
             }
         }
         if self.acks.is_empty() {
@@ -716,7 +728,7 @@ impl Worker {
         if self.shared.engine.fenced().is_some() {
             while let Some(ack) = self.acks.pop_front() {
                 self.unconfirmed(
-                    &ack,
+                    ack,
                     code::FLUSH_DISK_TIMEOUT,
                     "stored in the log, which failed before it was confirmed; it may or may not be there",
                 );
@@ -730,7 +742,7 @@ impl Worker {
     }
 
     /// Says what was not confirmed in time.
-    fn overdue(&mut self, ack: &Ack) {
+    fn overdue(&mut self, ack: Ack) {
         let here = self.shared.engine.watermarks().durable >= ack.end_lsn;
         if here && self.shared.standing.kept_promise(&self.shared.engine) < ack.end_lsn {
             self.unconfirmed(ack, code::FLUSH_SLAVE_TIMEOUT, "stored; too few slaves have confirmed it in time");
@@ -739,7 +751,7 @@ impl Worker {
         }
     }
 
-    fn unconfirmed(&mut self, ack: &Ack, code: i32, remark: &'static str) {
+    fn unconfirmed(&mut self, ack: Ack, code: i32, remark: &'static str) {
         match &ack.answer {
             Answer::Sent(sending) => {
                 self.shared.counters.messages_unconfirmed.add(sending.count());
@@ -750,7 +762,12 @@ impl Worker {
     }
 
     /// Gives an answer to whoever waits for it, when the connection is still there.
-    fn give(&mut self, ack: &Ack, code: i32, remark: Option<&'static str>) {
+    fn give(&mut self, mut ack: Ack, code: i32, remark: Option<&'static str>) {
+        if let Answer::Sent(sending) = &mut ack.answer
+            && let Some(push) = sending.push.take()
+        {
+            return self.begin_push(ack, *push, code, remark);
+        }
         if ack.to.oneway {
             return;
         }
@@ -815,6 +832,8 @@ impl Worker {
                 }
                 Mail::Question { connection, id, relay } => self.question_by_mail(connection, id, &relay),
                 Mail::Said { id, said } => self.said_by_mail(id, said),
+                Mail::Push { connection, push, pushed } => self.push(connection, &push, pushed),
+                Mail::Pushed { pushed, outcome } => self.end_push(&pushed, outcome),
                 Mail::Done { to, outcome, batch } => {
                     done = true;
                     self.task_done(to, *outcome, *batch);
@@ -840,7 +859,7 @@ impl Worker {
         }
         let now = self.now;
         while let Some(ack) = pop_if(&mut self.acks, |ack| ack.deadline <= now) {
-            self.overdue(&ack);
+            self.overdue(ack);
         }
         if self.full {
             let busy_timeout = self.shared.settings.busy_timeout;
@@ -858,6 +877,7 @@ impl Worker {
         }
         self.end_relays(self.now);
         self.heed_resets();
+        self.end_late_pushes();
         if now >= self.swept + Duration::from_secs(1) {
             self.swept = now;
             self.sweep();
@@ -925,6 +945,9 @@ impl Worker {
         self.end_questions_to(id);
         self.shared.halves.producers.gone(id);
         self.shared.clients.gone(id);
+        self.shared.requesters.gone(id);
+        self.shared.state.positions.gone(id);
+        self.end_pushes_to(id);
         let place = &mut self.slots[id.slot as usize];
         place.generation = place.generation.wrapping_add(1);
         place.taken = false;
@@ -1026,7 +1049,8 @@ impl Worker {
     pub fn is_settled(&self) -> bool {
         let written = |slot: &Slot| slot.connection.as_ref().is_none_or(|connection| connection.unread() == 0);
         let nothing_waits = self.acks.is_empty() && self.batches.is_empty() && self.recording.is_empty();
-        nothing_waits && self.tasks == 0 && self.relay_count() == 0 && self.slots.iter().all(written)
+        let nobody_waits = self.relay_count() == 0 && self.replies.is_empty();
+        nothing_waits && nobody_waits && self.tasks == 0 && self.slots.iter().all(written)
     }
 
     /// Requests of which a part is done elsewhere now; its outcome comes by mail.

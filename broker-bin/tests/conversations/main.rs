@@ -14,6 +14,7 @@ mod peer;
 mod pressure;
 mod pulling;
 mod replicas;
+mod replies;
 mod restart;
 mod retention;
 mod retries;

@@ -19,9 +19,10 @@ use crate::wire::message::{append_property, property};
 const VERSION_ATTEMPTS: i32 = 121;
 
 /// 36: puts a message where its group gets it again, or where nobody does. Answered when that is acknowledged.
-pub fn send_back(shared: &Shared, request: &Request<'_>) -> Outcome {
+pub fn send_back(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch) -> Outcome {
     match Back::read(shared, request) {
-        // The message may lie on the disk.
+        // What was pulled just now need not wait for another thread.
+        Ok(back) if shared.engine.is_in_memory(back.lsn) => back.run(shared, batch),
         Ok(back) => Outcome::Read(Task::new(move |shared, batch| back.run(shared, batch))),
         Err(reply) => reply.into(),
     }

@@ -1,4 +1,4 @@
-//! 10, 310, 320: checks a send, and fills the batch that it becomes.
+//! 10, 310, 320, 324, 325: checks a send, and fills the batch that it becomes.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use super::properties::Known;
 use super::sending::Sending;
 use super::stored::{Attributes, Stored};
 use crate::features::delay::{self, DueKey, Later, Place};
-use crate::features::offsets::Pins;
+use crate::features::offsets::{self, Pins};
+use crate::features::reply::Push;
 use crate::features::retry::{self, DeadLetter, Letter};
 use crate::features::topics::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig};
 use crate::features::transactions::{self, Wanted};
@@ -19,7 +20,7 @@ use crate::shared::Shared;
 use crate::wire::batch;
 use crate::wire::message::{NAME_END, VALUE_END, sys_flag, tag_hash};
 
-/// Names of a send's fields: code 10 spells them out, 310 and 320 use letters.
+/// Names of a send's fields: codes 10 and 324 spell them out, 310, 320 and 325 use letters.
 struct Names {
     group: &'static str,
     topic: &'static str,
@@ -86,7 +87,7 @@ struct Send<'a> {
 impl<'a> Send<'a> {
     fn read(request: &Request<'a>) -> Result<Send<'a>, FieldError> {
         // A binary header cannot be told apart by names: only the code says which it uses.
-        let names = if request.header.code == 10 { &LONG } else { &LETTERS };
+        let names = if matches!(request.header.code, 10 | 324) { &LONG } else { &LETTERS };
         Ok(Send {
             group: request.field(names.group).unwrap_or_default(),
             topic: request.required(names.topic)?,
@@ -107,7 +108,11 @@ impl<'a> Send<'a> {
 
 /// Fills `out` with the messages of a send, or says why not.
 pub fn send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Outcome {
-    match try_send(shared, request, out) {
+    let sending = Push::of(shared, request).and_then(|push| {
+        let sending = try_send(shared, request, out)?;
+        Ok(Sending { push: push.map(Box::new), ..sending })
+    });
+    match sending {
         Ok(sending) => Outcome::Append(sending),
         Err(reply) => {
             out.clear();
@@ -156,6 +161,10 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
     if !send.is_batch {
         let mut known = Known::default();
         known.read(send.properties);
+        if let Some(client_id) = known.asks(send.reconsume_times) {
+            // Its first heartbeat may be still to come.
+            shared.requesters.note(request.connection, client_id);
+        }
         let (due, key) = match known.unique_key {
             Some(key) => {
                 let due = writer.append(out, send.flag, request.body, &[send.properties], &known, &[])?;
@@ -256,6 +265,7 @@ fn make_topic(shared: &Shared, send: &Send<'_>) -> Option<std::sync::Arc<Topic>>
         template.config.inherited(send.default_topic_queues)?
     };
     let topic = shared.state.get_or_make_topic(send.topic, config)?;
+    offsets::add_queues(shared, &topic, 0);
     tracing::info!(topic = send.topic, queues = config.write_queues, "made a topic on demand");
     Some(topic)
 }

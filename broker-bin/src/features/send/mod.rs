@@ -4,8 +4,7 @@
 //!    every other code that nothing of it is stored.
 //! 2. A batch is one frame of the log: all of its messages or none, at consecutive offsets.
 //! 3. `WAIT=false` is ignored: a producer cannot lower what the operator chose.
-//! 4. What is not offered yet (transactions) is refused, never stored as something else.
-//! 5. What is to be delivered later is stored where nobody reads it, with the entry that delivers it, in one batch; see [`super::delay`].
+//! 4. What is to be delivered later is stored where nobody reads it, with the entry that delivers it, in one batch; see [`super::delay`].
 
 mod handler;
 mod properties;

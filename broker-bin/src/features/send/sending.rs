@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anchorlog_engine::{AppendOutcome, Lsn};
 
 use crate::features::delay::DueKey;
+use crate::features::reply::Push;
 use crate::features::retry::Letter;
 use crate::wire::FrameEncoder;
 use crate::wire::message::MessageId;
@@ -55,6 +56,8 @@ pub struct Sending {
     pub due: Option<DueKey>,
     /// What a timed message can be taken back by.
     pub recall: Option<Box<str>>,
+    /// A reply, for whoever asked: the answer waits until it is taken there.
+    pub push: Option<Box<Push>>,
     /// It is a dead letter.
     pub letter: Option<Box<Letter>>,
 }
@@ -72,6 +75,7 @@ impl Sending {
             unique_key,
             due: None,
             recall: None,
+            push: None,
             letter: None,
         }
     }
