@@ -132,6 +132,7 @@ def stage(run):
     finally:
         for server in others.values():
             server.stop()
+    run.played = {c.name: run.played[c.name] for c in able}
     for name, cells in run.played.items():
         for scenario, cell in cells.items():
             if not cell.ok:
