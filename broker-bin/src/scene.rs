@@ -37,6 +37,7 @@ pub(crate) struct Scene {
     pub(crate) disk: SimDisk,
     readers: Vec<JoinHandle<()>>,
     opaque: i64,
+    connected: u16,
 }
 
 /// What the broker sent to a connection.
@@ -121,15 +122,18 @@ impl Scene {
             transaction_check_interval: Duration::from_secs(30),
             transaction_check_max: 15,
             keep_unconsumed: true,
+            repeat_window: Duration::from_secs(600),
+            repeat_memory: 1 << 20,
         };
         let shared = Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1));
         let shared = Arc::new(shared.with_standing(standing));
+        shared.repeats.load(&shared.engine).expect("a window");
         let mailboxes: Arc<[Mailbox]> = Arc::new([Mailbox::new(Box::new(Nobody))]);
         let timer = Timer::new(mailboxes.clone());
         let (cold_reads, readers) = start_readers(&shared, &mailboxes).expect("readers");
         let mut worker = Worker::new(shared.clone(), 0, mailboxes, cold_reads).expect("a worker");
         worker.set_time(clock.monotonic());
-        Scene { shared, worker, timer, clock, disk, readers, opaque: 0 }
+        Scene { shared, worker, timer, clock, disk, readers, opaque: 0, connected: 0 }
     }
 
     /// Ends it; what the disk has is what the next one finds.
@@ -164,21 +168,30 @@ impl Scene {
         self.clock.wall_ms()
     }
 
+    /// The first comes from [`peer`], every other one from another port.
     pub(crate) fn connect(&mut self) -> ConnectionId {
-        self.worker.accept(peer()).expect("room for one more")
+        let mut from = peer();
+        from.set_port(from.port() + self.connected);
+        self.connected += 1;
+        self.worker.accept(from).expect("room for one more")
     }
 
     /// Gives a request to the worker, and no more.
     pub(crate) fn give(&mut self, id: ConnectionId, code: i64, fields: &Value, body: &[u8]) {
+        self.hand_in(id, code, fields, body, 0);
+        self.worker.end_of_turn();
+    }
+
+    /// The same, and the turn goes on.
+    pub(crate) fn hand_in(&mut self, id: ConnectionId, code: i64, fields: &Value, body: &[u8], flag: i64) {
         self.opaque += 1;
-        let header = json!({"code": code, "extFields": fields, "flag": 0, "opaque": self.opaque, "version": 479});
+        let header = json!({"code": code, "extFields": fields, "flag": flag, "opaque": self.opaque, "version": 479});
         let header = header.to_string();
         let mut bytes = u32::try_from(4 + header.len() + body.len()).expect("small").to_be_bytes().to_vec();
         bytes.extend(u32::try_from(header.len()).expect("small").to_be_bytes());
         bytes.extend(header.as_bytes());
         bytes.extend(body);
         self.worker.bytes_in(id, &bytes);
-        self.worker.end_of_turn();
     }
 
     /// Gives a request and lets everything happen that its answer needs.
@@ -199,13 +212,19 @@ impl Scene {
 
     /// Lets everything happen that the requests given so far need.
     pub(crate) fn finish(&mut self) {
-        while self.worker.task_count() > 0 {
-            // A reader's thread has it.
-            std::thread::yield_now();
-            self.worker.mail();
+        loop {
+            while self.worker.task_count() > 0 {
+                // A reader's thread has it.
+                std::thread::yield_now();
+                self.worker.mail();
+            }
+            self.settle();
+            self.worker.acked();
+            // What was waited for may be what a task needs.
+            if self.worker.task_count() == 0 {
+                return;
+            }
         }
-        self.settle();
-        self.worker.acked();
     }
 
     /// A send to a queue.

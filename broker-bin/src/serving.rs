@@ -88,6 +88,8 @@ impl Place {
             transaction_timeout: options.transaction_timeout,
             transaction_check_interval: options.transaction_check_interval,
             transaction_check_max: options.transaction_check_max,
+            repeat_window: options.repeat_window,
+            repeat_memory: options.repeat_memory,
         }
     }
 }
@@ -131,6 +133,9 @@ impl Serving {
         let shared = Shared::new(engine, state, place.settings(), made_keys)
             .with_standing(standing)
             .with_counters(Arc::clone(&place.counters));
+        if shared.standing.writes() && knows_all {
+            learn_repeats(&shared)?;
+        }
         shared.knows_all.store(knows_all, Ordering::Release);
         let shared = Arc::new(shared);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -306,8 +311,18 @@ fn get_to_know(shared: &Shared, settled: Lsn, shown: &mut Lsn) -> Result<bool, S
     }
     shared.state.take_over(&shared.engine)?;
     keep_what_is_needed(&shared.engine, &shared.state, shared.settings.keep_unconsumed);
+    learn_repeats(shared)?;
     shared.knows_all.store(true, Ordering::Release);
     Ok(true)
+}
+
+/// Learns what was sent lately, before anything is stored.
+fn learn_repeats(shared: &Shared) -> Result<(), StateError> {
+    let began = shared.engine.clock().monotonic();
+    let keys = shared.repeats.load(&shared.engine)?;
+    let took = shared.engine.clock().monotonic().saturating_sub(began);
+    tracing::info!(keys, ?took, "knows what was sent within the window of repeats");
+    Ok(())
 }
 
 /// Shows what the table of somebody else's log says, where more is acknowledged than `shown`: all of it is read.

@@ -9,6 +9,7 @@ use anchorlog_engine::Engine;
 
 use crate::counters::Counters;
 use crate::features::delay::{DelayLevels, DueIndex};
+use crate::features::repeats::Repeats;
 use crate::features::send::MadeKeys;
 use crate::features::transactions::Halves;
 use crate::standing::Standing;
@@ -45,6 +46,10 @@ pub struct Settings {
     pub transaction_check_max: u32,
     /// Whether messages that a group has not consumed outlive their file.
     pub keep_unconsumed: bool,
+    /// How long a send is recognised that comes again; zero for never.
+    pub repeat_window: Duration,
+    /// Bytes of memory for that.
+    pub repeat_memory: usize,
 }
 
 /// One broker: log, state, settings and counters.
@@ -65,6 +70,8 @@ pub struct Shared {
     pub due: DueIndex,
     /// Half messages, and who decides.
     pub halves: Halves,
+    /// What was sent lately, to recognise what comes again.
+    pub repeats: Repeats,
     /// Set when everything is known that the log says: a leader learns it when its slaves have confirmed what they have.
     pub knows_all: AtomicBool,
     /// Set once, when the broker stops: what is not appended yet is refused.
@@ -88,6 +95,7 @@ impl Shared {
         Shared {
             due,
             halves: Halves::default(),
+            repeats: Repeats::new(settings.repeat_window, settings.repeat_memory),
             engine,
             state,
             settings,

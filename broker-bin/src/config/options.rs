@@ -216,6 +216,14 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "COUNT", default_value = "15")]
     pub transaction_check_max: u32,
 
+    /// How long a send is recognised that comes again because its answer was lost, so that it is stored once; 0s for never
+    #[arg(long, value_name = "TIME", default_value = "10m")]
+    pub repeat_window: Period,
+
+    /// Most memory for that: 20 bytes for each message of that time; with more messages the oldest are forgotten early, and counted
+    #[arg(long, value_name = "SIZE", default_value = "128MiB")]
+    pub repeat_memory: ByteSize,
+
     /// Largest body of a message or batch, at most 4MiB
     #[arg(long, value_name = "SIZE", default_value = "4MiB")]
     pub max_message_bytes: ByteSize,
@@ -270,7 +278,7 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 40] = [
+pub(super) const NAMES: [&str; 42] = [
     "config",
     "store",
     "listen",
@@ -298,6 +306,8 @@ pub(super) const NAMES: [&str; 40] = [
     "transaction-timeout",
     "transaction-check-interval",
     "transaction-check-max",
+    "repeat-window",
+    "repeat-memory",
     "max-message-bytes",
     "role",
     "replica-id",
@@ -395,6 +405,8 @@ impl BrokerArgs {
             "transaction-timeout" => self.transaction_timeout = parsed(value)?,
             "transaction-check-interval" => self.transaction_check_interval = parsed(value)?,
             "transaction-check-max" => self.transaction_check_max = parsed(value)?,
+            "repeat-window" => self.repeat_window = parsed(value)?,
+            "repeat-memory" => self.repeat_memory = parsed(value)?,
             "max-message-bytes" => self.max_message_bytes = parsed(value)?,
             "role" => self.role = chosen(value)?,
             "replica-id" => self.replica_id = value.to_owned(),
@@ -443,6 +455,8 @@ impl BrokerArgs {
             self.transaction_timeout.to_string(),
             self.transaction_check_interval.to_string(),
             self.transaction_check_max.to_string(),
+            self.repeat_window.to_string(),
+            self.repeat_memory.to_string(),
             self.max_message_bytes.to_string(),
             shown(&self.role),
             self.replica_id.clone(),
@@ -602,6 +616,8 @@ impl BrokerArgs {
             transaction_timeout: self.transaction_timeout.0,
             transaction_check_interval: self.transaction_check_interval.0,
             transaction_check_max: self.transaction_check_max,
+            repeat_window: self.repeat_window.0,
+            repeat_memory: usize::try_from(self.repeat_memory.0).unwrap_or(usize::MAX),
             ..BrokerOptions::new(&self.store)
         })
     }

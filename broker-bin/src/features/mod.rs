@@ -9,6 +9,7 @@ pub mod heartbeat;
 pub mod offsets;
 pub mod order;
 pub mod pull;
+pub mod repeats;
 pub mod retry;
 pub mod routes;
 pub mod send;
@@ -19,5 +20,5 @@ mod outcome;
 mod request;
 
 pub use crate::wire::codes::response as code;
-pub use outcome::{Kept, Outcome, Reply, Task, Writing};
+pub use outcome::{After, Awaited, Kept, Outcome, Reply, Task, Writing};
 pub use request::{FieldError, Request};

@@ -1,6 +1,7 @@
 //! What network threads and readers tell each other.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anchorlog_engine::WriteBatch;
 
@@ -39,6 +40,8 @@ pub enum Mail {
     Done {
         /// Who asked.
         to: ReplyTo,
+        /// When.
+        since: Duration,
         /// What is to be done now.
         outcome: Box<Outcome>,
         /// The batch, where it says so.

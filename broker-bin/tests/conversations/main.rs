@@ -11,6 +11,7 @@ mod ordering;
 mod peer;
 mod pressure;
 mod pulling;
+mod repeats;
 mod replicas;
 mod restart;
 mod retention;

@@ -7,7 +7,8 @@
 //! 3. Its reader finds the message as it was sent: body, properties, born time and host, id; with the topic that it came from, and how
 //!    often it was tried.
 //! 4. A dead letter is loud: a line in the log and a counter. Nothing but its reader or an operator ends it.
-//! 5. A group always has a retry queue, whatever its settings say.
+//! 5. What is sent back again, because its answer was lost, is not moved again; see [`super::repeats`].
+//! 6. A group always has a retry queue, whatever its settings say.
 //!
 //! Source: wire notes, section 2.5.
 

@@ -108,7 +108,7 @@ impl End {
             Verdict::Commit => |counters: &Counters| counters.transactions_committed.add(1),
             Verdict::Rollback => |counters: &Counters| counters.transactions_rolled_back.add(1),
         };
-        Ok(Outcome::Write(Writing { reply: Reply::success(), due: forget, rejected, counted }))
+        Ok(Outcome::Write(Writing { reply: Reply::success(), due: forget, rejected, counted, back: None }))
     }
 }
 
