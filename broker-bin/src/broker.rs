@@ -13,6 +13,7 @@ use std::time::Duration;
 use anchorlog_engine::{Clock, Engine, EngineInfo, EngineOptions, EngineStats, OpenError, SystemClock, WaitError};
 use anchorlog_replicator::{InSync, Node, NodeError, Policy, ReplicaId, Security};
 
+use crate::alarm::Whom;
 use crate::counters::{Counters, Counts};
 use crate::features::delay::DelayLevels;
 use crate::limits;
@@ -112,6 +113,8 @@ pub struct BrokerOptions {
     pub repeat_window: Duration,
     /// Most bytes of memory for that: twenty for each message of that time. Default: 128 MiB.
     pub repeat_memory: usize,
+    /// Who is told of dead letters. Default: nobody; their lines in the log and their number are there in any case.
+    pub on_dead_letter: Option<Whom>,
 }
 
 impl BrokerOptions {
@@ -141,6 +144,7 @@ impl BrokerOptions {
             transaction_check_max: 15,
             repeat_window: Duration::from_secs(600),
             repeat_memory: 128 << 20,
+            on_dead_letter: None,
         }
     }
 }

@@ -68,6 +68,12 @@ counters! {
     messages_sent_back,
     /// Messages that a group has given up; they wait for somebody to look at them.
     dead_letters,
+    /// Calls that told of dead letters.
+    alarms_made,
+    /// Dead letters of which nobody could be told.
+    alarms_failed,
+    /// Dead letters that an operator returned.
+    dead_letters_replayed,
     /// Half messages stored.
     transactions_begun,
     /// Transactions committed: their messages can be read.

@@ -8,7 +8,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alarm;
 pub mod broker;
+pub mod commands;
 pub mod config;
 pub mod counters;
 pub mod features;
@@ -23,6 +25,8 @@ pub mod router;
 mod scene;
 mod serving;
 pub mod shared;
+#[cfg(test)]
+mod simulation;
 pub mod standing;
 pub mod state;
 pub mod telemetry;

@@ -33,6 +33,9 @@ pub const GROUPS_PER_CONNECTION_MAX: usize = 1024;
 /// Subscribed topics of one group.
 pub const SUBSCRIPTIONS_PER_GROUP_MAX: usize = 4096;
 
+/// Turns in a row with one message each, all from one connection and nothing from another between them, after which a network thread runs
+/// the commit itself: nobody else is there to wait for it.
+pub const LONE_TURNS: u32 = 8;
 /// Time between two looks of a new leader whether all that was acknowledged before it shows.
 pub const KNOW_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -75,6 +78,26 @@ pub const COMPARE_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a connection that may be about to close is given until it counts as open.
 pub const CLOSE_PATIENCE: Duration = Duration::from_millis(100);
 
+/// Dead letters that wait to be told to whoever the operator named.
+pub const ALARM_QUEUE_MAX: usize = 4096;
+/// Dead letters that one call tells. Their lines fit a pipe of 64 KiB.
+pub const ALARM_LETTERS_MAX: usize = 12;
+/// Longest text of a dead letter's that is told and is not bounded elsewhere.
+pub const ALARM_TEXT_CHARS_MAX: usize = 128;
+/// How long a command may take that tells of dead letters.
+pub const ALARM_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a request may take that tells of dead letters; stopping may wait for it.
+pub const ALARM_URL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Things that one part of an operator's list tells.
+pub const OPERATE_PART_MAX: usize = 256;
+/// Table entries that one part of an operator's list looks at.
+pub const OPERATE_SCAN_MAX: usize = 16 << 10;
+/// Bytes of messages that one part of an operator's list tells, but for its first.
+pub const OPERATE_PART_BYTES: usize = 2 << 20;
+/// Marks of dead letters that are gone which one replay removes.
+pub const STALE_MARKS_PER_REPLAY: usize = 8;
+
 /// Bytes that a driver reads at once.
 pub const READ_BYTES: usize = 64 << 10;
 /// Bytes waiting for a slow reader before its requests wait too.
@@ -105,6 +128,15 @@ pub const STATE_PAGE_ENTRIES: usize = 1024;
 
 const _: () =
     assert!(BODY_BYTES_MAX + PROPERTIES_BYTES_MAX < FRAME_BYTES_MAX, "every message that is stored fits an answer");
+const _: () = assert!(
+    (OPERATE_PART_BYTES + BODY_BYTES_MAX + PROPERTIES_BYTES_MAX) * 3 / 2 + (64 << 10) < FRAME_BYTES_MAX,
+    "every part of a list fits a frame, also in base64"
+);
+const _: () = assert!(
+    // In JSON each byte becomes six at most.
+    ALARM_LETTERS_MAX * (6 * (GROUP_BYTES_MAX + 2 * TOPIC_BYTES_MAX + 2 * ALARM_TEXT_CHARS_MAX) + 256) <= 64 << 10,
+    "a call's letters fit a pipe"
+);
 const _: () = assert!(PULL_BYTES_MAX + BODY_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX, "every pull answer fits a frame");
 const _: () = assert!(
     STATE_BATCH_BYTES + 2048 < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN),

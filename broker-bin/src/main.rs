@@ -1,7 +1,8 @@
 //! The `anchorlog` program: arguments, start, run, stop, exit code.
 //!
 //! Exit codes: 0 stopped cleanly or helped; 1 a start or stop that failed; 2 a configuration that does not hold;
-//! 130 a second signal while stopping. Those of `anchorlog log` stand in `log_tools`.
+//! 130 a second signal while stopping. Those of `anchorlog log` stand in `log_tools`, those of
+//! operators' commands in `commands`.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anchorlog::config::{Config, ConfigError, Order};
-use anchorlog::{Broker, log_tools, replica_tools, telemetry};
+use anchorlog::{Broker, commands, log_tools, replica_tools, telemetry};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -48,6 +49,9 @@ fn run() -> Result<ExitCode, Failure> {
         Ok(Order::Replicas(node)) => asked(replica_tools::show(&node, &mut std::io::stdout().lock())),
         Ok(Order::Promote(args)) => asked(replica_tools::promote(&args, &mut std::io::stdout().lock())),
         Ok(Order::Demote(node)) => asked(replica_tools::demote(&node, &mut std::io::stdout().lock())),
+        Ok(Order::Operator(command)) => commands::run(&command, &mut std::io::stdout().lock())
+            .map(ExitCode::from)
+            .map_err(|error| Failure { code: error.exit_code(), text: error.to_string() }),
         // Prints help or what is wrong, and ends the process.
         Err(ConfigError::CommandLine(error)) => error.exit(),
         Err(error) => Err(Failure { code: 2, text: error.to_string() }),

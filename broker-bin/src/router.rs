@@ -3,16 +3,18 @@
 use anchorlog_engine::WriteBatch;
 
 use crate::features::{
-    Outcome, Reply, Request, code, delay, groups, heartbeat, offsets, order, pull, retry, routes, send, topics,
-    transactions,
+    Outcome, Reply, Request, code, delay, groups, heartbeat, offsets, operate, order, pull, retry, routes, send,
+    topics, transactions,
 };
 use crate::shared::Shared;
-use crate::wire::codes::request as ask;
+use crate::wire::codes::{private, request as ask};
 
 /// Answers a request, or says what must be done first. Sends fill `batch`; heartbeats say in `joined` which groups the connection is in.
 pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joined: &mut Vec<Box<str>>) -> Outcome {
     let moves = matches!(request.header.code, ask::CONSUMER_SEND_MSG_BACK | ask::END_TRANSACTION | ask::RECALL_MESSAGE);
-    if moves && let Err(reason) = shared.admission() {
+    if (moves || private::writes(request.header.code))
+        && let Err(reason) = shared.admission()
+    {
         return Reply::failure(code::SERVICE_NOT_AVAILABLE, reason).into();
     }
     match request.header.code {
@@ -37,6 +39,14 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
         ask::GET_ROUTEINFO_BY_TOPIC => routes::route(shared, request),
         ask::GET_BROKER_CLUSTER_INFO => routes::cluster(shared),
         ask::GET_ALL_TOPIC_LIST_FROM_NAMESERVER => routes::topic_list(shared),
+        private::TRANSACTION_LIST => operate::list_transactions(shared, request),
+        private::TRANSACTION_SHOW => operate::show_transaction(shared, request),
+        private::TRANSACTION_DECIDE => operate::decide_transaction(shared, request),
+        private::DELAY_LIST => operate::list_delays(shared, request),
+        private::DELAY_CANCEL => operate::cancel_delay(shared, request),
+        private::DEAD_LETTER_GROUPS => operate::dead_letter_groups(shared, request),
+        private::DEAD_LETTER_LIST => operate::list_dead_letters(shared, request),
+        private::DEAD_LETTER_REPLAY => operate::replay_dead_letter(shared, request),
         other => {
             shared.counters.unknown_codes.add(1);
             Reply::failure(code::REQUEST_CODE_NOT_SUPPORTED, not_offered(other)).into()

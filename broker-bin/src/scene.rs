@@ -90,24 +90,28 @@ pub(crate) fn peer() -> SocketAddr {
 
 impl Scene {
     pub(crate) fn new() -> Scene {
-        let scene = Scene::on(SimDisk::new(7), Arc::default(), Standing::Alone);
-        scene.shared.state.put_topic(TEMPLATE, TopicConfig::template(8));
+        let scene = Scene::on(SimDisk::new(7), Arc::default(), Standing::Alone, |_| {});
+        scene.with_template();
         scene
     }
 
-    fn on(disk: SimDisk, clock: Arc<SimClock>, standing: Standing) -> Scene {
-        let options = EngineOptions::default()
-            .with_segment_bytes(256 << 10)
-            .with_chunk_bytes(16 << 10)
-            .with_buffer_bytes(256 << 10)
-            .with_cache_bytes(512 << 10)
-            .with_scrub_rate(0)
-            .with_manual_drive();
-        let engine = Engine::open_with(disk.backend(), clock.clone(), "/store", options).expect("a log");
+    /// Makes sure of the template that unknown topics are made after.
+    pub(crate) fn with_template(&self) {
+        self.shared.state.put_topic(TEMPLATE, TopicConfig::template(8));
+    }
+
+    /// A broker on a disk; `adjust` has the last word on its settings.
+    pub(crate) fn on(
+        disk: SimDisk,
+        clock: Arc<SimClock>,
+        standing: Standing,
+        adjust: impl FnOnce(&mut Settings),
+    ) -> Scene {
+        let engine = Engine::open_with(disk.backend(), clock.clone(), "/store", engine_options()).expect("a log");
         let state = State::open(&engine).expect("a state");
         Pins::pin_all(&engine, &state);
         let advertise: SocketAddr = "127.0.0.1:10911".parse().expect("an address");
-        let settings = Settings {
+        let mut settings = Settings {
             advertise,
             cluster: "c".to_owned(),
             broker: "b".to_owned(),
@@ -125,6 +129,7 @@ impl Scene {
             repeat_window: Duration::from_secs(600),
             repeat_memory: 1 << 20,
         };
+        adjust(&mut settings);
         let shared = Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1));
         let shared = Arc::new(shared.with_standing(standing));
         shared.repeats.load(&shared.engine).expect("a window");
@@ -137,7 +142,7 @@ impl Scene {
     }
 
     /// Ends it; what the disk has is what the next one finds.
-    fn end(self) -> (SimDisk, Arc<SimClock>) {
+    pub(crate) fn end(self) -> (SimDisk, Arc<SimClock>) {
         let Scene { shared, worker, clock, disk, readers, .. } = self;
         drop(worker);
         readers.into_iter().for_each(|reader| reader.join().expect("no panic"));
@@ -148,20 +153,20 @@ impl Scene {
     /// The power fails, nothing survives but what is durable, and the broker starts again.
     pub(crate) fn crash(self) -> Scene {
         let (disk, clock) = self.end();
-        Scene::on(disk.crash_with(3, Survival::Nothing), clock, Standing::Alone)
+        Scene::on(disk.crash_with(3, Survival::Nothing), clock, Standing::Alone, |_| {})
     }
 
     /// The power fails, and the broker starts again where nothing can be acknowledged.
     pub(crate) fn crash_to_no_quorum(self) -> Scene {
         let (disk, clock) = self.end();
         let standing = Standing::Slave { leader: Arc::default() };
-        Scene::on(disk.crash_with(3, Survival::Nothing), clock, standing)
+        Scene::on(disk.crash_with(3, Survival::Nothing), clock, standing, |_| {})
     }
 
     /// The same, with some of what was not durable surviving, as the seed says.
     pub(crate) fn crash_somehow(self, seed: u64) -> Scene {
         let (disk, clock) = self.end();
-        Scene::on(disk.crash(seed), clock, Standing::Alone)
+        Scene::on(disk.crash(seed), clock, Standing::Alone, |_| {})
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -176,10 +181,11 @@ impl Scene {
         self.worker.accept(from).expect("room for one more")
     }
 
-    /// Gives a request to the worker, and no more.
-    pub(crate) fn give(&mut self, id: ConnectionId, code: i64, fields: &Value, body: &[u8]) {
+    /// Gives a request to the worker, and no more. The number is the one that its answer bears.
+    pub(crate) fn give(&mut self, id: ConnectionId, code: i64, fields: &Value, body: &[u8]) -> i64 {
         self.hand_in(id, code, fields, body, 0);
         self.worker.end_of_turn();
+        self.opaque
     }
 
     /// The same, and the turn goes on.
@@ -213,17 +219,22 @@ impl Scene {
     /// Lets everything happen that the requests given so far need.
     pub(crate) fn finish(&mut self) {
         loop {
-            while self.worker.task_count() > 0 {
-                // A reader's thread has it.
-                std::thread::yield_now();
-                self.worker.mail();
-            }
+            self.await_tasks();
             self.settle();
             self.worker.acked();
             // What was waited for may be what a task needs.
             if self.worker.task_count() == 0 {
                 return;
             }
+        }
+    }
+
+    /// Lets readers read what the requests given so far need.
+    pub(crate) fn await_tasks(&mut self) {
+        while self.worker.task_count() > 0 {
+            // A reader's thread has it.
+            std::thread::yield_now();
+            self.worker.mail();
         }
     }
 
@@ -338,6 +349,17 @@ impl Scene {
         let found = self.shared.engine.snapshot().range(prefix, Some(&end), usize::MAX).expect("readable");
         found.into_iter().map(|(key, _)| key).collect()
     }
+}
+
+/// A small log, driven by hand.
+pub(crate) fn engine_options() -> EngineOptions {
+    EngineOptions::default()
+        .with_segment_bytes(256 << 10)
+        .with_chunk_bytes(16 << 10)
+        .with_buffer_bytes(256 << 10)
+        .with_cache_bytes(512 << 10)
+        .with_scrub_rate(0)
+        .with_manual_drive()
 }
 
 /// The fields of a send.

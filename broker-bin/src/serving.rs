@@ -17,6 +17,7 @@ use anchorlog_engine::{Clock, Engine, EngineOptions, Lsn, Watermark};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
 
+use crate::alarm::{self, Teller};
 use crate::broker::{BrokerOptions, Driver, StartError, StopError};
 use crate::counters::Counters;
 use crate::features::delay;
@@ -103,6 +104,7 @@ pub(crate) struct Serving {
     readers: Vec<JoinHandle<()>>,
     state_thread: Option<(Sender<()>, JoinHandle<()>)>,
     timer: Option<(Sender<()>, JoinHandle<()>)>,
+    teller: Option<Teller>,
 }
 
 impl Serving {
@@ -130,9 +132,17 @@ impl Serving {
             state.topics.put(TEMPLATE, TopicConfig::template(options.template_queues));
         }
         let made_keys = MadeKeys::new(place.advertise.ip(), std::process::id(), place.clock.wall_ms());
-        let shared = Shared::new(engine, state, place.settings(), made_keys)
+        let mut shared = Shared::new(engine, state, place.settings(), made_keys)
             .with_standing(standing)
             .with_counters(Arc::clone(&place.counters));
+        let mut teller = None;
+        if let Some(whom) = options.on_dead_letter.clone().filter(|_| shared.standing.writes()) {
+            let started = alarm::start(whom, place.clock.clone(), Arc::clone(&place.counters));
+            let (alarm, thread) =
+                started.map_err(|source| StartError::Thread { what: "alarm thread".to_owned(), source })?;
+            shared = shared.with_alarm(alarm);
+            teller = Some(thread);
+        }
         if shared.standing.writes() && knows_all {
             learn_repeats(&shared)?;
         }
@@ -148,6 +158,7 @@ impl Serving {
             readers: Vec::new(),
             state_thread: None,
             timer: None,
+            teller,
         };
         // From here on an early return drops it, which stops what is running.
         serving.start_threads(&shared, place)?;
@@ -235,6 +246,9 @@ impl Serving {
         for (stop, thread) in [self.timer.take(), self.state_thread.take()].into_iter().flatten() {
             drop(stop);
             join(thread);
+        }
+        if self.teller.take().is_some_and(|teller| teller.stop().is_err()) && outcome.is_ok() {
+            outcome = Err(StopError::Panicked("alarm".to_owned()));
         }
         if !shared.standing.writes() || !shared.knows_all.load(Ordering::Acquire) {
             return outcome;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anchorlog_engine::Engine;
 
+use crate::alarm::Alarm;
 use crate::counters::Counters;
 use crate::features::delay::{DelayLevels, DueIndex};
 use crate::features::repeats::Repeats;
@@ -64,6 +65,8 @@ pub struct Shared {
     pub standing: Standing,
     /// What happened so far.
     pub counters: Arc<Counters>,
+    /// Whom dead letters are told to.
+    pub alarm: Alarm,
     /// Ids for messages that come without one.
     pub made_keys: MadeKeys,
     /// What is due soon.
@@ -101,6 +104,7 @@ impl Shared {
             settings,
             standing: Standing::Alone,
             counters: Arc::default(),
+            alarm: Alarm::default(),
             made_keys,
             knows_all: AtomicBool::new(true),
             closing: AtomicBool::new(false),
@@ -118,6 +122,12 @@ impl Shared {
     #[must_use]
     pub fn with_counters(self, counters: Arc<Counters>) -> Shared {
         Shared { counters, ..self }
+    }
+
+    /// Says whom dead letters are told to.
+    #[must_use]
+    pub fn with_alarm(self, alarm: Alarm) -> Shared {
+        Shared { alarm, ..self }
     }
 
     /// Why nothing may be stored now, if nothing may.

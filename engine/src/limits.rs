@@ -94,6 +94,11 @@ pub const OWN_RESERVE_SEGMENTS: u64 = 2;
 pub const ROOMY: u64 = 4;
 /// Smallest reserve for essential batches: of the order of a segment's smallest size.
 pub const RESERVE_BYTES_MIN: u64 = 64 << 10;
+/// A commit on the thread of a caller of [`Engine::append_all_here`](crate::Engine::append_all_here) that takes longer is slow, and for
+/// [`COMMIT_HERE_PAUSE`] the next ones are not run there.
+pub const COMMIT_HERE_MAX: Duration = Duration::from_millis(20);
+/// How long callers leave the commit to the writer's own thread after a slow one.
+pub const COMMIT_HERE_PAUSE: Duration = Duration::from_secs(1);
 /// Longest time that an acknowledged byte of an asynchronous log stays in the process only.
 pub const HAND_OVER_DELAY: Duration = Duration::from_millis(10);
 /// Most bytes of an asynchronous log that wait for a fuller block before they are handed to the kernel.

@@ -329,40 +329,40 @@ impl Row<'_> {
         ledger: &mut StreamLedger,
         flight: &mut Flight,
     ) -> Result<(), PerfError> {
-        // Built at once and appended at once: all that may be sent, as long as it is not more than one commit takes.
-        let together = (COMMIT_BYTES / self.spec.size).clamp(1, most);
+        // Appended at once: half of what may be in flight, as long as it is not more than one commit takes, so that one half is written while
+        // the other is taken. Built before, while others are in flight.
+        let together = (COMMIT_BYTES / self.spec.size).clamp(1, most.div_ceil(2));
         let mut batches: Vec<WriteBatch> = (0..together).map(|_| WriteBatch::new()).collect();
-        let mut ready = 0..0;
         let mut outcomes: Vec<AppendOutcome> = Vec::with_capacity(together);
+        let mut used = together;
         loop {
-            let stopping = self.meter.stopped();
-            if stopping || self.reader_lags(ledger.sent) {
-                ready = 0..0;
-            } else if ready.is_empty() {
-                let most_now = (most - flight.in_flight).min(together);
-                ready = 0..schedule.allowed(clock::now_ns(), most_now);
-                for (at, batch) in batches[ready.clone()].iter_mut().enumerate() {
+            if used > 0 {
+                batches.rotate_left(used);
+                for (at, batch) in batches.iter_mut().enumerate().skip(together - used) {
                     batch.clear();
                     self.fill(batch, queue, 0, ledger.sent + at as u64)?;
                 }
+                used = 0;
             }
-            let sends = !ready.is_empty();
-            if sends {
+            flight.land(self.engine.watermarks().acked, recorder);
+            let stopping = self.meter.stopped();
+            let room =
+                if stopping || self.reader_lags(ledger.sent) { 0 } else { (most - flight.in_flight).min(together) };
+            let sends = schedule.allowed(clock::now_ns(), room);
+            if sends > 0 {
                 outcomes.clear();
                 let sent_ns = clock::now_ns();
-                let taken = self.engine.append_all(&mut batches[ready.clone()], &mut outcomes)?;
+                used = self.engine.append_all(&mut batches[..sends], &mut outcomes)?;
                 for outcome in &outcomes {
                     flight.push(outcome.end_lsn, schedule.take(sent_ns));
                 }
-                ledger.sent += taken as u64;
-                ready.start += taken;
-                if !ready.is_empty() {
+                ledger.sent += used as u64;
+                if used < sends {
                     // The buffer is full: nothing is dropped, the producer waits until some of it has been written.
-                    let marks = self.engine.watermarks();
-                    flight.land(marks.acked, recorder);
-                    self.engine.wait(Watermark::Written, marks.written.plus(1), Some(ACK_TIMEOUT))?;
-                    continue;
+                    let written = self.engine.watermarks().written;
+                    self.engine.wait(Watermark::Written, written.plus(1), Some(ACK_TIMEOUT))?;
                 }
+                continue;
             }
             match flight.waiting.front() {
                 Some(oldest) => {
@@ -374,13 +374,11 @@ impl Row<'_> {
                         Err(anchorlog_engine::WaitError::TimedOut) if until_due.is_some() => {}
                         outcome => outcome?,
                     }
-                    flight.land(self.engine.watermarks().acked, recorder);
                 }
                 None if stopping => return Ok(()),
                 None => match schedule.due_ns() {
                     Some(due) => clock::sleep_until(due),
-                    None if !sends => clock::sleep(Duration::from_micros(50)),
-                    None => {}
+                    None => clock::sleep(Duration::from_micros(50)),
                 },
             }
         }

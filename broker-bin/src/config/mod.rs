@@ -24,6 +24,7 @@ pub use options::{
 pub use replicas::{Replica, Replicas};
 pub use units::{ByteSize, HostPort, Period, UnitError};
 
+use crate::commands::OperatorCommand;
 use crate::log_tools::LogArgs;
 use crate::replica_tools::{NodeArgs, PromoteArgs};
 use rocketmq::Meaning;
@@ -51,6 +52,9 @@ pub enum Command {
     Promote(PromoteArgs),
     /// Lets a leader hand over to a slave
     Demote(NodeArgs),
+    /// Asks a running broker.
+    #[command(flatten)]
+    Operator(OperatorCommand),
 }
 
 /// What was asked for, complete.
@@ -66,6 +70,8 @@ pub enum Order {
     Promote(PromoteArgs),
     /// To let a leader hand over.
     Demote(NodeArgs),
+    /// To ask a running broker.
+    Operator(OperatorCommand),
 }
 
 impl Order {
@@ -86,6 +92,7 @@ impl Order {
             Command::Replicas(args) => Ok(Order::Replicas(args)),
             Command::Promote(args) => Ok(Order::Promote(args)),
             Command::Demote(args) => Ok(Order::Demote(args)),
+            Command::Operator(command) => Ok(Order::Operator(command)),
         }
     }
 }

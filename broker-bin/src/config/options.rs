@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 
 use super::replicas::Replicas;
 use super::units::{ByteSize, HostPort, Period};
+use crate::alarm::Whom;
 use crate::broker::{BrokerOptions, Driver, OtherReplica, ReplicationOptions};
 use crate::features::delay::DelayLevels;
 use crate::limits;
@@ -224,6 +225,10 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "SIZE", default_value = "128MiB")]
     pub repeat_memory: ByteSize,
 
+    /// Who is told of each dead letter: a command, which gets JSON lines on its standard input, or a URL to post to [default: nobody]
+    #[arg(long, value_name = "COMMAND|URL")]
+    pub on_dead_letter: Option<Whom>,
+
     /// Largest body of a message or batch, at most 4MiB
     #[arg(long, value_name = "SIZE", default_value = "4MiB")]
     pub max_message_bytes: ByteSize,
@@ -278,7 +283,7 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 42] = [
+pub(super) const NAMES: [&str; 43] = [
     "config",
     "store",
     "listen",
@@ -308,6 +313,7 @@ pub(super) const NAMES: [&str; 42] = [
     "transaction-check-max",
     "repeat-window",
     "repeat-memory",
+    "on-dead-letter",
     "max-message-bytes",
     "role",
     "replica-id",
@@ -407,6 +413,7 @@ impl BrokerArgs {
             "transaction-check-max" => self.transaction_check_max = parsed(value)?,
             "repeat-window" => self.repeat_window = parsed(value)?,
             "repeat-memory" => self.repeat_memory = parsed(value)?,
+            "on-dead-letter" => self.on_dead_letter = Some(parsed(value)?),
             "max-message-bytes" => self.max_message_bytes = parsed(value)?,
             "role" => self.role = chosen(value)?,
             "replica-id" => self.replica_id = value.to_owned(),
@@ -457,6 +464,7 @@ impl BrokerArgs {
             self.transaction_check_max.to_string(),
             self.repeat_window.to_string(),
             self.repeat_memory.to_string(),
+            shown_or(self.on_dead_letter.as_ref(), "nobody"),
             self.max_message_bytes.to_string(),
             shown(&self.role),
             self.replica_id.clone(),
@@ -618,6 +626,7 @@ impl BrokerArgs {
             transaction_check_max: self.transaction_check_max,
             repeat_window: self.repeat_window.0,
             repeat_memory: usize::try_from(self.repeat_memory.0).unwrap_or(usize::MAX),
+            on_dead_letter: self.on_dead_letter.clone(),
             ..BrokerOptions::new(&self.store)
         })
     }

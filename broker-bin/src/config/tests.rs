@@ -38,7 +38,14 @@ fn every_flag_can_stand_in_a_file_and_shows_its_default() {
         }
         if !matches!(
             name,
-            "config" | "advertise" | "retain-bytes" | "net-threads" | "replicas" | "replica-key" | "replica-tls"
+            "config"
+                | "advertise"
+                | "retain-bytes"
+                | "net-threads"
+                | "on-dead-letter"
+                | "replicas"
+                | "replica-key"
+                | "replica-tls"
         ) {
             let mut copy = defaults.clone();
             assert_eq!(copy.set(name, &value), Ok(()), "{name}");

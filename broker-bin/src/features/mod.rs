@@ -7,6 +7,7 @@ pub mod delay;
 pub mod groups;
 pub mod heartbeat;
 pub mod offsets;
+pub mod operate;
 pub mod order;
 pub mod pull;
 pub mod repeats;

@@ -10,6 +10,7 @@ use crate::features::delay::DueKey;
 use crate::features::groups::Change;
 use crate::features::pull::Pull;
 use crate::features::repeats::Back;
+use crate::features::retry::Letter;
 use crate::features::send::Sending;
 use crate::shared::Shared;
 
@@ -69,6 +70,8 @@ pub struct Writing {
     pub reply: Reply,
     /// An entry for a later time that stands in the batch.
     pub due: Option<DueKey>,
+    /// A dead letter that stands in the batch, as its first operation.
+    pub letter: Option<Box<Letter>>,
     /// The answer when what the batch requires does not hold; it leaves when that is sure.
     pub rejected: fn(&Shared, &Rejection) -> Reply,
     /// Counts it, when it has its place in the log.

@@ -98,6 +98,9 @@ pub struct Worker {
     outcomes: Vec<AppendOutcome>,
     /// Answers that wait for the state to be flushed.
     recording: Vec<(ReplyTo, Reply, Kept)>,
+    /// Who alone asks for something, and for how many turns: its messages are made durable on this thread.
+    lone: Option<ConnectionId>,
+    lone_turns: u32,
     acks: VecDeque<Ack>,
     acked_mark: Subscription,
     acked_armed: bool,
@@ -152,6 +155,8 @@ impl Worker {
             spare: Vec::new(),
             outcomes: Vec::new(),
             recording: Vec::new(),
+            lone: None,
+            lone_turns: 0,
             acks: VecDeque::new(),
             acked_mark,
             acked_armed: false,
@@ -243,6 +248,9 @@ impl Worker {
         let Some(mut connection) = self.lend(id) else { return };
         connection.last_traffic = self.now;
         connection.life.beat(self.shared.engine.clock().wall_ms());
+        if self.lone != Some(id) {
+            (self.lone, self.lone_turns) = (Some(id), 0);
+        }
         if connection.input.is_empty() {
             let used = self.requests(&mut connection, bytes);
             connection.input.extend_from_slice(&bytes[used..]);
@@ -423,7 +431,7 @@ impl Worker {
         let (timeout, now) = (self.shared.settings.ack_timeout, self.now);
         for soon in std::mem::take(&mut self.soon) {
             if soon.since + timeout <= now {
-                self.too_late(soon.to);
+                self.too_late(soon.to, "it has no place in the log yet");
             } else if soon.at <= now {
                 self.go_on_with(soon.to, soon.since, soon.task);
             } else {
@@ -432,11 +440,11 @@ impl Worker {
         }
     }
 
-    /// What was waited for did not happen in time.
-    fn too_late(&mut self, to: ReplyTo) {
+    /// What was waited for did not happen in time: `what` became of the same, that is on its way.
+    fn too_late(&mut self, to: ReplyTo, what: &str) {
         let Some(mut connection) = self.lend(to.connection) else { return };
         connection.cold = connection.cold.saturating_sub(1);
-        let remark = "the same is on its way already and is not confirmed yet; nothing was done for this one";
+        let remark = format!("nothing was done for this one; the same is on its way already: {what}");
         self.answer(&mut connection, to, &Reply::failure(code::SERVICE_NOT_AVAILABLE, remark));
         self.touched(&mut connection);
         self.give_back(connection);
@@ -578,7 +586,11 @@ impl Worker {
         }
         while !self.batches.is_empty() {
             self.outcomes.clear();
-            let outcome = self.shared.engine.append_all(&mut self.batches, &mut self.outcomes);
+            let outcome = if self.is_alone() {
+                self.shared.engine.append_all_here(&mut self.batches, &mut self.outcomes)
+            } else {
+                self.shared.engine.append_all(&mut self.batches, &mut self.outcomes)
+            };
             self.appended();
             match outcome {
                 Ok(_) if self.batches.is_empty() => {}
@@ -600,6 +612,17 @@ impl Worker {
             self.try_again();
         }
         self.release(self.acked_mark.current());
+    }
+
+    /// Whether the one message of this turn, like those of the turns before it, is all that this thread has to do: then the commit may as well
+    /// run here. A stalled disk would hold up everybody else.
+    fn is_alone(&mut self) -> bool {
+        if self.batches.len() > 1 || !self.acks.is_empty() {
+            self.lone_turns = 0;
+            return false;
+        }
+        self.lone_turns = self.lone_turns.saturating_add(1);
+        self.lone_turns > limits::LONE_TURNS
     }
 
     /// Appends the state's changes, which stand before the messages of this turn. False when there is no room for them.
@@ -652,13 +675,19 @@ impl Worker {
                     let place = |number: usize| number.checked_sub(1).map_or(Some(outcome.first.lsn), rest);
                     self.shared.repeats.appended(&sending.claims, place);
                     sending.appended(outcome);
+                    if let Some(letter) = &sending.letter {
+                        letter.arrived(&self.shared, outcome.first.lsn);
+                    }
                     let due = sending.due;
                     (Answer::Sent(sending), due)
                 }
-                Purpose::Write(Writing { reply, due, counted, back, .. }) => {
+                Purpose::Write(Writing { reply, due, letter, counted, back, .. }) => {
                     counted(&self.shared.counters);
                     if let Some(back) = back {
                         self.shared.repeats.backs().appended(&back, outcome.end_lsn);
+                    }
+                    if let Some(letter) = letter {
+                        letter.arrived(&self.shared, outcome.first.lsn);
                     }
                     (Answer::Recorded(reply), due)
                 }
@@ -827,7 +856,7 @@ impl Worker {
                 // It shares what the first try was answered.
                 let place = overdue.as_ref().and_then(|sending| answers.place(sending.lsn));
                 let Some((sending, (queue, queue_offset))) = overdue.as_deref().cloned().zip(place) else {
-                    return self.too_late(ack.to);
+                    return self.too_late(ack.to, remark);
                 };
                 let Some(mut connection) = self.lend(ack.to.connection) else { return };
                 connection.cold = connection.cold.saturating_sub(1);

@@ -172,6 +172,33 @@ pub mod request {
     pub const CHANGE_MESSAGE_INVISIBLETIME: i32 = 200_053;
 }
 
+/// Request codes of our own, for operators: JSON in, JSON out; see [`super::operate`]. A code never changes its meaning, and none is used
+/// twice: 30 001 to 30 099 here, further hundreds for other rooms.
+pub mod private {
+    /// Transactions that nobody has decided.
+    pub const TRANSACTION_LIST: i32 = 30_001;
+    /// One transaction.
+    pub const TRANSACTION_SHOW: i32 = 30_002;
+    /// Decides a transaction by hand.
+    pub const TRANSACTION_DECIDE: i32 = 30_003;
+    /// What is to be delivered later.
+    pub const DELAY_LIST: i32 = 30_011;
+    /// Takes back what is to be delivered later.
+    pub const DELAY_CANCEL: i32 = 30_012;
+    /// Which groups have dead letters.
+    pub const DEAD_LETTER_GROUPS: i32 = 30_021;
+    /// A group's dead letters.
+    pub const DEAD_LETTER_LIST: i32 = 30_022;
+    /// Returns a dead letter to where it came from.
+    pub const DEAD_LETTER_REPLAY: i32 = 30_023;
+
+    /// Whether a request changes what is stored: only a leader that can have it acknowledged takes it.
+    #[must_use]
+    pub const fn writes(code: i32) -> bool {
+        matches!(code, TRANSACTION_DECIDE | DELAY_CANCEL | DEAD_LETTER_REPLAY)
+    }
+}
+
 /// Response codes.
 pub mod response {
     /// Done; for a pull, messages were found.

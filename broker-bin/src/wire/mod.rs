@@ -17,6 +17,7 @@ pub mod frame;
 pub mod header;
 mod json;
 pub mod message;
+pub mod operate;
 
 pub use frame::{Encoding, Frame, FrameError, FrameRef};
 pub use header::{EncodeError, FrameEncoder, Header, HeaderError, Language};

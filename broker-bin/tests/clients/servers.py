@@ -30,6 +30,7 @@ class Server:
     """Started by us in a folder of its own, and so may be killed and started again on the same store."""
 
     can_be_killed = True
+    another = None  # (name, more arguments) -> one more of it, with a store of its own
     name = "?"
 
     def __init__(self, work):
@@ -48,10 +49,15 @@ class Anchorlog(Server):
 
     def __init__(self, work, binary, extra):
         super().__init__(work)
+        self.parts = Path(work), binary, extra
         self.port = free_ports(1)
         self.namesrv = f"127.0.0.1:{self.port}"
         self.command = [str(binary), "broker", "--store", str(self.store / "store"), "--listen", self.namesrv, *extra]
         self.process = None
+
+    def another(self, name, *more):
+        work, binary, extra = self.parts
+        return Anchorlog(work / name, binary, [*extra, *more])
 
     def start(self):
         with open(self.store / "broker.log", "ab") as log:

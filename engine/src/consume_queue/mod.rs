@@ -10,6 +10,6 @@ mod entry;
 mod queue;
 mod queues;
 
-pub use entry::{ENTRY_BYTES, QueueEntry};
+pub use entry::QueueEntry;
 pub(crate) use queue::{QueueMark, QueueState};
 pub(crate) use queues::Queues;

@@ -192,7 +192,7 @@ impl Engine {
             let Taken { consumed: now, stop } = taken;
             consumed += now;
             if now > 0 {
-                inner.appended(end);
+                inner.announce(end);
             }
             match stop {
                 TakenStop::NewEpoch(start) => match self.enter_epoch(start) {

@@ -3,7 +3,7 @@
 //! A piece names its first entry in its key; its value holds the others, each as what it adds to the one before. Numbers in
 //! values are of seven bits a byte, the lowest first, with the highest bit set in all bytes but the last.
 
-use crate::checkpoint::rows::BadRow;
+use crate::checkpoint::rows::{BadRow, put_number, take_number};
 use crate::limits::KEY_PIECE_BYTES;
 use crate::units::{Lsn, to_u64};
 
@@ -71,32 +71,6 @@ impl PieceWriter {
         let first = self.first.take()?;
         Some((first, std::mem::replace(&mut self.value, Vec::with_capacity(KEY_PIECE_BYTES))))
     }
-}
-
-fn put_number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number.to_le_bytes()[0] | 0x80);
-        number >>= 7;
-    }
-    out.push(number.to_le_bytes()[0]);
-}
-
-fn take_number(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        let part = u64::from(byte & 0x7F);
-        if shift == 63 && part > 1 {
-            return None;
-        }
-        number |= part << shift;
-        if byte & 0x80 == 0 {
-            // One form for each number.
-            return (part > 0 || shift == 0).then_some(number);
-        }
-    }
-    None
 }
 
 /// The entries of a piece of a run that begins at `start`; ascending, and never none.

@@ -1,5 +1,8 @@
 //! What is to be done with a message at a time.
 
+use std::fmt;
+use std::str::FromStr;
+
 use anchorlog_engine::Epoch;
 
 use crate::features::transactions::TransactionId;
@@ -14,6 +17,28 @@ pub struct DueKey {
     pub epoch: Epoch,
     /// How many that run had made before.
     pub count: u64,
+}
+
+/// Its name for people: `time.term.run.count`.
+impl fmt::Display for DueKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.time_ms, TransactionId::of(self))
+    }
+}
+
+/// Text that names no entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the name of something due")]
+pub struct NotDue;
+
+impl FromStr for DueKey {
+    type Err = NotDue;
+
+    fn from_str(text: &str) -> Result<DueKey, NotDue> {
+        let (time, rest) = text.split_once('.').ok_or(NotDue)?;
+        let id: TransactionId = rest.parse().map_err(|_| NotDue)?;
+        Ok(id.due_at(time.parse().map_err(|_| NotDue)?))
+    }
 }
 
 /// Where a message goes, and what its link there says.
@@ -55,4 +80,19 @@ pub enum Due {
         /// The transaction.
         id: TransactionId,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entrys_name_is_read_as_it_was_written() {
+        let key = DueKey { time_ms: 1_700_000_000_000, epoch: Epoch { term: 1, run: 2 }, count: 3 };
+        assert_eq!(key.to_string(), "1700000000000.1.2.3");
+        assert_eq!(key.to_string().parse(), Ok(key));
+        for bad in ["", "1", "1.2.3", "x.1.2.3", "1.2.3.4.5"] {
+            assert_eq!(bad.parse::<DueKey>(), Err(NotDue), "{bad}");
+        }
+    }
 }

@@ -25,7 +25,7 @@ mod recall;
 mod schedule;
 mod timer;
 
-pub use due::{Due, DueKey, Place};
+pub use due::{Due, DueKey, NotDue, Place};
 pub use handler::{recall, recall_handle};
 pub use index::DueIndex;
 pub use levels::{BadLevels, DelayLevels};

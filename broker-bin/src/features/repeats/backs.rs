@@ -102,6 +102,18 @@ impl Backs {
         }
     }
 
+    /// It was sent back before, and somebody else is told so.
+    pub fn tell(&self, back: &Back, told: Told) {
+        let mut known = lock(&self.0);
+        let known = &mut *known;
+        // Somebody may be doing it once more already.
+        if known.all.get(back).is_none_or(|sender| sender.end_lsn.is_some()) {
+            // It is acknowledged: where it ends does not matter any more.
+            known.all.insert(back.clone(), Sender { end_lsn: Some(Lsn::ZERO), told });
+        }
+        known.order.push_back((told.at_ms, back.clone()));
+    }
+
     /// What was claimed is not done.
     pub fn undo(&self, back: &Back) {
         lock(&self.0).all.remove(back);
@@ -135,6 +147,11 @@ mod tests {
         assert_eq!(found.end_lsn, Some(Lsn(64)));
         assert!(backs.look(&back(8), 103).is_none(), "the window is over");
         assert!(backs.claim(&back(8), told(103), Some(found), 0, &forgotten), "once more, knowing of the first time");
+        backs.appended(&back(8), Lsn(128));
+        for lsn in [8, 16] {
+            backs.tell(&back(lsn), told(900));
+            assert_eq!(backs.look(&back(lsn), 900).expect("known").told.at_ms, 900);
+        }
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use anchorlog_engine::WriteBatch;
 use serde_json::{Value, json};
 
 use crate::features::groups::GroupConfig;
+use crate::features::topics::queue_name;
 use crate::net::ConnectionId;
 use crate::scene::{Answer, Scene, send_fields};
 use crate::wire::message::append_property;
@@ -310,6 +312,21 @@ fn a_half_message_that_was_rolled_back_is_a_new_one_when_it_comes_again() {
     }
 }
 
+/// K-77: what stands in a queue that was dropped cannot be read any more.
+#[test]
+fn a_topic_that_was_deleted_and_made_again_has_nothing_of_what_was_sent_before() {
+    let (mut scene, first) = broken("T1", KEY);
+    let queue = scene.shared.engine.queue(&queue_name("T1", 1)).expect("a queue");
+    let mut batch = WriteBatch::new();
+    batch.drop_queue(&queue).expect("small");
+    scene.append(batch);
+    let mut scene = scene.crash();
+    let id = scene.connect();
+    let again = scene.send(id, "T1", 1, KEY, b"once");
+    assert_eq!((again.code(), again.field("queueOffset"), scene.count("T1", 1)), (0, "0", 1));
+    assert_ne!(place(&again), first);
+}
+
 /// What consumers send to be tried again has the key of the message that it was made of.
 #[test]
 fn what_is_moved_by_the_broker_or_sent_to_a_retry_topic_is_never_taken_for_a_repeat() {
@@ -481,6 +498,26 @@ fn two_send_backs_of_one_message_on_their_way_at_once_are_one() {
     }
     scene.pass(Duration::from_secs(1));
     assert_eq!((scene.count("%RETRY%g", 0), answered(&scene)), (1, 1));
+}
+
+/// K-6 for consumers.
+#[test]
+fn a_send_back_that_was_answered_as_unknown_gets_a_sure_answer_and_is_over_then() {
+    let (mut scene, lsn) = read_one();
+    let id = scene.connect();
+    let fields = json!({"offset": lsn.to_string(), "group": "g", "delayLevel": "1", "maxReconsumeTimes": "16"});
+    scene.give(id, 36, &fields, &[]);
+    scene.await_tasks();
+    scene.clock.advance(Duration::from_millis(2500));
+    scene.worker.set_time(scene.shared.engine.clock().monotonic());
+    scene.worker.tick();
+    assert_eq!(scene.answers(id)[0].code(), 1);
+    assert_eq!((send_back(&mut scene, id, lsn, 1), answered(&scene)), (0, 1));
+    scene.pass(Duration::from_secs(1));
+    assert_eq!(scene.count("%RETRY%g", 0), 1);
+    assert_eq!((send_back(&mut scene, id, lsn, 1), answered(&scene)), (0, 1), "it has its answer now");
+    scene.pass(Duration::from_secs(1));
+    assert_eq!(scene.count("%RETRY%g", 0), 2);
 }
 
 /// Whoever reads a message again after a rewind, and fails again, means it.

@@ -65,17 +65,6 @@ pub fn dead_letter(topic: &str, attempts: i32, max: Option<i32>, group: Option<G
         .then(|| DeadLetter { topic: [DEAD_LETTER_PREFIX, name].concat(), group: name.to_owned() })
 }
 
-/// Says that a message is a dead letter.
-pub fn tell(group: &str, dead_letter_topic: &str, topic: &str, id: &str, attempts: i32) {
-    tracing::warn!(
-        group,
-        topic,
-        id,
-        attempts,
-        "a dead letter: no consumer of the group could deal with this message; it lies in {dead_letter_topic}"
-    );
-}
-
 /// What the message says from now on: `changed` is what its properties say that its payload does not.
 pub(super) struct Said<'a> {
     /// What its attributes say now.

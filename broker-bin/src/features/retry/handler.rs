@@ -2,7 +2,8 @@
 
 use anchorlog_engine::{KeyQuery, Link, Lsn, Message, ReadError, Rejection, WriteBatch};
 
-use super::attempt::{Asked, Said, Verdict, tell};
+use super::attempt::{Asked, Said, Verdict};
+use super::letter::Letter;
 use crate::counters::Counters;
 use crate::features::delay::{self, Due, Later, Place};
 use crate::features::groups::{self, GroupConfig};
@@ -91,8 +92,8 @@ impl Asking {
             }
             match shared.repeats.back_arrived(&sender, self.told.connection) {
                 // It was sent back again before that was answered.
-                _ if end > self.acked => return repeated(shared),
-                Arrived::No => return repeated(shared),
+                _ if end > self.acked => return self.repeated(shared),
+                Arrived::No => return self.repeated(shared),
                 Arrived::Perhaps if !self.is_second_look => {
                     return Asking { is_second_look: true, ..self }.later(Awaited::Closing);
                 }
@@ -111,12 +112,19 @@ impl Asking {
                 }
                 Outcome::Write(Writing { back: Some(Box::new(self.back)), ..writing })
             }
-            Ok(None) => repeated(shared),
+            Ok(None) => self.repeated(shared),
             Err(reply) => {
                 batch.clear();
                 reply.into()
             }
         }
+    }
+
+    /// It was sent back before.
+    fn repeated(&self, shared: &Shared) -> Outcome {
+        shared.repeats.backs().tell(&self.back, self.told);
+        shared.counters.repeats_answered.add(1);
+        Reply::default().into()
     }
 
     fn later(self, awaited: Awaited) -> Outcome {
@@ -264,7 +272,14 @@ impl Asking {
         let due = delay::put_due(shared, batch, later.time_ms, &due, reference.to_origin());
         let due = due.map_err(|error| Reply::failure(code::MESSAGE_ILLEGAL, error.to_string()))?;
         let counted = |counters: &Counters| counters.messages_sent_back.add(1);
-        Ok(Writing { reply: Reply::default(), due: Some(due), rejected: nothing_required, counted, back: None })
+        Ok(Writing {
+            reply: Reply::default(),
+            due: Some(due),
+            letter: None,
+            rejected: nothing_required,
+            counted,
+            back: None,
+        })
     }
 
     fn dead(&self, shared: &Shared, found: &Found<'_>, batch: &mut WriteBatch) -> Result<Writing, Reply> {
@@ -288,16 +303,16 @@ impl Asking {
         batch.link(&link).map_err(|error| refused(error.to_string()))?;
         let came_from = property(found.properties, "RETRY_TOPIC").unwrap_or(found.topic);
         let id = property(found.properties, "UNIQ_KEY").unwrap_or_default();
-        tell(&self.back.group, &topic.name, came_from, id, found.attributes.stored.reconsume_times);
-        let counted = |counters: &Counters| counters.dead_letters.add(1);
-        Ok(Writing { reply: Reply::default(), due: None, rejected: nothing_required, counted, back: None })
+        let letter = Letter {
+            group: self.back.group.clone(),
+            topic: topic.name.clone(),
+            origin_topic: came_from.into(),
+            unique_key: id.into(),
+            attempts: found.attributes.stored.reconsume_times,
+        };
+        let (letter, counted) = (Some(Box::new(letter)), |_: &Counters| {});
+        Ok(Writing { reply: Reply::default(), due: None, letter, rejected: nothing_required, counted, back: None })
     }
-}
-
-/// It was sent back before.
-fn repeated(shared: &Shared) -> Outcome {
-    shared.counters.repeats_answered.add(1);
-    Reply::default().into()
 }
 
 /// Such batches require nothing.

@@ -1,10 +1,18 @@
 //! 105, 106, 206.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 
+use crate::features::topics::{Topic, TopicConfig};
 use crate::features::{Outcome, Reply, Request, code};
 use crate::shared::Shared;
 use crate::wire::body::{IdStyle, Route, RouteBroker, RouteQueues, put_cluster_info, put_topic_list};
+
+/// What clients report what they do to.
+const TRACE_TOPIC: &str = "RMQ_SYS_TRACE_TOPIC";
+/// Its queues: as many as clients ask for that make it by sending.
+const TRACE_QUEUES: u32 = 4;
 
 /// 105: where a topic is.
 pub fn route(shared: &Shared, request: &Request<'_>) -> Outcome {
@@ -12,7 +20,7 @@ pub fn route(shared: &Shared, request: &Request<'_>) -> Outcome {
         Ok(name) => name,
         Err(error) => return Reply::from(error).into(),
     };
-    let Some(topic) = shared.state.topics.get(name) else {
+    let Some(topic) = shared.state.topics.get(name).or_else(|| made_for_asking(shared, name)) else {
         return Reply::failure(code::TOPIC_NOT_EXIST, format!("there is no route for topic {name}: it does not exist"))
             .into();
     };
@@ -29,6 +37,14 @@ pub fn route(shared: &Shared, request: &Request<'_>) -> Outcome {
     let mut body = BytesMut::new();
     with_broker(shared, |broker| Route { queues: &[queues], brokers: &[broker] }.encode(&mut body, IdStyle::Quoted));
     Reply::body(body).into()
+}
+
+/// Clients trace into one topic, and not every family makes it by sending: some ask for its route, and trace nothing without.
+fn made_for_asking(shared: &Shared, name: &str) -> Option<Arc<Topic>> {
+    if name != TRACE_TOPIC || !shared.settings.auto_create_topics || !shared.standing.writes() {
+        return None;
+    }
+    shared.state.get_or_make_topic(name, TopicConfig::open(shared.settings.template_queues.min(TRACE_QUEUES)))
 }
 
 fn with_broker(shared: &Shared, write: impl FnOnce(RouteBroker<'_>)) {
@@ -50,4 +66,23 @@ pub fn topic_list(shared: &Shared) -> Outcome {
     let mut body = BytesMut::new();
     put_topic_list(&mut body, &shared.state.topics.names());
     Reply::body(body).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::scene::Scene;
+
+    #[test]
+    fn the_trace_topic_is_there_for_who_asks_for_its_route_and_no_other_is() {
+        let mut scene = Scene::new();
+        let id = scene.connect();
+        assert_eq!(scene.ask(id, 105, &json!({"topic": "T1"}), &[]).code(), 17);
+        assert_eq!(scene.ask(id, 105, &json!({"topic": TRACE_TOPIC}), &[]).code(), 0);
+        assert_eq!(scene.send(id, TRACE_TOPIC, 3, "", b"Pub").code(), 0);
+        let mut scene = scene.crash();
+        assert_eq!(scene.read_all(TRACE_TOPIC, 3).len(), 1);
+    }
 }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anchorlog_engine::{Lsn, Message, ReadError, Watermark, WriteBatch};
+use anchorlog_engine::{Fetch, FetchStatus, Lsn, Message, ReadError, Watermark, WriteBatch};
 
 use super::handler::refused;
 use super::properties::Known;
@@ -305,6 +305,9 @@ fn compared(shared: &Shared, message: &Message, send: &Send<'_>, wanted: &Known<
     if !is_same || topic != send.topic {
         return None;
     }
+    if !is_current(shared, message) {
+        return None;
+    }
     let first = First { lsn: message.lsn, queue, queue_offset: message.queue_offset.0 };
     let in_time_ms = u64::try_from(shared.settings.ack_timeout.as_millis()).unwrap_or(u64::MAX);
     let answered_ms = message.store_time_ms.saturating_add(in_time_ms);
@@ -313,4 +316,18 @@ fn compared(shared: &Shared, message: &Message, send: &Send<'_>, wanted: &Known<
     let handle = |(time_ms, key)| delay::recall_handle(shared, topic, time_ms, key).into();
     let recall = time.zip(wanted.unique_key).map(handle);
     Some(Same { first, answered, recall })
+}
+
+/// Whether a message stands in its queue as it is now. A topic that was deleted and made again has other ones under the same names.
+fn is_current(shared: &Shared, message: &Message) -> bool {
+    let Ok(queue) = shared.engine.queue(&message.queue_name) else { return false };
+    let one = Fetch { messages_max: 1, scan_max: 1, ..Fetch::new(&queue, message.queue_offset) };
+    match shared.engine.fetch(&one) {
+        Ok(found) => match found.messages.first() {
+            Some(first) => first.lsn == message.lsn,
+            // Whoever had to read it has: it is kept for other reasons.
+            None => found.status == FetchStatus::BelowMin,
+        },
+        Err(_) => false,
+    }
 }

@@ -8,7 +8,7 @@ use super::doubt::Doubt;
 use super::writer::{Send, Source, Writer};
 use crate::features::offsets::Pins;
 use crate::features::repeats::Claim;
-use crate::features::retry::{self, DeadLetter};
+use crate::features::retry::{self, DeadLetter, Letter};
 use crate::features::topics::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig};
 use crate::features::{FieldError, Outcome, Reply, Request, code};
 use crate::shared::Shared;
@@ -138,13 +138,16 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
     }
     let source = Source { peer: request.peer, connection: request.connection };
     let writer = Writer { shared, source, send: &send, number, queue };
-    let filled = writer.fill(out, request.body, &|_| false)?;
-    if let Some(dead) = &dead {
-        let key = filled.sending.unique_key;
-        let (key, came_from) = (key.get().unwrap_or_default(), filled.retry_topic.unwrap_or_default());
-        shared.counters.dead_letters.add(1);
-        retry::tell(&dead.group, send.topic, came_from, key, send.reconsume_times);
-    }
+    let mut filled = writer.fill(out, request.body, &|_| false)?;
+    filled.sending.letter = dead.as_ref().map(|dead| {
+        Box::new(Letter {
+            group: dead.group.as_str().into(),
+            topic: send.topic.into(),
+            origin_topic: filled.retry_topic.unwrap_or_default().into(),
+            unique_key: (*filled.unique_key).into(),
+            attempts: send.reconsume_times,
+        })
+    });
     let now_ms = shared.engine.clock().wall_ms();
     match shared.repeats.claim(&filled.sending.claims, &[], now_ms, &shared.counters) {
         Claim::Mine => Ok(Outcome::Append(filled.sending)),

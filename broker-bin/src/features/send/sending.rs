@@ -7,6 +7,7 @@ use anchorlog_engine::{AppendOutcome, Lsn};
 use crate::counters::Counters;
 use crate::features::delay::DueKey;
 use crate::features::repeats::Claims;
+use crate::features::retry::Letter;
 use crate::wire::FrameEncoder;
 use crate::wire::message::MessageId;
 
@@ -67,6 +68,8 @@ pub struct Sending {
     pub due: Option<DueKey>,
     /// What a timed message can be taken back by.
     pub recall: Option<Box<str>>,
+    /// It is a dead letter.
+    pub letter: Option<Box<Letter>>,
     /// What is claimed for it until it is appended.
     pub claims: Claims,
     /// Those of its messages that were stored before, by their numbers in what was sent.
@@ -87,6 +90,7 @@ impl Sending {
             unique_key: UniqueKey::new(unique_key),
             due: None,
             recall: None,
+            letter: None,
             claims: Claims::default(),
             repeated: Vec::new(),
             counted: |_| {},

@@ -60,6 +60,8 @@ pub(super) struct Writer<'a> {
 /// What a batch was filled with.
 pub(super) struct Filled<'a> {
     pub(super) sending: Sending,
+    /// The id of its one message.
+    pub(super) unique_key: Cow<'a, str>,
     /// The topic that its one message came from, if it is tried again.
     pub(super) retry_topic: Option<&'a str>,
 }
@@ -113,7 +115,7 @@ impl<'a> Writer<'a> {
         let claims = Claims::one(identity);
         let new = Sending::new(self.number, Some(&key));
         let sending = Sending { due: written.due, recall, claims, counted, ..new };
-        Ok(Filled { sending, retry_topic: known.retry_topic })
+        Ok(Filled { sending, unique_key: key, retry_topic: known.retry_topic })
     }
 
     fn fill_many(
@@ -148,7 +150,7 @@ impl<'a> Writer<'a> {
             return Err(Reply::failure(code::MESSAGE_ILLEGAL, "the batch holds no message"));
         }
         let sending = Sending { claims: Claims::many(identities), ..Sending::new(self.number, None) };
-        Ok(Filled { sending, retry_topic: None })
+        Ok(Filled { sending, unique_key: Cow::default(), retry_topic: None })
     }
 
     /// What the message is recognised by when it comes again; `None` when it is new in any case.

@@ -1,10 +1,10 @@
 //! 37: a producer's verdict.
 
 use anchorlog_engine::error::Found;
-use anchorlog_engine::{BatchError, Link, Lsn, Put, QueueOffset, Rejection, WriteBatch};
+use anchorlog_engine::{BatchError, Link, Lsn, Put, QueueOffset, Rejection, TableEntry, WriteBatch};
 
 use super::half::Half;
-use super::transaction::{Transaction, Verdict};
+use super::transaction::{Transaction, TransactionId, Verdict};
 use crate::counters::Counters;
 use crate::features::delay::{Due, DueKey};
 use crate::features::send::stored::{Attributes, Stored};
@@ -70,50 +70,114 @@ impl End {
     }
 
     fn decide(&self, shared: &Shared, batch: &mut WriteBatch) -> Result<Outcome, Reply> {
-        let failed = |what: String| Reply::failure(code::SYSTEM_ERROR, what);
         let half = Half::read(&shared.engine, self.lsn);
         let half = half.map_err(|error| failed(format!("there is no half message at {}: {error}", self.lsn)))?;
         if half.message.queue_offset != self.queue_offset || !self.id.is_empty() && *self.id != *half.unique_key() {
             return Err(failed(format!("the half message at {} is another one", self.lsn)));
         }
-        let key = entries::transaction::encode_key(&half.id);
+        let pending = match Pending::read(shared, &half.id, self.verdict)? {
+            Ok(pending) => pending,
+            Err(reply) => return Ok(reply.into()),
+        };
+        if pending.group != self.group {
+            return Err(failed(format!("the half message at {} is of producer group {}", self.lsn, pending.group)));
+        }
+        pending.decide(shared, Some(&half), self.verdict, batch)
+    }
+}
+
+fn failed(what: String) -> Reply {
+    Reply::failure(code::SYSTEM_ERROR, what)
+}
+
+/// An operator decides, whoever else does not. Answered as a producer's verdict is.
+///
+/// # Errors
+/// Why not; nothing was decided then.
+pub fn decide_by_hand(
+    shared: &Shared,
+    id: &TransactionId,
+    verdict: Verdict,
+    batch: &mut WriteBatch,
+) -> Result<Outcome, Reply> {
+    let pending = match Pending::read(shared, id, verdict)? {
+        Ok(pending) => pending,
+        Err(reply) => return Ok(reply.into()),
+    };
+    let half = Half::read(&shared.engine, pending.entry.target.unwrap_or(Lsn::ZERO));
+    if let (Verdict::Commit, Err(error)) = (verdict, &half) {
+        return Err(failed(format!("the half message cannot be read, so it can only be rolled back: {error}")));
+    }
+    let half = half.ok();
+    let unique_key = half.as_ref().map(Half::unique_key).unwrap_or_default();
+    tracing::warn!(%id, ?verdict, group = &*pending.group, unique_key, "an operator decides a transaction");
+    pending.decide(shared, half.as_ref(), verdict, batch)
+}
+
+/// A transaction that was not decided when it was read.
+struct Pending {
+    id: TransactionId,
+    key: Vec<u8>,
+    entry: TableEntry,
+    group: Box<str>,
+    is_parked: bool,
+}
+
+impl Pending {
+    /// The inner error is the answer when it is decided already.
+    fn read(shared: &Shared, id: &TransactionId, verdict: Verdict) -> Result<Result<Pending, Reply>, Reply> {
+        let key = entries::transaction::encode_key(id);
         let entry = shared.engine.get(&key).map_err(|error| failed(error.to_string()))?;
         let entry = entry.ok_or_else(|| failed("it was decided long ago, and how is forgotten".to_owned()))?;
         let transaction = entries::transaction::decode(&entry.value).map_err(|error| failed(error.to_string()))?;
-        let (group, is_parked) = match &transaction {
+        let (group, is_parked) = match transaction {
             Transaction::Prepared { group } => (group, false),
             Transaction::Parked { group } => (group, true),
-            Transaction::Decided { verdict, .. } => return Ok(again(shared, self.verdict, *verdict).into()),
+            Transaction::Decided { verdict: first, .. } => return Ok(Err(again(shared, verdict, first))),
         };
-        if *group != self.group {
-            return Err(failed(format!("the half message at {} is of producer group {group}", self.lsn)));
-        }
+        Ok(Ok(Pending { id: *id, key, entry, group, is_parked }))
+    }
+
+    fn decide(
+        &self,
+        shared: &Shared,
+        half: Option<&Half>,
+        verdict: Verdict,
+        batch: &mut WriteBatch,
+    ) -> Result<Outcome, Reply> {
         let now_ms = shared.engine.clock().wall_ms();
-        if self.verdict == Verdict::Commit {
-            link(shared, &half, batch).map_err(failed)?;
+        if let (Verdict::Commit, Some(half)) = (verdict, half) {
+            link(shared, half, batch).map_err(failed)?;
         }
-        let decided = entries::transaction::encode(&Transaction::Decided { verdict: self.verdict, at_ms: now_ms });
+        let decided = entries::transaction::encode(&Transaction::Decided { verdict, at_ms: now_ms });
         let mut decide = || {
-            batch.require_value(&key, &entry.value)?;
-            batch.put(&Put { key: &key, value: &decided, target: None })?;
+            batch.require_value(&self.key, &self.entry.value)?;
+            batch.put(&Put { key: &self.key, value: &decided, target: None })?;
             // While it was asked about, the entry that asks comes back to it.
-            is_parked.then(|| put_forget(batch, half.id.due_at(now_ms + limits::OUTCOME_KEPT_MS))).transpose()
+            self.is_parked.then(|| put_forget(batch, self.id.due_at(now_ms + limits::OUTCOME_KEPT_MS))).transpose()
         };
         let forget = decide().map_err(|error: BatchError| failed(error.to_string()))?;
-        let rejected = match self.verdict {
+        let rejected = match verdict {
             Verdict::Commit => commit_was_late,
             Verdict::Rollback => rollback_was_late,
         };
-        let counted = match self.verdict {
+        let counted = match verdict {
             Verdict::Commit => |counters: &Counters| counters.transactions_committed.add(1),
             Verdict::Rollback => |counters: &Counters| counters.transactions_rolled_back.add(1),
         };
-        Ok(Outcome::Write(Writing { reply: Reply::success(), due: forget, rejected, counted, back: None }))
+        Ok(Outcome::Write(Writing {
+            reply: Reply::success(),
+            due: forget,
+            letter: None,
+            rejected,
+            counted,
+            back: None,
+        }))
     }
 }
 
 fn put_forget(batch: &mut WriteBatch, due: DueKey) -> Result<DueKey, BatchError> {
-    let id = super::TransactionId::of(&due);
+    let id = TransactionId::of(&due);
     let value = entries::due::encode(&Due::Forget { id });
     batch.put(&Put { key: &entries::due::encode_key(&due), value: &value, target: None })?;
     Ok(due)

@@ -23,9 +23,9 @@ mod transaction;
 
 pub use check::{Next, Question, ask, forget};
 pub use half::{HALF_QUEUE, Half, Halves, NoHalf, Wanted, is_rolled_back, store};
-pub use handler::end;
+pub use handler::{decide_by_hand, end};
 pub use producers::Producers;
-pub use transaction::{Transaction, TransactionId, Verdict};
+pub use transaction::{NotATransaction, Transaction, TransactionId, Verdict};
 
 #[cfg(test)]
 mod tests;

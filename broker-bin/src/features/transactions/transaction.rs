@@ -1,5 +1,8 @@
 //! What is known of a transaction.
 
+use std::fmt;
+use std::str::FromStr;
+
 use anchorlog_engine::Epoch;
 
 use crate::features::delay::DueKey;
@@ -75,5 +78,45 @@ impl TransactionId {
             u32::from_be_bytes(word)
         });
         TransactionId { epoch: Epoch { term, run }, count: u64::from(high) << 32 | u64::from(low) }
+    }
+}
+
+/// Its name for people: `term.run.count`.
+impl fmt::Display for TransactionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.epoch.term, self.epoch.run, self.count)
+    }
+}
+
+/// Text that names no transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a transaction's name")]
+pub struct NotATransaction;
+
+impl FromStr for TransactionId {
+    type Err = NotATransaction;
+
+    fn from_str(text: &str) -> Result<TransactionId, NotATransaction> {
+        let mut parts = text.split('.');
+        let mut next = || parts.next().and_then(|part| part.parse::<u64>().ok()).ok_or(NotATransaction);
+        let (term, run, count) = (next()?, next()?, next()?);
+        let small = |number: u64| u32::try_from(number).map_err(|_| NotATransaction);
+        let epoch = Epoch { term: small(term)?, run: small(run)? };
+        if parts.next().is_some() { Err(NotATransaction) } else { Ok(TransactionId { epoch, count }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transactions_name_is_read_as_it_was_written() {
+        let id = TransactionId { epoch: Epoch { term: 7, run: 0 }, count: u64::MAX };
+        assert_eq!(id.to_string(), format!("7.0.{}", u64::MAX));
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in ["", "1.2", "1.2.3.4", "1.2.x", "4294967296.0.1", "-1.0.0"] {
+            assert_eq!(bad.parse::<TransactionId>(), Err(NotATransaction), "{bad}");
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! | `due/` time u64, what tells entries of one time apart | what is to be done with a message at a time | [`due`] |
 //! | `txn/` what tells transactions apart | a transaction, until it is forgotten | [`transaction`] |
 //! | `parked/` key of an entry | an entry that could not be done, and why | [`parked`] |
+//! | `replayed/` topic, 0, queue u32, offset u64 | a dead letter that was returned | [`replayed`] |
 //!
 //! All integers are big-endian, so that keys sort as what they name. Values begin with a version byte. What stands here is on disks: a kind
 //! never changes its prefix, a value never changes its meaning without a new version byte, and what older brokers must not overlook
@@ -21,6 +22,7 @@ pub mod group;
 pub mod lock;
 pub mod offset;
 pub mod parked;
+pub mod replayed;
 pub mod topic;
 pub mod transaction;
 
@@ -94,7 +96,7 @@ mod tests {
 
     #[test]
     fn kinds_do_not_reach_into_each_other() {
-        let singles = [topic::PREFIX, group::PREFIX, parked::PREFIX];
+        let singles = [topic::PREFIX, group::PREFIX, parked::PREFIX, replayed::PREFIX];
         let prefixes = [offset::PREFIX, lock::PREFIX, due::PREFIX, transaction::PREFIX].into_iter().chain(singles);
         let prefixes: Vec<_> = prefixes.collect();
         for &prefix in &prefixes {

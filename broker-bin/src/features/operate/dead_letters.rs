@@ -1,0 +1,276 @@
+//! Dead letters: which groups have some, and which.
+
+use anchorlog_engine::{
+    Advice, Fetch, FetchStatus, KeyOrder, KeyQuery, Lsn, Message, Queue, QueueOffset, QueueRange, ReadError,
+};
+
+use super::asking::{answer, missing, part, refused, told, unreadable};
+use super::show::{place_in, show};
+use crate::features::send::stored::Attributes;
+use crate::features::topics::{DEAD_LETTER_PREFIX, Topic, topic_of};
+use crate::features::{Outcome, Reply, Request};
+use crate::limits;
+use crate::shared::Shared;
+use crate::state::entries::replayed::{self, Replay};
+use crate::wire::message::property;
+use crate::wire::operate::{
+    DeadLetter, DeadLetterGroup, DeadLetterGroups, DeadLetters, ListDeadLetterGroups, ListDeadLetters, Replayed,
+    ShownMessage,
+};
+
+/// Tells which groups have dead letters.
+pub fn groups(shared: &Shared, request: &Request<'_>) -> Outcome {
+    answer(shared, request, |shared, ask: &ListDeadLetterGroups, _| {
+        let (limit, mut next) = (part(ask.limit), None);
+        let mut groups = Vec::new();
+        for name in shared.state.topics.names() {
+            let Some(group) = name.strip_prefix(DEAD_LETTER_PREFIX) else { continue };
+            if ask.after.as_deref().is_some_and(|after| group <= after) {
+                continue;
+            }
+            if groups.len() == limit {
+                next = groups.last().map(|last: &DeadLetterGroup| last.group.clone());
+                break;
+            }
+            let Some(topic) = shared.state.topics.get(&name) else { continue };
+            groups.push(in_numbers(shared, group, &topic)?);
+        }
+        Ok(told(&DeadLetterGroups { groups, next }).into())
+    })
+}
+
+fn in_numbers(shared: &Shared, group: &str, topic: &Topic) -> Result<DeadLetterGroup, Reply> {
+    let mut told = DeadLetterGroup { group: group.to_owned(), ..DeadLetterGroup::default() };
+    let earlier = |known: Option<u64>, found: Option<u64>| known.into_iter().chain(found).min();
+    for number in 0..topic.config.queues() {
+        let Some(queue) = queue_of(shared, topic, number)? else { continue };
+        let QueueRange { min, max } = shared.engine.range(&queue);
+        if min == max {
+            continue;
+        }
+        told.letters += max.0 - min.0;
+        let stored = |offset| shared.engine.store_time(&queue, offset).map_err(unreadable);
+        told.oldest_ms = earlier(told.oldest_ms, stored(min)?);
+        told.newest_ms = told.newest_ms.max(stored(QueueOffset(max.0 - 1))?);
+        let (from, to) =
+            (replayed::encode_key(&topic.name, number, min), replayed::encode_key(&topic.name, number, max));
+        let marks = shared.engine.snapshot().range(&from, Some(&to), limits::OPERATE_SCAN_MAX).map_err(unreadable)?;
+        told.replayed += marks.len() as u64;
+    }
+    Ok(told)
+}
+
+fn queue_of(shared: &Shared, topic: &Topic, number: u32) -> Result<Option<Queue>, Reply> {
+    topic.queue(&shared.engine, number).map(|queue| queue.cloned()).map_err(refused)
+}
+
+/// Tells a group's dead letters: all in their order, or those of an id or key.
+pub fn list(shared: &Shared, request: &Request<'_>) -> Outcome {
+    answer(shared, request, |shared, ask: &ListDeadLetters, _| {
+        let name = [DEAD_LETTER_PREFIX, &ask.group].concat();
+        let none = || missing(format!("group {} has no dead letters", ask.group));
+        let topic = shared.state.topics.get(&name).ok_or_else(none)?;
+        let listing = Listing { shared, ask, topic: &topic };
+        // What comes while it is looked at may be told or not; what came before is.
+        let now_ms = shared.engine.clock().wall_ms();
+        let (letters, next) = match (&ask.id, &ask.key) {
+            (Some(id), _) => listing.of_id(id)?,
+            (None, Some(key)) => listing.of_key(key)?,
+            (None, None) => listing.in_order()?,
+        };
+        Ok(told(&DeadLetters { letters, now_ms, next }).into())
+    })
+}
+
+/// That a message at this place was returned; the message may have been another one.
+pub(super) struct Mark {
+    pub(super) replay: Replay,
+    /// The entry's value.
+    pub(super) value: Box<[u8]>,
+}
+
+/// The mark at the place of a dead letter.
+pub(super) fn mark(shared: &Shared, message: &Message) -> Result<Option<Mark>, Reply> {
+    let Some((topic, queue)) = topic_of(&message.queue_name) else { return Ok(None) };
+    let key = replayed::encode_key(topic, queue, message.queue_offset);
+    let Some(entry) = shared.engine.get(&key).map_err(unreadable)? else { return Ok(None) };
+    let replay = replayed::decode(&entry.value).map_err(refused)?;
+    Ok(Some(Mark { replay, value: Box::from(&*entry.value) }))
+}
+
+/// The topic that a dead letter came from, as its properties say it.
+pub(super) fn origin_topic(message: &Message) -> Option<String> {
+    let attributes = Attributes::decode(message.attributes())?;
+    let own = message.payload().get(attributes.stored.body_bytes as usize..)?;
+    let all = attributes.properties(std::str::from_utf8(own).ok()?);
+    property(&all, "RETRY_TOPIC").map(str::to_owned)
+}
+
+/// Letters, and where the next part begins.
+type Part = (Vec<DeadLetter>, Option<String>);
+
+struct Listing<'a> {
+    shared: &'a Shared,
+    ask: &'a ListDeadLetters,
+    topic: &'a Topic,
+}
+
+impl Listing<'_> {
+    /// Nothing for a letter that is not asked for.
+    fn tell(&self, message: &Message) -> Result<Option<DeadLetter>, Reply> {
+        let mark = mark(self.shared, message)?.filter(|mark| mark.replay.lsn == message.lsn);
+        if self.ask.waiting && mark.is_some() {
+            return Ok(None);
+        }
+        let shown = show(message, &self.shared.settings, self.ask.whole);
+        let fault = shown.is_none().then(|| "it was stored by another version".to_owned());
+        let replayed = mark.map(|Mark { replay, .. }| Replayed {
+            at_ms: replay.at_ms,
+            times: replay.times,
+            topic: replay.topic.into(),
+        });
+        let message_told = shown.unwrap_or_else(|| ShownMessage {
+            queue_offset: message.queue_offset.0,
+            lsn: message.lsn.0,
+            ..ShownMessage::default()
+        });
+        Ok(Some(DeadLetter { message: message_told, origin_topic: origin_topic(message), replayed, fault }))
+    }
+
+    fn is_of_group(&self, message: &Message) -> bool {
+        topic_of(&message.queue_name).is_some_and(|(topic, _)| *topic == *self.topic.name)
+    }
+
+    /// The place that the id names, or the producer's id: the two may look the same.
+    fn of_id(&self, id: &str) -> Result<Part, Reply> {
+        if let Some(lsn) = place_in(id) {
+            match self.shared.engine.read(lsn) {
+                Ok(message) if self.is_of_group(&message) => {
+                    return Ok((self.tell(&message)?.into_iter().collect(), None));
+                }
+                Ok(_) => {}
+                Err(error) if error.advice() == Advice::Reject => {}
+                Err(error) => return Err(unreadable(error)),
+            }
+        }
+        let (mut letters, next) = self.of_key(id)?;
+        letters.retain(|letter| letter.message.unique_key.as_deref() == Some(id));
+        Ok((letters, next))
+    }
+
+    fn of_key(&self, key: &str) -> Result<Part, Reply> {
+        let after =
+            |after: &String| after.parse().map(Lsn).map_err(|_| missing(format!("{after} is no place in the log")));
+        let mut beyond = self.ask.after.as_ref().map(after).transpose()?;
+        let limit = part(self.ask.limit);
+        let (mut letters, mut looked_at) = (Vec::new(), 0);
+        // One key may have very many messages that are no dead letters.
+        while looked_at < limits::OPERATE_SCAN_MAX {
+            let query = KeyQuery {
+                from_ms: self.ask.from_ms.unwrap_or(0),
+                to_ms: self.ask.to_ms.map_or(u64::MAX, |to_ms| to_ms.saturating_sub(1)),
+                order: KeyOrder::OldestFirst,
+                beyond,
+                count: limit,
+                bytes_max: limits::OPERATE_PART_BYTES,
+                ..KeyQuery::new(key.as_bytes())
+            };
+            let found = self.shared.engine.find(&query).map_err(unreadable)?;
+            let Some(last) = found.last() else { return Ok((letters, None)) };
+            beyond = Some(last.lsn);
+            looked_at += found.len();
+            for message in found.iter().filter(|message| self.is_of_group(message)) {
+                letters.extend(self.tell(message)?);
+            }
+            if !letters.is_empty() {
+                break;
+            }
+        }
+        Ok((letters, beyond.map(|lsn| lsn.to_string())))
+    }
+
+    fn in_order(&self) -> Result<Part, Reply> {
+        let (mut number, mut from) = match &self.ask.after {
+            Some(after) => place(after).ok_or_else(|| missing(format!("{after} is no place of a dead letter")))?,
+            None => (0, None),
+        };
+        let limit = part(self.ask.limit);
+        let (mut letters, mut looked_at) = (Vec::new(), 0);
+        while number < self.topic.config.queues() {
+            let Some(queue) = queue_of(self.shared, self.topic, number)? else { break };
+            let begin = match from.take() {
+                Some(from) => from,
+                None => self.begin(&queue)?,
+            };
+            match self.of_queue(&queue, number, begin, limit, &mut letters, &mut looked_at)? {
+                Some(at) => return Ok((letters, Some(format!("{number}.{at}")))),
+                None => number += 1,
+            }
+        }
+        Ok((letters, None))
+    }
+
+    fn begin(&self, queue: &Queue) -> Result<QueueOffset, Reply> {
+        match self.ask.from_ms {
+            Some(from_ms) => self.shared.engine.offset_by_time(queue, from_ms).map_err(unreadable),
+            None => Ok(self.shared.engine.range(queue).min),
+        }
+    }
+
+    /// Where the next part goes on in this queue; `None` when it is at its end.
+    fn of_queue(
+        &self,
+        queue: &Queue,
+        number: u32,
+        begin: QueueOffset,
+        limit: usize,
+        letters: &mut Vec<DeadLetter>,
+        looked_at: &mut usize,
+    ) -> Result<Option<QueueOffset>, Reply> {
+        let mut from = begin;
+        loop {
+            let left = limit - letters.len();
+            if left == 0 || *looked_at >= limits::OPERATE_SCAN_MAX {
+                return Ok(Some(from));
+            }
+            let fetch = Fetch { messages_max: left, bytes_max: limits::OPERATE_PART_BYTES, ..Fetch::new(queue, from) };
+            let outcome = match self.shared.engine.fetch(&fetch) {
+                Ok(outcome) => outcome,
+                Err(error @ ReadError::Damaged { .. }) => {
+                    letters.push(unreadable_letter(&self.topic.name, number, from, &error));
+                    from = QueueOffset(from.0 + 1);
+                    continue;
+                }
+                Err(error) => return Err(unreadable(error)),
+            };
+            match outcome.status {
+                FetchStatus::Found | FetchStatus::NoMatch => from = outcome.next,
+                FetchStatus::BelowMin => from = outcome.range.min,
+                FetchStatus::AtEnd | FetchStatus::BeyondMax => return Ok(None),
+                FetchStatus::NeedsDisk => return Err(refused("the disk was not read")),
+            }
+            *looked_at += outcome.messages.len();
+            for message in &outcome.messages {
+                if self.ask.to_ms.is_some_and(|to_ms| message.store_time_ms >= to_ms) {
+                    return Ok(None);
+                }
+                letters.extend(self.tell(message)?);
+            }
+            if !letters.is_empty() && self.ask.whole {
+                // Bodies are bounded by what one look reads.
+                return Ok(Some(from));
+            }
+        }
+    }
+}
+
+fn unreadable_letter(topic: &str, queue: u32, offset: QueueOffset, error: &ReadError) -> DeadLetter {
+    let message = ShownMessage { topic: topic.to_owned(), queue, queue_offset: offset.0, ..ShownMessage::default() };
+    DeadLetter { message, fault: Some(error.to_string()), ..DeadLetter::default() }
+}
+
+/// Reads `queue.offset`.
+fn place(text: &str) -> Option<(u32, Option<QueueOffset>)> {
+    let (queue, offset) = text.split_once('.')?;
+    Some((queue.parse().ok()?, Some(QueueOffset(offset.parse().ok()?))))
+}
