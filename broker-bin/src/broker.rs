@@ -14,6 +14,7 @@ use anchorlog_engine::{Clock, Engine, EngineInfo, EngineOptions, EngineStats, Op
 use anchorlog_replicator::{InSync, Node, NodeError, Policy, ReplicaId, Security};
 
 use crate::alarm::Whom;
+use crate::config::BrokerArgs;
 use crate::counters::{Counters, Counts};
 use crate::features::delay::DelayLevels;
 use crate::limits;
@@ -99,6 +100,8 @@ pub struct BrokerOptions {
     pub ack_timeout: Duration,
     /// How long a send waits for space in the log buffer before it is refused. Default: 2 s.
     pub busy_timeout: Duration,
+    /// The options as an operator gave them, to be shown and changed while it runs. Default: made of the others.
+    pub args: Option<Box<BrokerArgs>>,
     /// What it is told of its replicas. Default: it has none.
     pub replication: Option<ReplicationOptions>,
     /// What a level of delay means. Default: the 18 levels that clients know.
@@ -137,6 +140,7 @@ impl BrokerOptions {
             message_bytes_max: limits::BODY_BYTES_MAX,
             ack_timeout: Duration::from_millis(2500),
             busy_timeout: Duration::from_secs(2),
+            args: None,
             replication: None,
             delay_levels: DelayLevels::default(),
             transaction_timeout: Duration::from_secs(6),

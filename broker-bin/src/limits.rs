@@ -78,6 +78,22 @@ pub const COMPARE_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a connection that may be about to close is given until it counts as open.
 pub const CLOSE_PATIENCE: Duration = Duration::from_millis(100);
 
+/// How long a client may take to answer what an operator asks of it.
+pub const RELAY_WAIT: Duration = Duration::from_secs(10);
+/// Such questions that one network thread waits for.
+pub const RELAYS_MAX: usize = 1024;
+/// Entries of a queue that one answer lists.
+pub const ENTRIES_MAX: usize = 256;
+
+/// Messages that an answer to a search holds.
+pub const FIND_MESSAGES_MAX: usize = 64;
+/// The same for a search by a producer's id.
+pub const FIND_UNIQUE_MAX: usize = 32;
+/// Bytes of messages that it holds, but for the first.
+pub const FIND_BYTES_MAX: usize = 4 << 20;
+/// Messages of whatever topic that one search looks at.
+pub const FIND_CANDIDATES_MAX: usize = 16 << 10;
+
 /// Dead letters that wait to be told to whoever the operator named.
 pub const ALARM_QUEUE_MAX: usize = 4096;
 /// Dead letters that one call tells. Their lines fit a pipe of 64 KiB.
@@ -138,6 +154,10 @@ const _: () = assert!(
     "a call's letters fit a pipe"
 );
 const _: () = assert!(PULL_BYTES_MAX + BODY_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX, "every pull answer fits a frame");
+const _: () = assert!(
+    FIND_BYTES_MAX + BODY_BYTES_MAX + FIND_MESSAGES_MAX * (PROPERTIES_BYTES_MAX + 1024) < FRAME_BYTES_MAX,
+    "every answer to a search fits a frame"
+);
 const _: () = assert!(
     STATE_BATCH_BYTES + 2048 < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN),
     "a batch of entries fits every log, with one of the largest as its last"

@@ -127,6 +127,9 @@ impl Owner for Replicated {
                 tracing::warn!(%at, bytes, "cut what the leader's log does not have; it is kept aside");
             }
             Event::Bootstraps { why } => tracing::warn!(why, "begins anew with the leader's log"),
+            Event::Mended { from, to, by } => {
+                tracing::warn!(%from, %to, %by, "a damaged range of the log is whole again")
+            }
             Event::Failed { what } => tracing::error!(what, "replication"),
             other => tracing::info!(?other, "replication"),
         }

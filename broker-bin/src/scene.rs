@@ -243,6 +243,19 @@ impl Scene {
         self.ask(id, 310, &send_fields(topic, queue, properties), body)
     }
 
+    /// A heartbeat of a client that consumes a topic in a group.
+    pub(crate) fn beat(&mut self, id: ConnectionId, client: &str, group: &str, topic: &str) {
+        let subscription = json!({"topic": topic, "subString": "*", "subVersion": 1, "expressionType": "TAG"});
+        let consumer = json!({
+            "groupName": group, "consumeType": "CONSUME_PASSIVELY", "messageModel": "CLUSTERING",
+            "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "subscriptionDataSet": [subscription],
+        });
+        let body = json!({"clientID": client, "consumerDataSet": [consumer], "producerDataSet": [{"groupName": "p"}]});
+        self.give(id, 34, &json!({}), body.to_string().as_bytes());
+        self.finish();
+        drop(self.answers(id));
+    }
+
     /// Lets the engine do everything that it can without time passing.
     pub(crate) fn settle(&mut self) {
         for _ in 0..10_000 {

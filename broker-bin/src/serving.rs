@@ -135,6 +135,9 @@ impl Serving {
         let mut shared = Shared::new(engine, state, place.settings(), made_keys)
             .with_standing(standing)
             .with_counters(Arc::clone(&place.counters));
+        if let Some(args) = &options.args {
+            shared = shared.with_args((**args).clone());
+        }
         let mut teller = None;
         if let Some(whom) = options.on_dead_letter.clone().filter(|_| shared.standing.writes()) {
             let started = alarm::start(whom, place.clock.clone(), Arc::clone(&place.counters));
@@ -279,6 +282,8 @@ fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinH
         let knows_all = shared.knows_all.load(Ordering::Acquire);
         let mut interval = if knows_all { limits::OFFSETS_INTERVAL } else { limits::KNOW_INTERVAL };
         while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            let clock = shared.engine.clock();
+            shared.rates.note(clock.monotonic(), clock.wall_ms(), &shared.counters);
             if let Some(reason) = shared.engine.fenced().filter(|_| !fenced) {
                 fenced = true;
                 tracing::error!(%reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");

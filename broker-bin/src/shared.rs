@@ -8,9 +8,13 @@ use std::time::Duration;
 use anchorlog_engine::Engine;
 
 use crate::alarm::Alarm;
+use crate::config::{BrokerArgs, ByteSize, Live, Period};
 use crate::counters::Counters;
+use crate::features::clients::Clients;
 use crate::features::delay::{DelayLevels, DueIndex};
+use crate::features::inspect::Rates;
 use crate::features::repeats::Repeats;
+use crate::features::reset::Resets;
 use crate::features::send::MadeKeys;
 use crate::features::transactions::Halves;
 use crate::standing::Standing;
@@ -75,6 +79,18 @@ pub struct Shared {
     pub halves: Halves,
     /// What was sent lately, to recognise what comes again.
     pub repeats: Repeats,
+    /// The options in force, as far as they can be changed while it runs.
+    pub live: Live,
+    /// Producers are shown no queues to write: as an operator of the name server wants it.
+    pub writes_wiped: AtomicBool,
+    /// Who is connected.
+    pub clients: Clients,
+    /// Consumers that were sent elsewhere.
+    pub resets: Resets,
+    /// How much comes and goes.
+    pub rates: Rates,
+    /// When this broker began to serve, in milliseconds since 1970.
+    pub started_ms: u64,
     /// Set when everything is known that the log says: a leader learns it when its slaves have confirmed what they have.
     pub knows_all: AtomicBool,
     /// Set once, when the broker stops: what is not appended yet is refused.
@@ -99,6 +115,12 @@ impl Shared {
             due,
             halves: Halves::default(),
             repeats: Repeats::new(settings.repeat_window, settings.repeat_memory),
+            live: Live::new(args_of(&settings), engine.clock().wall_ms()),
+            writes_wiped: AtomicBool::new(false),
+            clients: Clients::default(),
+            resets: Resets::default(),
+            rates: Rates::default(),
+            started_ms: engine.clock().wall_ms(),
             engine,
             state,
             settings,
@@ -116,6 +138,13 @@ impl Shared {
     #[must_use]
     pub fn with_standing(self, standing: Standing) -> Shared {
         Shared { standing, ..self }
+    }
+
+    /// Says what an operator gave as options.
+    #[must_use]
+    pub fn with_args(self, args: BrokerArgs) -> Shared {
+        let live = Live::new(args, self.engine.clock().wall_ms());
+        Shared { live, ..self }
     }
 
     /// Goes on with counters that exist.
@@ -152,5 +181,25 @@ impl Shared {
     #[must_use]
     pub fn any_queue(&self, count: u32) -> u32 {
         self.next_queue.fetch_add(1, Ordering::Relaxed) % count.max(1)
+    }
+}
+
+/// The options that lead to these settings.
+fn args_of(settings: &Settings) -> BrokerArgs {
+    BrokerArgs {
+        cluster_name: settings.cluster.clone(),
+        broker_name: settings.broker.clone(),
+        auto_create_topics: settings.auto_create_topics,
+        auto_create_groups: settings.auto_create_groups,
+        default_topic_queues: settings.template_queues,
+        max_message_bytes: ByteSize(u64::try_from(settings.message_bytes_max).unwrap_or(u64::MAX)),
+        ack_timeout: Period(settings.ack_timeout),
+        message_delay_level: settings.delay_levels.clone(),
+        transaction_timeout: Period(settings.transaction_timeout),
+        transaction_check_interval: Period(settings.transaction_check_interval),
+        transaction_check_max: settings.transaction_check_max,
+        repeat_window: Period(settings.repeat_window),
+        repeat_memory: ByteSize(u64::try_from(settings.repeat_memory).unwrap_or(u64::MAX)),
+        ..BrokerArgs::defaults()
     }
 }

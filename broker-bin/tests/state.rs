@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchorlog::features::groups::GroupConfig;
+use anchorlog::features::groups::{GroupConfig, GroupRules};
 use anchorlog::features::offsets::{Commit, OffsetKey};
 use anchorlog::features::topics::{TopicConfig, queue_name};
 use anchorlog::state::{State, StateError};
@@ -116,7 +116,7 @@ fn topics_groups_and_offsets_are_there_again() {
     let odd = TopicConfig { perm: 4, sys_flag: -1, ordered: true, ..TopicConfig::open(3) };
     state.put_topic("T1", TopicConfig::open(8));
     state.put_topic("T|2", odd);
-    let group = GroupConfig { retry_queues: 2, retry_max: 3, may_consume: false };
+    let group = GroupConfig { retry_queues: 2, retry_max: 3, may_consume: false, rules: GroupRules::default() };
     state.put_group("a/b", group);
     state.flush(&store.engine).whole().expect("the log takes it");
     store.send("T1", 3000);

@@ -3,9 +3,10 @@
 //! Invariants:
 //! 1. Every damaged record that a reader meets is counted, each time; every place that the scrub finds is counted once a pass.
 //! 2. A place is listed and logged once, whoever finds it and however often. The list is bounded; the counters are not.
-//! 3. A place leaves the list with its segment.
+//! 3. A place leaves the list with its segment, or when it is whole again.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,6 +56,8 @@ pub(crate) struct Damages {
     places: Mutex<BTreeMap<(Lsn, DamagedPart), DamagedPlace>>,
     met: AtomicU64,
     scrubbed: AtomicU64,
+    mended: AtomicU64,
+    mended_bytes: AtomicU64,
 }
 
 impl Damages {
@@ -92,6 +95,30 @@ impl Damages {
     /// Damaged places found by the scrub.
     pub(crate) fn scrubbed(&self) -> u64 {
         self.scrubbed.load(Ordering::Relaxed)
+    }
+
+    /// A range is whole again, for which so many bytes were written; an empty one is a segment's header.
+    pub(crate) fn mend(&self, range: Range<Lsn>, bytes: u64) {
+        self.mended.fetch_add(1, Ordering::Relaxed);
+        self.mended_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let is_header = range.start == range.end;
+        self.forget(if is_header { range.start..range.end.plus(1) } else { range }, is_header);
+    }
+
+    /// Ranges mended.
+    pub(crate) fn mended(&self) -> u64 {
+        self.mended.load(Ordering::Relaxed)
+    }
+
+    /// Bytes written for them.
+    pub(crate) fn mended_bytes(&self) -> u64 {
+        self.mended_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Takes the segments' headers of a range off the list, or everything else of it.
+    pub(crate) fn forget(&self, range: Range<Lsn>, headers: bool) {
+        let mut places = self.places.lock().expect("the damage list is intact");
+        places.retain(|(lsn, part), _| !range.contains(lsn) || (*part == DamagedPart::SegmentHeader) != headers);
     }
 
     /// The places that are `there` still, in the order of the log.

@@ -100,6 +100,10 @@ pub struct EngineStats {
     pub scrub_passes: u64,
     /// Damaged places that the scrub has found, each once a pass.
     pub scrub_damaged: u64,
+    /// Damaged ranges that were mended while the log was open.
+    pub mended_ranges: u64,
+    /// Bytes written for that.
+    pub mended_bytes: u64,
     /// Reads that went to the disk.
     pub cold_reads: u64,
 }
@@ -172,6 +176,7 @@ struct Inner {
     _lock: Box<dyn DirLock>,
 }
 
+mod mending;
 mod replication;
 
 const LOCKED: &str = "no holder of this lock panics";
@@ -589,6 +594,8 @@ impl Engine {
             scrubbed_bytes: inner.scrubbed.bytes(),
             scrub_passes: inner.scrubbed.passes(),
             scrub_damaged: inner.damages.scrubbed(),
+            mended_ranges: inner.damages.mended(),
+            mended_bytes: inner.damages.mended_bytes(),
             cold_reads: inner.reader.cold_reads(),
         }
     }
@@ -801,9 +808,10 @@ impl Engine {
         self.append_many(batches, out, false)
     }
 
-    /// [`Engine::append_all`] for a caller who is alone: if the writer is at rest the commit runs on this thread, which saves two changes of
-    /// thread, and what was appended is durable on return. It blocks as long as the disk takes: after a commit that took more than 20 ms the
-    /// next second is left to the writer's own thread. With asynchronous flush, or more than one commit in flight, it is [`Engine::append_all`].
+    /// [`Engine::append_all`] for a caller who is alone: if the writer is at rest the commit runs on this thread, which saves two changes
+    /// of thread, and what was appended is durable on return. It blocks as long as the disk takes: after a commit that took more than
+    /// 20 ms the next second is left to the writer's own thread. With asynchronous flush, or more than one commit in flight, it is
+    /// [`Engine::append_all`].
     ///
     /// # Errors
     /// As [`Engine::append_all`].

@@ -70,6 +70,7 @@ pub mod io;
 pub mod key_index;
 pub mod limits;
 pub mod manual;
+mod mend;
 mod open;
 pub mod options;
 pub mod read;
@@ -93,6 +94,7 @@ pub use error::{
     Advice, AppendError, BatchError, Fenced, OpenError, ReadError, Rejection, ReleaseError, TooLarge, WaitError,
 };
 pub use key_index::{KeyOrder, KeyQuery};
+pub use mend::{DamagedRange, MendError};
 pub use options::{BackendChoice, EngineOptions, Flush, Tail};
 pub use read::{Fetch, FetchOutcome, FetchStatus, Message, QueueRange};
 pub use recovery::cases::{CaseOutcome, RECOVERY_CASES, RecoveryCase};

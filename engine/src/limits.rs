@@ -139,6 +139,8 @@ pub const SCRUB_RATE_MIN: u64 = 64 << 10;
 pub const SCRUB_PASS_INTERVAL: Duration = Duration::from_secs(3600);
 /// Damaged places that are listed; more are only counted.
 pub const DAMAGED_PLACES_MAX: usize = 1000;
+/// Longest damaged range that is mended while the log is open: it is held in memory, and nothing is released meanwhile.
+pub const MEND_BYTES_MAX: u64 = 32 << 20;
 /// How long housekeeping sleeps while the log does not grow.
 pub const HOUSEKEEPING_NAP: Duration = Duration::from_secs(1);
 /// Longest time between two looks at what housekeeping has to do, while it has nothing in hand.

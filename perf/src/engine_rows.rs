@@ -329,8 +329,8 @@ impl Row<'_> {
         ledger: &mut StreamLedger,
         flight: &mut Flight,
     ) -> Result<(), PerfError> {
-        // Appended at once: half of what may be in flight, as long as it is not more than one commit takes, so that one half is written while
-        // the other is taken. Built before, while others are in flight.
+        // Appended at once: half of what may be in flight, as long as it is not more than one commit takes, so that one half is written
+        // while the other is taken. Built before, while others are in flight.
         let together = (COMMIT_BYTES / self.spec.size).clamp(1, most.div_ceil(2));
         let mut batches: Vec<WriteBatch> = (0..together).map(|_| WriteBatch::new()).collect();
         let mut outcomes: Vec<AppendOutcome> = Vec::with_capacity(together);

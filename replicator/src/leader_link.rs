@@ -374,7 +374,8 @@ impl LeaderLink {
             }
             let most = to_usize(whole.end.since(at)).min(TAIL_BYTES_MAX).min(bytes_max);
             let pieces = self.leader.engine().sparse_bytes(at, most)?;
-            let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.as_ref()).copied().collect();
+            let mut bytes = Vec::with_capacity(pieces.iter().map(LogPiece::len).sum());
+            pieces.iter().for_each(|piece| bytes.extend_from_slice(piece.as_ref()));
             if bytes.is_empty() {
                 return Err(ReadError::NotFound(at).into());
             }

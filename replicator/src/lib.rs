@@ -31,6 +31,7 @@
 //! | [`member`], [`policy`] | who takes part; how many copies an acknowledgement stands for |
 //! | [`transport`] | connections whose other end is known (`replicator/docs/transport.md`), and the threads that drive links over them |
 //! | [`node`], [`control`] | who leads, and how that changes; asking and telling a node |
+//! | [`mending`] | a log that does not open, from another node |
 
 #![forbid(unsafe_code)]
 
@@ -42,6 +43,7 @@ pub mod leader;
 mod leader_link;
 pub mod link;
 pub mod member;
+pub mod mending;
 pub mod message;
 pub mod node;
 pub mod policy;

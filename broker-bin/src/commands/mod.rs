@@ -1,4 +1,4 @@
-//! `anchorlog transaction|delay|dlq …`: asks a running broker, for operators.
+//! `anchorlog topic|message|offset|transaction|delay|dlq|trace|cluster …`: asks a running broker, for operators.
 //!
 //! 1. A command asks by the broker's ordinary port and touches no file of its log.
 //! 2. What was asked for goes to standard output, as a table for people or as JSON for scripts; why it could not be done goes to standard
@@ -8,10 +8,17 @@
 //!
 //! Deliberately not here: what asks mean (`features/operate/` and the other rooms), and a second implementation of the protocol.
 
+mod cluster;
+mod completion;
 mod delay;
 mod dlq;
+mod loose;
+mod message;
+mod offset;
 mod output;
 mod remote;
+mod topic;
+mod trace;
 mod transaction;
 mod when;
 
@@ -20,7 +27,7 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 
 use crate::config::HostPort;
-pub use remote::{Answer, Remote};
+pub use remote::{Answer, Query, Remote};
 pub use when::When;
 
 /// Exit code: done.
@@ -33,12 +40,24 @@ pub const NO_ANSWER: u8 = 2;
 /// What an operator can ask a broker.
 #[derive(Clone, Debug, Subcommand)]
 pub enum OperatorCommand {
+    /// Topics: shows them, makes them, gives them more queues
+    Topic(topic::TopicArgs),
+    /// Finds messages
+    Message(message::MessageArgs),
+    /// How far consumer groups are, and sending them elsewhere
+    Offset(offset::OffsetArgs),
+    /// Shows what became of a message
+    Trace(trace::TraceArgs),
+    /// Shows which brokers there are
+    Cluster(cluster::ClusterArgs),
     /// Transactions that nobody has decided: shows them, and decides them by hand
     Transaction(transaction::TransactionArgs),
     /// Messages that are to be delivered later: shows them, and takes them back
     Delay(delay::DelayArgs),
     /// Dead letters: shows them, returns them, writes them to a file
     Dlq(dlq::DlqArgs),
+    /// Prints what a shell needs to complete these words
+    Completion(completion::CompletionArgs),
 }
 
 /// Whom to ask, and how to tell the answer.
@@ -118,6 +137,12 @@ impl CommandError {
 /// Why it was not done.
 pub fn run(command: &OperatorCommand, out: &mut dyn Write) -> Result<u8, CommandError> {
     match command {
+        OperatorCommand::Topic(args) => topic::run(args, out),
+        OperatorCommand::Message(args) => message::run(args, out),
+        OperatorCommand::Offset(args) => offset::run(args, out),
+        OperatorCommand::Trace(args) => trace::run(args, out),
+        OperatorCommand::Cluster(args) => cluster::run(args, out),
+        OperatorCommand::Completion(args) => completion::run(args, out),
         OperatorCommand::Transaction(args) => transaction::run(args, out),
         OperatorCommand::Delay(args) => delay::run(args, out),
         OperatorCommand::Dlq(args) => dlq::run(args, out),

@@ -53,6 +53,28 @@ impl Answer {
     }
 }
 
+/// One of the original's requests.
+#[derive(Clone, Debug)]
+pub struct Query {
+    code: i32,
+    fields: Vec<(&'static str, String)>,
+}
+
+impl Query {
+    /// A request without fields.
+    #[must_use]
+    pub fn new(code: i32) -> Query {
+        Query { code, fields: Vec::new() }
+    }
+
+    /// Adds a field.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Query {
+        self.fields.push((name, value.to_string()));
+        self
+    }
+}
+
 /// A connection.
 #[derive(Debug)]
 pub struct Remote {
@@ -89,6 +111,29 @@ impl Remote {
         self.answer(opaque)
     }
 
+    /// The same for a request that was put together.
+    ///
+    /// # Errors
+    /// As [`Remote::ask`].
+    pub fn put(&mut self, query: Query) -> Result<Answer, CommandError> {
+        Ok(self.put_all(vec![query])?.pop().unwrap_or_default())
+    }
+
+    /// Asks several things at once; answers stand in the order of what was asked.
+    ///
+    /// # Errors
+    /// As for [`Remote::ask_all_json`].
+    pub fn put_all(&mut self, queries: Vec<Query>) -> Result<Vec<Answer>, CommandError> {
+        let mut out = BytesMut::new();
+        let mut opaques = Vec::with_capacity(queries.len());
+        for Query { code, fields } in &queries {
+            let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            opaques.push(self.write(&mut out, *code, &fields, &[])?);
+        }
+        self.send(&out)?;
+        self.answers(&opaques)
+    }
+
     /// Asks in JSON, and reads what was told.
     ///
     /// # Errors
@@ -107,15 +152,7 @@ impl Remote {
         let opaques: Vec<i32> =
             asks.iter().map(|ask| self.write(&mut out, code, &[], &operate::write(ask))).collect::<Result<_, _>>()?;
         self.send(&out)?;
-        let mut answers = BTreeMap::new();
-        while answers.len() < opaques.len() {
-            let (opaque, answer) = self.receive()?;
-            if opaques.contains(&opaque) {
-                answers.insert(opaque, answer);
-            }
-        }
-        // They were numbered in order.
-        Ok(answers.into_values().collect())
+        self.answers(&opaques)
     }
 
     fn write(
@@ -145,6 +182,18 @@ impl Remote {
                 return Ok(answer);
             }
         }
+    }
+
+    fn answers(&mut self, opaques: &[i32]) -> Result<Vec<Answer>, CommandError> {
+        let mut answers = BTreeMap::new();
+        while answers.len() < opaques.len() {
+            let (opaque, answer) = self.receive()?;
+            if opaques.contains(&opaque) {
+                answers.insert(opaque, answer);
+            }
+        }
+        // They were numbered in order.
+        Ok(answers.into_values().collect())
     }
 
     /// The next answer. What the broker asks of its clients is passed over.

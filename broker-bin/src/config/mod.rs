@@ -7,6 +7,7 @@
 //! Not here: what the engine accepts for its own options; it says so when the log is opened.
 
 mod file;
+mod live;
 mod options;
 mod replicas;
 mod rocketmq;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, parser::ValueSource};
 
+pub use live::{Changed, Live, Refusal, shown as shown_options};
 pub use options::{
     Backend, BrokerArgs, FlushMode, LogFormat, NetDriver, OnMissingMode, ReplicationMode, RoleMode, TailMode, security,
 };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anchorlog_engine::{BackendChoice, EngineOptions, Flush, Tail};
 use anchorlog_replicator::{Certificates, InSync, OnMissing, Policy, ReplicaId, Security, SharedKey};
-use clap::{Args, ValueEnum};
+use clap::{Args, FromArgMatches as _, ValueEnum};
 
 use super::replicas::Replicas;
 use super::units::{ByteSize, HostPort, Period};
@@ -381,7 +381,49 @@ fn shown_or<T: fmt::Display>(value: Option<&T>, none: &str) -> String {
     value.map_or_else(|| none.to_owned(), T::to_string)
 }
 
+/// The options that the original has too, by its names and with its values.
+pub(super) fn as_original(args: &BrokerArgs) -> Vec<(&'static str, String)> {
+    let ms = |period: &Period| period.0.as_millis().to_string();
+    let role = match (args.role, args.replication) {
+        (RoleMode::Slave, _) => "SLAVE",
+        (RoleMode::Leader, ReplicationMode::Sync) => "SYNC_MASTER",
+        _ => "ASYNC_MASTER",
+    };
+    let flush = if args.flush == FlushMode::Sync { "SYNC_FLUSH" } else { "ASYNC_FLUSH" };
+    vec![
+        ("autoCreateSubscriptionGroup", args.auto_create_groups.to_string()),
+        ("autoCreateTopicEnable", args.auto_create_topics.to_string()),
+        ("brokerClusterName", args.cluster_name.clone()),
+        ("brokerId", u8::from(args.role == RoleMode::Slave).to_string()),
+        ("brokerIP1", args.advertise.as_ref().unwrap_or(&args.listen).host.clone()),
+        ("brokerName", args.broker_name.clone()),
+        ("brokerRole", role.to_owned()),
+        ("defaultTopicQueueNums", args.default_topic_queues.to_string()),
+        ("flushDiskType", flush.to_owned()),
+        ("listenPort", args.listen.port.to_string()),
+        ("mappedFileSizeCommitLog", args.segment_bytes.0.to_string()),
+        ("maxMessageSize", args.max_message_bytes.0.to_string()),
+        ("messageDelayLevel", args.message_delay_level.to_string()),
+        ("storePathRootDir", args.store.display().to_string()),
+        ("syncFlushTimeout", ms(&args.ack_timeout)),
+        ("transactionCheckInterval", ms(&args.transaction_check_interval)),
+        ("transactionCheckMax", args.transaction_check_max.to_string()),
+        ("transactionTimeOut", ms(&args.transaction_timeout)),
+    ]
+}
+
 impl BrokerArgs {
+    /// Every option at its default.
+    ///
+    /// # Panics
+    /// Never: every default can be read.
+    #[must_use]
+    pub fn defaults() -> BrokerArgs {
+        let command = BrokerArgs::augment_args(clap::Command::new("broker"));
+        let matches = command.try_get_matches_from(["broker"]).expect("no option is required");
+        BrokerArgs::from_arg_matches(&matches).expect("every default can be read")
+    }
+
     /// Sets one option from a file.
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
@@ -619,6 +661,7 @@ impl BrokerArgs {
             auto_create_groups: self.auto_create_groups,
             message_bytes_max: usize::try_from(self.max_message_bytes.0).unwrap_or(limits::BODY_BYTES_MAX),
             ack_timeout: self.ack_timeout.0,
+            args: Some(Box::new(self.clone())),
             replication: self.replication()?,
             delay_levels: self.message_delay_level.clone(),
             transaction_timeout: self.transaction_timeout.0,

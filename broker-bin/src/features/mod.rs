@@ -3,14 +3,20 @@
 //! In each room: `mod.rs` states the promise, `handler.rs` turns a request into an [`Outcome`], a noun holds its rules and state.
 //! Rooms share nouns ([`topics::Topics`], [`groups::Groups`], [`offsets::Offsets`]), never each other's handlers.
 
+pub mod clients;
+pub mod configuration;
 pub mod delay;
+pub mod find;
 pub mod groups;
 pub mod heartbeat;
+pub mod inspect;
 pub mod offsets;
 pub mod operate;
 pub mod order;
 pub mod pull;
+pub mod relay;
 pub mod repeats;
+pub mod reset;
 pub mod retry;
 pub mod routes;
 pub mod send;

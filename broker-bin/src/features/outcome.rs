@@ -9,6 +9,7 @@ use crate::counters::Counters;
 use crate::features::delay::DueKey;
 use crate::features::groups::Change;
 use crate::features::pull::Pull;
+use crate::features::relay::Relay;
 use crate::features::repeats::Back;
 use crate::features::retry::Letter;
 use crate::features::send::Sending;
@@ -148,6 +149,8 @@ pub enum Outcome {
     Repeat(Sending),
     /// Read, or hold until there is something to read.
     Pull(Box<Pull>),
+    /// Ask clients, and answer what they say.
+    Relay(Box<Relay>),
     /// Answer now, then tell the members of a group that it changed.
     Tell {
         /// The answer.

@@ -18,7 +18,10 @@ use anchorlog_engine::io::IoBackend;
 use anchorlog_engine::io::threads::ThreadsBackend;
 use anchorlog_engine::replica::is_one_of_several;
 use anchorlog_engine::{Lsn, OpenError};
+use anchorlog_replicator::mending::{MendClosedError, mend_closed};
 use clap::{Args, Subcommand};
+
+use crate::config::{HostPort, security};
 
 /// Exit code: whole, or done.
 pub const WHOLE: u8 = 0;
@@ -83,6 +86,15 @@ pub enum Tool {
         /// Takes what is damaged here from this copy of the same log, as far as the copy proves itself
         #[arg(long, value_name = "DIR", group = "how")]
         from_copy: Option<PathBuf>,
+        /// Takes what is damaged here from the broker whose replicas connect there, as far as its log proves itself
+        #[arg(long, value_name = "HOST:PORT", group = "how")]
+        from: Option<HostPort>,
+        /// With --from: file with the key that all replicas share
+        #[arg(long, value_name = "FILE", requires = "from")]
+        replica_key: Option<PathBuf>,
+        /// With --from: directory with cert.pem, key.pem and ca.pem
+        #[arg(long, value_name = "DIR", requires = "from")]
+        replica_tls: Option<PathBuf>,
         /// Ends the log at the first damaged place, which is named by the LSN that `verify` prints: everything behind it is given up
         #[arg(long, value_name = "LSN", group = "how")]
         cut_from: Option<u64>,
@@ -105,7 +117,7 @@ pub enum ToolError {
     /// Others may have what is damaged here.
     #[error(
         "{path} is one of several replicas of its log, and the others may have what is damaged here: take it from a copy of one of them \
-         (--from-copy), or remove this directory and let the replica begin anew; where this is the only copy left, say --only-copy",
+         (--from-copy) or from the running one itself (--from), or remove this directory and let the replica begin anew; where this is the only copy left, say --only-copy",
         path = .0.display()
     )]
     HasReplicas(PathBuf),
@@ -120,6 +132,12 @@ pub enum ToolError {
     /// It cannot be mended.
     #[error(transparent)]
     Repair(#[from] RepairError),
+    /// The key or the certificates.
+    #[error(transparent)]
+    Security(io::Error),
+    /// The other broker is of no help.
+    #[error(transparent)]
+    MendClosed(#[from] MendClosedError),
     /// Nobody takes the result.
     #[error("writing the result: {0}")]
     Output(#[from] io::Error),
@@ -155,7 +173,13 @@ pub fn run(args: &LogArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
             written?;
             Ok(WHOLE)
         }
-        Tool::Repair { store, from_copy, cut_from, give_up, only_copy } => {
+        Tool::Repair { store, from: Some(from), replica_key, replica_tls, .. } => {
+            let security = security(replica_key.as_ref(), replica_tls.as_ref()).map_err(ToolError::Security)?;
+            let report = mend_closed(&backend, store, &from.to_string(), &security)?;
+            text::mended(out, store, &report)?;
+            Ok(if report.after.is_clean() { WHOLE } else { DAMAGED })
+        }
+        Tool::Repair { store, from_copy, cut_from, give_up, only_copy, .. } => {
             if from_copy.is_none() && !only_copy {
                 let several = is_one_of_several(&backend, store);
                 if several.map_err(|source| ToolError::Store { path: store.clone(), source })? {

@@ -41,6 +41,8 @@ pub(super) fn verdict(out: &mut dyn Write, store: &Path, survey: &Survey) -> io:
             let (store, count) = (store.display(), survey.damage.len());
             writeln!(out, "{count} damaged places. To mend them from a copy of this log:")?;
             writeln!(out, "    anchorlog log repair --store {store} --from-copy DIR")?;
+            writeln!(out, "or from a running broker that replicates it:")?;
+            writeln!(out, "    anchorlog log repair --store {store} --from HOST:PORT")?;
             let Some(lsn) = survey.first_cut() else { return Ok(()) };
             writeln!(out, "To give up everything from LSN {lsn} on:")?;
             writeln!(out, "    anchorlog log repair --store {store} --cut-from {lsn}")

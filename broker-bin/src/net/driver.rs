@@ -322,7 +322,7 @@ async fn settle<S: Socket>(driver: &Rc<Driver<S>>, wake: &Notify) {
         }
     }
     driver.event(Worker::stop);
-    let patience = driver.shared.settings.ack_timeout + Duration::from_millis(500);
+    let patience = driver.shared.live.ack_timeout() + Duration::from_millis(500);
     let settled = async {
         while !driver.worker.borrow().is_settled() {
             // Bounded, because not everything that settles a worker comes with a wake-up.

@@ -84,6 +84,15 @@ impl HeldPulls {
         self.deadlines.first().map(|(_, token)| *token)
     }
 
+    /// Those that are meant.
+    pub(super) fn those(&self, meant: impl Fn(&Pull) -> bool) -> Vec<Token> {
+        let token = |(slot, place): (usize, &Slot)| {
+            place.held.as_ref().filter(|held| meant(&held.pull))?;
+            Some(u64::from(place.generation) << 32 | u64::try_from(slot).ok()?)
+        };
+        self.slots.iter().enumerate().filter_map(token).collect()
+    }
+
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.deadlines.len()

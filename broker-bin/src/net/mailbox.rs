@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anchorlog_engine::WriteBatch;
 
+use super::worker::QuestionId;
 use super::{ConnectionId, ReplyTo};
+use crate::features::relay::{Relay, Said};
 use crate::features::transactions::Question;
 use crate::features::{Outcome, Reply};
 use crate::lock::lock;
@@ -26,6 +28,22 @@ pub enum Mail {
         connection: ConnectionId,
         /// What.
         question: Arc<Question>,
+    },
+    /// A client is asked something for somebody else.
+    Question {
+        /// Whom to ask.
+        connection: ConnectionId,
+        /// Which question it is.
+        id: QuestionId,
+        /// What.
+        relay: Arc<Relay>,
+    },
+    /// What became of such a question.
+    Said {
+        /// Which question it is.
+        id: QuestionId,
+        /// What the client said, if it did.
+        said: Said,
     },
     /// A read from the disk is done.
     Read {

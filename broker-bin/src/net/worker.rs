@@ -6,6 +6,8 @@
 //! 3. No answer is given twice, and none to a oneway request.
 //! 4. What does not fit the log buffer waits here, and the connections that it came by are not read meanwhile.
 
+mod relaying;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +32,8 @@ use crate::state::{FlushError, Flushed};
 use crate::wire::codes::request as ask;
 use crate::wire::header::Head;
 use crate::wire::{Encoding, FrameRef, Header};
+pub(in crate::net) use relaying::QuestionId;
+use relaying::Relays;
 
 /// Acknowledged by the leader alone, as an operator asked by name.
 const ALONE: (i32, Option<&str>) = (code::SLAVE_NOT_AVAILABLE, Some("stored here alone: too few slaves are in sync"));
@@ -120,6 +124,9 @@ pub struct Worker {
     cold_reads: ColdReads,
     dirty: Vec<ConnectionId>,
     next_opaque: i32,
+    relays: Relays,
+    /// Resets of offsets that were seen.
+    resets_seen: u64,
     swept: Duration,
     complained: Option<Duration>,
     complaints: u64,
@@ -173,6 +180,8 @@ impl Worker {
             cold_reads,
             dirty: Vec::new(),
             next_opaque: 0,
+            relays: Relays::default(),
+            resets_seen: 0,
             swept: Duration::ZERO,
             complained: None,
             complaints: 0,
@@ -297,8 +306,7 @@ impl Worker {
             };
             used += frame.total_bytes();
             match Header::of(&frame) {
-                // An answer to something that was asked of the client: nothing is awaited.
-                Ok(header) if header.is_response() => {}
+                Ok(header) if header.is_response() => self.client_said(connection, &header, frame.body),
                 Ok(header) => self.request(connection, &header, frame.body),
                 Err(error) => {
                     self.bad_frame(connection, error.to_string());
@@ -337,6 +345,7 @@ impl Worker {
             Outcome::Reply(reply) => self.answer(connection, to, &reply),
             Outcome::Recorded(reply, kept) => self.recording.push((to, reply, kept)),
             Outcome::Pull(pull) => self.pull(connection, to, pull),
+            Outcome::Relay(relay) => self.relay(connection, to, *relay),
             Outcome::Tell { reply, changes } => {
                 if header.code == ask::HEART_BEAT {
                     connection.last_heartbeat = self.now;
@@ -391,6 +400,7 @@ impl Worker {
             Some(Outcome::Recorded(reply, kept)) => self.recording.push((to, reply, kept)),
             Some(Outcome::After(after)) => self.wait_for_others(&mut connection, to, since, after),
             Some(Outcome::Repeat(sending)) => self.repeated(&mut connection, to, &sending),
+            Some(Outcome::Relay(relay)) => self.relay(&mut connection, to, *relay),
             other => debug_assert!(other.is_none(), "tasks answer, write or wait"),
         }
         self.touched(&mut connection);
@@ -614,8 +624,8 @@ impl Worker {
         self.release(self.acked_mark.current());
     }
 
-    /// Whether the one message of this turn, like those of the turns before it, is all that this thread has to do: then the commit may as well
-    /// run here. A stalled disk would hold up everybody else.
+    /// Whether the one message of this turn, like those of the turns before it, is all that this thread has to do: then the commit may as
+    /// well run here. A stalled disk would hold up everybody else.
     fn is_alone(&mut self) -> bool {
         if self.batches.len() > 1 || !self.acks.is_empty() {
             self.lone_turns = 0;
@@ -637,7 +647,7 @@ impl Worker {
         }
         // Another thread may have appended them, before or behind what waits here.
         let end_lsn = self.acks.back().map_or(end_lsn, |last| last.end_lsn.max(end_lsn));
-        let deadline = self.now + self.shared.settings.ack_timeout;
+        let deadline = self.now + self.shared.live.ack_timeout();
         let remark =
             |outcome: Result<(), FlushError>| outcome.err().map(|error| format!("nothing was stored: {error}"));
         let (names, offsets) = (remark(names), remark(offsets));
@@ -695,7 +705,7 @@ impl Worker {
             if let Some(due) = due {
                 self.shared.due.assigned(due, outcome.end_lsn);
             }
-            let deadline = since + self.shared.settings.ack_timeout;
+            let deadline = since + self.shared.live.ack_timeout();
             self.acks.push_back(Ack { end_lsn: outcome.end_lsn, deadline, to, answer });
         }
     }
@@ -708,7 +718,7 @@ impl Worker {
             // What it says may not be durable yet: it is answered when that is.
             let end_lsn = self.acks.back().map_or(rejection.rests_on, |last| last.end_lsn.max(rejection.rests_on));
             let answer = Answer::Recorded((writing.rejected)(&self.shared, rejection));
-            let deadline = *since + self.shared.settings.ack_timeout;
+            let deadline = *since + self.shared.live.ack_timeout();
             self.acks.push_back(Ack { end_lsn, deadline, to: *to, answer });
             self.batches.remove(0);
             self.parsed.pop_front();
@@ -956,6 +966,8 @@ impl Worker {
                         self.give_back(connection);
                     }
                 }
+                Mail::Question { connection, id, relay } => self.question_by_mail(connection, id, &relay),
+                Mail::Said { id, said } => self.said_by_mail(id, said),
                 Mail::Done { to, since, outcome, batch } => {
                     done = true;
                     self.task_done(to, since, *outcome, *batch);
@@ -1000,6 +1012,8 @@ impl Worker {
         if self.shared.state.is_urgent() {
             self.end_of_turn();
         }
+        self.end_relays(self.now);
+        self.heed_resets();
         if now >= self.swept + Duration::from_secs(1) {
             self.swept = now;
             self.sweep();
@@ -1016,12 +1030,24 @@ impl Worker {
         }
     }
 
+    /// Lets pulls come again whose group may have been sent elsewhere: they are told so then.
+    fn heed_resets(&mut self) {
+        let seen = self.shared.resets.count();
+        if seen == std::mem::replace(&mut self.resets_seen, seen) {
+            return;
+        }
+        for token in self.held.those(|pull| self.shared.resets.concern(&pull.topic.name, pull.number)) {
+            self.end_hold(token);
+        }
+    }
+
     /// Looks for connections and clients that went silent.
     fn sweep(&mut self) {
         for slot in 0..self.slots.len() {
             let Some(mut connection) = self.slots[slot].connection.take() else { continue };
             if self.now >= connection.last_heartbeat + limits::IDLE_MAX {
                 self.shared.halves.producers.gone(connection.id);
+                self.shared.clients.gone(connection.id);
                 if !connection.groups.is_empty() {
                     self.leave_all(&mut connection);
                 }
@@ -1052,8 +1078,10 @@ impl Worker {
             self.held.cancel(&self.shared.engine, &self.watcher, token);
         }
         self.leave_all(&mut connection);
+        self.end_questions_to(id);
         self.shared.halves.producers.gone(id);
         self.shared.repeats.connections().gone(connection.peer, id);
+        self.shared.clients.gone(id);
         let place = &mut self.slots[id.slot as usize];
         place.generation = place.generation.wrapping_add(1);
         place.taken = false;
@@ -1145,6 +1173,8 @@ impl Worker {
         while let Some(token) = self.held.any() {
             self.end_hold(token);
         }
+        // Nothing is read any more: no client can answer.
+        self.end_relays(Duration::MAX);
         self.end_of_turn();
     }
 
@@ -1154,7 +1184,7 @@ impl Worker {
         let written = |slot: &Slot| slot.connection.as_ref().is_none_or(|connection| connection.unread() == 0);
         let is_nothing_parsed = self.batches.is_empty() && self.recording.is_empty() && self.soon.is_empty();
         let nothing_waits = self.acks.is_empty() && is_nothing_parsed;
-        nothing_waits && self.tasks == 0 && self.slots.iter().all(written)
+        nothing_waits && self.tasks == 0 && self.relay_count() == 0 && self.slots.iter().all(written)
     }
 
     /// Requests of which a part is done elsewhere now; its outcome comes by mail.

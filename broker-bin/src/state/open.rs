@@ -1,12 +1,14 @@
 //! Reading the state back, and which stores are refused.
 
+use std::collections::BTreeSet;
+
 use anchorlog_engine::{AppendError, Engine, Lsn, Put, ReadError, Snapshot, WaitError, WriteBatch};
 use anchorlog_replicator::member::NAMESPACE;
 
 use super::entries::{self, BadEntry, format, group, lock, offset, topic};
 use super::tables::{FlushError, State};
 use crate::features::offsets::Commit;
-use crate::features::topics::queue_name;
+use crate::features::topics::{TEMPLATE, queue_name};
 use crate::limits;
 
 /// Where brokers before format 1 kept their state: messages of this queue. No topic's name begins with this byte.
@@ -103,25 +105,57 @@ pub(super) fn refresh(engine: &Engine, state: &State) -> Result<(), StateError> 
     }
 }
 
+/// Memory shows what the table has, and no more: what its writer deleted is forgotten.
 fn read(snapshot: &Snapshot, state: &State) -> Result<(), StateError> {
+    let mut counts = [0; 3];
+    let [topics, groups, offsets] = &mut counts;
     each(snapshot, topic::PREFIX, |key, value| {
+        *topics += 1;
         let (name, config) = topic::decode(key, value)?;
         state.topics.put(&name, config);
         Ok(())
     })?;
     each(snapshot, group::PREFIX, |key, value| {
+        *groups += 1;
         let (name, config) = group::decode(key, value)?;
         let put = state.groups.put(&name, config);
         let known = put || state.groups.config(&name).is_some();
         if known { Ok(()) } else { Err(BadEntry("there are more groups than this version remembers")) }
     })?;
     each(snapshot, offset::PREFIX, |key, value| {
+        *offsets += 1;
         let (key, offset) = offset::decode(key, value)?;
         match state.offsets.commit(&key, offset) {
             Commit::Full => Err(BadEntry("there are more offsets than this version remembers")),
             Commit::Changed | Commit::Unchanged => Ok(()),
         }
     })?;
+    forget(snapshot, state, counts)
+}
+
+/// Forgets what the table does not have. `counts`: how many topics, groups and offsets it has.
+fn forget(snapshot: &Snapshot, state: &State, [topics, groups, offsets]: [usize; 3]) -> Result<(), StateError> {
+    let keys = |prefix: &'static [u8]| {
+        let mut keys = BTreeSet::new();
+        let noted = each(snapshot, prefix, |key, _| {
+            keys.insert(key.to_vec());
+            Ok(())
+        });
+        noted.map(|()| keys)
+    };
+    if state.topics.count() > topics {
+        let keys = keys(topic::PREFIX)?;
+        // The template is made at each start.
+        state.topics.retain(|name| name == TEMPLATE || keys.contains(&topic::encode_key(name)));
+    }
+    if state.groups.count() > groups {
+        let keys = keys(group::PREFIX)?;
+        state.groups.retain(|name| keys.contains(&group::encode_key(name)));
+    }
+    if state.offsets.count() > offsets {
+        let keys = keys(offset::PREFIX)?;
+        state.offsets.retain(|key| keys.contains(&offset::encode_key(key)));
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use super::changes::{Changes, Key, Taken, Which};
 use super::entries::{group, lock as lock_entry, offset, topic};
 use super::open::{self, StateError};
 use crate::features::groups::{Change, GroupConfig, Groups};
-use crate::features::offsets::{Commit, OffsetKey, Offsets};
+use crate::features::offsets::{Commit, OffsetKey, Offsets, Pins};
 use crate::features::order::{Asker, Locks};
 use crate::features::topics::{Topic, TopicConfig, Topics};
 use crate::limits;
@@ -144,6 +144,47 @@ impl State {
         }))
     }
 
+    /// Forgets a topic whose queues were dropped, and what groups have committed of it; says how many offsets that were.
+    pub fn remove_topic(&self, engine: &Engine, topic: &Topic) -> usize {
+        if self.follows() {
+            return 0;
+        }
+        self.changes.urgently(Key::Topic(topic.name.clone()), || (self.topics.remove(&topic.name), ()));
+        Pins::unpin_own(engine, topic);
+        self.remove_offsets(engine, |key| key.topic == topic.name, |_| Some(topic))
+    }
+
+    /// Forgets a group; `with_offsets`: and what it has committed. Says how many offsets that were.
+    pub fn remove_group(&self, engine: &Engine, name: &str, with_offsets: bool) -> usize {
+        if self.follows() {
+            return 0;
+        }
+        self.changes.urgently(Key::Group(name.into()), || (self.groups.remove(name), ()));
+        if with_offsets { self.remove_offsets(engine, |key| *key.group == *name, |_| None) } else { 0 }
+    }
+
+    /// Forgets offsets, and lets go of what they keep. `topic_of`: the topic, where it is not the one of that name.
+    fn remove_offsets<'a>(
+        &self,
+        engine: &Engine,
+        meant: impl Fn(&OffsetKey) -> bool,
+        topic_of: impl Fn(&OffsetKey) -> Option<&'a Topic>,
+    ) -> usize {
+        let keys = self.offsets.keys(meant);
+        for key in &keys {
+            self.changes.urgently(Key::Offset(key.clone()), || (self.offsets.remove(key), ()));
+            match topic_of(key) {
+                Some(topic) => Pins::unpin(engine, topic, key),
+                None => {
+                    if let Some(topic) = self.topics.get(&key.topic) {
+                        Pins::unpin(engine, &topic, key);
+                    }
+                }
+            }
+        }
+        keys.len()
+    }
+
     /// Sets a group.
     pub fn put_group(&self, name: &str, config: GroupConfig) {
         if self.follows() {
@@ -269,19 +310,19 @@ impl State {
                 Key::Topic(name) => self.topics.get(name).map(|topic| topic::encode(name, &topic.config)),
                 Key::Group(name) => self.groups.config(name).map(|config| group::encode(name, &config)),
                 Key::Offset(key) => self.offsets.get(key).map(|offset| offset::encode(key, offset)),
-                Key::Lock(key) => {
-                    let found = self.locks.get(key).map(|found| lock_entry::encode(key, &found));
-                    if found.is_none() {
-                        let deleted = tail.batch.delete(&lock_entry::encode_key(key));
-                        deleted.expect("names are bounded by limits, and so is the batch");
-                    }
-                    found
-                }
+                Key::Lock(key) => self.locks.get(key).map(|found| lock_entry::encode(key, &found)),
             };
-            if let Some((key, value)) = entry {
-                let put = tail.batch.put(&Put { key: &key, value: &value, target: None });
-                put.expect("names are bounded by limits, and so is the batch");
-            }
+            // What memory does not have any more goes from the table.
+            let changed = match entry {
+                Some((key, value)) => tail.batch.put(&Put { key: &key, value: &value, target: None }),
+                None => tail.batch.delete(&match key {
+                    Key::Topic(name) => topic::encode_key(name),
+                    Key::Group(name) => group::encode_key(name),
+                    Key::Offset(key) => offset::encode_key(key),
+                    Key::Lock(key) => lock_entry::encode_key(key),
+                }),
+            };
+            changed.expect("names are bounded by limits, and so is the batch");
         }
         if tail.batch.is_empty() {
             return Ok(count);

@@ -112,6 +112,16 @@ pub mod request {
     pub const QUERY_TOPIC_CONSUME_BY_WHO: i32 = 300;
     /// How far behind a group is, in time.
     pub const QUERY_CONSUME_TIME_SPAN: i32 = 303;
+    /// Create groups or change them.
+    pub const UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST: i32 = 225;
+    /// Remove queue files that are not needed.
+    pub const CLEAN_EXPIRED_CONSUMEQUEUE: i32 = 306;
+    /// Remove topics that nobody uses.
+    pub const CLEAN_UNUSED_TOPIC: i32 = 316;
+    /// Ask a half message's producer again.
+    pub const RESUME_CHECK_HALF_MESSAGE: i32 = 323;
+    /// Remove files of the log that are too old.
+    pub const DELETE_EXPIRED_COMMITLOG: i32 = 329;
     /// System topics, from the name server.
     pub const GET_SYSTEM_TOPIC_LIST_FROM_NS: i32 = 304;
     /// System topics, from the broker.
@@ -191,6 +201,10 @@ pub mod private {
     pub const DEAD_LETTER_LIST: i32 = 30_022;
     /// Returns a dead letter to where it came from.
     pub const DEAD_LETTER_REPLAY: i32 = 30_023;
+    /// The messages of a topic by their times.
+    pub const MESSAGE_LIST: i32 = 30_031;
+    /// What became of a message.
+    pub const TRACE: i32 = 30_041;
 
     /// Whether a request changes what is stored: only a leader that can have it acknowledged takes it.
     #[must_use]

@@ -10,6 +10,7 @@
 //! ```
 //! All integers on the wire are big-endian. Not here: what a request *means* (`features/`), and moving bytes (`net/`).
 
+pub mod admin;
 pub mod batch;
 pub mod body;
 pub mod codes;
@@ -17,6 +18,7 @@ pub mod frame;
 pub mod header;
 mod json;
 pub mod message;
+pub mod object;
 pub mod operate;
 
 pub use frame::{Encoding, Frame, FrameError, FrameRef};

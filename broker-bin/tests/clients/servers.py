@@ -50,6 +50,7 @@ class Anchorlog(Server):
     def __init__(self, work, binary, extra):
         super().__init__(work)
         self.parts = Path(work), binary, extra
+        self.binary = Path(binary)
         self.port = free_ports(1)
         self.namesrv = f"127.0.0.1:{self.port}"
         self.command = [str(binary), "broker", "--store", str(self.store / "store"), "--listen", self.namesrv, *extra]

@@ -2,7 +2,10 @@
 
 mod delay;
 mod dlq;
+mod message;
+mod offset;
 mod stage;
+mod topic;
 mod transaction;
 
 use stage::{Stage, ended};

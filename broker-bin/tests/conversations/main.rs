@@ -7,6 +7,7 @@ mod delays;
 mod groups;
 mod naming;
 mod offsets;
+mod operating;
 mod ordering;
 mod peer;
 mod pressure;

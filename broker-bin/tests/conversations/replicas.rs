@@ -7,6 +7,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anchorlog::broker::{OtherReplica, ReplicationOptions};
@@ -27,6 +28,7 @@ over_every_driver! {
     with_asynchronous_replication_a_leader_waits_for_nobody,
     what_was_answered_last_is_known_after_a_restart,
     a_promoted_slave_recognises_what_was_sent_to_the_old_leader,
+    a_slave_never_shows_fewer_topics_or_offsets_than_it_did,
 }
 
 const REFUSE: Policy = Policy::Sync { copies: 2, on_missing: OnMissing::Refuse };
@@ -260,6 +262,51 @@ fn with_asynchronous_replication_a_leader_waits_for_nobody(driver: Driver) {
     assert_eq!(pair.bodies(1, 1), [b"alone".to_vec()], "a slave that comes gets it all the same");
     slave.stop().expect("a clean stop");
     leader.stop().expect("a clean stop");
+}
+
+/// K-59: topics and groups change one by one with the log; there is no moment between two lists of them.
+fn a_slave_never_shows_fewer_topics_or_offsets_than_it_did(driver: Driver) {
+    let pair = Pair::new(driver, REFUSE);
+    let mut leader = Some(pair.start(0));
+    let slave = pair.start(1);
+    pair.send_until(0, b"0", &[0]);
+    let mut commit = asked(0);
+    commit["commitOffset"] = json!("1");
+    pair.peer(0).ask(15, &commit, &[]).expect(0);
+    let end = Instant::now() + Duration::from_secs(20);
+    while pair.peer(1).ask(14, &asked(0), &[]).code() != 0 {
+        assert!(Instant::now() < end, "the slave does not know the offset");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (is_over, looked) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut peer = pair.peer(1);
+            while !is_over.load(Ordering::SeqCst) {
+                peer.ask(105, &json!({"topic": "T1"}), &[]).expect(0);
+                peer.ask(14, &asked(0), &[]).expect(0);
+                peer.pull("g", "T1", 0, 0).expect(0);
+                looked.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        for round in 0..3 {
+            for number in 0..20 {
+                let name = format!("T{round}x{number}");
+                let topic = json!({
+                    "topic": name, "defaultTopic": "TBW102", "readQueueNums": "1", "writeQueueNums": "1", "perm": "6",
+                });
+                pair.peer(0).ask(17, &topic, &[]).expect(0);
+            }
+            // The slave loses its leader, and finds it again.
+            leader.take().expect("it runs").stop().expect("a clean stop");
+            leader = Some(pair.start(0));
+            pair.send_until(0, b"again", &[0]);
+        }
+        is_over.store(true, Ordering::SeqCst);
+    });
+    assert!(looked.load(Ordering::SeqCst) > 50, "it was looked at all the time");
+    slave.stop().expect("a clean stop");
+    leader.expect("it runs").stop().expect("a clean stop");
 }
 
 /// What a frame says was acknowledged never covers the frame itself: the last answers show when they are acknowledged again.

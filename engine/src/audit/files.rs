@@ -42,6 +42,8 @@ pub(crate) struct LogFiles<'a> {
     pub(crate) sparse: BTreeMap<Lsn, FoundSegment>,
     /// Segments that have the name of a sparse one still, or already.
     misnamed: BTreeSet<Lsn>,
+    /// Whether this very process writes it.
+    pub(crate) is_open: bool,
 }
 
 impl<'a> LogFiles<'a> {
@@ -84,7 +86,18 @@ impl<'a> LogFiles<'a> {
                 segments.insert(base, segment);
             }
         }
-        Ok(LogFiles { backend, dir: dir.to_path_buf(), manifest, segments, sparse, misnamed })
+        Ok(LogFiles { backend, dir: dir.to_path_buf(), manifest, segments, sparse, misnamed, is_open: false })
+    }
+
+    /// Some segments of a log that is open: read gently, for it goes on.
+    pub(crate) fn beside(
+        backend: &'a dyn IoBackend,
+        dir: &Path,
+        manifest: Manifest,
+        segments: BTreeMap<Lsn, FoundSegment>,
+    ) -> LogFiles<'a> {
+        let (sparse, misnamed) = (BTreeMap::new(), BTreeSet::new());
+        LogFiles { backend, dir: dir.to_path_buf(), manifest, segments, sparse, misnamed, is_open: true }
     }
 
     /// Path of the segment that holds `lsn`.

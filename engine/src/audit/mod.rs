@@ -8,7 +8,8 @@
 //! 3. A repair holds the directory, acts on what its caller named and on nothing else, keeps what it replaces aside in `*.damaged` files,
 //!    and may be cut short by a power failure at any I/O: it is called again with the same words and ends the same.
 //!
-//! Nothing is printed here: reports and visitors only. Deliberately not here: repair from a replica over a network.
+//! Nothing is printed here: reports and visitors only. Deliberately not here: logs that are open (`mend`), and whoever fetches a copy
+//! over a network.
 
 mod aside;
 mod files;
@@ -18,7 +19,9 @@ mod survey;
 mod walk;
 
 pub use files::Trouble;
+pub(crate) use files::{FoundSegment, LogFiles};
 pub use give_up::{GiveUpReport, give_up};
 pub use repair::{CutReport, Lost, MendReport, Mended, RepairError, cut_from, mend_from_copy};
 pub use survey::{Contents, Damage, QueueContents, SegmentContents, Survey, survey};
 pub use walk::{Item, dump};
+pub(crate) use walk::{Step, Walk};

@@ -218,6 +218,9 @@ fn scan<'a>(log: &'a LogFiles<'a>, from: Lsn) -> Result<SegmentScan<'a>, OpenErr
         source,
     })?;
     scan.tolerate();
+    if log.is_open {
+        scan.be_gentle();
+    }
     if from != base {
         scan.skip_to(from)?;
     }

@@ -182,7 +182,7 @@ impl LogReader {
     }
 
     /// Lets the next reader of a range read it from the disk.
-    fn forget(&self, lsn: Lsn, len: u64) {
+    pub(crate) fn forget(&self, lsn: Lsn, len: u64) {
         let blocks = self.block_of(lsn)..lsn.plus(len);
         let mut cache = self.cache.lock().expect("the block cache is intact");
         cache.blocks.retain(|at, _| !blocks.contains(at));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::commitlog::segment::Geometry;
 use crate::error::OpenError;
 use crate::io::{AlignedBuf, IO_ALIGN, IoAction, IoBackend, IoFile, IoOp, IoQueue, Wait};
-use crate::limits::{SCAN_DEPTH, SCAN_READ_BYTES, SEGMENT_HEADER_BYTES};
+use crate::limits::{COLD_READ_BYTES, SCAN_DEPTH, SCAN_READ_BYTES, SEGMENT_HEADER_BYTES};
 use crate::units::{Lsn, align_down, to_u64, to_usize};
 
 /// A cursor over the data bytes of a segment.
@@ -26,6 +26,9 @@ pub(crate) struct SegmentScan<'a> {
     at: usize,
     /// Blocks that could not be read, by file offset, and why; `None`: such a block ends the scan with an error.
     unreadable: Option<BTreeMap<u64, String>>,
+    /// Bytes of one read, and how many are in flight.
+    read_bytes: usize,
+    depth: usize,
 }
 
 impl<'a> SegmentScan<'a> {
@@ -49,12 +52,19 @@ impl<'a> SegmentScan<'a> {
             bytes: Vec::new(),
             at: 0,
             unreadable: None,
+            read_bytes: SCAN_READ_BYTES,
+            depth: SCAN_DEPTH,
         })
     }
 
     /// From here on blocks that cannot be read count as zeros; [`SegmentScan::unreadable`] has them.
     pub(crate) fn tolerate(&mut self) {
         self.unreadable = Some(BTreeMap::new());
+    }
+
+    /// From here on reads are short, one at a time: others use the disk.
+    pub(crate) fn be_gentle(&mut self) {
+        (self.read_bytes, self.depth) = (to_usize(COLD_READ_BYTES), 1);
     }
 
     /// Why a block between these file offsets could not be read, if one could not.
@@ -96,8 +106,8 @@ impl<'a> SegmentScan<'a> {
     }
 
     fn read_more(&mut self) -> Result<(), OpenError> {
-        while self.io.in_flight() + self.early.len() < SCAN_DEPTH && self.next_read < self.geometry.segment_bytes {
-            let len = to_u64(SCAN_READ_BYTES).min(self.geometry.segment_bytes - self.next_read);
+        while self.io.in_flight() + self.early.len() < self.depth && self.next_read < self.geometry.segment_bytes {
+            let len = to_u64(self.read_bytes).min(self.geometry.segment_bytes - self.next_read);
             let buf = AlignedBuf::zeroed(to_usize(len));
             self.io.submit(IoOp::read(self.next_read, Arc::clone(&self.file), self.next_read, buf));
             self.next_read += len;

@@ -857,7 +857,12 @@ fn the_document_and_the_table_agree_row_by_row() {
     }
     assert_eq!(found.len(), expected.len());
 
-    let tests = [include_str!("cases.rs"), include_str!("repair.rs"), include_str!("../crash.rs")];
+    let tests = [
+        include_str!("cases.rs"),
+        include_str!("repair.rs"),
+        include_str!("../crash.rs"),
+        include_str!("../replica/mending.rs"),
+    ];
     for name in
         document.split('`').filter(|name| name.contains('_') && name.len() > 25 && !name.contains([' ', '/', '.', ':']))
     {

@@ -3,6 +3,7 @@
 
 mod crash;
 mod cutting;
+mod mending;
 mod pair;
 mod releasing;
 mod taking_over;

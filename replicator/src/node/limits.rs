@@ -8,6 +8,11 @@ pub const STATE_TIME_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for bytes of another node's log.
 pub const RANGE_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// How often damage is looked for, and how long it is left alone when nobody could help.
+pub const MEND_PAUSE: Duration = Duration::from_millis(500);
+/// See [`MEND_PAUSE`].
+pub const MEND_RETRY_PAUSE: Duration = Duration::from_secs(5);
+
 /// Longest wait for a promise: whoever leads ends that first.
 pub const PROMISE_TIME_MAX: Duration = Duration::from_secs(15);
 

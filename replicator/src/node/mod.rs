@@ -14,7 +14,9 @@
 //! 3. Nobody leads a new term without durable promises of so many members that one of them holds each acknowledged byte, and the most of
 //!    the log among them; unless a person insists by name.
 //! 4. A node that was promised away takes no part in the old term: its promise is given after the last acknowledgement, not before.
-//! 5. The owner's engine is closed and opened again by the node alone, never while the owner serves it.
+//! 5. What is damaged in the log comes from whichever member has it whole: while it is open, and before it is opened where it does not
+//!    open.
+//! 6. The owner's engine is closed and opened again by the node alone, never while the owner serves it.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -56,6 +58,7 @@ mod config;
 mod following;
 mod leadership;
 pub mod limits;
+mod mending;
 mod owner;
 mod parts;
 mod promoting;

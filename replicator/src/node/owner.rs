@@ -59,6 +59,15 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// Something of its log was damaged, and is whole again.
+    Mended {
+        /// The first byte; that of a segment whose header it was, where `to` is the same.
+        from: Lsn,
+        /// Behind the last one.
+        to: Lsn,
+        /// Whose bytes they are now.
+        by: ReplicaId,
+    },
     /// Something failed, and is tried again.
     Failed {
         /// What, and how.

@@ -17,6 +17,7 @@ use super::config::{FirstRole, NodeConfig};
 use super::following::{Errand, Followed, Following};
 use super::leadership::{Claim, Leadership, PromisedLeadership};
 use super::limits;
+use super::mending::Mending;
 use super::owner::{Event, Owner, Serving};
 use super::promoting::Candidacy;
 use super::promotion::Refused;
@@ -59,6 +60,7 @@ pub struct Node {
     shared: Arc<Shared>,
     listener: Listener,
     thread: Option<JoinHandle<()>>,
+    mending: Mending,
 }
 
 impl std::fmt::Debug for Node {
@@ -101,7 +103,8 @@ impl Node {
         let (started, outcome) = mpsc::channel();
         let mut parts = Parts { shared: Arc::clone(&shared), started: Some(started) };
         let thread = std::thread::Builder::new().name("replica-node".to_owned()).spawn(move || parts.run())?;
-        let node = Node { shared, listener, thread: Some(thread) };
+        let mending = Mending::start(&shared)?;
+        let node = Node { shared, listener, thread: Some(thread), mending };
         match outcome.recv() {
             Ok(Ok(())) => Ok(node),
             Ok(Err(error)) => Err(error),
@@ -152,6 +155,7 @@ impl Node {
 
     fn end(&mut self) {
         if let Some(thread) = self.thread.take() {
+            self.mending.stop();
             self.shared.tell(Command::Stop);
             if thread.join().is_err() {
                 tracing::error!("the node's thread panicked");
@@ -373,8 +377,12 @@ impl Parts {
     fn open(&self, role: Role) -> Result<Arc<Engine>, OpenError> {
         let config = &self.shared.config;
         let options = config.engine.clone().with_role(role).with_replicated_acks(true);
-        let engine = self.shared.owner.open_engine(&config.dir, options)?;
-        Ok(Arc::new(engine))
+        let open = || self.shared.owner.open_engine(&config.dir, options.clone());
+        let engine = match open() {
+            Err(error) if self.shared.mend_closed(&error) => open(),
+            opened => opened,
+        };
+        Ok(Arc::new(engine?))
     }
 
     /// Closes the log. `is_served`: its owner serves it.
@@ -609,7 +617,7 @@ impl Parts {
                     let is_final = error.advice() == Advice::Stop;
                     match self.has_failed("opening the log to follow", error.into()) {
                         Some(next) => return next,
-                        None if is_final && shared.pause(10 * limits::RETRY_PAUSE) => return Next::Stop,
+                        None if is_final && shared.pause(5 * limits::RETRY_PAUSE) => return Next::Stop,
                         None => continue,
                     }
                 }

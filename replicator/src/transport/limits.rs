@@ -26,8 +26,8 @@ pub const CONNECTION_COUNT_MAX: usize = 64;
 /// Bytes handed to a link at once: what the other direction waits for at most.
 pub const RECEIVE_BYTES: usize = 64 << 10;
 
-/// Bytes asked of a link at once.
-pub const SEND_BYTES: usize = 256 << 10;
+/// Bytes asked of a link at once: as many as one wide read of the log brings, for a peer that is far behind an idle leader.
+pub const SEND_BYTES: usize = 1 << 20;
 
 /// How often a direction that hears nothing looks whether the other is still there.
 pub const READ_PATIENCE: Duration = Duration::from_millis(500);

@@ -328,6 +328,55 @@ fn members_stand_in_the_log_and_a_new_one_votes_when_the_log_says_so() {
     assert_eq!(member::read(&a.engine).unwrap(), wanted);
 }
 
+/// K-50: while members change, what counts is what the members before have; the new one's word alone acknowledges nothing, and when the
+/// change is through, it does.
+#[test]
+fn while_members_change_nothing_is_acknowledged_on_a_new_ones_word_alone() {
+    let mut pair = Pair::new(config(TWO_COPIES));
+    pair.settle();
+    let clock: Arc<SimClock> = Arc::clone(&pair.clock);
+    let Pair { a, b, leader, wire, .. } = pair;
+    drop((wire, leader));
+    let Node { disk, engine } = a;
+    drop(engine);
+    let a = Node::open(disk.kill(), &clock, leader_options());
+    let config = LeaderConfig { members: members(&["a", "d"]), ..config(TWO_COPIES) };
+    let leader = Leader::new(Arc::clone(&a.engine), config).unwrap();
+    let d = Node::replica_of(&a.engine, 9, &clock);
+    let follow = |node: &Node, name: &str| {
+        let now = clock.monotonic();
+        let config = FollowerConfig::new(id(name), 0);
+        Wire::new(leader.link(now), FollowerLink::new(Arc::clone(&node.engine), config, now))
+    };
+    let run = |wires: &mut [&mut Wire<anchorlog_replicator::LeaderLink, FollowerLink>]| {
+        for _ in 0..1500 {
+            clock.advance(Duration::from_millis(1));
+            let now = clock.monotonic();
+            for wire in wires.iter_mut() {
+                wire.carry(now).unwrap();
+            }
+            for node in [&a, &b, &d] {
+                node.engine.step();
+            }
+            leader.tick(now);
+        }
+    };
+    let mut to_d = follow(&d, "d");
+    let early = append(&a.engine, "orders", b"between two sets of members");
+    run(&mut [&mut to_d]);
+    assert!(d.engine.watermarks().durable >= early, "the new one has it");
+    assert!(a.engine.watermarks().acked < early, "and has no say yet");
+    let mut to_b = follow(&b, "b");
+    run(&mut [&mut to_d, &mut to_b]);
+    assert!(a.engine.watermarks().acked >= early, "one of those before has it, too");
+    assert_eq!(member::read(&b.engine).unwrap(), members(&["a", "d"]));
+    // Now the new one's word counts, and that of those before no more.
+    drop(to_b);
+    let late = append(&a.engine, "orders", b"the change is through");
+    run(&mut [&mut to_d]);
+    assert!(a.engine.watermarks().acked >= late);
+}
+
 #[test]
 fn an_engine_that_was_not_opened_to_lead_does_not() {
     let clock = Arc::new(SimClock::default());

@@ -70,18 +70,32 @@ impl Program {
 
     /// What readers may see.
     pub(crate) fn letters(&self) -> Vec<Vec<u8>> {
+        self.try_letters().unwrap()
+    }
+
+    /// The same; `None` where some of it cannot be read.
+    pub(crate) fn try_letters(&self) -> Option<Vec<Vec<u8>>> {
+        Some(self.try_placed()?.into_iter().map(|(_, letter)| letter).collect())
+    }
+
+    /// What readers may see, with the offsets.
+    pub(crate) fn placed(&self) -> Vec<(u64, Vec<u8>)> {
+        self.try_placed().unwrap()
+    }
+
+    fn try_placed(&self) -> Option<Vec<(u64, Vec<u8>)>> {
         let serving = self.serving.lock().unwrap();
-        let Some((engine, _)) = &*serving else { return Vec::new() };
+        let Some((engine, _)) = &*serving else { return Some(Vec::new()) };
         let queue = engine.queue(b"letters").unwrap();
         let mut next = anchorlog_engine::QueueOffset(0);
         let mut letters = Vec::new();
         loop {
-            let found = engine.fetch(&anchorlog_engine::Fetch::new(&queue, next)).unwrap();
+            let found = engine.fetch(&anchorlog_engine::Fetch::new(&queue, next)).ok()?;
             if found.messages.is_empty() {
-                return letters;
+                return Some(letters);
             }
             next = found.next;
-            letters.extend(found.messages.iter().map(|message| message.payload().to_vec()));
+            letters.extend(found.messages.iter().map(|message| (message.queue_offset.0, message.payload().to_vec())));
         }
     }
 

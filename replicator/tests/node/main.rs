@@ -8,6 +8,8 @@
 mod cluster;
 mod leadership;
 mod losses;
+mod mending;
 mod proxy;
+mod reading;
 mod streaming;
 mod under_load;

@@ -7,10 +7,12 @@
 mod filter;
 mod handler;
 mod registry;
+mod settings;
 
 pub use filter::{NotTags, TagFilter};
 pub use handler::{check_config, list};
-pub use registry::{Change, GroupConfig, Groups, Membership, Subscription};
+pub use registry::{Change, GroupConfig, GroupRules, Groups, Membership, Subscription};
+pub use settings::{all_settings, delete, put, put_list, settings};
 
 use crate::features::topics::{RETRY_PREFIX, name_fault};
 use crate::limits;
@@ -23,7 +25,7 @@ pub fn ensure(shared: &Shared, group: &str) -> bool {
         Some(config) => config,
         None => {
             let named = !group.is_empty() && group.len() <= limits::GROUP_BYTES_MAX;
-            if !shared.settings.auto_create_groups || !named || group.contains(['\0', '\u{1}', '\u{2}']) {
+            if !shared.live.auto_create_groups() || !named || group.contains(['\0', '\u{1}', '\u{2}']) {
                 return false;
             }
             let config = GroupConfig::default();
@@ -42,3 +44,6 @@ pub fn ensure(shared: &Shared, group: &str) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests;

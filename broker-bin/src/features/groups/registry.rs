@@ -22,11 +22,38 @@ pub struct GroupConfig {
     pub retry_max: u32,
     /// Whether the group may consume.
     pub may_consume: bool,
+    /// What else operators can say of it.
+    pub rules: GroupRules,
+}
+
+/// What operators say of a group beside that. Tools write all of it with every change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupRules {
+    /// Whether its members may each take every message.
+    pub may_broadcast: bool,
+    /// Shown to tools; means nothing here.
+    pub from_min: bool,
+    /// Shown to tools; means nothing here: consumers ask for order themselves.
+    pub ordered: bool,
+    /// Whether its members are told when others come and go.
+    pub tell_members: bool,
+}
+
+impl GroupRules {
+    /// Those of a group of which nobody said anything.
+    pub const USUAL: GroupRules =
+        GroupRules { may_broadcast: true, from_min: true, ordered: false, tell_members: true };
+}
+
+impl Default for GroupRules {
+    fn default() -> Self {
+        GroupRules::USUAL
+    }
 }
 
 impl Default for GroupConfig {
     fn default() -> Self {
-        GroupConfig { retry_queues: 1, retry_max: 16, may_consume: true }
+        GroupConfig { retry_queues: 1, retry_max: 16, may_consume: true, rules: GroupRules::USUAL }
     }
 }
 
@@ -108,6 +135,35 @@ impl Groups {
         }
         by_name.insert(group.into(), Group { config: Some(config), ..Group::default() });
         true
+    }
+
+    /// Forgets a group's settings; true when there were some. Its members stay, and may make it again.
+    pub fn remove(&self, group: &str) -> bool {
+        let mut by_name = lock(&self.by_name);
+        let Some(found) = by_name.get_mut(group) else { return false };
+        let existed = found.config.take().is_some();
+        if found.members.is_empty() {
+            by_name.remove(group);
+        }
+        existed
+    }
+
+    /// Forgets the settings of groups that are not wanted.
+    pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        lock(&self.by_name).retain(|name, group| !group.members.is_empty() || wanted(name));
+    }
+
+    /// Every group that exists, with its settings, in order.
+    #[must_use]
+    pub fn all(&self) -> Vec<(Box<str>, GroupConfig)> {
+        let by_name = lock(&self.by_name);
+        by_name.iter().filter_map(|(name, group)| Some((name.clone(), group.config?))).collect()
+    }
+
+    /// How many are known, members without settings included.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        lock(&self.by_name).len()
     }
 
     /// Takes a heartbeat's word. Does nothing for a group that does not exist.

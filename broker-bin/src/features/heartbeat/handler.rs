@@ -1,5 +1,6 @@
 //! 34 and 35.
 
+use crate::features::clients::Client;
 use crate::features::groups::{self, Membership, Subscription, TagFilter};
 use crate::features::{Outcome, Reply, Request, code};
 use crate::limits;
@@ -12,6 +13,15 @@ pub fn beat(shared: &Shared, request: &Request<'_>, joined: &mut Vec<Box<str>>) 
         Ok(heartbeat) => heartbeat,
         Err(error) => return Reply::failure(code::SYSTEM_ERROR, format!("the heartbeat's {error}")).into(),
     };
+    let client = Client {
+        connection: request.connection,
+        address: request.peer,
+        id: heartbeat.client_id.as_str().into(),
+        language: request.header.language,
+        version: request.header.version,
+        heard_ms: shared.engine.clock().wall_ms(),
+    };
+    shared.clients.beat(client, &heartbeat);
     for group in heartbeat.producers.iter().take(limits::GROUPS_PER_CONNECTION_MAX) {
         shared.halves.producers.beat(request.connection, group);
     }
@@ -29,7 +39,8 @@ pub fn beat(shared: &Shared, request: &Request<'_>, joined: &mut Vec<Box<str>>) 
         };
         let change = shared.state.groups.join(request.connection, member);
         let group: Box<str> = consumer.group.into();
-        if !change.notify.is_empty() {
+        let told = shared.state.groups.config(&group).is_none_or(|config| config.rules.tell_members);
+        if told && !change.notify.is_empty() {
             changes.push((group.clone(), change));
         }
         joined.push(group);
@@ -52,8 +63,13 @@ pub fn farewell(shared: &Shared, request: &Request<'_>) -> Outcome {
     let mut changes = Vec::new();
     if let Some(group) = request.field("producerGroup") {
         shared.halves.producers.leave(request.connection, group);
+        shared.clients.leave_producers(request.connection, group);
     }
     if let Some(group) = request.field("consumerGroup").filter(|group| !group.is_empty()) {
+        shared.clients.leave_consumers(request.connection, group);
+        if !shared.clients.is_consuming(group) {
+            shared.resets.forget(group);
+        }
         let change = shared.state.leave_group(request.connection, group);
         changes.push((group.into(), change));
     }

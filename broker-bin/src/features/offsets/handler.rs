@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use anchorlog_engine::{Queue, QueueOffset, ReadError};
 
 use super::{Commit, OffsetKey};
-use crate::features::{Kept, Outcome, Reply, Request, code, groups, order};
+use crate::features::{Kept, Outcome, Reply, Request, Task, code, groups, order};
 use crate::shared::Shared;
 
 /// 14: what a group committed.
@@ -60,6 +60,13 @@ fn try_commit(shared: &Shared, request: &Request<'_>) -> Result<bool, Reply> {
         let remark = format!("there is no consumer group {}", key.group);
         return Err(Reply::failure(code::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
     }
+    if shared.resets.is_pending(&key) {
+        if shared.clients.is_consuming(&key.group) {
+            // Its consumer does not know yet that it was sent elsewhere.
+            return Ok(false);
+        }
+        shared.resets.forget(&key.group);
+    }
     if order::keeps_out(shared, request.connection, &key) {
         let remark = "the queue is locked for another member of the group, which alone commits its offset";
         return Err(Reply::failure(code::SYSTEM_ERROR, remark));
@@ -72,22 +79,27 @@ fn try_commit(shared: &Shared, request: &Request<'_>) -> Result<bool, Reply> {
 
 /// 29: the offset at a time.
 pub fn search_by_time(shared: &Shared, request: &Request<'_>) -> Outcome {
-    answered(|| {
+    let asked = || {
         let wanted = request.required_number::<i64>("timestamp")?;
-        let upper = request.field("boundaryType").is_some_and(|text| text.eq_ignore_ascii_case("UPPER"));
-        let Some(queue) = asked_queue(shared, request)? else {
-            return Ok(Reply::success().with("offset", 0));
-        };
-        let time = u64::try_from(wanted).unwrap_or(0);
-        let found = |time| shared.engine.offset_by_time(&queue, time).map_err(|error| unreadable(&error));
-        let offset = if upper {
-            let behind = found(time.saturating_add(1))?;
-            QueueOffset(behind.0.saturating_sub(1)).max(shared.engine.range(&queue).min)
-        } else {
-            found(time)?
-        };
-        Ok(Reply::success().with("offset", offset))
-    })
+        Ok::<_, Reply>((u64::try_from(wanted).unwrap_or(0), asked_queue(shared, request)?))
+    };
+    let upper = request.field("boundaryType").is_some_and(|text| text.eq_ignore_ascii_case("UPPER"));
+    match asked() {
+        Ok((time, Some(queue))) => Outcome::Read(Task::new(move |shared, _| {
+            let found = || {
+                if !upper {
+                    return shared.engine.offset_by_time(&queue, time);
+                }
+                let behind = shared.engine.offset_by_time(&queue, time.saturating_add(1))?;
+                Ok(QueueOffset(behind.0.saturating_sub(1)).max(shared.engine.range(&queue).min))
+            };
+            answered(|| {
+                found().map(|offset| Reply::success().with("offset", offset)).map_err(|error| unreadable(&error))
+            })
+        })),
+        Ok((_, None)) => Reply::success().with("offset", 0).into(),
+        Err(reply) => reply.into(),
+    }
 }
 
 /// 30: the offset that the next message gets.
@@ -108,18 +120,18 @@ pub fn min(shared: &Shared, request: &Request<'_>) -> Outcome {
 
 /// 32: when the first readable message was stored.
 pub fn earliest_time(shared: &Shared, request: &Request<'_>) -> Outcome {
-    answered(|| {
-        let queue = asked_queue(shared, request)?;
-        let time = match queue {
-            Some(queue) => {
+    match asked_queue(shared, request) {
+        Ok(Some(queue)) => Outcome::Read(Task::new(move |shared, _| {
+            answered(|| {
                 let min = shared.engine.range(&queue).min;
-                shared.engine.store_time(&queue, min).map_err(|error| unreadable(&error))?
-            }
-            None => None,
-        };
-        let time = time.and_then(|time| i64::try_from(time).ok()).unwrap_or(-1);
-        Ok(Reply::success().with("timestamp", time))
-    })
+                let time = shared.engine.store_time(&queue, min).map_err(|error| unreadable(&error))?;
+                let time = time.and_then(|time| i64::try_from(time).ok()).unwrap_or(-1);
+                Ok(Reply::success().with("timestamp", time))
+            })
+        })),
+        Ok(None) => Reply::success().with("timestamp", -1).into(),
+        Err(reply) => reply.into(),
+    }
 }
 
 fn unreadable(error: &ReadError) -> Reply {

@@ -59,6 +59,23 @@ impl Pins {
         }
     }
 
+    /// Lets go of what a group had committed of a topic's queue.
+    pub fn unpin(engine: &Engine, topic: &Topic, key: &OffsetKey) {
+        if let Ok(Some(queue)) = topic.queue(engine, key.queue) {
+            engine.pin_queue(&key.group, queue, None);
+        }
+    }
+
+    /// Lets go of what a topic holds, whose queues were dropped.
+    pub fn unpin_own(engine: &Engine, topic: &Topic) {
+        let group = topic.name.strip_prefix(RETRY_PREFIX).unwrap_or(DEAD_LETTERS);
+        for number in 0..topic.config.queues() {
+            if let Ok(Some(queue)) = topic.queue(engine, number) {
+                engine.pin_queue(group, queue, None);
+            }
+        }
+    }
+
     /// Takes over offsets that stand in the log before `end_lsn`.
     pub fn note(&mut self, offsets: Vec<(OffsetKey, u64)>, end_lsn: Lsn) {
         if !offsets.is_empty() {
@@ -72,9 +89,10 @@ impl Pins {
         let count = self.moved.iter().take_while(|moved| moved.end_lsn <= durable).count();
         for moved in self.moved.drain(..count) {
             for (key, offset) in &moved.offsets {
-                // Who goes back needs it at once.
-                let now = state.offsets.get(key).unwrap_or(*offset);
-                pin(engine, state, key, now.min(*offset));
+                // Who goes back needs it at once; what was deleted meanwhile needs nothing.
+                if let Some(now) = state.offsets.get(key) {
+                    pin(engine, state, key, now.min(*offset));
+                }
             }
         }
     }

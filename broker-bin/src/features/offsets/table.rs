@@ -66,6 +66,21 @@ impl Offsets {
         Commit::Changed
     }
 
+    /// What each group has committed of a queue. Nobody is held up for longer than one group takes.
+    #[must_use]
+    pub fn of_queue(&self, topic: &str, queue: u32) -> Vec<(Box<str>, u64)> {
+        let mut found = Vec::new();
+        let mut from = OffsetKey { group: Box::default(), topic: Box::default(), queue: 0 };
+        loop {
+            let held = lock(&self.held);
+            let Some((OffsetKey { group, .. }, _)) = held.by_key.range(&from..).next() else { return found };
+            let key = OffsetKey { group: group.clone(), topic: topic.into(), queue };
+            found.extend(held.by_key.get(&key).map(|offset| (group.clone(), *offset)));
+            // Names hold no zero byte: this sorts behind all of the group's, and before every other's.
+            from.group = [&**group, "\0"].concat().into();
+        }
+    }
+
     /// The offsets that changed since the last call, as they are now.
     #[must_use]
     pub fn take_moved(&self) -> Vec<(OffsetKey, u64)> {
@@ -77,6 +92,26 @@ impl Offsets {
     /// Takes them for moved again.
     pub fn put_back_moved(&self, offsets: Vec<(OffsetKey, u64)>) {
         lock(&self.held).moved.extend(offsets.into_iter().map(|(key, _)| key));
+    }
+
+    /// Forgets an offset; true when there was one.
+    pub fn remove(&self, key: &OffsetKey) -> bool {
+        let Held { by_key, moved } = &mut *lock(&self.held);
+        moved.remove(key);
+        by_key.remove(key).is_some()
+    }
+
+    /// Forgets the offsets that are not wanted.
+    pub fn retain(&self, wanted: impl Fn(&OffsetKey) -> bool) {
+        let Held { by_key, moved } = &mut *lock(&self.held);
+        by_key.retain(|key, _| wanted(key));
+        moved.retain(|key| by_key.contains_key(key));
+    }
+
+    /// The names of those that are meant.
+    #[must_use]
+    pub fn keys(&self, meant: impl Fn(&OffsetKey) -> bool) -> Vec<OffsetKey> {
+        lock(&self.held).by_key.keys().filter(|key| meant(key)).cloned().collect()
     }
 
     /// Lets `fix` change every offset; used once, when the broker starts.
@@ -97,5 +132,29 @@ impl Offsets {
     #[must_use]
     pub fn count(&self) -> usize {
         lock(&self.held).by_key.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_groups_have_of_a_queue_is_found_among_what_they_have_of_others() {
+        let offsets = Offsets::default();
+        let key = |group: &str, topic: &str, queue| OffsetKey { group: group.into(), topic: topic.into(), queue };
+        for (group, topic, queue, offset) in [
+            ("a", "T1", 0, 1),
+            ("a", "T2", 0, 2),
+            ("a/b", "T1", 0, 3),
+            ("b", "T1", 1, 4),
+            ("c", "T1", 0, 5),
+            ("c", "T1", 1, 6),
+        ] {
+            offsets.commit(&key(group, topic, queue), offset);
+        }
+        assert_eq!(offsets.of_queue("T1", 0), [("a".into(), 1), ("a/b".into(), 3), ("c".into(), 5)]);
+        assert_eq!(offsets.of_queue("T2", 0), [("a".into(), 2)]);
+        assert!(offsets.of_queue("T3", 0).is_empty());
     }
 }

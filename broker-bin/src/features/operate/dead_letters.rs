@@ -1,10 +1,9 @@
 //! Dead letters: which groups have some, and which.
 
-use anchorlog_engine::{
-    Advice, Fetch, FetchStatus, KeyOrder, KeyQuery, Lsn, Message, Queue, QueueOffset, QueueRange, ReadError,
-};
+use anchorlog_engine::{Advice, Message, QueueOffset, QueueRange, ReadError};
 
 use super::asking::{answer, missing, part, refused, told, unreadable};
+use super::browse::{Browse, Found, Part, queue_of};
 use super::show::{place_in, show};
 use crate::features::send::stored::Attributes;
 use crate::features::topics::{DEAD_LETTER_PREFIX, Topic, topic_of};
@@ -60,10 +59,6 @@ fn in_numbers(shared: &Shared, group: &str, topic: &Topic) -> Result<DeadLetterG
     Ok(told)
 }
 
-fn queue_of(shared: &Shared, topic: &Topic, number: u32) -> Result<Option<Queue>, Reply> {
-    topic.queue(&shared.engine, number).map(|queue| queue.cloned()).map_err(refused)
-}
-
 /// Tells a group's dead letters: all in their order, or those of an id or key.
 pub fn list(shared: &Shared, request: &Request<'_>) -> Outcome {
     answer(shared, request, |shared, ask: &ListDeadLetters, _| {
@@ -106,9 +101,6 @@ pub(super) fn origin_topic(message: &Message) -> Option<String> {
     property(&all, "RETRY_TOPIC").map(str::to_owned)
 }
 
-/// Letters, and where the next part begins.
-type Part = (Vec<DeadLetter>, Option<String>);
-
 struct Listing<'a> {
     shared: &'a Shared,
     ask: &'a ListDeadLetters,
@@ -142,7 +134,7 @@ impl Listing<'_> {
     }
 
     /// The place that the id names, or the producer's id: the two may look the same.
-    fn of_id(&self, id: &str) -> Result<Part, Reply> {
+    fn of_id(&self, id: &str) -> Result<Part<DeadLetter>, Reply> {
         if let Some(lsn) = place_in(id) {
             match self.shared.engine.read(lsn) {
                 Ok(message) if self.is_of_group(&message) => {
@@ -158,108 +150,29 @@ impl Listing<'_> {
         Ok((letters, next))
     }
 
-    fn of_key(&self, key: &str) -> Result<Part, Reply> {
-        let after =
-            |after: &String| after.parse().map(Lsn).map_err(|_| missing(format!("{after} is no place in the log")));
-        let mut beyond = self.ask.after.as_ref().map(after).transpose()?;
-        let limit = part(self.ask.limit);
-        let (mut letters, mut looked_at) = (Vec::new(), 0);
-        // One key may have very many messages that are no dead letters.
-        while looked_at < limits::OPERATE_SCAN_MAX {
-            let query = KeyQuery {
-                from_ms: self.ask.from_ms.unwrap_or(0),
-                to_ms: self.ask.to_ms.map_or(u64::MAX, |to_ms| to_ms.saturating_sub(1)),
-                order: KeyOrder::OldestFirst,
-                beyond,
-                count: limit,
-                bytes_max: limits::OPERATE_PART_BYTES,
-                ..KeyQuery::new(key.as_bytes())
-            };
-            let found = self.shared.engine.find(&query).map_err(unreadable)?;
-            let Some(last) = found.last() else { return Ok((letters, None)) };
-            beyond = Some(last.lsn);
-            looked_at += found.len();
-            for message in found.iter().filter(|message| self.is_of_group(message)) {
-                letters.extend(self.tell(message)?);
-            }
-            if !letters.is_empty() {
-                break;
-            }
-        }
-        Ok((letters, beyond.map(|lsn| lsn.to_string())))
+    fn of_key(&self, key: &str) -> Result<Part<DeadLetter>, Reply> {
+        self.browse().of_key(key, &mut |message| self.tell(message))
     }
 
-    fn in_order(&self) -> Result<Part, Reply> {
-        let (mut number, mut from) = match &self.ask.after {
-            Some(after) => place(after).ok_or_else(|| missing(format!("{after} is no place of a dead letter")))?,
-            None => (0, None),
-        };
-        let limit = part(self.ask.limit);
-        let (mut letters, mut looked_at) = (Vec::new(), 0);
-        while number < self.topic.config.queues() {
-            let Some(queue) = queue_of(self.shared, self.topic, number)? else { break };
-            let begin = match from.take() {
-                Some(from) => from,
-                None => self.begin(&queue)?,
-            };
-            match self.of_queue(&queue, number, begin, limit, &mut letters, &mut looked_at)? {
-                Some(at) => return Ok((letters, Some(format!("{number}.{at}")))),
-                None => number += 1,
+    fn in_order(&self) -> Result<Part<DeadLetter>, Reply> {
+        self.browse().in_order(&mut |found| match found {
+            Found::Message(message) => self.tell(message),
+            Found::Unreadable { queue, offset, error } => {
+                Ok(Some(unreadable_letter(&self.topic.name, queue, offset, error)))
             }
-        }
-        Ok((letters, None))
+        })
     }
 
-    fn begin(&self, queue: &Queue) -> Result<QueueOffset, Reply> {
-        match self.ask.from_ms {
-            Some(from_ms) => self.shared.engine.offset_by_time(queue, from_ms).map_err(unreadable),
-            None => Ok(self.shared.engine.range(queue).min),
-        }
-    }
-
-    /// Where the next part goes on in this queue; `None` when it is at its end.
-    fn of_queue(
-        &self,
-        queue: &Queue,
-        number: u32,
-        begin: QueueOffset,
-        limit: usize,
-        letters: &mut Vec<DeadLetter>,
-        looked_at: &mut usize,
-    ) -> Result<Option<QueueOffset>, Reply> {
-        let mut from = begin;
-        loop {
-            let left = limit - letters.len();
-            if left == 0 || *looked_at >= limits::OPERATE_SCAN_MAX {
-                return Ok(Some(from));
-            }
-            let fetch = Fetch { messages_max: left, bytes_max: limits::OPERATE_PART_BYTES, ..Fetch::new(queue, from) };
-            let outcome = match self.shared.engine.fetch(&fetch) {
-                Ok(outcome) => outcome,
-                Err(error @ ReadError::Damaged { .. }) => {
-                    letters.push(unreadable_letter(&self.topic.name, number, from, &error));
-                    from = QueueOffset(from.0 + 1);
-                    continue;
-                }
-                Err(error) => return Err(unreadable(error)),
-            };
-            match outcome.status {
-                FetchStatus::Found | FetchStatus::NoMatch => from = outcome.next,
-                FetchStatus::BelowMin => from = outcome.range.min,
-                FetchStatus::AtEnd | FetchStatus::BeyondMax => return Ok(None),
-                FetchStatus::NeedsDisk => return Err(refused("the disk was not read")),
-            }
-            *looked_at += outcome.messages.len();
-            for message in &outcome.messages {
-                if self.ask.to_ms.is_some_and(|to_ms| message.store_time_ms >= to_ms) {
-                    return Ok(None);
-                }
-                letters.extend(self.tell(message)?);
-            }
-            if !letters.is_empty() && self.ask.whole {
-                // Bodies are bounded by what one look reads.
-                return Ok(Some(from));
-            }
+    fn browse(&self) -> Browse<'_> {
+        Browse {
+            shared: self.shared,
+            topic: self.topic,
+            queue: None,
+            from_ms: self.ask.from_ms,
+            to_ms: self.ask.to_ms,
+            after: self.ask.after.as_deref(),
+            limit: self.ask.limit,
+            whole: self.ask.whole,
         }
     }
 }
@@ -267,10 +180,4 @@ impl Listing<'_> {
 fn unreadable_letter(topic: &str, queue: u32, offset: QueueOffset, error: &ReadError) -> DeadLetter {
     let message = ShownMessage { topic: topic.to_owned(), queue, queue_offset: offset.0, ..ShownMessage::default() };
     DeadLetter { message, fault: Some(error.to_string()), ..DeadLetter::default() }
-}
-
-/// Reads `queue.offset`.
-fn place(text: &str) -> Option<(u32, Option<QueueOffset>)> {
-    let (queue, offset) = text.split_once('.')?;
-    Some((queue.parse().ok()?, Some(QueueOffset(offset.parse().ok()?))))
 }

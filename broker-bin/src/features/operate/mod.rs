@@ -12,17 +12,23 @@
 //! Other rooms answer asks of their own by [`answer`]; their codes stand beside ours.
 
 mod asking;
+mod browse;
+mod client_traces;
 mod dead_letters;
 mod delays;
+mod messages;
 mod replay;
 mod show;
+mod trace;
 mod transactions;
 
 pub use asking::{answer, missing, part, refused, told};
 pub use dead_letters::{groups as dead_letter_groups, list as list_dead_letters};
 pub use delays::{cancel as cancel_delay, list as list_delays};
+pub use messages::list as list_messages;
 pub use replay::replay as replay_dead_letter;
 pub use show::show;
+pub use trace::trace;
 pub use transactions::{decide as decide_transaction, list as list_transactions, show as show_transaction};
 
 #[cfg(test)]

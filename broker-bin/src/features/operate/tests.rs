@@ -481,3 +481,107 @@ fn marks_of_letters_that_are_gone_go_with_the_next_replay() {
     assert_eq!(replay(&mut scene, id, &found[2], json!({"toTopic": "T9"})).code(), 0);
     assert_eq!(scene.entries(entries::replayed::PREFIX).len(), 1);
 }
+
+#[test]
+fn messages_of_a_time_a_queue_or_a_tag_are_listed() {
+    let mut scene = Scene::new();
+    let id = scene.connect();
+    let began_ms = scene.now_ms();
+    for number in 0..6u8 {
+        let tag = if number % 2 == 0 { "even" } else { "odd" };
+        let properties = format!("UNIQ_KEY\u{1}K{number}\u{2}TAGS\u{1}{tag}\u{2}");
+        assert_eq!(scene.send(id, "T1", (number / 3).into(), &properties, &[number]).code(), 0);
+        scene.pass(seconds(1));
+    }
+    let mut list = |what: Value| {
+        let mut what = what;
+        what["topic"] = json!("T1");
+        let found = all(&mut scene, id, private::MESSAGE_LIST, &what, "messages", 2);
+        found.iter().map(|one| one["uniqueKey"].as_str().expect("a key").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(list(json!({})), ["K0", "K1", "K2", "K3", "K4", "K5"]);
+    assert_eq!(list(json!({"queue": 1})), ["K3", "K4", "K5"]);
+    assert_eq!(list(json!({"tag": "odd"})), ["K1", "K3", "K5"]);
+    assert_eq!(list(json!({"fromMs": began_ms + 1000, "toMs": began_ms + 4000})), ["K1", "K2", "K3"]);
+    assert!(list(json!({"queue": 99})).is_empty());
+    let whole = told(&mut scene, id, private::MESSAGE_LIST, &json!({"topic": "T1", "whole": true, "queue": 1}));
+    assert_eq!(
+        (&whole["messages"][0]["body"], &whole["messages"][0]["properties"]["TAGS"]),
+        (&json!("Aw=="), &json!("odd"))
+    );
+    assert_eq!(ask(&mut scene, id, private::MESSAGE_LIST, &json!({"topic": "T9"})).code(), 22);
+}
+
+fn trace(scene: &mut Scene, id: ConnectionId, message: &str) -> Vec<Value> {
+    let told = told(scene, id, private::TRACE, &json!({"id": message}));
+    told["steps"].as_array().expect("a list").clone()
+}
+
+fn kinds(steps: &[Value]) -> Vec<&str> {
+    steps.iter().map(|step| step["kind"].as_str().expect("a kind")).collect()
+}
+
+#[test]
+fn a_trace_tells_a_message_s_whole_life_from_the_log() {
+    let mut scene = Scene::new();
+    let id = scene.connect();
+    scene.shared.state.put_group("g", GroupConfig::default());
+    let half = begin(&mut scene, id, "T1", "pg", "K1");
+    let pending = trace(&mut scene, id, "K1");
+    assert_eq!(kinds(&pending), ["born", "half"]);
+    assert_eq!(pending[1]["group"], "pg");
+    let transaction = all(&mut scene, id, private::TRANSACTION_LIST, &json!({}), "transactions", 9).remove(0);
+    scene.pass(seconds(1));
+    assert_eq!(decide(&mut scene, id, &transaction["id"], true).code(), 0);
+    scene.pass(seconds(1));
+    let read = scene.read_all("T1", 2).remove(0);
+    send_back(&mut scene, id, &read, 2);
+    assert_eq!(kinds(&trace(&mut scene, id, "K1")), ["born", "half", "committed", "delivered", "due"]);
+    scene.pass(seconds(5));
+    let again = scene.read_all("%RETRY%g", 0).remove(0);
+    send_back(&mut scene, id, &again, -1);
+    scene.pass(seconds(1));
+    let letter = letters(&mut scene, id, json!({})).remove(0);
+    assert_eq!(replay(&mut scene, id, &letter, json!({"toTopic": "T2"})).code(), 1, "it is not there yet");
+    assert_eq!(scene.send(id, "T2", 0, "", b"x").code(), 0);
+    assert_eq!(replay(&mut scene, id, &letter, json!({"toTopic": "T2"})).code(), 0);
+    let commit = json!({"consumerGroup": "g", "topic": "T1", "queueId": "2", "commitOffset": "1"});
+    assert_eq!(scene.ask(id, 15, &commit, &[]).code(), 0);
+    let steps = trace(&mut scene, id, "K1");
+    let told = kinds(&steps);
+    assert_eq!(
+        told,
+        ["born", "half", "committed", "delivered", "retried", "deadLetter", "returned", "delivered", "consumed"]
+    );
+    assert_eq!((&steps[4]["group"], &steps[4]["note"]), (&json!("g"), &json!("attempt 2")));
+    assert_eq!((&steps[8]["group"], &steps[8]["atMs"]), (&json!("g"), &Value::Null));
+    // By any of its places, and after a crash.
+    scene = scene.crash();
+    let id = scene.connect();
+    for place in [half.field("msgId"), letter["message"]["id"].as_str().expect("an id")] {
+        assert_eq!(trace(&mut scene, id, place), steps, "{place}");
+    }
+    assert_eq!(ask(&mut scene, id, private::TRACE, &json!({"id": "K9"})).code(), 22);
+}
+
+#[test]
+fn a_trace_finds_what_is_not_delivered_yet_and_what_clients_say() {
+    let mut scene = Scene::new();
+    let id = scene.connect();
+    let sent = scene.send(id, "T1", 0, "UNIQ_KEY\u{1}K1\u{2}DELAY\u{1}3\u{2}", b"late");
+    for name in ["K1", sent.field("msgId")] {
+        let steps = trace(&mut scene, id, name);
+        assert_eq!(kinds(&steps), ["born", "delayed", "due"]);
+        assert_eq!((&steps[2]["atMs"], &steps[2]["topic"]), (&json!(scene.now_ms() + 10_000), &json!("T1")));
+    }
+    scene.pass(seconds(10));
+    let now_ms = scene.now_ms();
+    let client = format!("SubAfter\u{1}R\u{1}K1\u{1}9\u{1}true\u{1}\u{1}0\u{1}{}\u{1}g\u{2}", now_ms + 5);
+    let keyed = "UNIQ_KEY\u{1}X1\u{2}KEYS\u{1}K1 K2\u{2}";
+    assert_eq!(scene.send(id, "RMQ_SYS_TRACE_TOPIC", 0, keyed, client.as_bytes()).code(), 0);
+    let steps = trace(&mut scene, id, "K1");
+    assert_eq!(kinds(&steps), ["born", "delayed", "delivered", "clientDone"]);
+    assert_eq!((&steps[3]["group"], &steps[3]["note"]), (&json!("g"), &json!("consumed, 9 ms")));
+    let without = told(&mut scene, id, private::TRACE, &json!({"id": "K1", "traceTopic": ""}));
+    assert_eq!(without["steps"].as_array().map(Vec::len), Some(3));
+}

@@ -11,6 +11,9 @@ use crate::features::{Outcome, Reply, Request, code, order, topics};
 use crate::limits;
 use crate::shared::Shared;
 
+/// Why a pull is forbidden: as clients know it.
+const FORBIDDEN_BROADCAST: i32 = 4;
+
 const FLAG_COMMIT: i32 = 1;
 const FLAG_SUSPEND: i32 = 2;
 const FLAG_SUBSCRIPTION: i32 = 4;
@@ -29,8 +32,14 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
     if !groups::ensure(shared, group) {
         return Err(Reply::failure(code::SUBSCRIPTION_GROUP_NOT_EXIST, format!("there is no consumer group {group}")));
     }
-    if shared.state.groups.config(group).is_some_and(|config| !config.may_consume) {
-        return Err(Reply::failure(code::NO_PERMISSION, format!("group {group} may not consume")));
+    if let Some(config) = shared.state.groups.config(group) {
+        if !config.may_consume {
+            return Err(Reply::failure(code::NO_PERMISSION, format!("group {group} may not consume")));
+        }
+        if !config.rules.may_broadcast && shared.clients.broadcasts(request.connection, group) {
+            let remark = format!("group {group} may not broadcast: its consumers are to share the queues");
+            return Err(Reply::failure(code::NO_PERMISSION, remark).with("forbiddenType", FORBIDDEN_BROADCAST));
+        }
     }
     let Some(topic) = shared.state.topics.get(name) else {
         return Err(Reply::failure(code::TOPIC_NOT_EXIST, format!("topic {name} does not exist")));
@@ -50,7 +59,7 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
         && let Some(Ok(offset)) = request.number::<i64>("commitOffset")?.map(u64::try_from)
     {
         let key = OffsetKey { group: group.into(), topic: name.into(), queue: number };
-        if !order::keeps_out(shared, request.connection, &key) {
+        if !shared.resets.is_pending(&key) && !order::keeps_out(shared, request.connection, &key) {
             shared.state.commit_offset(&key, offset, false);
         }
     }
@@ -61,6 +70,12 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
         let range = shared.engine.range(&queue);
         return Err(moved(range.min, range));
     };
+    let key = || OffsetKey { group: group.into(), topic: name.into(), queue: number };
+    if shared.resets.any()
+        && let Some(offset) = shared.resets.take(&key(), Some(offset))
+    {
+        return Err(moved(QueueOffset(offset), shared.engine.range(&queue)));
+    }
     let hold_ms = request.number::<i64>("suspendTimeoutMillis")?.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
     let hold = Duration::from_millis(hold_ms).min(limits::HOLD_MAX);
     let messages_max = request.number::<i64>("maxMsgNums")?.and_then(|count| usize::try_from(count).ok());

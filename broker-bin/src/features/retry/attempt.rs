@@ -105,8 +105,10 @@ impl Said<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::groups::GroupRules;
 
-    const GROUP: GroupConfig = GroupConfig { retry_queues: 1, retry_max: 16, may_consume: true };
+    const GROUP: GroupConfig =
+        GroupConfig { retry_queues: 1, retry_max: 16, may_consume: true, rules: GroupRules::USUAL };
 
     #[test]
     fn each_attempt_waits_longer_until_there_is_none_left() {

@@ -1,12 +1,14 @@
-//! 105, 106, 206.
+//! 100, 101, 102, 105, 106, 205, 206, 219, 224, 304, 305, 327: what is asked of a name server.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 
-use crate::features::topics::{Topic, TopicConfig};
+use crate::features::topics::{OWN_TOPICS, PERM_WRITE, TEMPLATE, Topic, TopicConfig};
 use crate::features::{Outcome, Reply, Request, code};
 use crate::shared::Shared;
+use crate::wire::admin::put_topics_of_broker;
 use crate::wire::body::{IdStyle, Route, RouteBroker, RouteQueues, put_cluster_info, put_topic_list};
 
 /// What clients report what they do to.
@@ -25,12 +27,13 @@ pub fn route(shared: &Shared, request: &Request<'_>) -> Outcome {
             .into();
     };
     let config = topic.config;
+    let wiped = if shared.writes_wiped.load(Ordering::Relaxed) { PERM_WRITE } else { 0 };
     let broker = &shared.settings.broker;
     let queues = RouteQueues {
         broker_name: broker,
         read_queues: config.read_queues,
         write_queues: config.write_queues,
-        permissions: config.perm.into(),
+        permissions: (config.perm & !wiped).into(),
         sys_flag: config.sys_flag.cast_unsigned(),
     };
     // Quoted ids for everyone: every client family in use reads them, and some read nothing else.
@@ -66,6 +69,74 @@ pub fn topic_list(shared: &Shared) -> Outcome {
     let mut body = BytesMut::new();
     put_topic_list(&mut body, &shared.state.topics.names());
     Reply::body(body).into()
+}
+
+/// 224: the topics of a cluster. There is one.
+pub fn topics_of_cluster(shared: &Shared, request: &Request<'_>) -> Outcome {
+    match request.required("cluster") {
+        Ok(cluster) if *cluster == *shared.settings.cluster => topic_list(shared),
+        Ok(cluster) => {
+            let remark = format!("there is no cluster {cluster}; this one is {}", shared.settings.cluster);
+            Reply::failure(code::SYSTEM_ERROR, remark).into()
+        }
+        Err(error) => Reply::from(error).into(),
+    }
+}
+
+/// 304, 305: the topics that are the broker's own, whether there is anything in them or not.
+pub fn own_topics(shared: &Shared) -> Outcome {
+    let names: Vec<_> = OWN_TOPICS.into_iter().chain([TEMPLATE]).collect();
+    let mut body = BytesMut::new();
+    put_topics_of_broker(&mut body, &shared.settings.advertise.to_string(), &names);
+    Reply::body(body).into()
+}
+
+/// 205: producers are shown no queues to write from now on, until 327 or the next start. What they send all the same is stored.
+pub fn wipe_writes(shared: &Shared, request: &Request<'_>) -> Outcome {
+    set_wiped(shared, request, true, "wipeTopicCount")
+}
+
+/// 327: the reverse.
+pub fn add_writes(shared: &Shared, request: &Request<'_>) -> Outcome {
+    set_wiped(shared, request, false, "addTopicCount")
+}
+
+fn set_wiped(shared: &Shared, request: &Request<'_>, wiped: bool, count: &'static str) -> Outcome {
+    match request.required("brokerName") {
+        Ok(name) if *name == *shared.settings.broker => {
+            shared.writes_wiped.store(wiped, Ordering::Relaxed);
+            tracing::info!(wiped, asker = %request.peer, "an operator changed what producers are shown");
+            Reply::success().with(count, shared.state.topics.count()).into()
+        }
+        Ok(_) => Reply::success().with(count, 0).into(),
+        Err(error) => Reply::from(error).into(),
+    }
+}
+
+/// 101, 219: no values are kept.
+pub fn value(request: &Request<'_>) -> Outcome {
+    let namespace = request.field("namespace").unwrap_or_default();
+    let key = request.field("key").map(|key| format!(" {key}")).unwrap_or_default();
+    Reply::failure(
+        code::QUERY_NOT_FOUND,
+        format!("there is no value{key} in {namespace:?}: this name server keeps none"),
+    )
+    .into()
+}
+
+/// 102: what is not there is gone.
+pub fn delete_value() -> Outcome {
+    Reply::default().into()
+}
+
+/// 100: none is taken.
+pub fn put_value(request: &Request<'_>) -> Outcome {
+    let remark = if request.field("namespace") == Some("ORDER_TOPIC_CONFIG") {
+        "ordered topics need no list of queues here: consumers lock queues, and a topic's queues are in its route"
+    } else {
+        "this name server keeps no values"
+    };
+    Reply::failure(code::REQUEST_CODE_NOT_SUPPORTED, remark).into()
 }
 
 #[cfg(test)]

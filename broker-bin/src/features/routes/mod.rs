@@ -5,4 +5,6 @@
 
 mod handler;
 
-pub use handler::{cluster, route, topic_list};
+pub use handler::{
+    add_writes, cluster, delete_value, own_topics, put_value, route, topic_list, topics_of_cluster, value, wipe_writes,
+};

@@ -128,7 +128,7 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
     if request.body.is_empty() {
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, "the message has no body"));
     }
-    let bytes_max = shared.settings.message_bytes_max;
+    let bytes_max = shared.live.message_bytes_max();
     if request.body.len() > bytes_max {
         let remark = format!("the body has {} bytes; at most {bytes_max} are taken", request.body.len());
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, remark));

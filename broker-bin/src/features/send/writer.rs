@@ -295,7 +295,7 @@ impl<'a> Writer<'a> {
             return Err(illegal("half of a transaction needs a producer group that can be asked"));
         }
         let timeout = known.immunity.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
-        let timeout = timeout.unwrap_or(self.shared.settings.transaction_timeout);
+        let timeout = timeout.unwrap_or(self.shared.live.transaction_timeout());
         let now_ms = self.shared.engine.clock().wall_ms();
         Ok(Some(Wanted {
             group,

@@ -26,7 +26,7 @@ pub const RETRY_PREFIX: &str = "%RETRY%";
 pub const DEAD_LETTER_PREFIX: &str = "%DLQ%";
 
 /// Topics that belong to the broker: clients may not write them.
-const FORBIDDEN: [&str; 6] = [
+pub const OWN_TOPICS: [&str; 6] = [
     "SCHEDULE_TOPIC_XXXX",
     "RMQ_SYS_TRANS_HALF_TOPIC",
     "RMQ_SYS_TRANS_OP_HALF_TOPIC",
@@ -152,7 +152,7 @@ pub fn name_fault(name: &str) -> Option<String> {
 /// True for topics that clients may not write.
 #[must_use]
 pub fn is_forbidden(name: &str) -> bool {
-    FORBIDDEN.contains(&name)
+    OWN_TOPICS.contains(&name)
 }
 
 /// All topics. Shared by every network thread.
@@ -190,6 +190,23 @@ impl Topics {
         let topic = Arc::new(Topic::new(name, config));
         by_name.insert(name.into(), topic.clone());
         (topic, true)
+    }
+
+    /// Forgets a topic; true when there was one.
+    pub fn remove(&self, name: &str) -> bool {
+        write(&self.by_name).remove(name).is_some()
+    }
+
+    /// Lets the topic ask for its queues again: some of them were dropped.
+    pub fn renew(&self, name: &str) {
+        if let Some(topic) = write(&self.by_name).get_mut(name) {
+            *topic = Arc::new(Topic::new(name, topic.config));
+        }
+    }
+
+    /// Forgets the topics that are not wanted.
+    pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        write(&self.by_name).retain(|name, _| wanted(name));
     }
 
     /// Every topic's name, in order.

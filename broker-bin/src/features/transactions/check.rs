@@ -47,7 +47,7 @@ pub struct Next {
 pub fn ask(shared: &Shared, batch: &mut WriteBatch, due: DueKey, checks: u32, now_ms: u64) -> Result<Next, String> {
     let id = TransactionId::of(&due);
     let key = entries::transaction::encode_key(&id);
-    let later = Later { due, interval_ms: millis(shared.settings.transaction_check_interval), now_ms };
+    let later = Later { due, interval_ms: millis(shared.live.transaction_check_interval()), now_ms };
     let entry = match shared.engine.get(&key) {
         Ok(Some(entry)) => entry,
         Ok(None) => return Ok(Next::default()),
@@ -67,7 +67,7 @@ pub fn ask(shared: &Shared, batch: &mut WriteBatch, due: DueKey, checks: u32, no
                 Err(_) => None,
             };
             let half = match half {
-                Some(half) if checks < shared.settings.transaction_check_max => half,
+                Some(half) if checks < shared.live.transaction_check_max() => half,
                 half => return park(shared, batch, &key, &entry, &group, half.as_ref()),
             };
             let to = shared.halves.producers.to_ask(&group);

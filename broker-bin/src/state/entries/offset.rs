@@ -35,12 +35,18 @@ pub(super) fn decode_names(prefix: &[u8], key: &[u8]) -> Result<OffsetKey, BadEn
     Ok(OffsetKey { group, topic, queue: u32::from_be_bytes(*queue) })
 }
 
+/// Its key.
+#[must_use]
+pub fn encode_key(key: &OffsetKey) -> Vec<u8> {
+    encode_names(PREFIX, key)
+}
+
 /// Key and value.
 #[must_use]
 pub fn encode(key: &OffsetKey, offset: u64) -> (Vec<u8>, Vec<u8>) {
     let mut value = vec![VERSION];
     value.extend_from_slice(&offset.to_be_bytes());
-    (encode_names(PREFIX, key), value)
+    (encode_key(key), value)
 }
 
 /// Reads an entry.

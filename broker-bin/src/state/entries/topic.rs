@@ -12,6 +12,12 @@ pub const PREFIX: &[u8] = b"topic/";
 
 const VERSION: u8 = 1;
 
+/// Its key.
+#[must_use]
+pub fn encode_key(name: &str) -> Vec<u8> {
+    [PREFIX, name.as_bytes()].concat()
+}
+
 /// Key and value.
 #[must_use]
 pub fn encode(name: &str, config: &TopicConfig) -> (Vec<u8>, Vec<u8>) {
@@ -21,7 +27,7 @@ pub fn encode(name: &str, config: &TopicConfig) -> (Vec<u8>, Vec<u8>) {
     value.push(config.perm);
     value.extend_from_slice(&config.sys_flag.to_be_bytes());
     value.push(u8::from(config.ordered));
-    ([PREFIX, name.as_bytes()].concat(), value)
+    (encode_key(name), value)
 }
 
 /// Reads an entry.

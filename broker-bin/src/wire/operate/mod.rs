@@ -8,6 +8,8 @@
 mod dead_letters;
 mod delays;
 mod message;
+mod messages;
+mod trace;
 mod transactions;
 
 pub use dead_letters::{
@@ -16,6 +18,8 @@ pub use dead_letters::{
 };
 pub use delays::{CancelDelay, DelayKind, Delayed, Delays, ListDelays};
 pub use message::ShownMessage;
+pub use messages::{ListMessages, Messages};
+pub use trace::{ShowTrace, Step, StepKind, Trace};
 pub use transactions::{
     DecideTransaction, ListTransactions, ShowTransaction, TransactionState, TransactionTold, Transactions,
 };

@@ -80,7 +80,7 @@ func send(namesrv, topic, planFile, acked string) {
 	var p plan
 	must(json.Unmarshal(raw, &p))
 	options := []producer.Option{
-		producer.WithNameServer([]string{namesrv}),
+		producer.WithNameServer(strings.Split(namesrv, ";")),
 		producer.WithGroupName("PID_" + topic),
 		producer.WithRetry(p.OwnRetries),
 		producer.WithSendMsgTimeout(time.Duration(p.TimeoutMs) * time.Millisecond),
@@ -159,7 +159,7 @@ func consume(namesrv, group, topics string, expect, seconds int, file string, or
 	var mu sync.Mutex
 	seen, last := map[string]bool{}, time.Now()
 	client, err := rocketmq.NewPushConsumer(
-		consumer.WithNameServer([]string{namesrv}),
+		consumer.WithNameServer(strings.Split(namesrv, ";")),
 		consumer.WithGroupName(group),
 		consumer.WithConsumeFromWhere(consumer.ConsumeFromFirstOffset),
 		consumer.WithConsumeGoroutineNums(1),
