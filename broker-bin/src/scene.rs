@@ -128,6 +128,7 @@ impl Scene {
             keep_unconsumed: true,
             repeat_window: Duration::from_secs(600),
             repeat_memory: 1 << 20,
+            property_filter: true,
         };
         adjust(&mut settings);
         let shared = Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1));
@@ -173,11 +174,15 @@ impl Scene {
         self.clock.wall_ms()
     }
 
-    /// The first comes from [`peer`], every other one from another port.
     pub(crate) fn connect(&mut self) -> ConnectionId {
+        self.worker.accept(peer()).expect("room for one more")
+    }
+
+    /// A connection from another port than every other one, as connections are that are open at once.
+    pub(crate) fn connect_apart(&mut self) -> ConnectionId {
+        self.connected += 1;
         let mut from = peer();
         from.set_port(from.port() + self.connected);
-        self.connected += 1;
         self.worker.accept(from).expect("room for one more")
     }
 
@@ -192,6 +197,25 @@ impl Scene {
     pub(crate) fn hand_in(&mut self, id: ConnectionId, code: i64, fields: &Value, body: &[u8], flag: i64) {
         self.opaque += 1;
         let header = json!({"code": code, "extFields": fields, "flag": flag, "opaque": self.opaque, "version": 479});
+        self.hand_in_frame(id, &header, body);
+    }
+
+    /// A request without an answer.
+    pub(crate) fn give_oneway(&mut self, id: ConnectionId, code: i64, fields: &Value) {
+        self.give_frame(id, &json!({"code": code, "extFields": fields, "flag": 2, "opaque": -1, "version": 479}), &[]);
+    }
+
+    /// A client answers what it was asked.
+    pub(crate) fn answer(&mut self, id: ConnectionId, opaque: &Value, code: i64) {
+        self.give_frame(id, &json!({"code": code, "flag": 1, "opaque": opaque, "version": 479}), &[]);
+    }
+
+    fn give_frame(&mut self, id: ConnectionId, header: &Value, body: &[u8]) {
+        self.hand_in_frame(id, header, body);
+        self.worker.end_of_turn();
+    }
+
+    fn hand_in_frame(&mut self, id: ConnectionId, header: &Value, body: &[u8]) {
         let header = header.to_string();
         let mut bytes = u32::try_from(4 + header.len() + body.len()).expect("small").to_be_bytes().to_vec();
         bytes.extend(u32::try_from(header.len()).expect("small").to_be_bytes());
@@ -310,7 +334,7 @@ impl Scene {
         if self.shared.state.topics.get(topic).is_none() {
             return Vec::new();
         }
-        let id = self.connect();
+        let id = self.connect_apart();
         let (mut all, mut offset) = (Vec::new(), 0);
         loop {
             let fields = json!({

@@ -14,6 +14,7 @@ use crate::features::clients::Clients;
 use crate::features::delay::{DelayLevels, DueIndex};
 use crate::features::inspect::Rates;
 use crate::features::repeats::Repeats;
+use crate::features::reply::Requesters;
 use crate::features::reset::Resets;
 use crate::features::send::MadeKeys;
 use crate::features::transactions::Halves;
@@ -55,6 +56,8 @@ pub struct Settings {
     pub repeat_window: Duration,
     /// Bytes of memory for that.
     pub repeat_memory: usize,
+    /// Whether consumers may choose messages by their properties.
+    pub property_filter: bool,
 }
 
 /// One broker: log, state, settings and counters.
@@ -91,6 +94,8 @@ pub struct Shared {
     pub rates: Rates,
     /// When this broker began to serve, in milliseconds since 1970.
     pub started_ms: u64,
+    /// Who is where, for whoever answers a request of theirs.
+    pub requesters: Requesters,
     /// Set when everything is known that the log says: a leader learns it when its slaves have confirmed what they have.
     pub knows_all: AtomicBool,
     /// Set once, when the broker stops: what is not appended yet is refused.
@@ -121,6 +126,7 @@ impl Shared {
             resets: Resets::default(),
             rates: Rates::default(),
             started_ms: engine.clock().wall_ms(),
+            requesters: Requesters::default(),
             engine,
             state,
             settings,

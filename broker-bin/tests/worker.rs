@@ -69,6 +69,7 @@ impl Bench {
             message_bytes_max: limits::BODY_BYTES_MAX,
             ack_timeout: Duration::from_millis(2500),
             keep_unconsumed: true,
+            property_filter: true,
             busy_timeout: Duration::from_secs(2),
             delay_levels: DelayLevels::default(),
             transaction_timeout: Duration::from_secs(6),

@@ -36,7 +36,7 @@ fn append(engine: &Engine, mut batch: WriteBatch) -> bool {
     loop {
         match engine.try_append(&mut batch) {
             Ok(_) => return true,
-            Err(AppendError::Full { .. }) => drop(engine.step()),
+            Err(AppendError::Full { .. } | AppendError::Unreleased { .. }) => drop(engine.step()),
             Err(_) => return false,
         }
     }

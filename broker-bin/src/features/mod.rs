@@ -16,10 +16,12 @@ pub mod order;
 pub mod pull;
 pub mod relay;
 pub mod repeats;
+pub mod reply;
 pub mod reset;
 pub mod retry;
 pub mod routes;
 pub mod send;
+pub mod sql;
 pub mod topics;
 pub mod transactions;
 

@@ -151,12 +151,14 @@ pub enum Outcome {
     Pull(Box<Pull>),
     /// Ask clients, and answer what they say.
     Relay(Box<Relay>),
-    /// Answer now, then tell the members of a group that it changed.
+    /// Answer, and tell the members of a group that it changed.
     Tell {
         /// The answer.
         reply: Reply,
         /// Groups and whom to tell.
         changes: Vec<(Box<str>, Change)>,
+        /// What of the state the answer waits for, if it waits.
+        kept: Option<Kept>,
     },
 }
 

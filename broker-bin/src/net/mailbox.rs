@@ -1,5 +1,6 @@
 //! What network threads and readers tell each other.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use anchorlog_engine::WriteBatch;
 use super::worker::QuestionId;
 use super::{ConnectionId, ReplyTo};
 use crate::features::relay::{Relay, Said};
+use crate::features::reply::{Push, Pushed};
 use crate::features::transactions::Question;
 use crate::features::{Outcome, Reply};
 use crate::lock::lock;
@@ -28,6 +30,22 @@ pub enum Mail {
         connection: ConnectionId,
         /// What.
         question: Arc<Question>,
+    },
+    /// A reply is to be given to whoever asked.
+    Push {
+        /// Whose connection it is.
+        connection: ConnectionId,
+        /// The reply.
+        push: Box<Push>,
+        /// Who replied.
+        pushed: Pushed,
+    },
+    /// What became of that.
+    Pushed {
+        /// Who replied.
+        pushed: Pushed,
+        /// What did not work, if something did not.
+        outcome: Result<(), Cow<'static, str>>,
     },
     /// A client is asked something for somebody else.
     Question {

@@ -7,6 +7,7 @@
 //! 4. What does not fit the log buffer waits here, and the connections that it came by are not read meanwhile.
 
 mod relaying;
+mod replying;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::wire::header::Head;
 use crate::wire::{Encoding, FrameRef, Header};
 pub(in crate::net) use relaying::QuestionId;
 use relaying::Relays;
+use replying::Replies;
 
 /// Acknowledged by the leader alone, as an operator asked by name.
 const ALONE: (i32, Option<&str>) = (code::SLAVE_NOT_AVAILABLE, Some("stored here alone: too few slaves are in sync"));
@@ -127,6 +129,7 @@ pub struct Worker {
     relays: Relays,
     /// Resets of offsets that were seen.
     resets_seen: u64,
+    replies: Replies,
     swept: Duration,
     complained: Option<Duration>,
     complaints: u64,
@@ -182,6 +185,7 @@ impl Worker {
             next_opaque: 0,
             relays: Relays::default(),
             resets_seen: 0,
+            replies: Replies::default(),
             swept: Duration::ZERO,
             complained: None,
             complaints: 0,
@@ -306,7 +310,11 @@ impl Worker {
             };
             used += frame.total_bytes();
             match Header::of(&frame) {
-                Ok(header) if header.is_response() => self.client_said(connection, &header, frame.body),
+                Ok(header) if header.is_response() => {
+                    if !self.took_reply(connection.id, &header) {
+                        self.client_said(connection, &header, frame.body);
+                    }
+                }
                 Ok(header) => self.request(connection, &header, frame.body),
                 Err(error) => {
                     self.bad_frame(connection, error.to_string());
@@ -346,7 +354,7 @@ impl Worker {
             Outcome::Recorded(reply, kept) => self.recording.push((to, reply, kept)),
             Outcome::Pull(pull) => self.pull(connection, to, pull),
             Outcome::Relay(relay) => self.relay(connection, to, *relay),
-            Outcome::Tell { reply, changes } => {
+            Outcome::Tell { reply, changes, kept } => {
                 if header.code == ask::HEART_BEAT {
                     connection.last_heartbeat = self.now;
                     connection.groups.extend(joined);
@@ -356,7 +364,10 @@ impl Worker {
                         connection.groups.remove(group);
                     }
                 }
-                self.answer(connection, to, &reply);
+                match kept {
+                    Some(kept) => self.recording.push((to, reply, kept)),
+                    None => self.answer(connection, to, &reply),
+                }
                 for (group, change) in changes {
                     self.tell(Some(connection), &group, &change);
                 }
@@ -589,6 +600,7 @@ impl Worker {
 
     /// Appends everything that was parsed, in one call, and releases what is acknowledged already.
     pub fn end_of_turn(&mut self) {
+        self.settle_replies();
         // Read before anything is found not to fit: progress since then is seen at once.
         self.written_lsn = self.written_mark.current();
         if !self.flush_state() {
@@ -816,7 +828,7 @@ impl Worker {
                 }
             }
             let (code, remark) = if ack.end_lsn <= kept { (code::SUCCESS, None) } else { ALONE };
-            self.give(&ack, code, remark);
+            self.give(ack, code, remark);
         }
         if self.acks.is_empty() {
             return;
@@ -856,7 +868,7 @@ impl Worker {
                 let first = sending.lsns().filter(|lsn| *lsn >= acked).min();
                 answers.overdue(first.unwrap_or(sending.lsn), ack.end_lsn, acked);
                 answers.overdue_at(sending.lsn, (sending.queue, sending.queue_offset));
-                self.give(&ack, code, Some(remark));
+                self.give(ack, code, Some(remark));
             }
             Answer::Recorded(_) => {
                 answers.overdue(Lsn(ack.end_lsn.0.saturating_sub(1)), ack.end_lsn, acked);
@@ -878,7 +890,12 @@ impl Worker {
     }
 
     /// Gives an answer to whoever waits for it, when the connection is still there.
-    fn give(&mut self, ack: &Ack, code: i32, remark: Option<&'static str>) {
+    fn give(&mut self, mut ack: Ack, code: i32, remark: Option<&'static str>) {
+        if let Answer::Sent(sending) = &mut ack.answer
+            && let Some(push) = sending.push.take()
+        {
+            return self.begin_push(ack, *push, code, remark);
+        }
         if ack.to.oneway {
             return;
         }
@@ -968,6 +985,8 @@ impl Worker {
                 }
                 Mail::Question { connection, id, relay } => self.question_by_mail(connection, id, &relay),
                 Mail::Said { id, said } => self.said_by_mail(id, said),
+                Mail::Push { connection, push, pushed } => self.push(connection, &push, pushed),
+                Mail::Pushed { pushed, outcome } => self.end_push(&pushed, outcome),
                 Mail::Done { to, since, outcome, batch } => {
                     done = true;
                     self.task_done(to, since, *outcome, *batch);
@@ -1014,6 +1033,7 @@ impl Worker {
         }
         self.end_relays(self.now);
         self.heed_resets();
+        self.end_late_pushes();
         if now >= self.swept + Duration::from_secs(1) {
             self.swept = now;
             self.sweep();
@@ -1082,6 +1102,9 @@ impl Worker {
         self.shared.halves.producers.gone(id);
         self.shared.repeats.connections().gone(connection.peer, id);
         self.shared.clients.gone(id);
+        self.shared.requesters.gone(id);
+        self.shared.state.positions.gone(id);
+        self.end_pushes_to(id);
         let place = &mut self.slots[id.slot as usize];
         place.generation = place.generation.wrapping_add(1);
         place.taken = false;
@@ -1184,7 +1207,8 @@ impl Worker {
         let written = |slot: &Slot| slot.connection.as_ref().is_none_or(|connection| connection.unread() == 0);
         let is_nothing_parsed = self.batches.is_empty() && self.recording.is_empty() && self.soon.is_empty();
         let nothing_waits = self.acks.is_empty() && is_nothing_parsed;
-        nothing_waits && self.tasks == 0 && self.relay_count() == 0 && self.slots.iter().all(written)
+        let nobody_waits = self.relay_count() == 0 && self.replies.is_empty();
+        nothing_waits && nobody_waits && self.tasks == 0 && self.slots.iter().all(written)
     }
 
     /// Requests of which a part is done elsewhere now; its outcome comes by mail.

@@ -137,7 +137,7 @@ def stage(run, say):
     if not run.server.another:
         return run.skip("lost-answers: this server cannot be told to send its clients to the proxy")
     port = free_ports(1)
-    usual, run.server = run.server, run.server.another("lost-answers", "--advertise", f"127.0.0.1:{port}")
+    usual, run.server = run.server, run.server.another(run.work / "lost-answers", ["--advertise", f"127.0.0.1:{port}"])
     run.server.start()
     proxy = Proxy(port, run.server.namesrv, run.id)
     try:

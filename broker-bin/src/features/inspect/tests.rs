@@ -59,7 +59,7 @@ fn a_groups_progress_says_what_it_lacks_of_each_queue() {
     assert_eq!(first["delayTime"], 0, "the one that it lacks came just now");
     assert_eq!(
         text(&scene.ask(id, 43, &json!({}), &[])).split_once("offsetTable").expect("a table").1,
-        r#"":{"T1@g":{0:2}}}"#
+        r#"":{"T1@g":{0:2,1:0,2:0,3:0}}}"#
     );
 }
 
@@ -72,7 +72,7 @@ fn who_consumes_what_is_known_from_heartbeats_and_from_offsets() {
     let topics = strict(&scene.ask(id, 343, &json!({"group": "g"}), &[]));
     assert_eq!(topics["topicList"], json!(["T1"]));
     let connections = strict(&scene.ask(id, 203, &json!({"consumerGroup": "g"}), &[]));
-    let member = json!({"clientAddr": "10.0.0.5:50001", "clientId": "client-1", "language": "JAVA", "version": 479});
+    let member = json!({"clientAddr": "10.0.0.5:50000", "clientId": "client-1", "language": "JAVA", "version": 479});
     assert_eq!(connections["connectionSet"], json!([member]));
     assert_eq!(connections["consumeFromWhere"], "CONSUME_FROM_FIRST_OFFSET");
     assert_eq!(connections["subscriptionTable"]["T1"]["subString"], "*");
@@ -82,7 +82,7 @@ fn who_consumes_what_is_known_from_heartbeats_and_from_offsets() {
     assert_eq!(strict(&scene.ask(id, 204, &json!({"producerGroup": "p"}), &[])), json!({"connectionSet": [member]}));
     assert_eq!(scene.ask(id, 204, &json!({"producerGroup": "none"}), &[]).code(), 1);
     let producers = strict(&scene.ask(id, 328, &json!({}), &[]));
-    assert_eq!(producers["data"]["p"][0]["remoteIP"], "/10.0.0.5:50001");
+    assert_eq!(producers["data"]["p"][0]["remoteIP"], "/10.0.0.5:50000");
 }
 
 #[test]

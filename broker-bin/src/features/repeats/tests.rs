@@ -23,7 +23,7 @@ fn place(answer: &Answer) -> [String; 4] {
 /// A broker, and a connection that is gone in the moment that its send is acknowledged.
 fn broken(topic: &str, properties: &str) -> (Scene, [String; 4]) {
     let mut scene = Scene::new();
-    let id = scene.connect();
+    let id = scene.connect_apart();
     let sent = scene.send(id, topic, 1, properties, b"once");
     assert_eq!(sent.code(), 0, "{}", sent.header);
     scene.worker.closed(id);
@@ -61,7 +61,7 @@ fn a_send_whose_answer_was_lost_gets_the_first_answer_and_stores_nothing() {
     let (mut scene, first) = broken("T1", KEY);
     let before = scene.shared.engine.watermarks().assigned;
     for queue in [1, 3] {
-        let id = scene.connect();
+        let id = scene.connect_apart();
         let again = scene.send(id, "T1", queue, KEY, b"once");
         assert_eq!((again.code(), place(&again)), (0, first.clone()));
         scene.worker.closed(id);
@@ -95,14 +95,14 @@ fn what_only_looks_like_a_repeat_is_a_new_message() {
     ];
     for (what, fields, body) in cases {
         let (mut scene, first) = broken("T1", KEY);
-        let id = scene.connect();
+        let id = scene.connect_apart();
         let sent = scene.ask(id, 310, &fields, body);
         assert_eq!((sent.code(), answered(&scene)), (0, 0), "{what}");
         assert_ne!(place(&sent), first, "{what}");
     }
     // What a tracing library changes for every try is no difference.
     let (mut scene, first) = broken("T1", KEY);
-    let id = scene.connect();
+    let id = scene.connect_apart();
     let sent = scene.send(id, "T1", 1, &with("traceparent", "00-1"), b"once");
     assert_eq!(place(&sent), first);
 }
@@ -111,12 +111,12 @@ fn what_only_looks_like_a_repeat_is_a_new_message() {
 #[test]
 fn what_is_sent_again_after_its_answer_is_a_new_message_while_the_connection_is_open() {
     let mut scene = Scene::new();
-    let id = scene.connect();
+    let id = scene.connect_apart();
     let sent = [0, 1, 2].map(|_| place(&scene.send(id, "T1", 1, KEY, b"once")));
     assert_eq!((scene.count("T1", 1), answered(&scene)), (3, 0));
     // The connection of the newest is gone: it is that one's answer that was lost.
     scene.worker.closed(id);
-    let id = scene.connect();
+    let id = scene.connect_apart();
     assert_eq!(place(&scene.send(id, "T1", 1, KEY, b"once")), sent[2]);
     // And that was the answer: whoever sends it once more there means it.
     assert_ne!(place(&scene.send(id, "T1", 1, KEY, b"once")), sent[2]);
@@ -128,7 +128,7 @@ fn what_is_sent_again_after_its_answer_is_a_new_message_while_the_connection_is_
 fn a_repeat_by_another_connection_waits_a_moment_for_the_first_one_to_close() {
     for closes in [true, false] {
         let mut scene = Scene::new();
-        let (first, other) = (scene.connect(), scene.connect());
+        let (first, other) = (scene.connect_apart(), scene.connect_apart());
         let sent = place(&scene.send(first, "T1", 1, KEY, b"once"));
         scene.give(other, 310, &send_fields("T1", 1, KEY), b"once");
         for _ in 0..3 {
@@ -145,7 +145,7 @@ fn a_repeat_by_another_connection_waits_a_moment_for_the_first_one_to_close() {
     }
     // Whose connection was alive since has its answer: nobody waits.
     let mut scene = Scene::new();
-    let (first, other) = (scene.connect(), scene.connect());
+    let (first, other) = (scene.connect_apart(), scene.connect_apart());
     scene.send(first, "T1", 1, KEY, b"once");
     scene.pass(Duration::from_secs(3));
     assert_eq!(scene.send(first, "T2", 0, "", b"alive").code(), 0);
@@ -157,10 +157,10 @@ fn a_repeat_by_another_connection_waits_a_moment_for_the_first_one_to_close() {
 #[test]
 fn a_repeat_of_what_is_on_its_way_waits_and_shares_its_outcome() {
     let mut scene = Scene::new();
-    let id = scene.connect();
+    let id = scene.connect_apart();
     scene.give(id, 310, &send_fields("T1", 1, KEY), b"once");
     // On the same connection, and on another one.
-    let other = scene.connect();
+    let other = scene.connect_apart();
     scene.give(id, 310, &send_fields("T1", 2, KEY), b"once");
     scene.give(other, 310, &send_fields("T1", 3, KEY), b"once");
     assert!(scene.answers(id).is_empty() && scene.answers(other).is_empty());
@@ -176,7 +176,7 @@ fn a_repeat_of_what_is_on_its_way_waits_and_shares_its_outcome() {
 #[test]
 fn a_repeat_of_what_has_no_place_yet_waits_until_it_has_one() {
     let mut scene = Scene::new();
-    let id = scene.connect();
+    let id = scene.connect_apart();
     for queue in [1, 2] {
         scene.hand_in(id, 310, &send_fields("T1", queue, KEY), b"once", 0);
     }
@@ -194,7 +194,7 @@ fn a_repeat_of_what_has_no_place_yet_waits_until_it_has_one() {
 #[test]
 fn what_was_answered_as_unknown_gets_a_sure_answer_when_it_comes_again() {
     let mut scene = Scene::new();
-    let id = scene.connect();
+    let id = scene.connect_apart();
     scene.give(id, 310, &send_fields("T1", 1, KEY), b"once");
     scene.clock.advance(Duration::from_millis(1500));
     scene.worker.set_time(scene.shared.engine.clock().monotonic());
@@ -221,12 +221,12 @@ fn what_was_answered_as_unknown_gets_a_sure_answer_when_it_comes_again() {
 #[test]
 fn a_batch_that_comes_again_is_answered_as_it_was() {
     let mut scene = Scene::new();
-    let id = scene.connect();
+    let id = scene.connect_apart();
     let twice = batch(&["K1", "K2", "K1", "K3"]);
     let first = scene.ask(id, 320, &send_fields("T1", 1, ""), &twice);
     assert_eq!((ids(&first).len(), scene.count("T1", 1)), (4, 4), "a message that it holds twice is stored twice");
     scene.worker.closed(id);
-    let id = scene.connect();
+    let id = scene.connect_apart();
     let again = scene.ask(id, 320, &send_fields("T1", 2, ""), &twice);
     assert_eq!(place(&again), place(&first));
     assert_eq!((scene.count("T1", 1), scene.count("T1", 2), answered(&scene)), (4, 0, 4));
@@ -235,10 +235,10 @@ fn a_batch_that_comes_again_is_answered_as_it_was() {
 #[test]
 fn of_a_batch_that_was_stored_in_part_the_rest_is_stored() {
     let mut scene = Scene::new();
-    let id = scene.connect();
+    let id = scene.connect_apart();
     let first = ids(&scene.ask(id, 320, &send_fields("T1", 1, ""), &batch(&["K1", "K2", "K3"])));
     scene.worker.closed(id);
-    let id = scene.connect();
+    let id = scene.connect_apart();
     let part = scene.ask(id, 320, &send_fields("T1", 2, ""), &batch(&["K9", "K2", "K8", "K3"]));
     let found = ids(&part);
     assert_eq!([&found[1], &found[3]], [&first[1], &first[2]]);
@@ -248,13 +248,13 @@ fn of_a_batch_that_was_stored_in_part_the_rest_is_stored() {
     assert_eq!(stored, [b"K9", b"K8"]);
     // The first of it was stored before: so are its queue and offset.
     scene.worker.closed(id);
-    let id = scene.connect();
+    let id = scene.connect_apart();
     let part = scene.ask(id, 320, &send_fields("T1", 3, ""), &batch(&["K3", "K7"]));
     assert_eq!((part.field("queueId"), part.field("queueOffset"), &ids(&part)[0]), ("1", "2", &first[2]));
     assert_eq!((scene.count("T1", 1), scene.count("T1", 3), answered(&scene)), (3, 1, 3));
     // And what that batch brought is known, too.
     scene.worker.closed(id);
-    let id = scene.connect();
+    let id = scene.connect_apart();
     let again = scene.ask(id, 320, &send_fields("T1", 0, ""), &batch(&["K3", "K7"]));
     assert_eq!(place(&again), place(&part));
 }
@@ -265,11 +265,11 @@ fn delayed_messages_and_halves_are_recognised_before_and_after_they_can_be_read(
     let (level, timed) = (format!("{KEY}DELAY\u{1}2\u{2}"), format!("{KEY}TIMER_DELAY_SEC\u{1}5\u{2}"));
     for properties in [&level, &timed, &half] {
         let mut scene = Scene::new();
-        let id = scene.connect();
+        let id = scene.connect_apart();
         let first = scene.send(id, "T1", 1, properties, b"once");
         for delivered in 0..2 {
             scene.worker.closed(id);
-            let id = scene.connect();
+            let id = scene.connect_apart();
             let again = scene.send(id, "T1", 3, properties, b"once");
             assert_eq!((again.code(), place(&again)), (0, place(&first)), "{properties}");
             assert_eq!(again.header["extFields"]["recallHandle"], first.header["extFields"]["recallHandle"]);
@@ -284,12 +284,12 @@ fn delayed_messages_and_halves_are_recognised_before_and_after_they_can_be_read(
     }
     // By the time of the second try the moment is over.
     let mut scene = Scene::new();
-    let id = scene.connect();
+    let id = scene.connect_apart();
     let properties = format!("{KEY}TIMER_DELIVER_MS\u{1}{}\u{2}", scene.now_ms() + 500);
     let first = scene.send(id, "T1", 1, &properties, b"once");
     scene.worker.closed(id);
     scene.pass(Duration::from_secs(1));
-    let id = scene.connect();
+    let id = scene.connect_apart();
     assert_eq!(place(&scene.send(id, "T1", 1, &properties, b"once")), place(&first));
     assert_eq!(scene.count("T1", 1), 1);
 }
@@ -300,7 +300,7 @@ fn a_half_message_that_was_rolled_back_is_a_new_one_when_it_comes_again() {
     let half = format!("{KEY}TRAN_MSG\u{1}true\u{2}PGROUP\u{1}pg\u{2}");
     for (verdict, is_repeat) in [("8", true), ("12", false)] {
         let (mut scene, first) = broken("T1", &half);
-        let id = scene.connect();
+        let id = scene.connect_apart();
         let lsn = u64::from_str_radix(&first[0][16..], 16).expect("an id");
         let fields = json!({
             "producerGroup": "pg", "tranStateTableOffset": first[2], "commitLogOffset": lsn.to_string(),
@@ -321,7 +321,7 @@ fn a_topic_that_was_deleted_and_made_again_has_nothing_of_what_was_sent_before()
     batch.drop_queue(&queue).expect("small");
     scene.append(batch);
     let mut scene = scene.crash();
-    let id = scene.connect();
+    let id = scene.connect_apart();
     let again = scene.send(id, "T1", 1, KEY, b"once");
     assert_eq!((again.code(), again.field("queueOffset"), scene.count("T1", 1)), (0, "0", 1));
     assert_ne!(place(&again), first);
@@ -332,14 +332,14 @@ fn a_topic_that_was_deleted_and_made_again_has_nothing_of_what_was_sent_before()
 fn what_is_moved_by_the_broker_or_sent_to_a_retry_topic_is_never_taken_for_a_repeat() {
     let (mut scene, first) = broken("T1", KEY);
     scene.shared.state.put_group("g", GroupConfig::default());
-    let id = scene.connect();
+    let id = scene.connect_apart();
     let lsn = u64::from_str_radix(&first[0][16..], 16).expect("an id");
     let back = json!({"offset": lsn.to_string(), "group": "g", "delayLevel": "1", "maxReconsumeTimes": "16"});
     assert_eq!(scene.ask(id, 36, &back, &[]).code(), 0);
     scene.pass(Duration::from_secs(1));
     assert_eq!(scene.count("%RETRY%g", 0), 1);
     for round in 1..3 {
-        let id = scene.connect();
+        let id = scene.connect_apart();
         let mut fields = send_fields("%RETRY%g", 0, KEY);
         fields["j"] = json!("1");
         assert_eq!(scene.ask(id, 310, &fields, b"once").code(), 0);
@@ -348,7 +348,7 @@ fn what_is_moved_by_the_broker_or_sent_to_a_retry_topic_is_never_taken_for_a_rep
     }
     // The link has the same key, and is no send: the first one is found behind it, also after a restart.
     for _ in 0..2 {
-        let id = scene.connect();
+        let id = scene.connect_apart();
         assert_eq!(place(&scene.send(id, "T1", 0, KEY, b"once")), first);
         scene = scene.crash();
     }
@@ -360,12 +360,12 @@ fn the_window_is_there_again_after_a_restart_and_ends_in_time() {
     let (scene, first) = broken("T1", KEY);
     let mut scene = scene.crash();
     assert!(scene.shared.repeats.count() > 0);
-    let id = scene.connect();
+    let id = scene.connect_apart();
     assert_eq!(place(&scene.send(id, "T1", 1, KEY, b"once")), first);
     scene.worker.closed(id);
     scene.pass(9 * MINUTE);
     let mut scene = scene.crash();
-    let id = scene.connect();
+    let id = scene.connect_apart();
     assert_eq!(place(&scene.send(id, "T1", 1, KEY, b"once")), first);
     scene.worker.closed(id);
     for crashes in [false, true] {
@@ -374,7 +374,7 @@ fn the_window_is_there_again_after_a_restart_and_ends_in_time() {
             scene = scene.crash();
             assert_eq!(scene.shared.repeats.count(), 0, "what is too old is not read");
         }
-        let id = scene.connect();
+        let id = scene.connect_apart();
         assert_ne!(place(&scene.send(id, "T1", 1, KEY, b"once")), first);
         scene.worker.closed(id);
     }
@@ -390,7 +390,7 @@ fn wherever_the_power_fails_a_client_that_tries_again_has_sent_it_once() {
     {
         for last in 0.. {
             let mut scene = Scene::new();
-            let id = scene.connect();
+            let id = scene.connect_apart();
             scene.send(id, "T1", 0, "", b"before");
             scene.disk.stop_after(scene.disk.io_count() + last);
             scene.give(id, code, &send_fields("T1", 1, properties), &body);
@@ -399,7 +399,7 @@ fn wherever_the_power_fails_a_client_that_tries_again_has_sent_it_once() {
             let finished = first.is_some() && !scene.disk.is_dead();
             for round in 0..3 {
                 scene = scene.crash_somehow(last + round);
-                let id = scene.connect();
+                let id = scene.connect_apart();
                 let again = scene.ask(id, code, &send_fields("T1", 2, properties), &body);
                 assert_eq!(again.code(), 0);
                 if let Some(first) = &first {
@@ -419,7 +419,7 @@ fn wherever_the_power_fails_a_client_that_tries_again_has_sent_it_once() {
 #[test]
 fn a_send_that_was_refused_has_claimed_nothing() {
     let mut scene = Scene::new();
-    let id = scene.connect();
+    let id = scene.connect_apart();
     let huge = vec![7; 300 << 10];
     assert_eq!(scene.send(id, "T1", 1, KEY, &huge).code(), 13, "it fits no segment of this log");
     assert_eq!(scene.send(id, "T1", 1, KEY, &huge).code(), 13);
@@ -436,7 +436,7 @@ fn send_back(scene: &mut Scene, id: ConnectionId, lsn: u64, level: i64) -> i64 {
 /// A group, and the place of a message that it has read.
 fn read_one() -> (Scene, u64) {
     let mut scene = Scene::new();
-    let id = scene.connect();
+    let id = scene.connect_apart();
     scene.shared.state.put_group("g", GroupConfig::default());
     let sent = scene.send(id, "T1", 1, KEY, b"poison");
     (scene, sent.physical_offset())
@@ -448,7 +448,7 @@ fn what_is_sent_back_again_because_the_answer_was_lost_is_tried_again_once() {
         let (mut scene, lsn) = read_one();
         // Before it was delivered, after that, and after a restart, before and after that.
         for crashes in [false, false, true, true] {
-            let id = scene.connect();
+            let id = scene.connect_apart();
             assert_eq!(send_back(&mut scene, id, lsn, level), 0);
             scene.worker.closed(id);
             if crashes {
@@ -462,7 +462,7 @@ fn what_is_sent_back_again_because_the_answer_was_lost_is_tried_again_once() {
         // The next attempt is another message.
         if level > 0 {
             let next = scene.read_all(topic, 0)[0].physical_offset;
-            let id = scene.connect();
+            let id = scene.connect_apart();
             assert_eq!(send_back(&mut scene, id, next, level), 0);
             scene.pass(Duration::from_secs(1));
             assert_eq!(scene.count(topic, 0), 2);
@@ -474,7 +474,7 @@ fn what_is_sent_back_again_because_the_answer_was_lost_is_tried_again_once() {
 fn a_send_back_that_waits_for_its_time_is_known_after_a_restart() {
     let (mut scene, lsn) = read_one();
     for _ in 0..3 {
-        let id = scene.connect();
+        let id = scene.connect_apart();
         assert_eq!(send_back(&mut scene, id, lsn, 3), 0);
         scene = scene.crash();
     }
@@ -485,7 +485,7 @@ fn a_send_back_that_waits_for_its_time_is_known_after_a_restart() {
 #[test]
 fn two_send_backs_of_one_message_on_their_way_at_once_are_one() {
     let (mut scene, lsn) = read_one();
-    let ids = [scene.connect(), scene.connect()];
+    let ids = [scene.connect_apart(), scene.connect_apart()];
     let fields = json!({"offset": lsn.to_string(), "group": "g", "delayLevel": "1", "maxReconsumeTimes": "16"});
     for id in ids {
         scene.give(id, 36, &fields, &[]);
@@ -504,7 +504,7 @@ fn two_send_backs_of_one_message_on_their_way_at_once_are_one() {
 #[test]
 fn a_send_back_that_was_answered_as_unknown_gets_a_sure_answer_and_is_over_then() {
     let (mut scene, lsn) = read_one();
-    let id = scene.connect();
+    let id = scene.connect_apart();
     let fields = json!({"offset": lsn.to_string(), "group": "g", "delayLevel": "1", "maxReconsumeTimes": "16"});
     scene.give(id, 36, &fields, &[]);
     scene.await_tasks();
@@ -524,7 +524,7 @@ fn a_send_back_that_was_answered_as_unknown_gets_a_sure_answer_and_is_over_then(
 #[test]
 fn what_is_sent_back_again_after_its_answer_is_tried_again_while_the_connection_is_open() {
     let (mut scene, lsn) = read_one();
-    let id = scene.connect();
+    let id = scene.connect_apart();
     for _ in 0..2 {
         assert_eq!(send_back(&mut scene, id, lsn, 1), 0);
         scene.pass(Duration::from_secs(1));

@@ -21,9 +21,10 @@ use crate::wire::message::{append_property, property};
 const VERSION_ATTEMPTS: i32 = 121;
 
 /// 36: puts a message where its group gets it again, or where nobody does. Answered when that is acknowledged.
-pub fn send_back(shared: &Shared, request: &Request<'_>) -> Outcome {
+pub fn send_back(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch) -> Outcome {
     match Asking::read(shared, request) {
-        // The message may lie on the disk.
+        // What was pulled just now need not wait for another thread.
+        Ok(asking) if asking.is_at_hand(shared) => asking.run(shared, batch),
         Ok(asking) => Outcome::Read(Task::new(move |shared, batch| asking.run(shared, batch))),
         Err(reply) => reply.into(),
     }
@@ -79,6 +80,13 @@ impl Asking {
             },
             id: request.field("originMsgId").unwrap_or_default().into(),
         })
+    }
+
+    /// Whether all that it takes to send it back is in memory.
+    fn is_at_hand(&self, shared: &Shared) -> bool {
+        let now_ms = shared.engine.clock().wall_ms();
+        let may_be_older = shared.repeats.is_on() && shared.repeats.backs().may_be_older(&self.back, now_ms);
+        !may_be_older && shared.engine.is_in_memory(self.back.lsn)
     }
 
     fn run(self, shared: &Shared, batch: &mut WriteBatch) -> Outcome {

@@ -1,4 +1,4 @@
-//! 10, 310, 320: checks a send, and fills the batch that it becomes.
+//! 10, 310, 320, 324, 325: checks a send, and fills the batch that it becomes.
 
 use std::sync::Arc;
 
@@ -6,14 +6,15 @@ use anchorlog_engine::{AppendError, WriteBatch};
 
 use super::doubt::Doubt;
 use super::writer::{Send, Source, Writer};
-use crate::features::offsets::Pins;
+use crate::features::offsets::{self, Pins};
 use crate::features::repeats::Claim;
+use crate::features::reply::Push;
 use crate::features::retry::{self, DeadLetter, Letter};
 use crate::features::topics::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig};
 use crate::features::{FieldError, Outcome, Reply, Request, code};
 use crate::shared::Shared;
 
-/// Names of a send's fields: code 10 spells them out, 310 and 320 use letters.
+/// Names of a send's fields: codes 10 and 324 spell them out, 310, 320 and 325 use letters.
 struct Names {
     group: &'static str,
     topic: &'static str,
@@ -62,7 +63,7 @@ const LETTERS: Names = Names {
 impl<'a> Send<'a> {
     fn read(request: &Request<'a>) -> Result<Send<'a>, FieldError> {
         // A binary header cannot be told apart by names: only the code says which it uses.
-        let names = if request.header.code == 10 { &LONG } else { &LETTERS };
+        let names = if matches!(request.header.code, 10 | 324) { &LONG } else { &LETTERS };
         Ok(Send {
             group: request.field(names.group).unwrap_or_default(),
             topic: request.required(names.topic)?,
@@ -83,7 +84,14 @@ impl<'a> Send<'a> {
 
 /// Fills `out` with the messages of a send, or says why not.
 pub fn send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Outcome {
-    match try_send(shared, request, out) {
+    let outcome = Push::of(shared, request).and_then(|push| {
+        let mut outcome = try_send(shared, request, out)?;
+        if let Outcome::Append(sending) = &mut outcome {
+            sending.push = push.map(Box::new);
+        }
+        Ok(outcome)
+    });
+    match outcome {
         Ok(outcome) => outcome,
         Err(reply) => {
             out.clear();
@@ -206,6 +214,7 @@ fn make_topic(shared: &Shared, send: &Send<'_>) -> Option<Arc<Topic>> {
         template.config.inherited(send.default_topic_queues)?
     };
     let topic = shared.state.get_or_make_topic(send.topic, config)?;
+    offsets::add_queues(shared, &topic, 0);
     tracing::info!(topic = send.topic, queues = config.write_queues, "made a topic on demand");
     Some(topic)
 }

@@ -7,6 +7,7 @@ use anchorlog_engine::{AppendOutcome, Lsn};
 use crate::counters::Counters;
 use crate::features::delay::DueKey;
 use crate::features::repeats::Claims;
+use crate::features::reply::Push;
 use crate::features::retry::Letter;
 use crate::wire::FrameEncoder;
 use crate::wire::message::MessageId;
@@ -68,6 +69,8 @@ pub struct Sending {
     pub due: Option<DueKey>,
     /// What a timed message can be taken back by.
     pub recall: Option<Box<str>>,
+    /// A reply, for whoever asked: the answer waits until it is taken there.
+    pub push: Option<Box<Push>>,
     /// It is a dead letter.
     pub letter: Option<Box<Letter>>,
     /// What is claimed for it until it is appended.
@@ -90,6 +93,7 @@ impl Sending {
             unique_key: UniqueKey::new(unique_key),
             due: None,
             recall: None,
+            push: None,
             letter: None,
             claims: Claims::default(),
             repeated: Vec::new(),

@@ -89,6 +89,10 @@ impl<'a> Writer<'a> {
         let (send, shared) = (self.send, self.shared);
         let mut known = Known::default();
         known.read(send.properties);
+        if let Some(client_id) = known.asks(send.reconsume_times) {
+            // Its first heartbeat may be still to come.
+            shared.requesters.note(self.source.connection, client_id);
+        }
         let (written, key, identity) = match known.unique_key {
             Some(key) => {
                 let written = self.append(out, send.flag, body, &[send.properties], &known, &[])?;
@@ -155,7 +159,9 @@ impl<'a> Writer<'a> {
 
     /// What the message is recognised by when it comes again; `None` when it is new in any case.
     fn identity(&self, known: &Known<'_>, body: &[u8]) -> Option<Identity> {
-        let key = known.unique_key.filter(|_| self.shared.repeats.is_on() && !is_always_new(self.send))?;
+        // A reply goes to somebody who is told once more, and takes the first.
+        let is_new = known.is_reply || is_always_new(self.send);
+        let key = known.unique_key.filter(|_| self.shared.repeats.is_on() && !is_new)?;
         let hash = self.shared.engine.key_hash(key.as_bytes());
         let print = Identity::print(self.send.topic, key, self.send.reconsume_times, body);
         if known.wish.is_none() && !known.half {

@@ -60,9 +60,20 @@ func main() {
 		seconds, err := strconv.Atoi(a[5])
 		must(err)
 		consume(a[1], a[2], a[3], expect, seconds, a[6], len(a) > 7)
+	case len(a) == 5 && a[0] == "chain-send":
+		chainSend(a[1], a[2], a[3], a[4])
+	case len(a) == 7 && a[0] == "chain-consume":
+		chainConsume(a[1], a[2], a[3], a[4] == "orderly", a[5], a[6])
+	case len(a) == 7 && a[0] == "scenarios":
+		parallel, err := strconv.Atoi(a[5])
+		must(err)
+		playScenarios(a[1], a[2], a[3], a[4], parallel, a[6])
 	default:
 		fmt.Fprintln(os.Stderr, "usage: send NAMESRV TOPIC PLAN ACKED |",
-			"consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly]")
+			"consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly] |",
+			"chain-send NAMESRV GROUP PLAN ACKED |",
+			"chain-consume NAMESRV GROUP TOPIC orderly|concurrent NAME SEEN |",
+			"scenarios NAMESRV BROKER RUN NAMES PARALLEL OUT")
 		os.Exit(2)
 	}
 }

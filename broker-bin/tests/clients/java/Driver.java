@@ -43,9 +43,15 @@ public class Driver {
             case "send" -> send(a[1], a[2], Path.of(a[3]), a[4]);
             case "consume" ->
                 consume(a[1], a[2], a[3], Integer.parseInt(a[4]), Integer.parseInt(a[5]), a[6], a.length > 7);
+            case "chain-send" -> Chain.send(a[1], a[2], Path.of(a[3]), a[4]);
+            case "chain-consume" -> Chain.consume(a[1], a[2], a[3], a[4].equals("orderly"), a[5], a[6]);
+            case "scenarios" -> Scenarios.play(a[1], a[3], a[4], Integer.parseInt(a[5]), a[6]);
             default -> {
                 System.err.println("usage: send NAMESRV TOPIC PLAN ACKED"
-                    + " | consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly]");
+                    + " | consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly]"
+                    + " | chain-send NAMESRV GROUP PLAN ACKED"
+                    + " | chain-consume NAMESRV GROUP TOPIC orderly|concurrent NAME SEEN"
+                    + " | scenarios NAMESRV BROKER RUN NAMES PARALLEL OUT");
                 System.exit(2);
             }
         }
