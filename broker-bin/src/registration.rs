@@ -1,7 +1,7 @@
 //! Telling name servers that are somebody else's what this broker has, so that their clients find it beside other brokers.
 //!
-//! 1. Each name server hears of every topic when the broker starts, every `limits::REGISTER_INTERVAL`, and within a second of a change; it is
-//!    told when the broker stops.
+//! 1. Each name server hears of every topic when the broker starts, every `limits::REGISTER_INTERVAL`, and within a second of a change; it
+//!    is told when the broker stops.
 //! 2. A name server that does not answer delays nobody, not even the other name servers; what is wrong with it is said once.
 //! 3. The connection stays open: a name server takes its end for the broker's.
 //!

@@ -103,7 +103,10 @@ impl Bench {
     }
 
     fn send(&mut self, id: ConnectionId, body: &[u8]) -> i64 {
-        self.give(id, 310, &send_fields(0), body)
+        let mut fields = send_fields(0);
+        // Each is a message of its own.
+        fields["i"] = json!(format!("UNIQ_KEY\u{1}K{}\u{2}", self.opaque));
+        self.give(id, 310, &fields, body)
     }
 
     /// Lets the engine do everything that it can without time passing.

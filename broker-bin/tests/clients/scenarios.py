@@ -1,7 +1,7 @@
 """What applications do with each client, and what must come of it: the cells that passed against RocketMQ 5.3.3.
 
 The drivers check everything themselves (java/Scenarios.java, go/scenarios.go) and write one line for each scenario. A
-cell that is expected to fail, or is not offered yet, and passes all the same is wrong, too: its mark is out of date.
+cell that is expected to fail and passes all the same is wrong, too: what is expected is out of date.
 """
 import atexit
 import dataclasses
@@ -43,13 +43,6 @@ EXPECTED = {
     "admin": {"java4": NOT_OFFERED, "java5": NOT_OFFERED},
 }
 
-# What our broker does not do yet, by the name of what is missing. Loud: it stands in the table and in the report.
-NOT_YET = {
-    "request-reply": "requests and replies (324 to 326)",
-    "request-reply-async": "requests and replies (324 to 326)",
-    "filter-sql": "SQL92 filters",
-}
-
 # Played against a broker of their own, which has this switched on.
 SWITCHED_ON = {"filter-sql": ["--enable-property-filter=true"]}
 
@@ -68,7 +61,6 @@ class Played:
     result: str
     ms: int = 0
     facts: dict = dataclasses.field(default_factory=dict)
-    missing: str = ""
 
     @property
     def ok(self):
@@ -76,8 +68,6 @@ class Played:
 
     def __str__(self):
         shown = self.result if self.result != OK else f"ok {self.ms / 1000:.0f} s"
-        if self.missing and self.ok:
-            return "NOT YET"
         return shown if self.ok else f"{shown.upper()}, expected {self.expected}"
 
 
@@ -85,13 +75,6 @@ def names(client, quick):
     """The scenarios of a run."""
     left_out = SLOW + (SLOW_IN_GO if client.name == "go" else ()) if quick else ()
     return [name for name in EXPECTED if name not in left_out]
-
-
-def expected(name, client, is_ours):
-    """What must come of it, and what of our broker stands in the way."""
-    should = EXPECTED[name].get(client.name, OK)
-    missing = NOT_YET.get(name, "") if is_ours and should == OK else ""
-    return (FAILS if missing else should), missing
 
 
 def play(drivers, client, label, server, run_id, work, wanted, parallel):
@@ -103,23 +86,22 @@ def play(drivers, client, label, server, run_id, work, wanted, parallel):
     return {line["scenario"]: line for line in read_lines(out)}, why
 
 
-def judge(client, wanted, lines, is_ours):
+def judge(client, wanted, lines):
     """The cells of one client."""
     cells = {}
     for name in wanted:
-        should, missing = expected(name, client, is_ours)
         line = lines.get(name, {"result": "no word of it"})
-        cells[name] = Played(should, line["result"], line.get("ms", 0), line.get("facts", {}), missing)
+        should = EXPECTED[name].get(client.name, OK)
+        cells[name] = Played(should, line["result"], line.get("ms", 0), line.get("facts", {}))
     return cells
 
 
 def stage(run):
     """Plays them all with every client that can, and fills `run.played`."""
     able = [c for c in run.clients if c.plays]
-    is_ours = run.server.name != "original"
-    switched = {name: more for name, more in SWITCHED_ON.items() if is_ours and name not in NOT_YET}
     # With the original nothing is switched on.
-    left_out = set(SWITCHED_ON) if not is_ours else set()
+    switched = SWITCHED_ON if run.server.name != "original" else {}
+    left_out = set(SWITCHED_ON) - set(switched)
     wanted = {c.name: [name for name in names(c, run.options.quick) if name not in left_out] for c in able}
     run.say(f"scenarios: {', '.join(f'{c.name} plays {len(wanted[c.name])}' for c in able)}")
     others = {}
@@ -143,16 +125,15 @@ def stage(run):
         for label, server, some in parts[1:]:
             part(label, server, some)
         part(*parts[0])
-        run.played[client.name] = judge(client, mine, lines, is_ours)
+        run.played[client.name] = judge(client, mine, lines)
 
     try:
         run.side_by_side(one, able)
     finally:
         for server in others.values():
             server.stop()
+    run.played = {c.name: run.played[c.name] for c in able}
     for name, cells in run.played.items():
         for scenario, cell in cells.items():
             if not cell.ok:
                 run.fail(f"scenarios: {scenario} with {name}: {cell}: {cell.facts.get('why', '')}")
-            elif cell.missing:
-                run.not_offered.append(f"scenarios: {scenario} with {name}: NOT YET: {cell.missing}")

@@ -161,6 +161,6 @@ impl Sum {
         let (verifier, recorder) = consumer.into_parts();
         self.messages += verifier.read();
         self.verified = self.verified.plus(verifier.finish(&sent.ledgers));
-        self.latencies.add(&recorder.into_latencies()).map_err(|error| PerfError::Report(error.to_string()))
+        self.latencies.add(recorder.into_latencies()).map_err(|error| PerfError::Report(error.to_string()))
     }
 }

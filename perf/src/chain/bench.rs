@@ -24,8 +24,8 @@ use crate::served::{Counts, Order, Served};
 use crate::topic::Topic;
 use crate::verify::Verified;
 
-/// How old a half message is when the broker looks whether its producer must be asked. It does that for every transaction, also for one that
-/// is decided; at its default of six seconds that would come when a short row is over.
+/// How old a half message is when the broker looks whether its producer must be asked. It does that for every transaction, also for one
+/// that is decided; at its default of six seconds that would come when a short row is over.
 pub(super) const ASK_AFTER_MS: u64 = 250;
 
 /// With what a row is measured.

@@ -9,7 +9,8 @@
 //! 1. What is compared lies side by side, on fresh stores of one disk.
 //! 2. Every row reads back what it was promised: the broker of a durable row is killed before.
 //!
-//! What is deliberately not here: how a single send is measured (`sender.rs`); the four combinations of flush and replication (`matrix.rs`).
+//! What is deliberately not here: how a single send is measured (`sender.rs`); the four combinations of flush and replication
+//! (`matrix.rs`).
 
 mod backlog;
 mod bench;
