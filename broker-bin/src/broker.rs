@@ -116,6 +116,10 @@ pub struct BrokerOptions {
     pub transaction_check_interval: Duration,
     /// Most questions to somebody who is there. Default: 15.
     pub transaction_check_max: u32,
+    /// How long a send is recognised that comes again, because its answer was lost; zero for never. Default: 10 minutes.
+    pub repeat_window: Duration,
+    /// Most bytes of memory for that: twenty for each message of that time. Default: 128 MiB.
+    pub repeat_memory: usize,
     /// Who is told of dead letters. Default: nobody; their lines in the log and their number are there in any case.
     pub on_dead_letter: Option<Whom>,
 }
@@ -148,6 +152,8 @@ impl BrokerOptions {
             transaction_timeout: Duration::from_secs(6),
             transaction_check_interval: Duration::from_secs(30),
             transaction_check_max: 15,
+            repeat_window: Duration::from_secs(600),
+            repeat_memory: 128 << 20,
             on_dead_letter: None,
         }
     }

@@ -52,6 +52,10 @@ counters! {
     sends_refused,
     /// Sends that waited because the log buffer was full.
     sends_blocked,
+    /// Messages and send-backs that came again and were answered as the first time; nothing was stored for them.
+    repeats_answered,
+    /// Messages that were forgotten before their time for want of memory: they would be stored again.
+    repeats_forgotten,
     /// Messages stored to be delivered later.
     messages_delayed,
     /// Messages delivered when their time had come.

@@ -85,6 +85,15 @@ pub const OUTCOME_KEPT_MS: u64 = 3_600_000;
 /// Longest sleep of the timer.
 pub const DUE_NAP: Duration = Duration::from_millis(20);
 
+/// Answers that are remembered because they were no answers, or came to somebody else; the oldest is forgotten first.
+pub const ANSWERS_MAX: usize = 64 << 10;
+/// Messages that are remembered as sent back; the oldest is forgotten first.
+pub const BACKS_MAX: usize = 256 << 10;
+/// How long a message that is acknowledged is waited for until readers see it.
+pub const COMPARE_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a connection that may be about to close is given until it counts as open.
+pub const CLOSE_PATIENCE: Duration = Duration::from_millis(100);
+
 /// How often a name server that is somebody else's is told what there is.
 pub const REGISTER_INTERVAL: Duration = Duration::from_secs(30);
 /// How often it is looked whether there is something to tell.

@@ -102,6 +102,8 @@ impl Place {
             transaction_timeout: options.transaction_timeout,
             transaction_check_interval: options.transaction_check_interval,
             transaction_check_max: options.transaction_check_max,
+            repeat_window: options.repeat_window,
+            repeat_memory: options.repeat_memory,
         }
     }
 }
@@ -158,6 +160,9 @@ impl Serving {
                 started.map_err(|source| StartError::Thread { what: "alarm thread".to_owned(), source })?;
             shared = shared.with_alarm(alarm);
             teller = Some(thread);
+        }
+        if shared.standing.writes() && knows_all {
+            learn_repeats(&shared)?;
         }
         shared.knows_all.store(knows_all, Ordering::Release);
         let shared = Arc::new(shared);
@@ -354,8 +359,18 @@ fn get_to_know(shared: &Shared, settled: Lsn, shown: &mut Lsn) -> Result<bool, S
     }
     shared.state.take_over(&shared.engine)?;
     keep_what_is_needed(&shared.engine, &shared.state, shared.settings.keep_unconsumed);
+    learn_repeats(shared)?;
     shared.knows_all.store(true, Ordering::Release);
     Ok(true)
+}
+
+/// Learns what was sent lately, before anything is stored.
+fn learn_repeats(shared: &Shared) -> Result<(), StateError> {
+    let began = shared.engine.clock().monotonic();
+    let keys = shared.repeats.load(&shared.engine)?;
+    let took = shared.engine.clock().monotonic().saturating_sub(began);
+    tracing::info!(keys, ?took, "knows what was sent within the window of repeats");
+    Ok(())
 }
 
 /// Shows what the table of somebody else's log says, where more is acknowledged than `shown`: all of it is read.

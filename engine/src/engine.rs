@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::batch::{AppendOutcome, MessageRef, Queue, WriteBatch};
 use crate::checkpoint::backlog::Backlog;
 use crate::checkpoint::pace::PaceParts;
+use crate::checkpoint::rows::Referrer;
 use crate::checkpoint::{self, CheckpointShared, Checkpointer};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::ring::LogBuffer;
@@ -1224,6 +1225,45 @@ impl Engine {
         inner.catch_up();
         let visible = inner.marks.start()..inner.marks.load(Watermark::Dispatched);
         inner.keys.find(query, visible, inner)
+    }
+
+    /// What the index keeps of a key: 32 bits, different in every log. For [`Engine::recent_keys`].
+    #[must_use]
+    pub fn key_hash(&self, key: &[u8]) -> u32 {
+        self.inner.keys.hash(key)
+    }
+
+    /// The keys of messages that were stored at `since_ms` or later, for whoever keeps a window over them: where each message lies, and the
+    /// [`Engine::key_hash`] of one of its keys, along the log. Of more than `count_max` the newest are returned.
+    ///
+    /// This reads the index and not the log: of what a checkpoint has written about four bytes a key, and at most
+    /// [`KEY_RUN_FULL`](crate::limits::KEY_RUN_FULL) keys that are older; of the log it reads a few dozen headers, to find where
+    /// that time begins. In memory it takes sixteen bytes a key.
+    ///
+    /// # Errors
+    /// When the index has to be read from the disk and cannot be.
+    pub fn recent_keys(&self, since_ms: u64, count_max: usize) -> Result<Vec<(Lsn, u32)>, ReadError> {
+        let inner = &*self.inner;
+        inner.catch_up();
+        let visible = inner.marks.start()..inner.marks.load(Watermark::Dispatched);
+        inner.keys.recent(since_ms, count_max, &visible, inner)
+    }
+
+    /// The table entries that refer to the message at `origin`, with their keys, as they are visible. May read from the disk.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn entries_about(&self, origin: Lsn) -> Result<Vec<(Vec<u8>, TableEntry)>, ReadError> {
+        let inner = &*self.inner;
+        inner.catch_up();
+        let mut found = Vec::new();
+        for (_, referrer) in inner.table.references(origin..origin.plus(1))? {
+            let Referrer::Entry(key) = referrer else { continue };
+            if let Some(entry) = inner.table.get(&key)?.filter(|entry| entry.target == Some(origin)) {
+                found.push((key, entry));
+            }
+        }
+        Ok(found)
     }
 
     /// What a link or a table entry refers to the message at `lsn` by. May read from the disk.

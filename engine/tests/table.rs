@@ -160,6 +160,38 @@ fn a_link_has_its_own_place_and_attributes_and_its_origins_payload() {
 }
 
 #[test]
+fn entries_are_found_by_the_message_that_they_are_about_as_long_as_they_are() {
+    let mut scene = Scene::new();
+    let mut engine = scene.open();
+    let queue = engine.queue(b"half").unwrap();
+    let mut batch = WriteBatch::new();
+    batch.append(&message(&queue, &[b"three anchors"])).unwrap();
+    let lsn = scene.commit(&engine, &mut batch).first.lsn;
+    let about = |engine: &Engine| -> Vec<(Vec<u8>, Vec<u8>)> {
+        let found = engine.entries_about(lsn).unwrap();
+        found.into_iter().map(|(key, entry)| (key, entry.value.to_vec())).collect()
+    };
+    let mut batch = WriteBatch::new();
+    let target = engine.reference(lsn).unwrap();
+    for key in [&b"due/1"[..], b"due/2", b"due/3"] {
+        batch.put(&Put { key, value: b"here", target: Some(target.into()) }).unwrap();
+    }
+    batch.put(&Put { key: b"due/4", value: b"elsewhere", target: None }).unwrap();
+    scene.commit(&engine, &mut batch);
+    assert_eq!(about(&engine).len(), 3);
+    let mut batch = WriteBatch::new();
+    batch.delete(b"due/1").unwrap();
+    batch.put(&Put { key: b"due/2", value: b"nowhere", target: None }).unwrap();
+    scene.commit(&engine, &mut batch);
+    for _ in 0..2 {
+        assert_eq!(about(&engine), [(b"due/3".to_vec(), b"here".to_vec())]);
+        assert_eq!(engine.entries_about(Lsn(lsn.0 + 8)).unwrap(), []);
+        scene.rest(&engine);
+        engine = scene.crash(engine);
+    }
+}
+
+#[test]
 fn a_batch_may_refer_to_its_own_messages() {
     let mut scene = Scene::new();
     let engine = scene.open();

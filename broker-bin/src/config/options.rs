@@ -225,6 +225,14 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "COUNT", default_value = "15")]
     pub transaction_check_max: u32,
 
+    /// How long a send is recognised that comes again because its answer was lost, so that it is stored once; 0s for never
+    #[arg(long, value_name = "TIME", default_value = "10m")]
+    pub repeat_window: Period,
+
+    /// Most memory for that: 20 bytes for each message of that time; with more messages the oldest are forgotten early, and counted
+    #[arg(long, value_name = "SIZE", default_value = "128MiB")]
+    pub repeat_memory: ByteSize,
+
     /// Who is told of each dead letter: a command, which gets JSON lines on its standard input, or a URL to post to [default: nobody]
     #[arg(long, value_name = "COMMAND|URL")]
     pub on_dead_letter: Option<Whom>,
@@ -283,7 +291,7 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 43] = [
+pub(super) const NAMES: [&str; 45] = [
     "config",
     "store",
     "listen",
@@ -313,6 +321,8 @@ pub(super) const NAMES: [&str; 43] = [
     "transaction-timeout",
     "transaction-check-interval",
     "transaction-check-max",
+    "repeat-window",
+    "repeat-memory",
     "on-dead-letter",
     "max-message-bytes",
     "role",
@@ -456,6 +466,8 @@ impl BrokerArgs {
             "transaction-timeout" => self.transaction_timeout = parsed(value)?,
             "transaction-check-interval" => self.transaction_check_interval = parsed(value)?,
             "transaction-check-max" => self.transaction_check_max = parsed(value)?,
+            "repeat-window" => self.repeat_window = parsed(value)?,
+            "repeat-memory" => self.repeat_memory = parsed(value)?,
             "on-dead-letter" => self.on_dead_letter = Some(parsed(value)?),
             "max-message-bytes" => self.max_message_bytes = parsed(value)?,
             "role" => self.role = chosen(value)?,
@@ -507,6 +519,8 @@ impl BrokerArgs {
             self.transaction_timeout.to_string(),
             self.transaction_check_interval.to_string(),
             self.transaction_check_max.to_string(),
+            self.repeat_window.to_string(),
+            self.repeat_memory.to_string(),
             shown_or(self.on_dead_letter.as_ref(), "nobody"),
             self.max_message_bytes.to_string(),
             shown(&self.role),
@@ -670,6 +684,8 @@ impl BrokerArgs {
             transaction_timeout: self.transaction_timeout.0,
             transaction_check_interval: self.transaction_check_interval.0,
             transaction_check_max: self.transaction_check_max,
+            repeat_window: self.repeat_window.0,
+            repeat_memory: usize::try_from(self.repeat_memory.0).unwrap_or(usize::MAX),
             on_dead_letter: self.on_dead_letter.clone(),
             ..BrokerOptions::new(&self.store)
         })

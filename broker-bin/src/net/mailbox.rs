@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anchorlog_engine::WriteBatch;
 
@@ -75,6 +76,8 @@ pub enum Mail {
     Done {
         /// Who asked.
         to: ReplyTo,
+        /// When.
+        since: Duration,
         /// What is to be done now.
         outcome: Box<Outcome>,
         /// The batch, where it says so.

@@ -137,6 +137,8 @@ struct Run {
     handles: BTreeMap<usize, String>,
     /// What consumers have, and have not sent back.
     copies: Vec<Copy>,
+    /// How often somebody connected: names the connections of now.
+    connected: u64,
     /// Places of what was sent back: a consumer does that once.
     sent_back: BTreeSet<u64>,
     /// The power is going to fail.
@@ -171,6 +173,7 @@ impl Run {
             ends: BTreeMap::new(),
             handles: BTreeMap::new(),
             copies: Vec::new(),
+            connected: 0,
             sent_back: BTreeSet::new(),
             armed: false,
             set_back: false,
@@ -321,7 +324,7 @@ impl Run {
         let level = usize::try_from(if asked > 0 { asked } else { 3 + i64::from(copy.attempts) }).expect("small");
         let due_ms = self.scene().now_ms() + if is_dead { 0 } else { LEVELS[level - 1] * 1000 };
         let key = (copy.number, copy.attempts + 1, is_dead);
-        let index = self.messages.sends_back(key, due_ms);
+        let index = self.messages.sends_back(key, copy.physical_offset, self.connected, due_ms);
         let fields = json!({
             "offset": copy.physical_offset.to_string(), "group": "g", "delayLevel": asked.to_string(),
             "originMsgId": format!("m{}", copy.number), "originTopic": "T1", "unitMode": "false",
@@ -379,7 +382,8 @@ impl Run {
         let asked = self.pending.len();
         self.pending.retain(|_, (id, _)| *id != member);
         self.tally.unanswered += (asked - self.pending.len()) as u64;
-        self.links.members[client] = self.scene().connect();
+        self.links.members[client] = self.scene().connect_apart();
+        self.connected += 1;
         self.beat_member(client);
     }
 
@@ -509,9 +513,13 @@ impl Run {
 
     fn connect(&mut self) {
         let scene = self.scene();
-        let links =
-            Links { client: scene.connect(), producer: scene.connect(), members: [scene.connect(), scene.connect()] };
+        let links = Links {
+            client: scene.connect_apart(),
+            producer: scene.connect_apart(),
+            members: [scene.connect_apart(), scene.connect_apart()],
+        };
         self.links = links;
+        self.connected += 1;
         self.beat();
     }
 

@@ -30,6 +30,7 @@ class Server:
     """Started by us in a folder of its own, and so may be killed and started again on the same store."""
 
     can_be_killed = True
+    another = None  # (folder, more arguments) -> one more of it, with a store of its own
     name = "?"
 
     def __init__(self, work):

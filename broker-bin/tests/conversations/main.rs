@@ -13,6 +13,7 @@ mod ordering;
 mod peer;
 mod pressure;
 mod pulling;
+mod repeats;
 mod replicas;
 mod replies;
 mod restart;

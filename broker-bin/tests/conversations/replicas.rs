@@ -27,6 +27,7 @@ over_every_driver! {
     who_asked_for_it_by_name_is_told_that_the_leader_is_alone,
     with_asynchronous_replication_a_leader_waits_for_nobody,
     what_was_answered_last_is_known_after_a_restart,
+    a_promoted_slave_recognises_what_was_sent_to_the_old_leader,
     k77_what_a_leader_deletes_and_makes_again_is_new_on_its_slave_too,
     a_slave_never_shows_fewer_topics_or_offsets_than_it_did,
 }
@@ -337,6 +338,34 @@ fn what_was_answered_last_is_known_after_a_restart(driver: Driver) {
     }
     slave.stop().expect("a clean stop");
     leader.stop().expect("a clean stop");
+}
+
+/// K-7, K-8: the client comes to the new leader with what it sent to the old one.
+fn a_promoted_slave_recognises_what_was_sent_to_the_old_leader(driver: Driver) {
+    let pair = Pair::new(driver, REFUSE);
+    let leader = pair.start(0);
+    let slave = pair.start(1);
+    pair.send_until(0, b"0", &[0]);
+    let unique = "UNIQ_KEY\u{1}K1\u{2}";
+    let first = pair.peer(0).send_message("T1", 0, b"once", unique).expect(0);
+    let delayed = pair.peer(0).send_message("T1", 0, b"later", &format!("{unique}DELAY\u{1}18\u{2}")).expect(0);
+    leader.stop().expect("a clean stop");
+    let promoted = slave.node().expect("a node").promote(false);
+    assert!(promoted.done, "{}", promoted.text);
+    let old = pair.start(0);
+    assert_eq!(pair.send_until(1, b"1", &[0]), 0);
+    let place = |answer: &crate::peer::Frame| (answer.field("msgId")[16..].to_owned(), answer.number("queueOffset"));
+    let mut peer = pair.peer(1);
+    for (body, properties, first) in
+        [(&b"once"[..], unique, first), (b"later", &format!("{unique}DELAY\u{1}18\u{2}"), delayed)]
+    {
+        let again = peer.send_message("T1", 1, body, properties).expect(0);
+        assert_eq!(place(&again), place(&first));
+    }
+    assert_eq!(peer.ask(30, &json!({"topic": "T1", "queueId": "1"}), &[]).expect(0).number("offset"), 0);
+    assert_eq!(slave.counts().repeats_answered, 2);
+    slave.stop().expect("a clean stop");
+    old.stop().expect("a clean stop");
 }
 
 fn k77_what_a_leader_deletes_and_makes_again_is_new_on_its_slave_too(driver: Driver) {

@@ -180,7 +180,14 @@ impl Pending {
             Verdict::Commit => |counters: &Counters| counters.transactions_committed.add(1),
             Verdict::Rollback => |counters: &Counters| counters.transactions_rolled_back.add(1),
         };
-        Ok(Outcome::Write(Writing { reply: Reply::success(), due: forget, letter: None, rejected, counted }))
+        Ok(Outcome::Write(Writing {
+            reply: Reply::success(),
+            due: forget,
+            letter: None,
+            rejected,
+            counted,
+            back: None,
+        }))
     }
 }
 

@@ -26,6 +26,7 @@ type plan struct {
 	PaceMs       int64 `json:"pace_ms"`
 	TimeoutMs    int64 `json:"timeout_ms"`
 	OpenLimits   bool  `json:"open_limits"`
+	OwnRetries   int   `json:"own_retries"`
 	Messages     []item
 }
 
@@ -92,7 +93,7 @@ func send(namesrv, topic, planFile, acked string) {
 	options := []producer.Option{
 		producer.WithNameServer(strings.Split(namesrv, ";")),
 		producer.WithGroupName("PID_" + topic),
-		producer.WithRetry(0),
+		producer.WithRetry(p.OwnRetries),
 		producer.WithSendMsgTimeout(time.Duration(p.TimeoutMs) * time.Millisecond),
 	}
 	if p.OpenLimits {
@@ -111,9 +112,15 @@ func send(namesrv, topic, planFile, acked string) {
 		}
 		l := line{"index": m.Index, "started": time.Now().UnixMilli()}
 		end := time.Now().Add(time.Duration(p.RetrySeconds) * time.Second)
+		first := message(topic, m, body)
 		for attempts := 1; ; attempts++ {
 			l["attempts"] = attempts
-			if attempt(client, topic, m, body, l) || !time.Now().Before(end) {
+			again := first
+			if p.OwnRetries == 0 {
+				// Only the same object has the same id.
+				again = message(topic, m, body)
+			}
+			if attempt(client, again, l) || !time.Now().Before(end) {
 				break
 			}
 			time.Sleep(200 * time.Millisecond)
@@ -126,12 +133,16 @@ func send(namesrv, topic, planFile, acked string) {
 	must(client.Shutdown())
 }
 
-// attempt sends once and writes down what came of it; true when the broker stored the message.
-func attempt(client rocketmq.Producer, topic string, m item, body []byte, l line) bool {
+func message(topic string, m item, body []byte) *primitive.Message {
 	message := primitive.NewMessage(topic, body).WithTag(m.Tag).WithKeys(m.Keys)
 	for name, value := range m.Properties {
 		message.WithProperty(name, value)
 	}
+	return message
+}
+
+// attempt sends once and writes down what came of it; true when the broker stored the message.
+func attempt(client rocketmq.Producer, message *primitive.Message, l line) bool {
 	r, err := client.SendSync(context.Background(), message)
 	if err != nil {
 		l["status"], l["by"], l["code"], l["error"] = "refused", "client", -1, err.Error()
