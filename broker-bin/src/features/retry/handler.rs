@@ -316,7 +316,8 @@ impl Asking {
             topic: topic.name.clone(),
             origin_topic: came_from.into(),
             unique_key: id.into(),
-            attempts: found.attributes.stored.reconsume_times,
+            // The one that failed now, too.
+            attempts: found.attributes.stored.reconsume_times.saturating_add(1),
         };
         let (letter, counted) = (Some(Box::new(letter)), |_: &Counters| {});
         Ok(Writing { reply: Reply::default(), due: None, letter, rejected: nothing_required, counted, back: None })
