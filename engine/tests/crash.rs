@@ -364,8 +364,8 @@ fn what_an_earlier_run_lost_never_comes_back() {
     what_was_lost_stays_lost(None).unwrap();
 }
 
-/// K-43: a reader runs on beyond the place at which a power failure has cut the log. What is appended after the failure gets the offsets that
-/// the reader has passed already; where the queue ended at the opening tells it from where on it must read again.
+/// K-43: a reader runs on beyond the place at which a power failure has cut the log. What is appended after the failure gets the offsets
+/// that the reader has passed already; where the queue ended at the opening tells it from where on it must read again.
 #[test]
 fn a_reader_beyond_the_cut_learns_where_to_go_on() {
     let mut lost = 0;

@@ -323,7 +323,8 @@ mod tests {
         let text = include_str!("../../../fixtures/log/queue-entries-v4.hex");
         let digits: String = text.lines().map(|line| line.split('#').next().unwrap_or_default()).collect();
         let golden: Vec<u8> = digits.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
-        let entry = |lsn, size, tag, ms: u64| QueueEntry { lsn: Lsn(lsn), size, tag, store_time_ms: 1_700_000_000_000 + ms };
+        let entry =
+            |lsn, size, tag, ms: u64| QueueEntry { lsn: Lsn(lsn), size, tag, store_time_ms: 1_700_000_000_000 + ms };
         let piece = [entry(4176, 72, 2_598_919, 5), entry(5280, 1090, 2_598_919, 5), entry(6384, 1090, 0, 17)];
         assert_eq!(encode_piece(&piece), golden);
         assert_eq!(decode_piece(&golden).unwrap(), piece);
