@@ -57,6 +57,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Room that a run takes at most, about.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a run is neither long nor negative")]
 pub(crate) fn room_bytes(wished: &Beside) -> u64 {
     /// What durable appends write in a second, on a disk that is quicker than most.
     const PER_SECOND: f64 = 500e6;
@@ -135,6 +136,7 @@ fn produce(engine: &Engine, queues: &[Queue], size: usize, keyed: bool, until_ns
     })
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a run is neither long nor negative")]
 fn until(seconds: f64) -> u64 {
     clock::now_ns() + (seconds * SECOND_NS as f64) as u64
 }
