@@ -93,7 +93,8 @@ impl Reset {
         }
         let online = shared.clients.is_consuming(&self.group);
         for (key, before, offset) in &found {
-            // Before it shows: a commit on its way must not come behind it. Also where nothing changes: a consumer is ahead of what is committed.
+            // Before it shows: a commit on its way must not come behind it. Also where nothing changes: a consumer is ahead of what is
+            // committed.
             if online {
                 shared.resets.put(key.clone(), *offset);
             }
