@@ -650,7 +650,7 @@ impl Engine {
     }
 
     /// Places in the log that are known to be damaged, in its order: found by the scrub or met by readers since open, at most
-    /// [`limits::DAMAGED_PLACES_MAX`](crate::limits::DAMAGED_PLACES_MAX) of them.
+    /// [`limits::DAMAGED_PLACES_MAX`] of them.
     ///
     /// # Panics
     /// When another thread panicked inside the engine.
