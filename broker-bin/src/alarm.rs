@@ -26,6 +26,8 @@ use serde::Serialize;
 use crate::counters::Counters;
 use crate::limits;
 
+/// How long letters are waited for before it is looked whether to end.
+const WAIT_INTERVAL: Duration = Duration::from_millis(200);
 /// How often a command is asked whether it has ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -196,7 +198,7 @@ impl Calls {
     /// Waits for letters and takes those that wait; `None` when it is to end.
     fn next(&self, letters: &Receiver<Told>) -> Option<Vec<Told>> {
         loop {
-            match letters.recv_timeout(LOOK_INTERVAL) {
+            match letters.recv_timeout(WAIT_INTERVAL) {
                 Ok(first) => {
                     let others = letters.try_iter().take(limits::ALARM_LETTERS_MAX - 1);
                     return Some(std::iter::once(first).chain(others).collect());

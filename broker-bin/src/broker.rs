@@ -14,7 +14,7 @@ use anchorlog_engine::{Clock, Engine, EngineInfo, EngineOptions, EngineStats, Op
 use anchorlog_replicator::{InSync, Node, NodeError, Policy, ReplicaId, Security};
 
 use crate::alarm::Whom;
-use crate::config::BrokerArgs;
+use crate::config::{BrokerArgs, HostPort};
 use crate::counters::{Counters, Counts};
 use crate::features::delay::DelayLevels;
 use crate::limits;
@@ -79,6 +79,8 @@ pub struct BrokerOptions {
     pub cluster: String,
     /// The broker's name. Default: `broker-a`.
     pub broker: String,
+    /// Name servers to register with. Default: none; it is its own.
+    pub name_servers: Vec<HostPort>,
     /// Options of the log.
     pub engine: EngineOptions,
     /// Whether messages that a group has not consumed outlive their file. Default: yes; when the disk is full of them, sends are refused.
@@ -94,6 +96,8 @@ pub struct BrokerOptions {
     pub template_queues: u32,
     /// Whether unknown groups are made on demand. Default: yes.
     pub auto_create_groups: bool,
+    /// Whether consumers may choose messages by their properties. Default: no, as with the original.
+    pub property_filter: bool,
     /// Largest body of a message or batch, in bytes. Default and most: 4 MiB.
     pub message_bytes_max: usize,
     /// How long a send waits for its ack before it is answered as stored and not confirmed. Default: 2.5 s, below every client's 3 s.
@@ -112,6 +116,10 @@ pub struct BrokerOptions {
     pub transaction_check_interval: Duration,
     /// Most questions to somebody who is there. Default: 15.
     pub transaction_check_max: u32,
+    /// How long a send is recognised that comes again, because its answer was lost; zero for never. Default: 10 minutes.
+    pub repeat_window: Duration,
+    /// Most bytes of memory for that: twenty for each message of that time. Default: 128 MiB.
+    pub repeat_memory: usize,
     /// Who is told of dead letters. Default: nobody; their lines in the log and their number are there in any case.
     pub on_dead_letter: Option<Whom>,
 }
@@ -126,6 +134,7 @@ impl BrokerOptions {
             advertise: None,
             cluster: "DefaultCluster".to_owned(),
             broker: "broker-a".to_owned(),
+            name_servers: Vec::new(),
             engine: EngineOptions::default(),
             keep_unconsumed: true,
             driver: Driver::default(),
@@ -133,6 +142,7 @@ impl BrokerOptions {
             auto_create_topics: true,
             template_queues: 8,
             auto_create_groups: true,
+            property_filter: false,
             message_bytes_max: limits::BODY_BYTES_MAX,
             ack_timeout: Duration::from_millis(2500),
             busy_timeout: Duration::from_secs(2),
@@ -142,6 +152,8 @@ impl BrokerOptions {
             transaction_timeout: Duration::from_secs(6),
             transaction_check_interval: Duration::from_secs(30),
             transaction_check_max: 15,
+            repeat_window: Duration::from_secs(600),
+            repeat_memory: 128 << 20,
             on_dead_letter: None,
         }
     }

@@ -52,6 +52,10 @@ counters! {
     sends_refused,
     /// Sends that waited because the log buffer was full.
     sends_blocked,
+    /// Messages and send-backs that came again and were answered as the first time; nothing was stored for them.
+    repeats_answered,
+    /// Messages that were forgotten before their time for want of memory: they would be stored again.
+    repeats_forgotten,
     /// Messages stored to be delivered later.
     messages_delayed,
     /// Messages delivered when their time had come.
@@ -84,8 +88,22 @@ counters! {
     verdicts_refused,
     /// Queues locked for a consumer that did not have them before.
     queues_locked,
-    /// Commits refused because the queue is locked for another member of the group.
+    /// Commits refused because the queue belongs to another member of the group.
     commits_refused,
+    /// Commits that moved a group back.
+    offsets_rewound,
+    /// Pulls and commits of what was cut off, or of a queue before it was made anew; they were moved back.
+    positions_moved,
+    /// Times that members of a group began to subscribe differently, or to differ in another way.
+    groups_differing,
+    /// Heartbeats of consumers that a strict group keeps out.
+    members_refused,
+    /// Messages that a filter could not be applied to; they were passed over.
+    filters_failed,
+    /// Replies given to whoever asked.
+    replies_pushed,
+    /// Replies whose asker was not there, or did not take them.
+    replies_failed,
     /// Messages given to consumers.
     messages_pulled,
     /// Pulls that were held.

@@ -18,6 +18,7 @@ pub mod limits;
 mod lock;
 pub mod log_tools;
 pub mod net;
+mod registration;
 pub mod replica_tools;
 mod replicas;
 pub mod router;

@@ -22,6 +22,8 @@ pub const TOPIC_QUEUES_MAX: u32 = 1024;
 pub const GROUP_COUNT_MAX: usize = 100_000;
 /// Committed offsets that are remembered.
 pub const OFFSET_COUNT_MAX: usize = 4_000_000;
+/// Queues of whose offsets one connection was told, as far as that is remembered.
+pub const PLACES_PER_CONNECTION_MAX: usize = 64 << 10;
 /// Queues locked for ordered consumption.
 pub const LOCK_COUNT_MAX: usize = 1_000_000;
 /// How long a lock lasts that its owner does not ask for again; owners ask every 20 s, and stop by themselves after 30 s.
@@ -30,6 +32,20 @@ pub const LOCK_LEASE: Duration = Duration::from_secs(60);
 pub const CLIENT_ID_BYTES_MAX: usize = 1024;
 /// Consumer groups that one connection may be a member of.
 pub const GROUPS_PER_CONNECTION_MAX: usize = 1024;
+/// Clients that a strict group keeps out and remembers.
+pub const REFUSALS_PER_GROUP_MAX: usize = 64;
+/// Longest SQL expression, in bytes.
+pub const SQL_BYTES_MAX: usize = 64 << 10;
+/// Parts of one: each costs a step for each message.
+pub const SQL_NODES_MAX: usize = 1024;
+/// How deep one may be nested.
+pub const SQL_DEPTH_MAX: usize = 100;
+/// Messages that one pull applies an expression to.
+pub const SQL_MESSAGES_MAX: usize = 512;
+/// Bytes of them.
+pub const SQL_MESSAGE_BYTES_MAX: usize = 2 << 20;
+/// Time that whoever asked has to take a reply, however long that took to be acknowledged.
+pub const PUSH_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 /// Subscribed topics of one group.
 pub const SUBSCRIPTIONS_PER_GROUP_MAX: usize = 4096;
 
@@ -69,6 +85,22 @@ pub const OUTCOME_KEPT_MS: u64 = 3_600_000;
 /// Longest sleep of the timer.
 pub const DUE_NAP: Duration = Duration::from_millis(20);
 
+/// Answers that are remembered because they were no answers, or came to somebody else; the oldest is forgotten first.
+pub const ANSWERS_MAX: usize = 64 << 10;
+/// Messages that are remembered as sent back; the oldest is forgotten first.
+pub const BACKS_MAX: usize = 256 << 10;
+/// How long a message that is acknowledged is waited for until readers see it.
+pub const COMPARE_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a connection that may be about to close is given until it counts as open.
+pub const CLOSE_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How often a name server that is somebody else's is told what there is.
+pub const REGISTER_INTERVAL: Duration = Duration::from_secs(30);
+/// How often it is looked whether there is something to tell.
+pub const REGISTER_LOOK: Duration = Duration::from_secs(1);
+/// How long a name server may take to answer.
+pub const REGISTER_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How long a client may take to answer what an operator asks of it.
 pub const RELAY_WAIT: Duration = Duration::from_secs(10);
 /// Such questions that one network thread waits for.
@@ -100,6 +132,8 @@ pub const ALARM_URL_TIMEOUT: Duration = Duration::from_secs(5);
 pub const OPERATE_PART_MAX: usize = 256;
 /// Table entries that one part of an operator's list looks at.
 pub const OPERATE_SCAN_MAX: usize = 16 << 10;
+/// Messages that one part of an operator's list reads only to see whether they are asked for.
+pub const OPERATE_READS_MAX: usize = 1024;
 /// Bytes of messages that one part of an operator's list tells, but for its first.
 pub const OPERATE_PART_BYTES: usize = 2 << 20;
 /// Marks of dead letters that are gone which one replay removes.

@@ -19,10 +19,11 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
     }
     match request.header.code {
         ask::SEND_MESSAGE | ask::SEND_MESSAGE_V2 | ask::SEND_BATCH_MESSAGE => send::send(shared, request, batch),
+        ask::SEND_REPLY_MESSAGE | ask::SEND_REPLY_MESSAGE_V2 => send::send(shared, request, batch),
         ask::PULL_MESSAGE | ask::LITE_PULL_MESSAGE => pull::pull(shared, request),
         ask::QUERY_MESSAGE => find::by_key(request),
         ask::VIEW_MESSAGE_BY_ID => find::by_place(request),
-        ask::CONSUMER_SEND_MSG_BACK => retry::send_back(shared, request),
+        ask::CONSUMER_SEND_MSG_BACK => retry::send_back(shared, request, batch),
         ask::QUERY_CONSUMER_OFFSET => offsets::query(shared, request),
         ask::UPDATE_CONSUMER_OFFSET => offsets::commit(shared, request),
         ask::LOCK_BATCH_MQ => order::lock(shared, request),
@@ -31,12 +32,12 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
         ask::GET_MAX_OFFSET => offsets::max(shared, request),
         ask::GET_MIN_OFFSET => offsets::min(shared, request),
         ask::GET_EARLIEST_MSG_STORETIME => offsets::earliest_time(shared, request),
-        ask::END_TRANSACTION => transactions::end(shared, request),
+        ask::END_TRANSACTION => transactions::end(shared, request, batch),
         ask::RECALL_MESSAGE => delay::recall(shared, request),
         ask::HEART_BEAT => heartbeat::beat(shared, request, joined),
         ask::UNREGISTER_CLIENT => heartbeat::farewell(shared, request),
         ask::GET_CONSUMER_LIST_BY_GROUP => groups::list(shared, request),
-        ask::CHECK_CLIENT_CONFIG => groups::check_config(request),
+        ask::CHECK_CLIENT_CONFIG => groups::check_config(shared, request),
         ask::UPDATE_AND_CREATE_TOPIC => topics::create(shared, request),
         ask::UPDATE_AND_CREATE_TOPIC_LIST => topics::create_list(shared, request),
         ask::GET_TOPIC_CONFIG => topics::settings(shared, request),
@@ -91,6 +92,8 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
         private::DEAD_LETTER_REPLAY => operate::replay_dead_letter(shared, request),
         private::MESSAGE_LIST => operate::list_messages(shared, request),
         private::TRACE => operate::trace(shared, request),
+        private::GROUP_SHOW => groups::show(shared, request),
+        private::GROUP_SET => groups::set(shared, request),
         other => {
             shared.counters.unknown_codes.add(1);
             Reply::failure(code::REQUEST_CODE_NOT_SUPPORTED, not_offered(other)).into()
@@ -101,7 +104,6 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
 /// What whoever asked can do instead.
 fn not_offered(code: i32) -> String {
     let what = match code {
-        ask::SEND_REPLY_MESSAGE | ask::SEND_REPLY_MESSAGE_V2 => "request and reply is not offered yet",
         ask::GET_ALL_DELAY_OFFSET => {
             "levels of delay have no offsets: what is delayed is kept by its time (anchorlog delay)"
         }

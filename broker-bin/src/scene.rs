@@ -37,6 +37,7 @@ pub(crate) struct Scene {
     pub(crate) disk: SimDisk,
     readers: Vec<JoinHandle<()>>,
     opaque: i64,
+    connected: u16,
 }
 
 /// What the broker sent to a connection.
@@ -125,16 +126,20 @@ impl Scene {
             transaction_check_interval: Duration::from_secs(30),
             transaction_check_max: 15,
             keep_unconsumed: true,
+            repeat_window: Duration::from_secs(600),
+            repeat_memory: 1 << 20,
+            property_filter: true,
         };
         adjust(&mut settings);
         let shared = Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1));
         let shared = Arc::new(shared.with_standing(standing));
+        shared.repeats.load(&shared.engine).expect("a window");
         let mailboxes: Arc<[Mailbox]> = Arc::new([Mailbox::new(Box::new(Nobody))]);
         let timer = Timer::new(mailboxes.clone());
         let (cold_reads, readers) = start_readers(&shared, &mailboxes).expect("readers");
         let mut worker = Worker::new(shared.clone(), 0, mailboxes, cold_reads).expect("a worker");
         worker.set_time(clock.monotonic());
-        Scene { shared, worker, timer, clock, disk, readers, opaque: 0 }
+        Scene { shared, worker, timer, clock, disk, readers, opaque: 0, connected: 0 }
     }
 
     /// Ends it; what the disk has is what the next one finds.
@@ -173,18 +178,50 @@ impl Scene {
         self.worker.accept(peer()).expect("room for one more")
     }
 
+    /// A connection from another port than every other one, as connections are that are open at once.
+    pub(crate) fn connect_apart(&mut self) -> ConnectionId {
+        self.connected += 1;
+        let mut from = peer();
+        from.set_port(from.port() + self.connected);
+        self.worker.accept(from).expect("room for one more")
+    }
+
     /// Gives a request to the worker, and no more. The number is the one that its answer bears.
     pub(crate) fn give(&mut self, id: ConnectionId, code: i64, fields: &Value, body: &[u8]) -> i64 {
+        self.hand_in(id, code, fields, body, 0);
+        self.worker.end_of_turn();
+        self.opaque
+    }
+
+    /// The same, and the turn goes on.
+    pub(crate) fn hand_in(&mut self, id: ConnectionId, code: i64, fields: &Value, body: &[u8], flag: i64) {
         self.opaque += 1;
-        let header = json!({"code": code, "extFields": fields, "flag": 0, "opaque": self.opaque, "version": 479});
+        let header = json!({"code": code, "extFields": fields, "flag": flag, "opaque": self.opaque, "version": 479});
+        self.hand_in_frame(id, &header, body);
+    }
+
+    /// A request without an answer.
+    pub(crate) fn give_oneway(&mut self, id: ConnectionId, code: i64, fields: &Value) {
+        self.give_frame(id, &json!({"code": code, "extFields": fields, "flag": 2, "opaque": -1, "version": 479}), &[]);
+    }
+
+    /// A client answers what it was asked.
+    pub(crate) fn answer(&mut self, id: ConnectionId, opaque: &Value, code: i64) {
+        self.give_frame(id, &json!({"code": code, "flag": 1, "opaque": opaque, "version": 479}), &[]);
+    }
+
+    fn give_frame(&mut self, id: ConnectionId, header: &Value, body: &[u8]) {
+        self.hand_in_frame(id, header, body);
+        self.worker.end_of_turn();
+    }
+
+    fn hand_in_frame(&mut self, id: ConnectionId, header: &Value, body: &[u8]) {
         let header = header.to_string();
         let mut bytes = u32::try_from(4 + header.len() + body.len()).expect("small").to_be_bytes().to_vec();
         bytes.extend(u32::try_from(header.len()).expect("small").to_be_bytes());
         bytes.extend(header.as_bytes());
         bytes.extend(body);
         self.worker.bytes_in(id, &bytes);
-        self.worker.end_of_turn();
-        self.opaque
     }
 
     /// Gives a request and lets everything happen that its answer needs.
@@ -205,9 +242,15 @@ impl Scene {
 
     /// Lets everything happen that the requests given so far need.
     pub(crate) fn finish(&mut self) {
-        self.await_tasks();
-        self.settle();
-        self.worker.acked();
+        loop {
+            self.await_tasks();
+            self.settle();
+            self.worker.acked();
+            // What was waited for may be what a task needs.
+            if self.worker.task_count() == 0 {
+                return;
+            }
+        }
     }
 
     /// Lets readers read what the requests given so far need.
@@ -291,7 +334,7 @@ impl Scene {
         if self.shared.state.topics.get(topic).is_none() {
             return Vec::new();
         }
-        let id = self.connect();
+        let id = self.connect_apart();
         let (mut all, mut offset) = (Vec::new(), 0);
         loop {
             let fields = json!({

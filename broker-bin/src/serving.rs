@@ -19,6 +19,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use crate::alarm::{self, Teller};
 use crate::broker::{BrokerOptions, Driver, StartError, StopError};
+use crate::config::HostPort;
 use crate::counters::Counters;
 use crate::features::delay;
 use crate::features::offsets::Pins;
@@ -27,6 +28,7 @@ use crate::features::topics::{TEMPLATE, TopicConfig};
 use crate::limits;
 use crate::net::driver::{NotifyWake, Post};
 use crate::net::{Mailbox, start_readers, tokio_driver};
+use crate::registration;
 use crate::shared::{Settings, Shared};
 use crate::standing::Standing;
 use crate::state::{State, StateError};
@@ -72,6 +74,16 @@ impl Place {
         self.options.engine.clone().with_retention_held(true)
     }
 
+    /// Under which number name servers know this broker: 0 takes messages, and every slave of a set has one of its own.
+    fn broker_id(&self, standing: &Standing) -> u64 {
+        match (&self.options.replication, standing) {
+            (Some(set), Standing::Slave { .. }) => {
+                1 + set.others.iter().filter(|other| other.id < set.id).map(|_| 1).sum::<u64>()
+            }
+            _ => 0,
+        }
+    }
+
     fn settings(&self) -> Settings {
         let options = &self.options;
         Settings {
@@ -85,10 +97,13 @@ impl Place {
             ack_timeout: options.ack_timeout,
             busy_timeout: options.busy_timeout,
             keep_unconsumed: options.keep_unconsumed,
+            property_filter: options.property_filter,
             delay_levels: options.delay_levels.clone(),
             transaction_timeout: options.transaction_timeout,
             transaction_check_interval: options.transaction_check_interval,
             transaction_check_max: options.transaction_check_max,
+            repeat_window: options.repeat_window,
+            repeat_memory: options.repeat_memory,
         }
     }
 }
@@ -102,6 +117,8 @@ pub(crate) struct Serving {
     readers: Vec<JoinHandle<()>>,
     state_thread: Option<(Sender<()>, JoinHandle<()>)>,
     timer: Option<(Sender<()>, JoinHandle<()>)>,
+    /// One for each name server that is told.
+    registrations: Vec<(Sender<()>, JoinHandle<()>)>,
     teller: Option<Teller>,
 }
 
@@ -144,6 +161,9 @@ impl Serving {
             shared = shared.with_alarm(alarm);
             teller = Some(thread);
         }
+        if shared.standing.writes() && knows_all {
+            learn_repeats(&shared)?;
+        }
         shared.knows_all.store(knows_all, Ordering::Release);
         let shared = Arc::new(shared);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -156,6 +176,7 @@ impl Serving {
             readers: Vec::new(),
             state_thread: None,
             timer: None,
+            registrations: Vec::new(),
             teller,
         };
         // From here on an early return drops it, which stops what is running.
@@ -211,6 +232,12 @@ impl Serving {
         for outcome in came_up {
             outcome.map_err(|error| failed("network thread", error))?;
         }
+        // Only now there is somebody to answer those who are sent here.
+        let own = [place.address, place.advertise];
+        let is_own = |server: &HostPort| server.resolve().is_ok_and(|server| own.contains(&server));
+        let others: Vec<_> = place.options.name_servers.iter().filter(|server| !is_own(server)).cloned().collect();
+        self.registrations = registration::start(shared, &others, place.broker_id(&shared.standing))
+            .map_err(|error| failed("registration", error))?;
         Ok(())
     }
 
@@ -228,6 +255,13 @@ impl Serving {
 
     fn shut_down(&mut self) -> Result<(), StopError> {
         let Some(shared) = self.shared.take() else { return Ok(()) };
+        // Who asks a name server from now on is sent elsewhere.
+        for (stop, thread) in self.registrations.drain(..) {
+            drop(stop);
+            if thread.join().is_err() {
+                tracing::error!("a registration ended in a panic");
+            }
+        }
         shared.closing.store(true, Ordering::SeqCst);
         for wake in &self.wakes {
             wake.notify_one();
@@ -325,8 +359,18 @@ fn get_to_know(shared: &Shared, settled: Lsn, shown: &mut Lsn) -> Result<bool, S
     }
     shared.state.take_over(&shared.engine)?;
     keep_what_is_needed(&shared.engine, &shared.state, shared.settings.keep_unconsumed);
+    learn_repeats(shared)?;
     shared.knows_all.store(true, Ordering::Release);
     Ok(true)
+}
+
+/// Learns what was sent lately, before anything is stored.
+fn learn_repeats(shared: &Shared) -> Result<(), StateError> {
+    let began = shared.engine.clock().monotonic();
+    let keys = shared.repeats.load(&shared.engine)?;
+    let took = shared.engine.clock().monotonic().saturating_sub(began);
+    tracing::info!(keys, ?took, "knows what was sent within the window of repeats");
+    Ok(())
 }
 
 /// Shows what the table of somebody else's log says, where more is acknowledged than `shown`: all of it is read.

@@ -13,6 +13,8 @@ use crate::counters::Counters;
 use crate::features::clients::Clients;
 use crate::features::delay::{DelayLevels, DueIndex};
 use crate::features::inspect::Rates;
+use crate::features::repeats::Repeats;
+use crate::features::reply::Requesters;
 use crate::features::reset::Resets;
 use crate::features::send::MadeKeys;
 use crate::features::transactions::Halves;
@@ -50,6 +52,12 @@ pub struct Settings {
     pub transaction_check_max: u32,
     /// Whether messages that a group has not consumed outlive their file.
     pub keep_unconsumed: bool,
+    /// How long a send is recognised that comes again; zero for never.
+    pub repeat_window: Duration,
+    /// Bytes of memory for that.
+    pub repeat_memory: usize,
+    /// Whether consumers may choose messages by their properties.
+    pub property_filter: bool,
 }
 
 /// One broker: log, state, settings and counters.
@@ -72,6 +80,8 @@ pub struct Shared {
     pub due: DueIndex,
     /// Half messages, and who decides.
     pub halves: Halves,
+    /// What was sent lately, to recognise what comes again.
+    pub repeats: Repeats,
     /// The options in force, as far as they can be changed while it runs.
     pub live: Live,
     /// Producers are shown no queues to write: as an operator of the name server wants it.
@@ -84,6 +94,8 @@ pub struct Shared {
     pub rates: Rates,
     /// When this broker began to serve, in milliseconds since 1970.
     pub started_ms: u64,
+    /// Who is where, for whoever answers a request of theirs.
+    pub requesters: Requesters,
     /// Set when everything is known that the log says: a leader learns it when its slaves have confirmed what they have.
     pub knows_all: AtomicBool,
     /// Set once, when the broker stops: what is not appended yet is refused.
@@ -107,12 +119,14 @@ impl Shared {
         Shared {
             due,
             halves: Halves::default(),
+            repeats: Repeats::new(settings.repeat_window, settings.repeat_memory),
             live: Live::new(args_of(&settings), engine.clock().wall_ms()),
             writes_wiped: AtomicBool::new(false),
             clients: Clients::default(),
             resets: Resets::default(),
             rates: Rates::default(),
             started_ms: engine.clock().wall_ms(),
+            requesters: Requesters::default(),
             engine,
             state,
             settings,
@@ -190,6 +204,8 @@ fn args_of(settings: &Settings) -> BrokerArgs {
         transaction_timeout: Period(settings.transaction_timeout),
         transaction_check_interval: Period(settings.transaction_check_interval),
         transaction_check_max: settings.transaction_check_max,
+        repeat_window: Period(settings.repeat_window),
+        repeat_memory: ByteSize(u64::try_from(settings.repeat_memory).unwrap_or(u64::MAX)),
         ..BrokerArgs::defaults()
     }
 }

@@ -109,6 +109,7 @@ fn key(group: &str, topic: &str) -> OffsetKey {
     OffsetKey { group: group.into(), topic: topic.into(), queue: 0 }
 }
 
+/// K-67: offsets stand in the log with everything else; there is no file beside it that could be lost or torn.
 #[test]
 fn topics_groups_and_offsets_are_there_again() {
     let store = Store::new();
@@ -116,7 +117,12 @@ fn topics_groups_and_offsets_are_there_again() {
     let odd = TopicConfig { perm: 4, sys_flag: -1, ordered: true, ..TopicConfig::open(3) };
     state.put_topic("T1", TopicConfig::open(8));
     state.put_topic("T|2", odd);
-    let group = GroupConfig { retry_queues: 2, retry_max: 3, may_consume: false, rules: GroupRules::default() };
+    let group = GroupConfig {
+        retry_queues: 2,
+        retry_max: 3,
+        may_consume: false,
+        rules: GroupRules { strict: true, ..GroupRules::USUAL },
+    };
     state.put_group("a/b", group);
     state.flush(&store.engine).whole().expect("the log takes it");
     store.send("T1", 3000);

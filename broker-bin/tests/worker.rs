@@ -69,11 +69,14 @@ impl Bench {
             message_bytes_max: limits::BODY_BYTES_MAX,
             ack_timeout: Duration::from_millis(2500),
             keep_unconsumed: true,
+            property_filter: true,
             busy_timeout: Duration::from_secs(2),
             delay_levels: DelayLevels::default(),
             transaction_timeout: Duration::from_secs(6),
             transaction_check_interval: Duration::from_secs(30),
             transaction_check_max: 15,
+            repeat_window: Duration::from_secs(600),
+            repeat_memory: 1 << 20,
         };
         let shared = Arc::new(Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1)));
         let mailboxes: Arc<[Mailbox]> = Arc::new([Mailbox::new(Box::new(Nobody))]);
@@ -100,7 +103,10 @@ impl Bench {
     }
 
     fn send(&mut self, id: ConnectionId, body: &[u8]) -> i64 {
-        self.give(id, 310, &send_fields(0), body)
+        let mut fields = send_fields(0);
+        // Each is a message of its own.
+        fields["i"] = json!(format!("UNIQ_KEY\u{1}K{}\u{2}", self.opaque));
+        self.give(id, 310, &fields, body)
     }
 
     /// Lets the engine do everything that it can without time passing.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use crate::batch::{AppendOutcome, MessageRef, Queue, WriteBatch};
 use crate::checkpoint::backlog::Backlog;
+use crate::checkpoint::pace::PaceParts;
+use crate::checkpoint::rows::Referrer;
 use crate::checkpoint::{self, CheckpointShared, Checkpointer};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::ring::LogBuffer;
@@ -17,6 +19,7 @@ use crate::commit::sequencer::{QueueHead, Sequencer};
 use crate::commit::watermark::Marks;
 use crate::commit::writer::{LogWriter, Step, WriterShared};
 use crate::commit::{Space, Subscription, Ticket, Watcher, Watermark, Watermarks};
+use crate::commitlog::gather::Gathered;
 use crate::commitlog::manifest::Manifest;
 use crate::commitlog::reader::LogReader;
 use crate::commitlog::record::{self, Origin, Record, RecordKind};
@@ -105,6 +108,8 @@ pub struct EngineStats {
     pub mended_bytes: u64,
     /// Reads that went to the disk.
     pub cold_reads: u64,
+    /// Bytes that they brought.
+    pub cold_read_bytes: u64,
 }
 
 /// What a release did.
@@ -233,7 +238,7 @@ impl Engine {
         let begun = clock.monotonic();
         let opened = open::open(&backend, dir, &options, backend.new_identity())?;
         let Opened { lock, manifest, epoch, new_epoch, segments, room, found, tail_block, derived, side } = opened;
-        let Derived { queues, table, keys, store, applied, changed, survivors, log_start, .. } = derived;
+        let Derived { queues, table, keys, store, pace, applied, changed, survivors, log_start, .. } = derived;
         options.segment_bytes = manifest.geometry.segment_bytes;
         options.tail = manifest.geometry.tail;
         options.validate()?;
@@ -245,6 +250,7 @@ impl Engine {
         let (buffer, tail) = LogBuffer::new(options.chunk_bytes, options.cache_bytes, found.end, &tail_block);
         let known = queues.all();
         let heads = known.iter().map(|queue| {
+            queues.state(queue.id()).set_opened();
             let mark = queues.state(queue.id()).current_mark();
             let dropped = queues.find(queue.name()).is_none_or(|current| current.id() != queue.id());
             QueueHead { next: mark.range.max, latest: mark.latest, dropped }
@@ -373,9 +379,10 @@ impl Engine {
             shared: Arc::clone(&checkpoint),
             interval: options.checkpoint_interval,
             bytes: options.checkpoint_bytes,
-            backlog,
+            backlog: Arc::clone(&backlog),
             broken: options.broken(),
             cache_bytes: options.checkpoint_cache_bytes,
+            pace: Arc::clone(&pace),
             hurry: Box::new(move |end| {
                 durable_hurried.flush_to.fetch_max(end.0, Ordering::SeqCst);
                 durable_woken.commit.wake();
@@ -484,6 +491,16 @@ impl Engine {
         });
         let mut engine = Engine { inner, threads: Vec::new(), closed: false };
         if options.drivers == Drivers::Threads {
+            let inner = &engine.inner;
+            let signals = Arc::clone(&inner.signals);
+            pace.start(PaceParts {
+                clock: Arc::clone(&inner.clock),
+                marks: Arc::clone(&inner.marks),
+                backlog,
+                room: Arc::clone(&inner.room),
+                // Only the checkpointer's thread writes checkpoints while there are threads.
+                sleep: Box::new(move |wait| signals.checkpoint.sleep(Lsn::MAX, || Lsn::ZERO, Some(wait))),
+            });
             engine.start_threads().map_err(io_error("starting threads for"))?;
         }
         if new_epoch {
@@ -596,6 +613,7 @@ impl Engine {
             mended_ranges: inner.damages.mended(),
             mended_bytes: inner.damages.mended_bytes(),
             cold_reads: inner.reader.cold_reads(),
+            cold_read_bytes: inner.reader.cold_read_bytes(),
         }
     }
 
@@ -632,7 +650,7 @@ impl Engine {
     }
 
     /// Places in the log that are known to be damaged, in its order: found by the scrub or met by readers since open, at most
-    /// [`limits::DAMAGED_PLACES_MAX`](crate::limits::DAMAGED_PLACES_MAX) of them.
+    /// [`limits::DAMAGED_PLACES_MAX`] of them.
     ///
     /// # Panics
     /// When another thread panicked inside the engine.
@@ -775,8 +793,8 @@ impl Engine {
     }
 
     /// Appends batches, in order, under one lock; returns how many: fewer than given when the buffer, what stands ready of segments, or
-    /// what may wait for a checkpoint is full (try the rest when [`Watermark::Written`] has moved, or a little later). Outcomes of those
-    /// that were appended are added to `out`.
+    /// what may wait for a checkpoint or a release is full (try the rest when [`Watermark::Written`] has moved, or a little later).
+    /// Outcomes of those that were appended are added to `out`.
     ///
     /// # Errors
     /// When the first batch not appended never can be (too large, empty), or the log takes nothing any more.
@@ -868,9 +886,12 @@ impl Engine {
         match refused {
             // What it appended is being written, and the next segment made.
             None
-            | Some(Refused::NoSegment | Refused::Because(AppendError::Full { .. } | AppendError::Behind { .. })) => {
-                Ok(count)
-            }
+            | Some(
+                Refused::NoSegment
+                | Refused::Because(
+                    AppendError::Full { .. } | AppendError::Behind { .. } | AppendError::Unreleased { .. },
+                ),
+            ) => Ok(count),
             Some(Refused::Because(error)) => Err(error),
         }
     }
@@ -908,12 +929,11 @@ impl Engine {
                 // In a run without checkpoints there is nothing to wait for.
                 Err(AppendError::Behind { .. }) if !inner.checkpoint.given_up.load(Ordering::SeqCst) => {
                     inner.signals.checkpoint.wake();
-                    let retry = Some(limits::BEHIND_RETRY);
-                    match inner.marks.wait(Watermark::Written, Lsn::MAX, &*inner.clock, retry) {
-                        Err(WaitError::Fenced(fenced)) => return Err(fenced.into()),
-                        Err(WaitError::Closing) => return Err(AppendError::Closing),
-                        Ok(()) | Err(WaitError::TimedOut) => {}
-                    }
+                    inner.wait_a_little()?;
+                }
+                Err(AppendError::Unreleased { .. }) => {
+                    inner.signals.housekeeping.wake();
+                    inner.wait_a_little()?;
                 }
                 other => return other,
             }
@@ -1036,6 +1056,16 @@ impl Engine {
         self.inner.queues.state_of(queue).range()
     }
 
+    /// Where a queue ended when this engine was opened; 0 for one that came later.
+    ///
+    /// With asynchronous flush a power failure takes messages that readers have seen, and their offsets are given out again. A reader that
+    /// this run has not served, and that knows of offsets beyond this one, has seen such messages: it goes on here, or it would pass over
+    /// what was appended since.
+    #[must_use]
+    pub fn opened_at(&self, queue: &Queue) -> QueueOffset {
+        self.inner.queues.state_of(queue).opened_at()
+    }
+
     /// Reads consecutive messages of a queue.
     ///
     /// # Errors
@@ -1092,23 +1122,14 @@ impl Engine {
             outcome.status = FetchStatus::NeedsDisk;
             return Ok(outcome);
         }
-        let mut bytes = 0;
-        for entry in entries {
-            if entry.size > 0 && (fetch.matches)(entry.tag) {
-                let full =
-                    outcome.messages.len() >= fetch.messages_max || bytes + entry.size as usize > fetch.bytes_max;
-                if full && !outcome.messages.is_empty() {
-                    break;
-                }
-                match inner.message(fetch, &entry, outcome.next) {
-                    // A link shows only now how much it brings.
-                    Ok(Some(message)) if bytes + message.size() > fetch.bytes_max && !outcome.messages.is_empty() => {
-                        break;
-                    }
-                    Ok(Some(message)) => {
-                        bytes += message.size();
-                        outcome.messages.push(message);
-                    }
+        // Links first, then all that they lead to, in the order of the log.
+        let found = inner.own_records(fetch, entries);
+        let links = found.iter().filter_map(|own| own.origin);
+        let origins = inner.reader.gather(links.map(|origin| (origin.lsn, origin.size)), fetch.from_disk);
+        for Own { entry, bytes, origin } in found {
+            if let Some(bytes) = bytes {
+                match bytes.and_then(|bytes| inner.message(fetch, &entry, outcome.next, bytes, origin, &origins)) {
+                    Ok(Some(message)) => outcome.messages.push(message),
                     Ok(None) if outcome.messages.is_empty() => {
                         outcome.status = FetchStatus::NeedsDisk;
                         outcome.next = fetch.from;
@@ -1165,6 +1186,12 @@ impl Engine {
         inner.message_at(lsn, |_, _, _| true)?.ok_or(ReadError::NotFound(lsn))
     }
 
+    /// Whether [`Engine::read`] of this LSN, or a refusal of it, needs no disk now: for threads that must not wait. False for links.
+    #[must_use]
+    pub fn is_in_memory(&self, lsn: Lsn) -> bool {
+        self.inner.reader.is_in_memory(lsn)
+    }
+
     /// The messages that have a key, as far as they are visible and retained: of queues that are not dropped, links by their own keys.
     /// May read from the disk. A message that cannot be read is left out; [`Engine::damaged_places`] tells of it.
     ///
@@ -1198,6 +1225,45 @@ impl Engine {
         inner.catch_up();
         let visible = inner.marks.start()..inner.marks.load(Watermark::Dispatched);
         inner.keys.find(query, visible, inner)
+    }
+
+    /// What the index keeps of a key: 32 bits, different in every log. For [`Engine::recent_keys`].
+    #[must_use]
+    pub fn key_hash(&self, key: &[u8]) -> u32 {
+        self.inner.keys.hash(key)
+    }
+
+    /// The keys of messages that were stored at `since_ms` or later, for whoever keeps a window over them: where each message lies, and the
+    /// [`Engine::key_hash`] of one of its keys, along the log. Of more than `count_max` the newest are returned.
+    ///
+    /// This reads the index and not the log: of what a checkpoint has written about four bytes a key, and at most
+    /// [`KEY_RUN_FULL`](crate::limits::KEY_RUN_FULL) keys that are older; of the log it reads a few dozen headers, to find where
+    /// that time begins. In memory it takes sixteen bytes a key.
+    ///
+    /// # Errors
+    /// When the index has to be read from the disk and cannot be.
+    pub fn recent_keys(&self, since_ms: u64, count_max: usize) -> Result<Vec<(Lsn, u32)>, ReadError> {
+        let inner = &*self.inner;
+        inner.catch_up();
+        let visible = inner.marks.start()..inner.marks.load(Watermark::Dispatched);
+        inner.keys.recent(since_ms, count_max, &visible, inner)
+    }
+
+    /// The table entries that refer to the message at `origin`, with their keys, as they are visible. May read from the disk.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn entries_about(&self, origin: Lsn) -> Result<Vec<(Vec<u8>, TableEntry)>, ReadError> {
+        let inner = &*self.inner;
+        inner.catch_up();
+        let mut found = Vec::new();
+        for (_, referrer) in inner.table.references(origin..origin.plus(1))? {
+            let Referrer::Entry(key) = referrer else { continue };
+            if let Some(entry) = inner.table.get(&key)?.filter(|entry| entry.target == Some(origin)) {
+                found.push((key, entry));
+            }
+        }
+        Ok(found)
     }
 
     /// What a link or a table entry refers to the message at `lsn` by. May read from the disk.
@@ -1242,6 +1308,12 @@ impl Engine {
     pub fn get(&self, key: &[u8]) -> Result<Option<TableEntry>, ReadError> {
         self.inner.catch_up();
         self.inner.table.get(key)
+    }
+
+    /// Whether [`Engine::get`] of this key needs no disk now: for threads that must not wait.
+    #[must_use]
+    pub fn knows(&self, key: &[u8]) -> bool {
+        self.inner.table.knows(key)
     }
 
     /// The table as it is now, for more than one look.
@@ -1474,6 +1546,15 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// What stands at an entry of a queue.
+struct Own {
+    entry: QueueEntry,
+    /// Its record; none where nobody asked for it.
+    bytes: Option<Result<Option<Vec<u8>>, ReadError>>,
+    /// Where it leads, if it is a link.
+    origin: Option<Origin>,
+}
+
 /// Keys that are kept in the head view for batches on their way; given back when dropped.
 struct Holds<'a> {
     sequencer: &'a Mutex<Sequencer>,
@@ -1572,6 +1653,16 @@ impl Inner {
         }
     }
 
+    /// Sleeps before an append that others must make room for is tried again.
+    fn wait_a_little(&self) -> Result<(), AppendError> {
+        let retry = Some(limits::BEHIND_RETRY);
+        match self.marks.wait(Watermark::Written, Lsn::MAX, &*self.clock, retry) {
+            Err(WaitError::Fenced(fenced)) => Err(fenced.into()),
+            Err(WaitError::Closing) => Err(AppendError::Closing),
+            Ok(()) | Err(WaitError::TimedOut) => Ok(()),
+        }
+    }
+
     /// Fetches what the batches' preconditions ask for, and keeps it known until the holds are dropped.
     fn hold(&self, batches: &[WriteBatch]) -> Result<Holds<'_>, AppendError> {
         let mut holds = Holds { sequencer: &self.sequencer, held: Vec::new() };
@@ -1667,18 +1758,55 @@ impl Inner {
         catch_up(&self.dispatcher, &self.marks);
     }
 
+    /// The records of entries, as many as a fetch may bring: with what links lead to. It ends with the first that cannot be had.
+    fn own_records(&self, fetch: &Fetch<'_>, entries: Vec<QueueEntry>) -> Vec<Own> {
+        let (mut found, mut count, mut bytes) = (Vec::new(), 0, 0);
+        for entry in entries {
+            if entry.size == 0 || !(fetch.matches)(entry.tag) {
+                found.push(Own { entry, bytes: None, origin: None });
+                continue;
+            }
+            if count > 0 && (count >= fetch.messages_max || bytes + entry.size as usize > fetch.bytes_max) {
+                break;
+            }
+            let own = self.reader.record(entry.lsn, entry.size, fetch.from_disk);
+            let record = own.as_ref().ok().and_then(Option::as_ref).and_then(|own| record::parse(own).ok());
+            let origin = record.and_then(|record| record.origin(entry.lsn));
+            // A link shows only now how much it brings.
+            let size = entry.size as usize + origin.map_or(0, |origin| origin.size as usize);
+            if count > 0 && bytes + size > fetch.bytes_max {
+                break;
+            }
+            (count, bytes) = (count + 1, bytes + size);
+            let ends = !matches!(own, Ok(Some(_)));
+            found.push(Own { entry, bytes: Some(own), origin });
+            if ends {
+                break;
+            }
+        }
+        found
+    }
+
     fn message(
         &self,
         fetch: &Fetch<'_>,
         entry: &QueueEntry,
         offset: QueueOffset,
+        bytes: Option<Vec<u8>>,
+        origin: Option<Origin>,
+        origins: &Gathered,
     ) -> Result<Option<Message>, ReadError> {
-        let Some(bytes) = self.reader.record(entry.lsn, entry.size, fetch.from_disk)? else { return Ok(None) };
-        let origin = record::parse(&bytes).ok().and_then(|record| record.origin(entry.lsn));
-        let origin = match self.payload(origin, fetch.from_disk)? {
-            Payload::OnDisk => return Ok(None),
-            Payload::Own => None,
-            Payload::Origin(lsn, bytes) => Some((lsn, bytes)),
+        let Some(bytes) = bytes else { return Ok(None) };
+        let origin = match origin {
+            None => None,
+            Some(origin) => match origins.get(origin.lsn) {
+                Some(bytes) => Some((origin.lsn, bytes)),
+                // Alone, it says why it cannot be had.
+                None => match self.reader.record(origin.lsn, origin.size, fetch.from_disk)? {
+                    Some(bytes) => Some((origin.lsn, bytes)),
+                    None => return Ok(None),
+                },
+            },
         };
         let message = Message::new(Arc::clone(&fetch.queue.name), fetch.queue.opening, offset, entry, bytes, origin);
         message.map(Some).map_err(|error| self.reader.damage(entry.lsn, error.to_string()))

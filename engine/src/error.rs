@@ -372,6 +372,17 @@ pub enum AppendError {
         /// The limit for batches of this kind.
         max: u64,
     },
+    /// The log is as long as it may be while segments wait to be released, see [`crate::EngineOptions::with_retain_bytes`]; the caller
+    /// may try again a little later. No pin stands in the way: what pins hold, nobody waits for.
+    #[error(
+        "the log ends at LSN {assigned} and is not to go beyond {bound} before older segments are released; append it again"
+    )]
+    Unreleased {
+        /// Where the log ends.
+        assigned: Lsn,
+        /// How far ordinary batches may go now.
+        bound: Lsn,
+    },
     /// There is no room for another segment (or for a checkpoint that is overdue), and what stands ready is kept for others: ordinary
     /// batches leave the reserve to those with [`crate::WriteBatch::set_essential`], and those leave its last part to the engine. It
     /// heals by itself when there is room.
@@ -399,8 +410,8 @@ pub enum AppendError {
 }
 
 impl AppendError {
-    /// Retry a full buffer, once the written watermark has moved, a late checkpoint, and a full disk, once there is room; stop when the
-    /// log takes nothing any more; reject the rest.
+    /// Retry a full buffer, once the written watermark has moved, a late checkpoint or release, and a full disk, once there is room; stop
+    /// when the log takes nothing any more; reject the rest.
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
@@ -410,7 +421,10 @@ impl AppendError {
             AppendError::Empty | AppendError::ForeignQueue | AppendError::Dropped | AppendError::TargetGone(_) => {
                 Advice::Reject
             }
-            AppendError::Full { .. } | AppendError::Behind { .. } | AppendError::OutOfSpace { .. } => Advice::Retry,
+            AppendError::Full { .. }
+            | AppendError::Behind { .. }
+            | AppendError::Unreleased { .. }
+            | AppendError::OutOfSpace { .. } => Advice::Retry,
             AppendError::Fenced(fenced) => fenced.advice(),
             AppendError::Closing | AppendError::NotLeader => Advice::Stop,
         }
@@ -627,6 +641,7 @@ mod tests {
             (AppendError::Unjudged(Arc::new(damaged())), Advice::Reject),
             (AppendError::Full { waiting: 2, max: 1 }, Advice::Retry),
             (AppendError::Behind { waiting: 2, max: 1 }, Advice::Retry),
+            (AppendError::Unreleased { assigned: Lsn(16), bound: Lsn(16) }, Advice::Retry),
             (AppendError::OutOfSpace { needed: 2, left: 1, source: full() }, Advice::Retry),
             (AppendError::Fenced(fenced()), Advice::Stop),
             (AppendError::Closing, Advice::Stop),

@@ -38,6 +38,9 @@ pub const RESTATE_READ_BYTES: u64 = 1 << 20;
 pub const RESTATE_BATCH_BYTES: u64 = 8 << 10;
 /// Frames that put table entries of which the places are remembered: 8 bytes each.
 pub const PUT_PLACES_MAX: usize = 1 << 20;
+/// Segments, beside the spare ones, that a log may be longer than it is to be retained, before appends wait for the oldest to go: one
+/// goes only as a whole, and while it goes the log goes on.
+pub const OVERSHOOT_SEGMENTS: u64 = 2;
 /// Holes that are punched in one step.
 pub const PUNCHES_PER_STEP: usize = 32;
 /// A segment is punched when at least this fraction of it (one over) is needed by nobody.
@@ -61,7 +64,7 @@ pub const KEY_MEMORY: u64 = 16;
 pub const CHANGE_MEMORY: u64 = 256;
 /// Least that such memory can be bounded by.
 pub const UNSAVED_BYTES_MIN: u64 = 64 << 10;
-/// Time between two looks of an append that waits for it.
+/// Time between two looks of an append that waits for it, or for a release.
 pub const BEHIND_RETRY: Duration = Duration::from_millis(10);
 /// Changes of the table that wait in memory before a checkpoint begins at once.
 pub const CHECKPOINT_CHANGES: usize = 500_000;
@@ -77,8 +80,6 @@ pub const KEY_PIECE_BYTES: usize = 1900;
 pub const CHECKPOINT_NAP: Duration = Duration::from_secs(1);
 /// How long the checkpointer waits after the kernel refused something.
 pub const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
-/// Records read at open after which a checkpoint is written at once: what they say waits in memory.
-pub const RECOVERY_UNSAVED_RECORDS: u64 = 1 << 21;
 /// Durable writes in flight.
 pub const COMMIT_DEPTH_MAX: usize = 16;
 /// Spare segments kept ready.
@@ -117,6 +118,12 @@ pub const SCAN_DEPTH: usize = 4;
 pub const SCAN_READ_BYTES: usize = 1 << 20;
 /// Bytes of one read for a reader behind the cache.
 pub const COLD_READ_BYTES: u64 = 64 << 10;
+/// Bytes read beyond that for a reader that goes along the log.
+pub const AHEAD_READ_BYTES: u64 = 192 << 10;
+/// The same while commits are under way.
+pub const AHEAD_READ_BUSY_BYTES: u64 = 64 << 10;
+/// Bytes between two records that are read together all the same: a second read would take longer.
+pub const GATHER_GAP_BYTES: u64 = 16 << 10;
 /// Blocks of [`COLD_READ_BYTES`] that readers behind the cache share.
 pub const COLD_BLOCK_COUNT: usize = 256;
 /// Bytes of one read of a stretch of log for another machine while no commit is under way.
@@ -125,6 +132,8 @@ pub const WIDE_READ_BYTES: u64 = 1 << 20;
 pub const FILL_STEP_BYTES: u64 = 256 << 10;
 /// Bytes a second of the filler while the log is busy: measured to cost live appends at most a tenth of their rate.
 pub const FILL_RATE: u64 = 100 << 20;
+/// Bytes a second that a checkpoint writes while the log is busy and nobody waits for it.
+pub const CHECKPOINT_RATE: u64 = 64 << 20;
 /// How long after the last commit the log counts as busy.
 pub const BUSY_FOR: Duration = Duration::from_millis(20);
 /// Acknowledged bytes that wait for a reader before the dispatcher wakes by itself, while no queue is watched.
@@ -180,6 +189,8 @@ const _: () = assert!(
 );
 const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(IO_ALIGN as u64), "frames start on an I/O boundary");
 const _: () = assert!(COLD_READ_BYTES.is_multiple_of(IO_ALIGN as u64) && SCAN_READ_BYTES.is_multiple_of(IO_ALIGN));
+const _: () = assert!(AHEAD_READ_BYTES.is_multiple_of(COLD_READ_BYTES) && AHEAD_READ_BUSY_BYTES <= AHEAD_READ_BYTES);
+const _: () = assert!(AHEAD_READ_BUSY_BYTES.is_multiple_of(COLD_READ_BYTES));
 const _: () = assert!(STORE_RUN_BYTES.is_multiple_of(IO_ALIGN) && STORE_RUN_BYTES <= STORE_STEP_BYTES);
 const _: () = assert!(SCRUB_PIECE_BYTES.is_multiple_of(IO_ALIGN as u64));
 const _: () = assert!(HAND_OVER_BYTES <= ASYNC_WRITE_BYTES_MAX, "a block that is due fits one write");

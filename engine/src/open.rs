@@ -12,6 +12,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::checkpoint::pace::CheckpointPace;
 use crate::checkpoint::{self, CheckpointError, Frozen, Retained, rows};
 use crate::commit::room::Room;
 use crate::commitlog::frame;
@@ -61,8 +62,12 @@ pub(crate) struct Derived {
     pub(crate) table: Arc<Visible>,
     pub(crate) keys: Arc<KeyIndex>,
     pub(crate) store: Option<Store>,
+    /// How fast that one writes.
+    pub(crate) pace: Arc<CheckpointPace>,
     /// The last checkpoint goes up to here.
     pub(crate) applied: Lsn,
+    /// No queue of it begins before.
+    released: Lsn,
     /// Queues that are not as the checkpoint has them.
     pub(crate) changed: Vec<u32>,
     pub(crate) survivors: Arc<Survivors>,
@@ -269,7 +274,8 @@ fn read_log(
             queues: &Arc::clone(&derived.queues),
             table: &Arc::clone(&derived.table),
             // What survives below the dense log comes last, and before everything else in its queue.
-            saves: saves && sparse.is_empty(),
+            save_bytes: (saves && sparse.is_empty()).then_some(options.unsaved_bytes_max / 4),
+            released: derived.released,
             keys: &Arc::clone(&derived.keys),
             broken: options.broken(),
             side,
@@ -304,9 +310,11 @@ fn read_log(
                 derived.log_start = start.max(manifest.start);
                 let is_seeded = seeded_to > found.visible;
                 settle_survivors(dir, manifest, sparse, lists, &found.hidden_lists, &mut derived, is_seeded)?;
+                // Every queue's first entry is looked at, unless none can have lost it since the checkpoint.
+                let is_released = sparse.is_empty() && derived.released == manifest.start;
                 if !is_restored {
                     revive(dir, manifest.geometry, sparse, &mut derived);
-                } else if let Err(error) = derived.release(manifest.start) {
+                } else if let Some(Err(error)) = (!is_released).then(|| derived.release(manifest.start)) {
                     tracing::warn!(%error, "the last checkpoint lacks entries; the whole log is read");
                     use_store = false;
                     continue;
@@ -338,9 +346,11 @@ fn restore(
     manifest: &Manifest,
 ) -> Result<Derived, String> {
     let words = |error: &dyn std::error::Error| error.to_string();
-    let opened = checkpoint::open_store(backend, dir, manifest.store_id, options.checkpoint_cache_bytes);
+    let pace = Arc::<CheckpointPace>::default();
+    let cache_bytes = options.checkpoint_cache_bytes;
+    let opened = checkpoint::open_store(backend, dir, manifest.store_id, cache_bytes, CheckpointPace::of(&pace));
     let (store, origin) = opened.map_err(|error| words(&error))?;
-    let empty = |store| Derived { store: Some(store), ..Derived::empty(manifest) };
+    let empty = |store| Derived { store: Some(store), pace: Arc::clone(&pace), ..Derived::empty(manifest) };
     if origin != store::Origin::Existing {
         return Ok(empty(store));
     }
@@ -348,6 +358,8 @@ fn restore(
     let applied = reader.get(StoreTable::Meta, rows::APPLIED_KEY).map_err(|error| words(&error))?;
     let Some(applied) = applied else { return Ok(empty(store)) };
     let applied = checkpoint::applied(&applied, manifest)?;
+    let released = reader.get(StoreTable::Meta, rows::START_KEY).map_err(|error| words(&error))?;
+    let released = released.map(|row| rows::decode_start(&row)).transpose().map_err(|row| words(&row))?;
     let queues = Queues::new();
     queues.set_store(Arc::clone(&reader));
     let mut bad = None;
@@ -379,7 +391,10 @@ fn restore(
         table,
         keys: Arc::new(keys),
         store: Some(store),
+        pace,
         applied,
+        // A store from before this row was written says nothing.
+        released: released.unwrap_or(Lsn::ZERO),
         changed,
         survivors,
         log_start: manifest.start,
@@ -394,7 +409,9 @@ impl Derived {
             table: Arc::new(Visible::default()),
             keys: Arc::new(KeyIndex::new(manifest.store_id)),
             store: None,
+            pace: Arc::default(),
             applied: manifest.start,
+            released: manifest.start,
             changed: Vec::new(),
             survivors: Arc::new(Survivors::new(manifest.geometry)),
             log_start: manifest.start,
@@ -423,7 +440,8 @@ impl Derived {
             OpenError::Io { what: "writing a checkpoint to", path: path.clone(), source }
         };
         if self.store.is_none() {
-            let made = checkpoint::new_store(backend, dir, manifest.store_id, options.checkpoint_cache_bytes);
+            let (cache_bytes, pace) = (options.checkpoint_cache_bytes, CheckpointPace::of(&self.pace));
+            let made = checkpoint::new_store(backend, dir, manifest.store_id, cache_bytes, pace);
             self.store = Some(made.map_err(|error| failed(error.into()))?);
         }
         let store = self.store.as_ref().expect("just opened");

@@ -192,7 +192,10 @@ impl EngineOptions {
         self
     }
 
-    /// Recycles the oldest segments, below every pin, once the log is longer than so many bytes.
+    /// Recycles the oldest segments, below every pin, once the log is longer than so many bytes. What is to go waits for a checkpoint, and
+    /// for the log to say so durably. Appends that are faster than that wait, or are refused ([`crate::AppendError::Unreleased`]), when the
+    /// log is [`limits::OVERSHOOT_SEGMENTS`] and [`EngineOptions::with_spare_count`] segments longer still; batches with
+    /// [`crate::WriteBatch::set_essential`] go on, and a log that a pin holds from its first segment on grows.
     ///
     /// Default: `None`, nothing is recycled. Minimum: two segments.
     #[must_use]
@@ -274,7 +277,8 @@ impl EngineOptions {
         self
     }
 
-    /// Memory, about, that queues, table and key index may take while they wait for a checkpoint. Checkpoints begin at a quarter of it.
+    /// Memory, about, that queues, table and key index may take while they wait for a checkpoint, or are being written by one. Checkpoints
+    /// begin at a quarter of it.
     /// Where they cannot keep up, appends wait or are refused ([`crate::AppendError::Behind`]) rather than memory growing on; batches with
     /// [`crate::WriteBatch::set_essential`] may go to twice as much. Without checkpoints there is no such bound.
     ///

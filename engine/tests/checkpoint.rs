@@ -9,8 +9,8 @@ use std::time::Duration;
 use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::io::sim::{SimDisk, Survival};
 use anchorlog_engine::{
-    Append, AppendError, BackendChoice, Engine, EngineOptions, Fetch, FetchStatus, Link, OpenError, Put, QueueOffset,
-    Watermark, WriteBatch,
+    Append, AppendError, BackendChoice, Engine, EngineOptions, Fetch, FetchStatus, Flush, Link, OpenError, Put,
+    QueueOffset, Watermark, WriteBatch,
 };
 
 const DIR: &str = "/log";
@@ -57,7 +57,7 @@ fn work(engine: &Engine, clock: &SimClock, rounds: std::ops::Range<u64>) {
         loop {
             match engine.try_append(&mut batch) {
                 Ok(_) => break,
-                Err(AppendError::Full { .. }) => drop(engine.step()),
+                Err(AppendError::Full { .. } | AppendError::Unreleased { .. }) => drop(engine.step()),
                 Err(_) => return,
             }
         }
@@ -163,6 +163,29 @@ fn opening_from_a_checkpoint_shows_what_the_whole_log_shows() {
         line.split(' ').next().unwrap().parse::<u64>().unwrap()
     };
     assert!(read(&from_checkpoint) * 3 < read(&from_log), "{} frames", read(&from_checkpoint));
+}
+
+/// What opening reads of a long log does not stay in memory: it goes to a new store on the way, as far as it is known to be durable.
+#[test]
+fn a_log_that_is_read_whole_is_saved_on_the_way() {
+    let asynchronous = Flush::Async { interval: Duration::from_millis(20), bytes: 32 << 10 };
+    for (seed, flush) in [(21, Flush::Sync), (22, asynchronous)] {
+        let (disk, _) = checkpointed(seed, options().with_flush(flush));
+        let clock = Arc::new(SimClock::default());
+        // A killed process takes along what it had not handed over.
+        let seen = view(&open(&disk.kill(), &clock, options().with_checkpoint_interval(None)).unwrap());
+        for (bound, saves) in [(64 << 10, true), (512 << 20, false)] {
+            let disk = disk.kill();
+            disk.backend().remove(Path::new(STORE)).unwrap();
+            let few = options().with_flush(flush).with_unsaved_bytes_max(bound);
+            let engine = open(&disk, &clock, few.clone()).unwrap();
+            assert_eq!(engine.stats().derived_bytes > 0, saves, "before its first step");
+            assert!(view(&engine) == seen, "seed {seed}, bound {bound}");
+            drop(engine);
+            let again = open(&disk.kill(), &clock, few).unwrap();
+            assert!(view(&again) == seen, "seed {seed}, bound {bound}: once more from what was saved");
+        }
+    }
 }
 
 #[test]

@@ -364,6 +364,53 @@ fn what_an_earlier_run_lost_never_comes_back() {
     what_was_lost_stays_lost(None).unwrap();
 }
 
+/// K-43: a reader runs on beyond the place at which a power failure has cut the log. What is appended after the failure gets the offsets
+/// that the reader has passed already; where the queue ended at the opening tells it from where on it must read again.
+#[test]
+fn a_reader_beyond_the_cut_learns_where_to_go_on() {
+    let mut lost = 0;
+    for seed in 0..40_u64 {
+        let clock = Arc::new(SimClock::default());
+        let flush = Flush::Async { interval: Duration::from_millis(20), bytes: 1 << 20 };
+        let sweep = Sweep { flush, ..sync(None) };
+        let disk = SimDisk::new(seed);
+        let engine = sweep.open(&disk, &clock).unwrap();
+        for _ in 0..4 + seed % 5 {
+            append_two_blocks(&engine, b'A');
+            clock.advance(Duration::from_millis(6));
+            engine.step();
+        }
+        // It has seen everything, durable or not.
+        let queue = engine.queue(b"q").unwrap();
+        let passed = engine.range(&queue).max;
+        assert_eq!(
+            engine.fetch(&Fetch { messages_max: 100, ..Fetch::new(&queue, QueueOffset(0)) }).unwrap().next,
+            passed
+        );
+
+        let disk = disk.crash_with(seed, Survival::Nothing);
+        let engine = sweep.open(&disk, &clock).unwrap();
+        let queue = engine.queue(b"q").unwrap();
+        let cut = engine.range(&queue).max;
+        lost += u64::from(cut < passed);
+        // While it is beyond the end it is told so; soon it is not any more.
+        if cut < passed {
+            assert_eq!(engine.fetch(&Fetch::new(&queue, passed)).unwrap().status, FetchStatus::BeyondMax);
+        }
+        for _ in 0..12 {
+            append_two_blocks(&engine, b'B');
+            settle(&engine);
+        }
+        assert_eq!(engine.opened_at(&queue), cut);
+        let from = passed.min(engine.opened_at(&queue));
+        let found = engine.fetch(&Fetch { messages_max: 100, bytes_max: 1 << 20, ..Fetch::new(&queue, from) }).unwrap();
+        let bodies: Vec<u8> = found.messages.iter().map(|message| message.payload()[0]).collect();
+        assert_eq!(bodies, [b'B'; 12], "seed {seed}: everything new, and nothing else");
+        assert_eq!(engine.opened_at(&engine.queue(b"later").unwrap()), QueueOffset(0));
+    }
+    assert!(lost > 5, "only {lost} crashes lost anything");
+}
+
 #[test]
 fn a_run_without_an_epoch_of_its_own_is_caught() {
     what_was_lost_stays_lost(Some(Fault::NoNewEpoch)).unwrap_err();

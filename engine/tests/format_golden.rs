@@ -9,7 +9,6 @@ use anchorlog_engine::commitlog::frame::{self, FrameKind, FrameStamp, RecordEntr
 use anchorlog_engine::commitlog::manifest::Manifest;
 use anchorlog_engine::commitlog::record::{self, RecordKind, RecordParts};
 use anchorlog_engine::commitlog::segment::{Geometry, SegmentHeader};
-use anchorlog_engine::consume_queue::QueueEntry;
 use anchorlog_engine::epoch::{EpochHistory, EpochStart};
 use anchorlog_engine::io::sim::SimDisk;
 use anchorlog_engine::replica::{Promise, SideBlock};
@@ -115,13 +114,6 @@ fn a_side_block_and_a_promise_are_written_and_read_as_ever() {
     let promise = Promise { term: 3, to: b"node-2".to_vec() };
     check("a promise", &promise.encode()[..32], text);
     assert_eq!(Promise::decode(&fixture(text)), Some(promise));
-}
-
-#[test]
-fn a_queue_entry_is_written_and_read_as_ever() {
-    let text = include_str!("../../fixtures/log/queue-entry-v1.hex");
-    let entry = QueueEntry { lsn: Lsn(4176), size: 72, tag: 2_598_919, store_time_ms: 1_700_000_000_005 };
-    check("a queue entry", &entry.encode(), text);
 }
 
 /// One batch with every kind of operation, as the engine puts it on the disk.

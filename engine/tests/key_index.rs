@@ -9,7 +9,7 @@ use std::time::Duration;
 use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::io::sim::{SimDisk, Survival};
 use anchorlog_engine::{
-    Append, AppendError, Engine, EngineOptions, Fetch, FetchStatus, KeyOrder, KeyQuery, Link, Message, OpenError,
+    Append, AppendError, Engine, EngineOptions, Fetch, FetchStatus, KeyOrder, KeyQuery, Link, Lsn, Message, OpenError,
     QueueOffset, WriteBatch, limits,
 };
 
@@ -36,7 +36,7 @@ fn append(engine: &Engine, mut batch: WriteBatch) -> bool {
     loop {
         match engine.try_append(&mut batch) {
             Ok(_) => return true,
-            Err(AppendError::Full { .. }) => drop(engine.step()),
+            Err(AppendError::Full { .. } | AppendError::Unreleased { .. }) => drop(engine.step()),
             Err(_) => return false,
         }
     }
@@ -133,7 +133,30 @@ fn expect_exact(engine: &Engine, what: &str) -> BTreeMap<Vec<u8>, Vec<Seen>> {
     for key in [&b"never"[..], b"", b"al", b"only-"] {
         assert!(find(engine, &KeyQuery::new(key)).is_empty());
     }
+    expect_recent(engine, &by_key, what);
     by_key
+}
+
+/// What is new among all keys: everything of a time and later, and of more than wanted the newest.
+fn expect_recent(engine: &Engine, by_key: &BTreeMap<Vec<u8>, Vec<Seen>>, what: &str) {
+    let mut times: Vec<u64> = by_key.values().flatten().map(|seen| seen.1).collect();
+    times.sort_unstable();
+    assert!(!times.is_empty(), "{what}");
+    for since_ms in [0, times[times.len() / 2], times[times.len() - 1], times[times.len() - 1] + 1] {
+        let found = engine.recent_keys(since_ms, usize::MAX).unwrap();
+        assert!(found.is_sorted(), "{what}");
+        for (key, messages) in by_key {
+            let hash = engine.key_hash(key);
+            for seen in messages {
+                let is_found = found.binary_search(&(Lsn(seen.0), hash)).is_ok();
+                assert_eq!(is_found, seen.1 >= since_ms, "{what}: {seen:?} since {since_ms}");
+            }
+        }
+        for count in [0, 1, 7, found.len()] {
+            let newest = &found[found.len().saturating_sub(count)..];
+            assert_eq!(engine.recent_keys(since_ms, count).unwrap(), newest, "{what}: the newest {count}");
+        }
+    }
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::time::Duration;
 use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::io::sim::{SimDisk, Survival};
 use anchorlog_engine::{
-    Append, AppendError, AppendOutcome, Engine, EngineOptions, Fetch, FetchStatus, Link, Lsn, Put, Queue, QueueOffset,
-    ReadError, WriteBatch,
+    Append, AppendError, AppendOutcome, Engine, EngineOptions, Fetch, FetchStatus, Flush, Link, Lsn, Put, Queue,
+    QueueOffset, ReadError, WriteBatch, limits,
 };
 
 const DIR: &str = "/log";
@@ -66,7 +66,7 @@ impl Scene {
                     }
                     return ticket.outcome().clone();
                 }
-                Err(AppendError::Full { .. }) => drop(engine.step()),
+                Err(AppendError::Full { .. } | AppendError::Unreleased { .. }) => drop(engine.step()),
                 Err(error) => panic!("{error}"),
             }
         }
@@ -285,6 +285,50 @@ fn without_holes_segments_are_kept_whole_and_counted() {
     for (round, lsn) in &kept {
         assert_eq!(engine.read(*lsn).unwrap().payload(), body(*round));
     }
+}
+
+/// Who is faster than the release waits for it, unless it helps to free space; and nobody waits for what a pin holds.
+#[test]
+fn a_log_of_bounded_length_outgrows_that_by_whole_segments_at_most() {
+    let flush = Flush::Async { interval: Duration::from_millis(50), bytes: 256 << 10 };
+    let fast = options().with_flush(flush).with_buffer_bytes(4 << 20).with_cache_bytes(5 << 20);
+    let scene = Scene::new(fast.with_retain_bytes(Some(4 * SEGMENT)));
+    let engine = scene.open();
+    let queue = engine.queue(b"orders").unwrap();
+    // One is spare.
+    let most = 4 * SEGMENT + (limits::OVERSHOOT_SEGMENTS + 1) * SEGMENT;
+    let (mut refused, mut longest) = (0, 0);
+    let one = || {
+        let mut batch = WriteBatch::new();
+        batch.append(&message(&queue, &[&[7; 3000]])).unwrap();
+        batch
+    };
+    let length = || engine.watermarks().assigned.since(engine.watermarks().start);
+    while engine.watermarks().assigned.0 < 100 * SEGMENT {
+        // All at once: a buffer of 68 segments takes it.
+        match engine.try_append(&mut one()) {
+            Ok(_) => longest = longest.max(length()),
+            Err(AppendError::Unreleased { assigned, bound }) => {
+                assert!(assigned == engine.watermarks().assigned && bound.0 - assigned.0 < 4096, "{assigned} {bound}");
+                refused += 1;
+                let mut essential = WriteBatch::new();
+                essential.put(&Put { key: b"offset", value: b"5", target: None }).unwrap();
+                essential.set_essential(true);
+                drop(engine.try_append(&mut essential).unwrap());
+                engine.step();
+                scene.clock.advance(Duration::from_millis(1));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > 20 && longest <= most && longest > most - 4096, "{refused} refused, at {longest} of {most}");
+
+    engine.pin("reader", Some(engine.watermarks().start));
+    scene.fill(&engine, 20 * SEGMENT);
+    assert!(length() > most + 10 * SEGMENT);
+    engine.pin("reader", None);
+    scene.rest(&engine);
+    assert!(length() <= 5 * SEGMENT, "{:?}", engine.retention());
 }
 
 /// The power fails at every I/O of a release with survivors, and of what follows.

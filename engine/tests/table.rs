@@ -160,6 +160,38 @@ fn a_link_has_its_own_place_and_attributes_and_its_origins_payload() {
 }
 
 #[test]
+fn entries_are_found_by_the_message_that_they_are_about_as_long_as_they_are() {
+    let mut scene = Scene::new();
+    let mut engine = scene.open();
+    let queue = engine.queue(b"half").unwrap();
+    let mut batch = WriteBatch::new();
+    batch.append(&message(&queue, &[b"three anchors"])).unwrap();
+    let lsn = scene.commit(&engine, &mut batch).first.lsn;
+    let about = |engine: &Engine| -> Vec<(Vec<u8>, Vec<u8>)> {
+        let found = engine.entries_about(lsn).unwrap();
+        found.into_iter().map(|(key, entry)| (key, entry.value.to_vec())).collect()
+    };
+    let mut batch = WriteBatch::new();
+    let target = engine.reference(lsn).unwrap();
+    for key in [&b"due/1"[..], b"due/2", b"due/3"] {
+        batch.put(&Put { key, value: b"here", target: Some(target.into()) }).unwrap();
+    }
+    batch.put(&Put { key: b"due/4", value: b"elsewhere", target: None }).unwrap();
+    scene.commit(&engine, &mut batch);
+    assert_eq!(about(&engine).len(), 3);
+    let mut batch = WriteBatch::new();
+    batch.delete(b"due/1").unwrap();
+    batch.put(&Put { key: b"due/2", value: b"nowhere", target: None }).unwrap();
+    scene.commit(&engine, &mut batch);
+    for _ in 0..2 {
+        assert_eq!(about(&engine), [(b"due/3".to_vec(), b"here".to_vec())]);
+        assert_eq!(engine.entries_about(Lsn(lsn.0 + 8)).unwrap(), []);
+        scene.rest(&engine);
+        engine = scene.crash(engine);
+    }
+}
+
+#[test]
 fn a_batch_may_refer_to_its_own_messages() {
     let mut scene = Scene::new();
     let engine = scene.open();
@@ -423,6 +455,57 @@ fn what_an_entry_or_a_link_refers_to_survives() {
 }
 
 /// Who keeps an LSN and a length need not read the message again, and who keeps a link's origin need not keep the link.
+/// What links of one pull lead to is read in the order of the log: together where it lies together, by its own blocks where it does not.
+#[test]
+fn many_links_cost_few_small_reads() {
+    let mut scene = Scene::new();
+    let engine = scene.open();
+    let half = engine.queue(b"half").unwrap();
+    let body = |number: u64| [number.to_le_bytes().to_vec(), vec![5; 300]].concat();
+    let mut places = Vec::new();
+    // 24 of them more than a shared read apart, then three groups of eight.
+    for number in 0..48_u64 {
+        if number < 24 || number % 8 == 0 {
+            scene.fill_to(&engine, engine.watermarks().assigned.0 + (80 << 10));
+        }
+        let mut batch = WriteBatch::new();
+        batch.append(&message(&half, &[&body(number)])).unwrap();
+        places.push(scene.commit(&engine, &mut batch).first.lsn);
+    }
+    scene.fill_to(&engine, engine.watermarks().assigned.0 + (256 << 10));
+    let due = engine.queue(b"due").unwrap();
+    // In an order that has nothing to do with theirs, and one of them twice.
+    let order: Vec<usize> = (0..49).map(|number| number * 29 % 48).collect();
+    for at in &order {
+        let target = engine.reference(places[*at]).unwrap().into();
+        let mut batch = WriteBatch::new();
+        batch.link(&Link { queue: &due, target, tag: 2, keys: &[], attributes: b"" }).unwrap();
+        scene.commit(&engine, &mut batch);
+    }
+    // What looking them up has read is read again.
+    let engine = scene.crash(engine);
+    let due = engine.queue(b"due").unwrap();
+    let before = engine.stats();
+    let found = read_all(&engine, &due);
+    let after = engine.stats();
+    let bodies: Vec<Vec<u8>> = order.iter().map(|at| body(u64::try_from(*at).unwrap())).collect();
+    assert!(found.iter().map(|message| message.payload().to_vec()).eq(bodies));
+    let links = u64::from(found.iter().all(|message| message.lsn != message.origin_lsn())) * 2;
+    let (reads, bytes) = (after.cold_reads - before.cold_reads, after.cold_read_bytes - before.cold_read_bytes);
+    assert!(reads <= 24 + 3 + links, "{reads} reads for 24 places, three groups and the links themselves");
+    assert!(bytes <= 27 * 8192 + links * (64 << 10), "{bytes} bytes of {reads} reads");
+
+    // One that has rotted is an error of its own, and in nobody's way.
+    let rotten = places[30];
+    let segment = rotten.0 / (60 << 10) * (60 << 10);
+    scene.disk.flip_bit(Path::new(&format!("/log/{segment:020}.seg")), 4096 + rotten.0 - segment + 200, 3);
+    let at = |offset: u64| engine.fetch(&Fetch { messages_max: 100, ..Fetch::new(&due, QueueOffset(offset)) });
+    let place = order.iter().position(|at| *at == 30).unwrap();
+    assert_eq!(at(0).unwrap().messages.len(), place);
+    assert!(matches!(at(u64::try_from(place).unwrap()), Err(ReadError::Damaged { lsn, .. }) if lsn == rotten));
+    assert_eq!(at(u64::try_from(place).unwrap() + 1).unwrap().messages.len(), 48 - place);
+}
+
 #[test]
 fn a_message_is_referred_to_by_what_was_kept_of_it() {
     let scene = Scene::new();
@@ -442,6 +525,36 @@ fn a_message_is_referred_to_by_what_was_kept_of_it() {
     assert_eq!(linked.payload(), b"kept");
     assert_ne!(linked.reference(), kept);
     assert_eq!((linked.reference().to_origin(), linked.reference().origin_bytes()), (kept, record_bytes));
+}
+
+#[test]
+fn it_is_known_what_can_be_had_without_the_disk() {
+    let mut scene = Scene::new();
+    scene.options = scene.options.clone().with_checkpoint_bytes(64 << 10);
+    let engine = scene.open();
+    let queue = engine.queue(b"q").unwrap();
+    let mut batch = WriteBatch::new();
+    let first = batch.append(&message(&queue, &[b"first"])).unwrap();
+    batch.put(&Put { key: b"key", value: b"value", target: Some(first.into()) }).unwrap();
+    let lsn = scene.commit(&engine, &mut batch).first.lsn;
+    assert!(engine.is_in_memory(lsn) && engine.knows(b"key"));
+    assert!(!engine.is_in_memory(Lsn(lsn.0 + 8)), "no message begins there");
+    batch.clear();
+    let target = engine.read(lsn).unwrap().reference().into();
+    batch.link(&Link { queue: &queue, target, tag: 0, keys: &[], attributes: b"" }).unwrap();
+    let link = scene.commit(&engine, &mut batch).first.lsn;
+    assert!(!engine.is_in_memory(link), "where it leads is not looked at");
+    let payload = [7; 1024];
+    for _ in 0..200 {
+        batch.clear();
+        batch.append(&message(&queue, &[&payload])).unwrap();
+        scene.commit(&engine, &mut batch);
+    }
+    scene.rest(&engine);
+    assert!(!engine.is_in_memory(lsn), "the cache has lost it");
+    assert_eq!(engine.read(lsn).unwrap().payload(), b"first");
+    assert!(!engine.knows(b"key"), "a checkpoint has written it, and it left memory");
+    assert_eq!(text(engine.get(b"key").unwrap()).as_deref(), Some("value"));
 }
 
 #[test]

@@ -183,5 +183,6 @@ fn result(
         verified,
         notes,
         pair: None,
+        chain: None,
     }
 }

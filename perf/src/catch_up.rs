@@ -183,6 +183,7 @@ fn on_fresh_stores<T>(
             segment_bytes: wish.scale.segment_bytes,
             spare_count: engine_rows::spare_count(FILLING.0 * FILLING.1),
             retain_bytes,
+            ask_after_ms: None,
             reached: pair::free_addresses()?,
         };
         let mut pair = plan.start()?;

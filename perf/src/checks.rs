@@ -117,8 +117,37 @@ pub(crate) fn of(rows: &[RowResult], disk: &DiskLimits, catch_up: Option<&CatchU
         ),
     ]
     .into_iter()
+    .chain(of_chain(rows))
     .flatten()
     .collect()
+}
+
+/// The ratios of the chain above the log.
+fn of_chain(rows: &[RowResult]) -> [Option<Check>; 10] {
+    let row = |name: &str| rows.iter().find(|row| row.spec.name == name);
+    let chain = |name: &str| row(name)?.chain.as_ref();
+    let rate = |name: &str| row(name).map(RowResult::acks_per_s).filter(|rate| *rate > 0.0);
+    let over = |name: &str, base: &str| Some(rate(name)? / rate(base)?);
+    let over_own = |name: &str| Some(rate(name)? / chain(name)?.without_per_s.filter(|without| *without > 0.0)?);
+    let least = |name, bound, value: Option<f64>| value.map(|value| Check { name, value, bound, at_most: false });
+    let most = |name, bound, value: Option<f64>| value.map(|value| Check { name, value, bound, at_most: true });
+    let latest_ms = |name: &str| Some(chain(name)?.lateness.as_ref()?.max() as f64 / 1e6);
+    [
+        least("broker/transaction/64 ÷ broker/send/64", 0.4, over("broker/transaction/64", "broker/send/64")),
+        least("broker/transaction/512 ÷ broker/send/512", 0.4, over("broker/transaction/512", "broker/send/512")),
+        least("broker/delay/64 ÷ broker/send/64", 0.8, over("broker/delay/64", "broker/send/64")),
+        least("broker/delay/512 ÷ broker/send/512", 0.8, over("broker/delay/512", "broker/send/512")),
+        most("latest delivery while others are pending, ms", 100.0, latest_ms("broker/delay/pending")),
+        least("live sends while they fall due ÷ before", 0.8, over_own("broker/delay/pending")),
+        most(
+            "log bytes of a retry’s round trip, beyond the message",
+            400.0,
+            chain("broker/retry").and_then(|chain| chain.log_bytes_each),
+        ),
+        least("broker/orderly ÷ broker/consume", 0.8, over("broker/orderly", "broker/consume")),
+        least("broker/one-queue ÷ broker/many-queues", 0.9, over("broker/one-queue", "broker/many-queues")),
+        least("sends beside commits of 1 000 groups ÷ without", 0.95, over_own("broker/commits")),
+    ]
 }
 
 #[cfg(test)]
@@ -164,6 +193,28 @@ mod tests {
             ]
         );
         assert!((checks[2].value - 3.0).abs() < 0.01, "{}", checks[2].value);
+    }
+
+    #[test]
+    fn the_chain_is_held_against_the_same_load_without_it() {
+        let run = crate::report::tests::chain();
+        let checks = of(&run.rows, &disk(), None);
+        let found: Vec<(&str, f64)> =
+            checks.iter().map(|check| (check.name, (check.value * 100.0).round() / 100.0)).collect();
+        assert_eq!(
+            found,
+            [
+                ("broker/transaction/64 ÷ broker/send/64", 0.5),
+                ("broker/delay/64 ÷ broker/send/64", 0.88),
+                ("latest delivery while others are pending, ms", 9.0),
+                ("live sends while they fall due ÷ before", 0.9),
+                ("log bytes of a retry’s round trip, beyond the message", 395.0),
+                ("broker/orderly ÷ broker/consume", 0.9),
+                ("broker/one-queue ÷ broker/many-queues", 0.95),
+                ("sends beside commits of 1 000 groups ÷ without", 0.98),
+            ]
+        );
+        assert!(checks.iter().all(Check::holds));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use anchorlog_engine::BackendChoice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::open_loop::Load;
-use crate::{payload, sender, served};
+use crate::{long_log, payload, sender, served};
 
 /// Measures this disk, the Anchorlog engine and its broker in one run, and reads everything back.
 #[derive(Parser)]
@@ -28,11 +28,18 @@ pub(crate) enum Command {
     Disk(DiskOnly),
     /// Measure what a long log costs when it is opened, and many queues when they are appended to.
     Opening(Opening),
+    /// Measure what a reader far behind, zero-filling and checkpoints cost durable appends.
+    Beside(Beside),
     /// Measure what the second copy costs: sync and async flush, by sync and async replication, on a leader and its slave.
     Matrix(Matrix),
+    /// Measure the chain above the log: transactions, delays, retries, order and commits, and all of it together on two brokers.
+    Chain(Chain),
     /// Serve for the broker rows.
     #[command(name = served::SERVE, hide = true)]
     Serve(Serve),
+    /// Open a long log, for `opening`.
+    #[command(name = long_log::REOPEN, hide = true)]
+    Reopen(Reopen),
 }
 
 /// The messages, and where the numbers go.
@@ -153,6 +160,72 @@ pub(crate) struct Opening {
     /// Queues, against one
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) queues: u32,
+    /// Table entries beside the messages
+    #[arg(long, default_value_t = 0)]
+    pub(crate) entries: u64,
+    /// What is measured
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [OpeningPart::Rates, OpeningPart::Open])]
+    pub(crate) parts: Vec<OpeningPart>,
+}
+
+/// What can be measured of a long log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OpeningPart {
+    /// Append rates, of one queue and of many
+    Rates,
+    /// Opening it, and what that and serving take of memory
+    Open,
+}
+
+/// What goes on beside appends.
+#[derive(Args)]
+pub(crate) struct Beside {
+    /// Where the stores go; they are deleted [default: target/anchorlog-perf, or anchorlog-perf-tmp where there is no target]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Run even where the directory lies in memory
+    #[arg(long)]
+    pub(crate) allow_tmpfs: bool,
+    /// Bytes of a message beside the reader
+    #[arg(short, long, default_value = "1024", value_parser = parse_size)]
+    pub(crate) size: usize,
+    /// Seconds of each turn
+    #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
+    pub(crate) seconds: f64,
+    /// How long the log is that the reader has before it
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(256..=65_536))]
+    pub(crate) behind_mib: u64,
+    /// What is measured
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [BesidePart::Reader, BesidePart::Filler, BesidePart::Checkpoints])]
+    pub(crate) parts: Vec<BesidePart>,
+}
+
+/// What can go on beside appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BesidePart {
+    /// A reader that is far behind
+    Reader,
+    /// Zeros for segments to come
+    Filler,
+    /// Checkpoints
+    Checkpoints,
+}
+
+/// Opens a long log, for `opening`.
+#[derive(Args)]
+pub(crate) struct Reopen {
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    #[arg(long)]
+    pub(crate) messages: u64,
+    #[arg(long)]
+    pub(crate) size: usize,
+    #[arg(long)]
+    pub(crate) queues: u32,
+    #[arg(long)]
+    pub(crate) entries: u64,
+    #[arg(long)]
+    pub(crate) serves: bool,
 }
 
 /// The four combinations.
@@ -186,6 +259,34 @@ pub(crate) struct Matrix {
     pub(crate) probe_seconds: f64,
 }
 
+/// The chain above the log.
+#[derive(Args)]
+pub(crate) struct Chain {
+    #[command(flatten)]
+    pub(crate) load: Messages,
+    /// Where the stores go; they are deleted [default: target/anchorlog-perf, or anchorlog-perf-tmp where there is no target]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Run even where the directory lies in memory
+    #[arg(long)]
+    pub(crate) allow_tmpfs: bool,
+    /// Backend of all brokers
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub(crate) backend: Backend,
+    /// Only rows whose names contain one of these
+    #[arg(long, value_name = "PART,...", value_delimiter = ',')]
+    pub(crate) rows: Vec<String>,
+    /// Delayed messages that are pending in row broker/delay/pending; nine of ten fall due within one second
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=10_000_000))]
+    pub(crate) pending: u64,
+    /// Every row for an instant, in small stores: shows that everything works, says nothing about speed
+    #[arg(long, conflicts_with_all = ["seconds", "probe_seconds", "pending"])]
+    pub(crate) smoke: bool,
+    /// Seconds of each setting of the disk probe, three times each
+    #[arg(long, default_value_t = 0.3, value_parser = parse_seconds)]
+    pub(crate) probe_seconds: f64,
+}
+
 /// Our own broker.
 #[derive(Args)]
 pub(crate) struct Serve {
@@ -204,6 +305,9 @@ pub(crate) struct Serve {
     pub(crate) spare_count: usize,
     #[arg(long)]
     pub(crate) segment_bytes: u64,
+    /// How old a half message is when its producer is asked
+    #[arg(long)]
+    pub(crate) ask_after_ms: Option<u64>,
     /// What it is in its pair; without it, it is alone
     #[arg(long, value_enum, requires_all = ["replication", "replicas"])]
     pub(crate) role: Option<Role>,
@@ -359,6 +463,16 @@ mod tests {
             let Some(Command::Matrix(matrix)) = cli.command else { panic!("it is the matrix command") };
             assert_eq!(matrix.catch_up, lag);
         }
+    }
+
+    #[test]
+    fn the_chain_is_asked_for_with_so_many_pending() {
+        for (words, pending) in [(vec![], 100_000), (vec!["--pending", "1000000"], 1_000_000)] {
+            let cli = Cli::parse_from(["anchorlog-perf", "chain"].into_iter().chain(words));
+            let Some(Command::Chain(chain)) = cli.command else { panic!("it is the chain command") };
+            assert_eq!(chain.pending, pending);
+        }
+        assert!(Cli::try_parse_from(["anchorlog-perf", "chain", "--smoke", "--pending", "1000"]).is_err());
     }
 
     #[test]

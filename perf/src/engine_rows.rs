@@ -29,6 +29,8 @@ use crate::verify::{StreamLedger, Verified, Verifier};
 const WARM_UP_MAX: Duration = Duration::from_secs(4);
 const QUIET_MAX: Duration = Duration::from_secs(5);
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a producer waits for room before it tries again.
+const ROOM_RETRY: Duration = Duration::from_millis(2);
 /// How far the reader of a following row may fall behind before the producer waits for it.
 const FOLLOW_LAG_BYTES: u64 = 64 << 20;
 /// Name of the pin that holds what the follower has not read.
@@ -191,6 +193,7 @@ fn measure_in(spec: &RowSpec, store: &Path, seed: u64) -> Result<RowResult, Perf
         verified,
         notes,
         pair: None,
+        chain: None,
     })
 }
 
@@ -358,9 +361,12 @@ impl Row<'_> {
                 }
                 ledger.sent += used as u64;
                 if used < sends {
-                    // The buffer is full: nothing is dropped, the producer waits until some of it has been written.
+                    // The buffer is full, or a release is waited for: nothing is dropped, the producer tries again when more is written.
                     let written = self.engine.watermarks().written;
-                    self.engine.wait(Watermark::Written, written.plus(1), Some(ACK_TIMEOUT))?;
+                    match self.engine.wait(Watermark::Written, written.plus(1), Some(ROOM_RETRY)) {
+                        Ok(()) | Err(anchorlog_engine::WaitError::TimedOut) => {}
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 continue;
             }

@@ -6,8 +6,10 @@
 //! ```
 //! Method, schema and how to read the numbers: `perf/README.md`. What is deliberately not here: anything that the log itself needs.
 
+mod beside;
 mod broker_rows;
 mod catch_up;
+mod chain;
 mod checks;
 mod cli;
 mod clock;
@@ -16,6 +18,7 @@ mod engine_rows;
 mod error;
 mod host;
 mod limit;
+mod long_log;
 mod matrix;
 mod meter;
 mod open_loop;
@@ -25,6 +28,7 @@ mod pair;
 mod payload;
 mod place;
 mod plan;
+mod prepared;
 mod remoting;
 mod report;
 mod row;
@@ -33,6 +37,7 @@ mod serve;
 mod served;
 mod topic;
 mod verify;
+mod wires;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -43,7 +48,8 @@ use anchorlog_engine::io::sys::BlockDevice;
 use anchorlog_engine::{BackendChoice, SystemClock};
 use clap::Parser;
 
-use crate::cli::{Cli, Command, Comparison, DiskOnly, Foreign, Matrix, Messages, Opening};
+use crate::chain::Bench;
+use crate::cli::{Beside, Chain, Cli, Command, Comparison, DiskOnly, Foreign, Matrix, Messages, Opening};
 use crate::disk::DiskProbe;
 use crate::error::PerfError;
 use crate::host::Host;
@@ -63,8 +69,11 @@ fn main() -> ExitCode {
         Some(Command::Broker(foreign)) => measure_foreign(&foreign),
         Some(Command::Disk(disk)) => measure_disk(&disk).map(|()| true),
         Some(Command::Opening(wished)) => measure_opening(&wished).map(|()| true),
+        Some(Command::Beside(wished)) => measure_beside(&wished).map(|()| true),
         Some(Command::Matrix(wished)) => measure_matrix(&wished),
+        Some(Command::Chain(wished)) => measure_chain(&wished),
         Some(Command::Serve(wished)) => serve::serve(&wished).map(|()| true),
+        Some(Command::Reopen(wished)) => long_log::reopen(&wished).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -170,11 +179,21 @@ impl Verdict {
         spec: &RowSpec,
         measure: impl FnOnce(&RowSpec) -> Result<RowResult, PerfError>,
     ) -> Result<RowResult, PerfError> {
+        let rows = self.measure_all(spec, |spec| measure(spec).map(|row| vec![row]))?;
+        rows.into_iter().next().ok_or_else(|| PerfError::Report(format!("{} is no row", spec.name)))
+    }
+
+    /// The same for rows that are measured together.
+    fn measure_all(
+        &self,
+        spec: &RowSpec,
+        measure: impl FnOnce(&RowSpec) -> Result<Vec<RowResult>, PerfError>,
+    ) -> Result<Vec<RowResult>, PerfError> {
         if spec.backend != BackendChoice::Auto {
             return measure(spec);
         }
-        let row = measure(&RowSpec { backend: self.kind, ..spec.clone() })?;
-        Ok(RowResult { backend: self.reason.clone(), ..row })
+        let rows = measure(&RowSpec { backend: self.kind, ..spec.clone() })?;
+        Ok(rows.into_iter().map(|row| RowResult { backend: self.reason.clone(), ..row }).collect())
     }
 }
 
@@ -268,6 +287,80 @@ fn measure_matrix(wished: &Matrix) -> Result<bool, PerfError> {
     finish(&run, &wished.load, Some(place.dir().join("report.html")))
 }
 
+/// The chain above the log; whether all promises about messages were kept.
+fn measure_chain(wished: &Chain) -> Result<bool, PerfError> {
+    /// What a pending message takes in the log and beside it, delivered and not.
+    const PENDING_BYTES: u64 = 1024;
+    if wished.load.rate.is_some() {
+        return Err(PerfError::Usage("the rows of the chain have no rate: each is a closed loop".to_owned()));
+    }
+    let (smoke, pending) = (wished.smoke, if wished.smoke { 2_000 } else { wished.pending });
+    let room_bytes = place::SPACE_BYTES + pending * PENDING_BYTES;
+    let place = Place::with_room(wished.dir.as_deref(), wished.allow_tmpfs, room_bytes)?;
+    let host = Host::look(place.dir());
+    announce(&host, place.warning());
+    announce_messages(&wished.load);
+    let (scale, seconds, probe_seconds) =
+        if smoke { (&row::SMOKE, 0.2, 0.02) } else { (&row::FULL, wished.load.seconds, wished.probe_seconds) };
+    let steps = chain::steps(&chain::Wish {
+        size: wished.load.size,
+        seconds,
+        backend: wished.backend.into(),
+        pending,
+        only: &wished.rows,
+        scale,
+    });
+    let (started_ms, started_ns) = (clock::wall_ms(), clock::now_ns());
+    let progress = Progress::new(steps.len() as u64);
+    progress.say("disk probe: writing its file".to_owned());
+    let mut probe = DiskProbe::create(place.dir(), scale.probe_file_bytes).map_err(PerfError::Disk)?;
+    let verdict = Verdict::reach(place.dir(), wished.backend.into())?;
+    let encoding = wished.load.header.into();
+    let mut rows: Vec<RowResult> = Vec::new();
+    for (at, step) in steps.iter().enumerate() {
+        match step {
+            chain::Step::Probe => {
+                progress.say("disk probe".to_owned());
+                probe.round(probe_seconds).map_err(PerfError::Disk)?;
+            }
+            chain::Step::Rows(kind, spec) => {
+                say(&progress, spec);
+                // Rows of one step have seeds of their own.
+                let seed = started_ms.wrapping_mul(1000) + at as u64 * 10;
+                let measured = verdict.measure_all(spec, |spec| {
+                    chain::measure(*kind, &Bench { spec, dir: place.dir(), seed, encoding })
+                })?;
+                for row in measured {
+                    progress.line(&text::summary(&row));
+                    rows.push(row);
+                }
+            }
+        }
+        progress.step();
+    }
+    progress.finish();
+    let subject = if smoke {
+        "smoke run: the numbers mean nothing"
+    } else {
+        "chain: what transactions, delays, retries, order and commits cost"
+    };
+    let run = Run {
+        subject: subject.to_owned(),
+        smoke,
+        started: clock::utc(started_ms),
+        seconds: (clock::now_ns() - started_ns) as f64 / clock::SECOND_NS as f64,
+        size: wished.load.size,
+        load: Load::Closed,
+        host,
+        probe: Some(probe.deep_by()),
+        disk: probe.limits(),
+        rows,
+        catch_up: None,
+    };
+    drop(probe);
+    finish(&run, &wished.load, Some(place.dir().join("report.html")))
+}
+
 /// Any broker; whether all promises about messages were kept.
 fn measure_foreign(wished: &Foreign) -> Result<bool, PerfError> {
     let dir = wished.dir.clone().unwrap_or_else(|| PathBuf::from("."));
@@ -328,13 +421,21 @@ fn measure_foreign(wished: &Foreign) -> Result<bool, PerfError> {
     finish(&run, &wished.load, None)
 }
 
-/// The disk alone.
+/// A long log.
 fn measure_opening(wished: &Opening) -> Result<(), PerfError> {
-    let place = Place::choose(wished.dir.as_deref(), wished.allow_tmpfs)?;
+    let place = Place::with_room(wished.dir.as_deref(), wished.allow_tmpfs, opening::room_bytes(wished))?;
     announce(&Host::look(place.dir()), place.warning());
     opening::measure(wished, place.dir())
 }
 
+/// What goes on beside appends.
+fn measure_beside(wished: &Beside) -> Result<(), PerfError> {
+    let place = Place::with_room(wished.dir.as_deref(), wished.allow_tmpfs, beside::room_bytes(wished))?;
+    announce(&Host::look(place.dir()), place.warning());
+    beside::measure(wished, place.dir())
+}
+
+/// The disk alone.
 fn measure_disk(wished: &DiskOnly) -> Result<(), PerfError> {
     let place = Place::choose(wished.dir.as_deref(), wished.allow_tmpfs)?;
     let host = Host::look(place.dir());

@@ -139,6 +139,7 @@ fn measure_in(spec: &PairSpec, stores: &Stores, seed: u64, encoding: Encoding) -
         segment_bytes: row.scale.segment_bytes,
         spare_count: engine_rows::spare_count(row.producers.outstanding()),
         retain_bytes: Some(row.scale.broker_retain_bytes),
+        ask_after_ms: None,
         reached: pair::free_addresses()?,
     };
     let disks = stores.disks();
@@ -199,6 +200,7 @@ fn measure_in(spec: &PairSpec, stores: &Stores, seed: u64, encoding: Encoding) -
         verified,
         notes,
         pair: Some(pair),
+        chain: None,
     })
 }
 

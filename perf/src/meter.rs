@@ -56,6 +56,15 @@ impl Meter {
         self.stop.store(true, Ordering::Relaxed);
     }
 
+    /// Opens the window for as long as anybody records: for work that has an end of its own.
+    pub(crate) fn open(&self) {
+        self.from_ns.store(0, Ordering::Relaxed);
+    }
+
+    fn is_open_at(&self, now_ns: u64) -> bool {
+        now_ns >= self.from_ns.load(Ordering::Relaxed) && now_ns < self.until_ns.load(Ordering::Relaxed)
+    }
+
     /// Acks of all drivers so far.
     pub(crate) fn acks(&self) -> u64 {
         self.counters.iter().map(|counter| counter.0.load(Ordering::Relaxed)).sum()
@@ -63,6 +72,17 @@ impl Meter {
 
     /// Opens the window, samples until `seconds` are over or a driver gave up, closes it, and tells the drivers to end.
     pub(crate) fn watch(&self, seconds: f64, device: Option<&BlockDevice>, cpu_of: Option<u32>) -> Window {
+        self.watch_while(seconds, device, cpu_of, || true)
+    }
+
+    /// The same for a window that may end earlier, when there is nothing more to see.
+    pub(crate) fn watch_while(
+        &self,
+        seconds: f64,
+        device: Option<&BlockDevice>,
+        cpu_of: Option<u32>,
+        mut more: impl FnMut() -> bool,
+    ) -> Window {
         let start_ns = clock::now_ns();
         let (device_before, cpu_before) = (device.and_then(BlockDevice::stats), cpu_of.and_then(cpu_time));
         let mut before = self.acks();
@@ -70,7 +90,7 @@ impl Meter {
         self.from_ns.store(start_ns, Ordering::Relaxed);
         let end_ns = start_ns + duration_ns(seconds);
         let (mut at_ns, mut series) = (start_ns, Vec::new());
-        while at_ns < end_ns && !self.stopped() {
+        while at_ns < end_ns && !self.stopped() && more() {
             clock::sleep_until((at_ns + duration_ns(SAMPLE.as_secs_f64())).min(end_ns));
             let (now, acks) = (clock::now_ns(), self.acks());
             let span_s = (now - at_ns) as f64 / SECOND_NS as f64;
@@ -112,9 +132,15 @@ impl Recorder<'_> {
     pub(crate) fn acked(&mut self, count: u64, sent_ns: u64, now_ns: u64) {
         self.acked += count;
         self.counter.store(self.acked, Ordering::Relaxed);
-        if now_ns >= self.meter.from_ns.load(Ordering::Relaxed) && now_ns < self.meter.until_ns.load(Ordering::Relaxed)
-        {
+        if self.meter.is_open_at(now_ns) {
             self.latencies.saturating_record_n(now_ns.saturating_sub(sent_ns).max(1), count);
+        }
+    }
+
+    /// Something took so long that is not counted.
+    pub(crate) fn timed(&mut self, from_ns: u64, now_ns: u64) {
+        if self.meter.is_open_at(now_ns) {
+            self.latencies.saturating_record(now_ns.saturating_sub(from_ns).max(1));
         }
     }
 
@@ -145,6 +171,15 @@ pub(crate) struct DeviceUse {
 }
 
 impl DeviceUse {
+    /// Both together.
+    pub(crate) fn plus(self, other: DeviceUse) -> DeviceUse {
+        DeviceUse {
+            writes: self.writes + other.writes,
+            bytes: self.bytes + other.bytes,
+            flushes: other.flushes.map(|flushes| flushes + self.flushes.unwrap_or(0)),
+        }
+    }
+
     /// What came between two looks.
     pub(crate) fn between(before: BlockStats, after: BlockStats) -> DeviceUse {
         DeviceUse {

@@ -1,10 +1,9 @@
 //! What a long log costs when it is opened, and many queues when they are appended to.
 //!
 //! 1. One queue against many, turn by turn on stores of their own: the median of the turns counts.
-//! 2. A log of so many messages is written; then it is opened from its checkpoint, and once more without it, which reads all of it. Beside
-//!    that stands how fast this disk reads the very same files from front to back.
-//!
-//! What is deliberately not here: messages that prove themselves; `verify` looks after that for the comparison's rows.
+//! 2. A log of so many messages and table entries is written (`long_log`); a process of its own opens it from its checkpoint, reads,
+//!    appends and looks things up, and another one opens it without the checkpoint, which reads all of it. Beside that stands how fast
+//!    this disk reads the very same files from front to back.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,25 +12,23 @@ use anchorlog_engine::io::threads::ThreadsBackend;
 use anchorlog_engine::io::uring::UringBackend;
 use anchorlog_engine::io::{AlignedBuf, IoAction, IoBackend, IoOp, OpenMode, Wait};
 use anchorlog_engine::units::{to_u64, to_usize};
-use anchorlog_engine::{Append, Engine, EngineOptions, Flush, Queue, QueueOffset, WriteBatch};
+use anchorlog_engine::{Engine, Watermark};
 
-use crate::cli::Opening;
+use crate::cli::{Opening, OpeningPart};
 use crate::clock::{self, SECOND_NS};
 use crate::error::PerfError;
-use crate::out;
+use crate::long_log::{self, Shape, seconds_since};
+use crate::{out, place};
 
 const ROUNDS: usize = 3;
 const READ_BYTES: u64 = 1 << 20;
 const READ_DEPTH: usize = 4;
-/// Batches appended under one lock.
-const AT_ONCE: usize = 64;
 
-fn seconds_since(begun_ns: u64) -> f64 {
-    (clock::now_ns() - begun_ns) as f64 / SECOND_NS as f64
-}
-
-fn options() -> EngineOptions {
-    EngineOptions::default().with_flush(Flush::async_default())
+/// Room that a run takes at most, about.
+pub(crate) fn room_bytes(wished: &Opening) -> u64 {
+    /// What a message and a table entry take in the log and in the derived store, beside their own bytes.
+    const BESIDE: u64 = 200;
+    place::SPACE_BYTES + wished.messages * (to_u64(wished.size) + BESIDE) + wished.entries * 2 * BESIDE
 }
 
 /// Measures and prints.
@@ -41,43 +38,17 @@ fn options() -> EngineOptions {
 pub(crate) fn measure(wished: &Opening, dir: &Path) -> Result<(), PerfError> {
     let dir = dir.join("opening");
     let run = || {
-        append_rates(wished, &dir)?;
-        openings(wished, &dir)
+        if wished.parts.contains(&OpeningPart::Rates) {
+            append_rates(wished, &dir)?;
+        }
+        if wished.parts.contains(&OpeningPart::Open) {
+            openings(wished, &dir)?;
+        }
+        Ok(())
     };
     let outcome = run();
     drop(std::fs::remove_dir_all(&dir));
     outcome
-}
-
-fn queues(engine: &Engine, count: u32) -> Result<Vec<Queue>, PerfError> {
-    (0..count).map(|number| Ok(engine.queue(format!("topic/{number}").as_bytes())?)).collect()
-}
-
-/// Appends messages to queues in turn until `more` says no; how many.
-fn append(engine: &Engine, queues: &[Queue], size: usize, mut more: impl FnMut(u64) -> bool) -> Result<u64, PerfError> {
-    let payload = vec![0x5A; size];
-    let mut batches: Vec<WriteBatch> = (0..AT_ONCE).map(|_| WriteBatch::new()).collect();
-    let (mut outcomes, mut count) = (Vec::new(), 0);
-    while more(count) {
-        for (batch, at) in batches.iter_mut().zip(count..) {
-            batch.clear();
-            let queue = &queues[to_usize(at % to_u64(queues.len()))];
-            let added = batch.append(&Append { queue, tag: 0, keys: &[], attributes: &[], payload: &[&payload] });
-            added.map_err(|error| PerfError::Append(error.into()))?;
-        }
-        let mut done = 0;
-        while done < AT_ONCE {
-            outcomes.clear();
-            let taken = engine.append_all(&mut batches[done..], &mut outcomes)?;
-            done += taken;
-            if taken == 0 {
-                let end = engine.watermarks();
-                engine.wait(anchorlog_engine::Watermark::Written, end.written.plus(1), None)?;
-            }
-        }
-        count += to_u64(AT_ONCE);
-    }
-    Ok(count)
 }
 
 fn append_rates(wished: &Opening, dir: &Path) -> Result<(), PerfError> {
@@ -85,13 +56,13 @@ fn append_rates(wished: &Opening, dir: &Path) -> Result<(), PerfError> {
     for _ in 0..ROUNDS {
         for (count, rates) in [1, wished.queues].into_iter().zip(&mut rates) {
             drop(std::fs::remove_dir_all(dir));
-            let engine = Engine::open(dir, options().with_retain_bytes(Some(512 << 20)))?;
-            let queues = queues(&engine, count)?;
-            append(&engine, &queues, wished.size, |count| count < 20 * u64::from(wished.queues))?;
+            let engine = Engine::open(dir, long_log::options().with_retain_bytes(Some(512 << 20)))?;
+            let queues = long_log::queues(&engine, count)?;
+            long_log::append(&engine, &queues, wished.size, 0, |count| count < 20 * u64::from(wished.queues))?;
             let begun = clock::now_ns();
             let until = begun + 2 * SECOND_NS;
-            let appended = append(&engine, &queues, wished.size, |_| clock::now_ns() < until)?;
-            engine.wait(anchorlog_engine::Watermark::Dispatched, engine.watermarks().acked, None)?;
+            let appended = long_log::append(&engine, &queues, wished.size, 0, |_| clock::now_ns() < until)?;
+            engine.wait(Watermark::Dispatched, engine.watermarks().acked, None)?;
             rates.push(appended as f64 / seconds_since(begun));
             engine.close()?;
         }
@@ -111,64 +82,48 @@ fn append_rates(wished: &Opening, dir: &Path) -> Result<(), PerfError> {
 
 fn openings(wished: &Opening, dir: &Path) -> Result<(), PerfError> {
     drop(std::fs::remove_dir_all(dir));
-    let engine = Engine::open(dir, options())?;
-    let named = queues(&engine, wished.queues)?;
+    let shape = Shape { messages: wished.messages, size: wished.size, queues: wished.queues, entries: wished.entries };
     let begun = clock::now_ns();
-    append(&engine, &named, wished.size, |count| count < wished.messages)?;
-    let end = engine.flush()?;
-    let (bytes, first) = (end.0, engine.range(&named[0]).max);
+    let bytes = shape.write(dir)?;
     out::line(format_args!(
-        "log: {} messages of {} bytes in {} queues, {:.1} GiB, written in {:.1} s",
-        wished.messages,
-        wished.size,
-        wished.queues,
+        "log: {} messages of {} bytes in {} queues, {} table entries, {:.1} GiB, written in {:.1} s",
+        shape.messages,
+        shape.size,
+        shape.queues,
+        shape.entries,
         bytes as f64 / (1_u64 << 30) as f64,
         seconds_since(begun)
     ));
-    engine.close()?;
-
+    let store = dir.join("DERIVED");
+    let store_bytes = || std::fs::metadata(&store).map_or(0, |found| found.len());
+    out::line(format_args!("derived store: {} MiB", store_bytes() >> 20));
     let read = read_rate(dir, u64::MAX)?;
     out::line(format_args!("disk: sequential read of its segments {:.0} MB/s (1 MiB, depth {READ_DEPTH})", read / 1e6));
-    let open = || -> Result<(f64, String), PerfError> {
-        let begun = clock::now_ns();
-        let engine = Engine::open(dir, options())?;
-        let found = engine.range(&named_again(&engine)?).max;
-        let took = seconds_since(begun);
-        if found != first {
-            return Err(PerfError::Report(format!("the first queue ends at {found}, and did at {first}")));
-        }
-        let line = engine.info().recovery.clone();
-        engine.close()?;
-        Ok((took, line))
-    };
-    let (took, line) = open()?;
-    out::line(format_args!("open from the checkpoint: {took:.3} s ({line}), peak memory {} MiB", peak_mib()));
-    let store = dir.join("DERIVED");
-    let size = std::fs::metadata(&store).map_or(0, |found| found.len());
-    drop(std::fs::remove_file(&store));
-    let (took, line) = open()?;
-    let rate = bytes as f64 / took;
+
+    let found = shape.reopen(dir, true)?;
     out::line(format_args!(
-        "open without it ({} MiB): {took:.3} s, {:.0} MB/s, {:.2} of the disk's read ({line}), peak memory {} MiB",
-        size >> 20,
+        "open from the checkpoint: {:.3} s ({}), peak memory {} MiB",
+        found.seconds, found.line, found.opened_mib
+    ));
+    if let Some(served) = found.served {
+        out::line(format_args!(
+            "serve: {:.0} cold reads/s, {:.0} table gets/s, {:.0} appends/s, {:.0} table updates/s, {} checkpoints; peak memory {} MiB",
+            served.reads, served.gets, served.appends, served.updates, served.checkpoints, found.served_mib
+        ));
+    }
+    drop(std::fs::remove_file(&store));
+    let found = shape.reopen(dir, false)?;
+    let rate = bytes as f64 / found.seconds;
+    out::line(format_args!(
+        "open without it ({} MiB): {:.3} s, {:.0} MB/s, {:.2} of the disk's read ({}), peak memory {} MiB",
+        store_bytes() >> 20,
+        found.seconds,
         rate / 1e6,
         rate / read,
-        peak_mib()
+        found.line,
+        found.opened_mib
     ));
     Ok(())
-}
-
-fn named_again(engine: &Engine) -> Result<Queue, PerfError> {
-    let queue = engine.queue(b"topic/0")?;
-    debug_assert!(engine.range(&queue).min == QueueOffset(0));
-    Ok(queue)
-}
-
-/// Most memory that this process ever had, as the kernel counts it.
-fn peak_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) >> 10
 }
 
 /// Bytes a second at which this disk gives back the segments of a log, from front to back, `most` bytes of them at most.

@@ -108,6 +108,8 @@ pub(crate) struct Plan {
     pub(crate) spare_count: usize,
     /// What the log keeps.
     pub(crate) retain_bytes: Option<u64>,
+    /// How old a half message is when its producer is asked, if not as by default.
+    pub(crate) ask_after_ms: Option<u64>,
     /// Where the leader is reached, and the slave.
     pub(crate) reached: [Reached; 2],
 }
@@ -124,6 +126,7 @@ impl Plan {
             segment_bytes: self.segment_bytes,
             spare_count: self.spare_count,
             retain_bytes: self.retain_bytes,
+            ask_after_ms: self.ask_after_ms,
             part: Some(Part { role, replication: self.replication, own, other }),
         }
     }
@@ -233,6 +236,7 @@ mod tests {
             segment_bytes: 1 << 20,
             spare_count: 1,
             retain_bytes: Some(1 << 24),
+            ask_after_ms: None,
             reached: free_addresses().expect("there are free ports"),
         }
     }

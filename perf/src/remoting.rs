@@ -94,6 +94,17 @@ pub(crate) fn skim(frame: &FrameRef<'_>) -> Result<(i32, i32), PerfError> {
     Ok((header.code, header.opaque))
 }
 
+/// The same; nothing for what the broker asks of its own accord.
+pub(crate) fn skim_answer(frame: &FrameRef<'_>) -> Result<Option<(i32, i32)>, PerfError> {
+    let (code, opaque) = skim(frame)?;
+    if code == 0 {
+        // No request has that code.
+        return Ok(Some((code, opaque)));
+    }
+    let header = Header::of(frame).map_err(|error| PerfError::Broker(error.to_string()))?;
+    Ok(header.is_response().then_some((code, opaque)))
+}
+
 fn number_behind(text: &[u8], key: &[u8]) -> Option<i32> {
     let first = *key.get(1)?;
     let mut from = 0;
@@ -147,7 +158,11 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) fn connect(peer: &str) -> Result<Caller, PerfError> {
-        let stream = connect(peer)?;
+        Caller::on(connect(peer)?, peer)
+    }
+
+    /// On a connection that is there; nobody else reads from it meanwhile.
+    pub(crate) fn on(stream: TcpStream, peer: &str) -> Result<Caller, PerfError> {
         stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(failed(peer, "setting a time limit"))?;
         Ok(Caller { peer: peer.to_owned(), stream, inbox: Inbox::new(), opaque: 0 })
     }
@@ -215,6 +230,19 @@ mod tests {
                 let frame = FrameRef::parse(&frame).expect("a frame").expect("a whole frame");
                 assert_eq!(skim(&frame).expect("an answer"), (code, 1_000_000_042));
             }
+        }
+    }
+
+    #[test]
+    fn what_the_broker_asks_is_no_answer() {
+        for encoding in [Encoding::Json, Encoding::Binary] {
+            let mut bytes = BytesMut::new();
+            Head::request(encoding, 40, 3).oneway().encode(&mut bytes).finish(b"").expect("it can be encoded");
+            Head::response(encoding, 19, 4).encode(&mut bytes).finish(b"").expect("it can be encoded");
+            let asked = FrameRef::parse(&bytes).expect("a frame").expect("a whole frame");
+            assert_eq!(skim_answer(&asked).expect("a header"), None);
+            let answer = FrameRef::parse(&bytes[asked.total_bytes()..]).expect("a frame").expect("a whole frame");
+            assert_eq!(skim_answer(&answer).expect("a header"), Some((19, 4)));
         }
     }
 

@@ -144,6 +144,27 @@ pub(crate) struct PairUse {
     pub(crate) slave_verified: Verified,
 }
 
+/// What else is known of a row of the chain above the log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ChainUse {
+    /// What is counted.
+    pub(crate) counts: &'static str,
+    /// Whether each count is a write that the disk's limit is about.
+    pub(crate) is_bounded: bool,
+    /// What the broker's engine counted in the window; the leader's, of two.
+    pub(crate) engine: Counts,
+    /// How long a send took, where a count is more than that.
+    pub(crate) sends: Option<Histogram<u64>>,
+    /// How late deliveries were.
+    pub(crate) lateness: Option<Histogram<u64>>,
+    /// Log bytes of a round trip beyond the message.
+    pub(crate) log_bytes_each: Option<f64>,
+    /// The rate of the same load without what this row adds to it.
+    pub(crate) without_per_s: Option<f64>,
+    /// Messages that were pending.
+    pub(crate) pending: Option<u64>,
+}
+
 /// `sync+async` and so on: flush, then replication.
 pub(crate) fn combination(flush: Mode, replication: Mode) -> String {
     format!("{}+{}", flush.name(), replication.name())
@@ -178,6 +199,8 @@ pub(crate) struct RowResult {
     pub(crate) notes: Vec<String>,
     /// What else is known where two brokers served.
     pub(crate) pair: Option<PairUse>,
+    /// What else is known of a row of the chain.
+    pub(crate) chain: Option<ChainUse>,
 }
 
 impl RowResult {

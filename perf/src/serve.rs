@@ -2,6 +2,7 @@
 //! its standard input with its counters, serves until that input ends, and stops.
 
 use std::io::BufRead;
+use std::time::Duration;
 
 use anchorlog::broker::{OtherReplica, ReplicationOptions};
 use anchorlog::{Broker, BrokerHandle, BrokerOptions};
@@ -52,6 +53,9 @@ fn options(wished: &Serve) -> Result<BrokerOptions, PerfError> {
             Mode::Sync => Flush::Sync,
             Mode::Async => Flush::async_default(),
         });
+    if let Some(ms) = wished.ask_after_ms {
+        options.transaction_timeout = Duration::from_millis(ms);
+    }
     options.replication = wished.role.map(|role| replication(wished, role)).transpose()?;
     Ok(options)
 }

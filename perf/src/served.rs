@@ -36,6 +36,8 @@ pub(crate) struct Order<'a> {
     pub(crate) spare_count: usize,
     /// What is kept; all, if nothing is said.
     pub(crate) retain_bytes: Option<u64>,
+    /// How old a half message is when its producer is asked; the broker's default, if nothing is said.
+    pub(crate) ask_after_ms: Option<u64>,
     /// Its part in a pair.
     pub(crate) part: Option<Part>,
 }
@@ -72,6 +74,7 @@ impl<'a> Order<'a> {
             segment_bytes: spec.scale.segment_bytes,
             spare_count: retain_bytes.map_or(0, |_| engine_rows::spare_count(spec.producers.outstanding())),
             retain_bytes,
+            ask_after_ms: None,
             part: None,
         }
     }
@@ -89,6 +92,15 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// Both together.
+    pub(crate) fn plus(self, other: Counts) -> Counts {
+        Counts {
+            flushes: self.flushes + other.flushes,
+            bytes: self.bytes + other.bytes,
+            log_bytes: self.log_bytes + other.log_bytes,
+        }
+    }
+
     /// What came on top of `before`.
     pub(crate) fn since(self, before: Counts) -> Counts {
         Counts {
@@ -169,6 +181,7 @@ fn words(order: &Order<'_>) -> Vec<String> {
         format!("--segment-bytes={}", order.segment_bytes),
     ];
     words.extend(order.retain_bytes.map(|bytes| format!("--retain-bytes={bytes}")));
+    words.extend(order.ask_after_ms.map(|ms| format!("--ask-after-ms={ms}")));
     if let Some(part) = &order.part {
         words.extend([
             format!("--listen={}", part.own.clients),
@@ -270,12 +283,14 @@ mod tests {
             segment_bytes: 1 << 20,
             spare_count: 3,
             retain_bytes: Some(7),
+            ask_after_ms: Some(9),
             part: Some(part),
         };
         let program = ["anchorlog-perf".to_owned()];
         let cli = Cli::try_parse_from(program.iter().cloned().chain(words(&order))).expect("it is understood");
         let Some(Command::Serve(served)) = cli.command else { panic!("it is the serve command") };
         assert_eq!((served.dir.as_path(), served.flush, served.retain_bytes), (order.store, Mode::Sync, Some(7)));
+        assert_eq!(served.ask_after_ms, Some(9));
         assert_eq!((served.role, served.replication), (Some(Role::Slave), Some(Mode::Async)));
         assert_eq!(served.listen, part.own.clients);
         assert_eq!(served.replicas, [part.own.replicas, part.other.clients, part.other.replicas]);

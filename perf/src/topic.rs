@@ -86,6 +86,33 @@ impl Topic {
         Topic::find_or_make(broker, name)
     }
 
+    /// Makes a topic with so many queues, as an administrator does.
+    ///
+    /// # Errors
+    /// When the broker does not answer, or refuses.
+    pub(crate) fn create(broker: &str, name: &str, queues: u32) -> Result<Topic, PerfError> {
+        const READ_AND_WRITE: &str = "6";
+        let count = queues.to_string();
+        let fields = [
+            ("topic", name),
+            ("defaultTopic", TEMPLATE_TOPIC),
+            ("readQueueNums", count.as_str()),
+            ("writeQueueNums", count.as_str()),
+            ("perm", READ_AND_WRITE),
+            ("topicFilterType", "SINGLE_TAG"),
+            ("topicSysFlag", "0"),
+            ("order", "false"),
+        ];
+        let mut caller = Caller::connect(broker)?;
+        caller.call(request::UPDATE_AND_CREATE_TOPIC, &fields, b"")?.ok("making a topic")?;
+        Topic::find_or_make(broker, name)
+    }
+
+    /// A queue of a broker's topic that it made by itself.
+    pub(crate) fn of_one_queue(broker: &str, name: &str) -> Topic {
+        Topic { name: name.to_owned(), queues: vec![TopicQueue { broker: broker.to_owned(), id: 0, from: 0 }] }
+    }
+
     /// The next offset of every queue.
     ///
     /// # Errors
@@ -113,6 +140,18 @@ impl Topic {
         payloads: &Payloads,
         acked: u64,
         verifier: &mut Verifier,
+    ) -> Result<Option<Vec<bool>>, PerfError> {
+        self.visit(acked, |record| verifier.take(payloads, record.body))
+    }
+
+    /// The same for whoever wants to know more of a message than its body.
+    ///
+    /// # Errors
+    /// As for [`Topic::read_back`].
+    pub(crate) fn visit(
+        &self,
+        acked: u64,
+        mut take: impl FnMut(&message::Record<'_>),
     ) -> Result<Option<Vec<bool>>, PerfError> {
         let from: u64 = self.queues.iter().map(|queue| queue.from).sum();
         let deadline = clock::now_ns() + 3 * SECOND_NS;
@@ -149,8 +188,7 @@ impl Topic {
                         _ => {
                             let answer = answer.ok("a pull")?;
                             for record in message::records(&answer.body) {
-                                let record = record.map_err(|error| PerfError::Broker(error.to_string()))?;
-                                verifier.take(payloads, record.body);
+                                take(&record.map_err(|error| PerfError::Broker(error.to_string()))?);
                             }
                             answer.number("nextBeginOffset")?
                         }
@@ -257,8 +295,10 @@ fn parse_route(body: &[u8]) -> Result<Vec<TopicQueue>, PerfError> {
 fn make(broker: &str, topic: &str) -> Result<(), PerfError> {
     let mut caller = Caller::connect(broker)?;
     let (now, properties) = (clock::wall_ms().to_string(), properties("0"));
-    let fields = send_fields(topic, "0", &now, &properties);
-    caller.call(request::SEND_MESSAGE_V2, &fields, b"made by anchorlog-perf")?.ok("the first message of a topic")?;
+    let send = Send { topic, queue: "0", sys_flag: "0", born: &now, properties: &properties };
+    caller
+        .call(request::SEND_MESSAGE_V2, &send.fields(), b"made by anchorlog-perf")?
+        .ok("the first message of a topic")?;
     Ok(())
 }
 
@@ -266,26 +306,34 @@ pub(crate) fn properties(key: &str) -> String {
     format!("UNIQ_KEY\u{1}{key:0>32}\u{2}WAIT\u{1}true\u{2}")
 }
 
-pub(crate) fn send_fields<'a>(
-    topic: &'a str,
-    queue: &'a str,
-    born: &'a str,
-    properties: &'a str,
-) -> [(&'static str, &'a str); 12] {
-    [
-        ("a", GROUP),
-        ("b", topic),
-        ("c", TEMPLATE_TOPIC),
-        ("d", QUEUES_WANTED),
-        ("e", queue),
-        ("f", "0"),
-        ("g", born),
-        ("h", "0"),
-        ("i", properties),
-        ("j", "0"),
-        ("k", "false"),
-        ("m", "false"),
-    ]
+/// What a send says.
+#[derive(Clone, Copy)]
+pub(crate) struct Send<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) queue: &'a str,
+    pub(crate) sys_flag: &'a str,
+    pub(crate) born: &'a str,
+    pub(crate) properties: &'a str,
+}
+
+impl<'a> Send<'a> {
+    /// Its fields, by the letters that they have on the wire.
+    pub(crate) fn fields(&self) -> [(&'static str, &'a str); 12] {
+        [
+            ("a", GROUP),
+            ("b", self.topic),
+            ("c", TEMPLATE_TOPIC),
+            ("d", QUEUES_WANTED),
+            ("e", self.queue),
+            ("f", self.sys_flag),
+            ("g", self.born),
+            ("h", "0"),
+            ("i", self.properties),
+            ("j", "0"),
+            ("k", "false"),
+            ("m", "false"),
+        ]
+    }
 }
 
 fn pull(caller: &mut Caller, topic: &Topic, queue: &TopicQueue, offset: u64) -> Result<i32, PerfError> {

@@ -80,6 +80,7 @@ fn converse(stream: &[u8], piece_bytes: usize, progress: u8) {
         ack_timeout: Duration::from_millis(2500),
         busy_timeout: Duration::from_secs(2),
         keep_unconsumed: true,
+            property_filter: true,
     };
     let shared = Arc::new(Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1)));
     let mailboxes: Arc<[Mailbox]> = Arc::new([Mailbox::new(Box::new(Nobody))]);

@@ -1,4 +1,4 @@
-//! `anchorlog topic|message|offset|transaction|delay|dlq|trace|cluster …`: asks a running broker, for operators.
+//! `anchorlog topic|group|message|offset|transaction|delay|dlq|trace|cluster …`: asks a running broker, for operators.
 //!
 //! 1. A command asks by the broker's ordinary port and touches no file of its log.
 //! 2. What was asked for goes to standard output, as a table for people or as JSON for scripts; why it could not be done goes to standard
@@ -12,6 +12,7 @@ mod cluster;
 mod completion;
 mod delay;
 mod dlq;
+mod group;
 mod loose;
 mod message;
 mod offset;
@@ -42,6 +43,8 @@ pub const NO_ANSWER: u8 = 2;
 pub enum OperatorCommand {
     /// Topics: shows them, makes them, gives them more queues
     Topic(topic::TopicArgs),
+    /// Consumer groups: who is in them, who differs, how far they are
+    Group(group::GroupArgs),
     /// Finds messages
     Message(message::MessageArgs),
     /// How far consumer groups are, and sending them elsewhere
@@ -138,6 +141,7 @@ impl CommandError {
 pub fn run(command: &OperatorCommand, out: &mut dyn Write) -> Result<u8, CommandError> {
     match command {
         OperatorCommand::Topic(args) => topic::run(args, out),
+        OperatorCommand::Group(args) => group::run(args, out),
         OperatorCommand::Message(args) => message::run(args, out),
         OperatorCommand::Offset(args) => offset::run(args, out),
         OperatorCommand::Trace(args) => trace::run(args, out),

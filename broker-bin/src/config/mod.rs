@@ -24,7 +24,7 @@ pub use options::{
     Backend, BrokerArgs, FlushMode, LogFormat, NetDriver, OnMissingMode, ReplicationMode, RoleMode, TailMode, security,
 };
 pub use replicas::{Replica, Replicas};
-pub use units::{ByteSize, HostPort, Period, UnitError};
+pub use units::{ByteSize, HostPort, HostPorts, Period, UnitError};
 
 use crate::commands::OperatorCommand;
 use crate::log_tools::LogArgs;

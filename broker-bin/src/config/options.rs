@@ -10,7 +10,7 @@ use anchorlog_replicator::{Certificates, InSync, OnMissing, Policy, ReplicaId, S
 use clap::{Args, FromArgMatches as _, ValueEnum};
 
 use super::replicas::Replicas;
-use super::units::{ByteSize, HostPort, Period};
+use super::units::{ByteSize, HostPort, HostPorts, Period};
 use crate::alarm::Whom;
 use crate::broker::{BrokerOptions, Driver, OtherReplica, ReplicationOptions};
 use crate::features::delay::DelayLevels;
@@ -137,6 +137,10 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "NAME", default_value = "DefaultCluster")]
     pub cluster_name: String,
 
+    /// Name servers of others to register with, HOST:PORT;HOST:PORT; this broker answers for its own topics in any case [default: none]
+    #[arg(long, value_name = "LIST")]
+    pub name_servers: Option<HostPorts>,
+
     /// When a send is acknowledged
     #[arg(long, value_enum, default_value = "sync")]
     pub flush: FlushMode,
@@ -197,6 +201,10 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "BOOL", default_value = "true", action = clap::ArgAction::Set)]
     pub auto_create_groups: bool,
 
+    /// Let consumers choose messages by their properties (SQL92): each message that such a consumer passes is read, and costs its share
+    #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub enable_property_filter: bool,
+
     /// Most queues of a topic made on demand; clients ask for 4 unless told otherwise
     #[arg(long, value_name = "COUNT", default_value = "8")]
     pub default_topic_queues: u32,
@@ -216,6 +224,14 @@ pub struct BrokerArgs {
     /// Most questions to a producer that is there; after the last the message is kept, and nobody is asked any more
     #[arg(long, value_name = "COUNT", default_value = "15")]
     pub transaction_check_max: u32,
+
+    /// How long a send is recognised that comes again because its answer was lost, so that it is stored once; 0s for never
+    #[arg(long, value_name = "TIME", default_value = "10m")]
+    pub repeat_window: Period,
+
+    /// Most memory for that: 20 bytes for each message of that time; with more messages the oldest are forgotten early, and counted
+    #[arg(long, value_name = "SIZE", default_value = "128MiB")]
+    pub repeat_memory: ByteSize,
 
     /// Who is told of each dead letter: a command, which gets JSON lines on its standard input, or a URL to post to [default: nobody]
     #[arg(long, value_name = "COMMAND|URL")]
@@ -275,7 +291,7 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 41] = [
+pub(super) const NAMES: [&str; 45] = [
     "config",
     "store",
     "listen",
@@ -283,6 +299,7 @@ pub(super) const NAMES: [&str; 41] = [
     "insecure",
     "broker-name",
     "cluster-name",
+    "name-servers",
     "flush",
     "flush-interval",
     "flush-bytes",
@@ -298,11 +315,14 @@ pub(super) const NAMES: [&str; 41] = [
     "net-driver",
     "auto-create-topics",
     "auto-create-groups",
+    "enable-property-filter",
     "default-topic-queues",
     "message-delay-level",
     "transaction-timeout",
     "transaction-check-interval",
     "transaction-check-max",
+    "repeat-window",
+    "repeat-memory",
     "on-dead-letter",
     "max-message-bytes",
     "role",
@@ -394,6 +414,7 @@ pub(super) fn as_original(args: &BrokerArgs) -> Vec<(&'static str, String)> {
         ("mappedFileSizeCommitLog", args.segment_bytes.0.to_string()),
         ("maxMessageSize", args.max_message_bytes.0.to_string()),
         ("messageDelayLevel", args.message_delay_level.to_string()),
+        ("namesrvAddr", args.name_servers.as_ref().map(HostPorts::to_string).unwrap_or_default()),
         ("storePathRootDir", args.store.display().to_string()),
         ("syncFlushTimeout", ms(&args.ack_timeout)),
         ("transactionCheckInterval", ms(&args.transaction_check_interval)),
@@ -423,6 +444,7 @@ impl BrokerArgs {
             "insecure" => self.insecure = parsed(value)?,
             "broker-name" => self.broker_name = value.to_owned(),
             "cluster-name" => self.cluster_name = value.to_owned(),
+            "name-servers" => self.name_servers = Some(parsed(value)?),
             "flush" => self.flush = chosen(value)?,
             "flush-interval" => self.flush_interval = parsed(value)?,
             "flush-bytes" => self.flush_bytes = parsed(value)?,
@@ -438,11 +460,14 @@ impl BrokerArgs {
             "net-driver" => self.net_driver = chosen(value)?,
             "auto-create-topics" => self.auto_create_topics = parsed(value)?,
             "auto-create-groups" => self.auto_create_groups = parsed(value)?,
+            "enable-property-filter" => self.enable_property_filter = parsed(value)?,
             "default-topic-queues" => self.default_topic_queues = parsed(value)?,
             "message-delay-level" => self.message_delay_level = parsed(value)?,
             "transaction-timeout" => self.transaction_timeout = parsed(value)?,
             "transaction-check-interval" => self.transaction_check_interval = parsed(value)?,
             "transaction-check-max" => self.transaction_check_max = parsed(value)?,
+            "repeat-window" => self.repeat_window = parsed(value)?,
+            "repeat-memory" => self.repeat_memory = parsed(value)?,
             "on-dead-letter" => self.on_dead_letter = Some(parsed(value)?),
             "max-message-bytes" => self.max_message_bytes = parsed(value)?,
             "role" => self.role = chosen(value)?,
@@ -472,6 +497,7 @@ impl BrokerArgs {
             self.insecure.to_string(),
             self.broker_name.clone(),
             self.cluster_name.clone(),
+            shown_or(self.name_servers.as_ref(), "none"),
             shown(&self.flush),
             self.flush_interval.to_string(),
             self.flush_bytes.to_string(),
@@ -487,11 +513,14 @@ impl BrokerArgs {
             shown(&self.net_driver),
             self.auto_create_topics.to_string(),
             self.auto_create_groups.to_string(),
+            self.enable_property_filter.to_string(),
             self.default_topic_queues.to_string(),
             self.message_delay_level.to_string(),
             self.transaction_timeout.to_string(),
             self.transaction_check_interval.to_string(),
             self.transaction_check_max.to_string(),
+            self.repeat_window.to_string(),
+            self.repeat_memory.to_string(),
             shown_or(self.on_dead_letter.as_ref(), "nobody"),
             self.max_message_bytes.to_string(),
             shown(&self.role),
@@ -630,6 +659,7 @@ impl BrokerArgs {
             listen: self.listen.resolve()?,
             advertise: self.advertise.as_ref().map(HostPort::resolve).transpose()?,
             cluster: self.cluster_name.clone(),
+            name_servers: self.name_servers.clone().unwrap_or_default().0,
             broker: self.broker_name.clone(),
             engine,
             keep_unconsumed: self.unconsumed == Unconsumed::Keep,
@@ -645,6 +675,7 @@ impl BrokerArgs {
             auto_create_topics: self.auto_create_topics,
             template_queues: self.default_topic_queues,
             auto_create_groups: self.auto_create_groups,
+            property_filter: self.enable_property_filter,
             message_bytes_max: usize::try_from(self.max_message_bytes.0).unwrap_or(limits::BODY_BYTES_MAX),
             ack_timeout: self.ack_timeout.0,
             args: Some(Box::new(self.clone())),
@@ -653,6 +684,8 @@ impl BrokerArgs {
             transaction_timeout: self.transaction_timeout.0,
             transaction_check_interval: self.transaction_check_interval.0,
             transaction_check_max: self.transaction_check_max,
+            repeat_window: self.repeat_window.0,
+            repeat_memory: usize::try_from(self.repeat_memory.0).unwrap_or(usize::MAX),
             on_dead_letter: self.on_dead_letter.clone(),
             ..BrokerOptions::new(&self.store)
         })

@@ -66,7 +66,9 @@ const OWN_THREADS: &str = "network threads (net-threads) do this work";
 const NO_PAGE_CACHE: &str = "the log does not go through the page cache";
 const NO_HA: &str = "role, replica-listen and replicas say who follows whom; the stream needs no tuning";
 const NOT_YET: &str = "what it tunes is not built yet and is refused when a client asks for it";
-const NO_NAME_SERVER: &str = "this broker is its own name server";
+const NO_NAME_SERVER: &str =
+    "this broker is its own name server; those of others (name-servers) are told at a pace of its own";
+const OWN_INDEX: &str = "messages are always found by their keys; there is nothing to tune";
 const OWN_STATE: &str = "offsets, topics and groups are records of the log";
 const OWN_QUEUES: &str = "consume queues are kept in another form";
 const OWN_NETWORK: &str = "sockets and buffers are sized by this broker itself";
@@ -93,7 +95,7 @@ const NOTHING: &[(&str, &str)] = &[
     ("commitIntervalCommitLog", OWN_PACE),
     ("compressedRegister", NO_NAME_SERVER),
     ("consumerManageThreadPoolNums", OWN_THREADS),
-    ("defaultQueryMaxNum", NOT_YET),
+    ("defaultQueryMaxNum", OWN_INDEX),
     ("deleteCommitLogFilesInterval", BY_SIZE),
     ("deleteConsumeQueueFilesInterval", BY_SIZE),
     ("deleteWhen", BY_SIZE),
@@ -135,15 +137,15 @@ const NOTHING: &[(&str, &str)] = &[
     ("mappedFileSizeConsumeQueue", OWN_QUEUES),
     ("mappedFileSizeConsumeQueueExt", OWN_QUEUES),
     ("maxDelayTime", NOT_YET),
-    ("maxHashSlotNum", NOT_YET),
-    ("maxIndexNum", NOT_YET),
-    ("maxMsgsNumBatch", NOT_YET),
+    ("maxHashSlotNum", OWN_INDEX),
+    ("maxIndexNum", OWN_INDEX),
+    ("maxMsgsNumBatch", OWN_INDEX),
     ("maxTransferBytesOnMessageInDisk", "pull answers are bounded alike from memory and disk"),
     ("maxTransferBytesOnMessageInMemory", "pull answers are bounded alike from memory and disk"),
     ("maxTransferCountOnMessageInDisk", "pull answers are bounded alike from memory and disk"),
     ("maxTransferCountOnMessageInMemory", "pull answers are bounded alike from memory and disk"),
-    ("messageIndexEnable", NOT_YET),
-    ("messageIndexSafe", NOT_YET),
+    ("messageIndexEnable", OWN_INDEX),
+    ("messageIndexSafe", OWN_INDEX),
     ("msgTraceTopicName", "trace topics are ordinary ones"),
     ("namesrvDomain", NO_NAME_SERVER),
     ("namesrvDomainSubgroup", NO_NAME_SERVER),
@@ -152,7 +154,7 @@ const NOTHING: &[(&str, &str)] = &[
     ("osPageCacheBusyTimeOutMills", NO_PAGE_CACHE),
     ("pullMessageThreadPoolNums", OWN_THREADS),
     ("pullThreadPoolQueueCapacity", OWN_THREADS),
-    ("putMsgIndexHightWater", NOT_YET),
+    ("putMsgIndexHightWater", OWN_INDEX),
     ("queryMessageThreadPoolNums", OWN_THREADS),
     ("queryThreadPoolQueueCapacity", OWN_THREADS),
     ("redeleteHangedFileInterval", BY_SIZE),
@@ -233,6 +235,7 @@ pub(super) fn meaning(key: &str, value: &str) -> Result<Option<Meaning>, String>
         "brokerClusterName" => is("cluster-name", value),
         "autoCreateTopicEnable" => is("auto-create-topics", value),
         "autoCreateSubscriptionGroup" => is("auto-create-groups", value),
+        "enablePropertyFilter" => is("enable-property-filter", value),
         "defaultTopicQueueNums" => is("default-topic-queues", value),
         "mapedFileSizeCommitLog" | "mappedFileSizeCommitLog" => is("segment-bytes", value),
         "maxMessageSize" => is("max-message-bytes", value),
@@ -258,9 +261,10 @@ pub(super) fn meaning(key: &str, value: &str) -> Result<Option<Meaning>, String>
         "transactionCheckInterval" => milliseconds("transaction-check-interval", value),
         "transactionCheckMax" => is("transaction-check-max", value),
         "messageDelayLevel" => is("message-delay-level", value),
-        "namesrvAddr" => empty(
-            "registration with name servers is not built yet; this broker is its own: give its address to clients as theirs",
-        ),
+        "namesrvAddr" => match value {
+            "" => Ok(Some(Meaning::Nothing("it is empty"))),
+            _ => is("name-servers", value),
+        },
         "haMasterAddress" => empty("replicas names all brokers of a set, with two addresses each; say that instead"),
         "controllerAddr" => empty("controllers are not built yet"),
         "storeType" => match value {
@@ -268,7 +272,6 @@ pub(super) fn meaning(key: &str, value: &str) -> Result<Option<Meaning>, String>
             _ => Err("there is one kind of store".to_owned()),
         },
         "aclEnable" | "authenticationEnabled" | "authorizationEnabled" => off("access control"),
-        "enablePropertyFilter" => off("filtering by SQL"),
         "enableDLegerCommitLog" | "enableControllerMode" => off("automatic fail-over"),
         "transientStorePoolEnable" => Ok(Some(Meaning::Nothing(OWN_PACE))),
         _ => Ok(NOTHING.iter().find(|(known, _)| *known == key).map(|(_, reason)| Meaning::Nothing(reason))),
@@ -294,12 +297,7 @@ mod tests {
 
     #[test]
     fn what_is_promised_and_not_built_is_an_error() {
-        for (key, value) in [
-            ("namesrvAddr", "127.0.0.1:9876"),
-            ("aclEnable", "true"),
-            ("enablePropertyFilter", "true"),
-            ("enableDLegerCommitLog", "true"),
-        ] {
+        for (key, value) in [("aclEnable", "true"), ("enableDLegerCommitLog", "true")] {
             let error = meaning(key, value).expect_err(key);
             assert!(error.contains("not built yet"), "{key}: {error}");
         }

@@ -42,6 +42,7 @@ fn every_flag_can_stand_in_a_file_and_shows_its_default() {
                 | "advertise"
                 | "retain-bytes"
                 | "net-threads"
+                | "name-servers"
                 | "on-dead-letter"
                 | "replicas"
                 | "replica-key"
@@ -106,7 +107,7 @@ fn promises_that_nobody_could_keep_stop_the_start() {
     for (text, part) in [
         ("brokerRole=SYNC_MASTER", "must know the others"),
         ("brokerRole=MASTER", "SLAVE is wanted"),
-        ("namesrvAddr=10.0.0.1:9876", "not built yet"),
+        ("namesrvAddr=10.0.0.1", "write HOST:PORT"),
         ("bindAddress=0.0.0.0", "--insecure"),
         ("maxMessageSize=8388608", "4MiB"),
         ("flush=sometimes", "sync, async"),

@@ -97,6 +97,26 @@ pub struct HostPort {
     pub port: u16,
 }
 
+/// Several of them, separated by `;` or `,`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostPorts(pub Vec<HostPort>);
+
+impl FromStr for HostPorts {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<HostPorts, UnitError> {
+        let parts = text.split([';', ',']).map(str::trim).filter(|part| !part.is_empty());
+        parts.map(str::parse).collect::<Result<_, _>>().map(HostPorts)
+    }
+}
+
+impl fmt::Display for HostPorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<_> = self.0.iter().map(HostPort::to_string).collect();
+        f.write_str(&parts.join(";"))
+    }
+}
+
 impl HostPort {
     /// The address to use; of several, an IPv4 one, because not every client can dial others.
     ///
@@ -175,7 +195,9 @@ mod tests {
             let period = Period(Duration::from_micros(micros));
             prop_assert_eq!(period.to_string().parse(), Ok(period));
             let host = HostPort { host: "::1".to_owned(), port };
-            prop_assert_eq!(host.to_string().parse(), Ok(host));
+            prop_assert_eq!(host.to_string().parse(), Ok(host.clone()));
+            let both = HostPorts(vec![host, HostPort { host: "name".to_owned(), port: 1 }]);
+            prop_assert_eq!(both.to_string().parse(), Ok(both));
         }
     }
 }

@@ -15,10 +15,13 @@ pub mod operate;
 pub mod order;
 pub mod pull;
 pub mod relay;
+pub mod repeats;
+pub mod reply;
 pub mod reset;
 pub mod retry;
 pub mod routes;
 pub mod send;
+pub mod sql;
 pub mod topics;
 pub mod transactions;
 
@@ -26,5 +29,5 @@ mod outcome;
 mod request;
 
 pub use crate::wire::codes::response as code;
-pub use outcome::{Kept, Outcome, Reply, Task, Writing};
+pub use outcome::{After, Awaited, Kept, Outcome, Reply, Task, Writing};
 pub use request::{FieldError, Request};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use anchorlog_engine::{Rejection, WriteBatch};
+use anchorlog_engine::{Lsn, Rejection, WriteBatch};
 use bytes::BytesMut;
 
 use crate::counters::Counters;
@@ -10,6 +10,7 @@ use crate::features::delay::DueKey;
 use crate::features::groups::Change;
 use crate::features::pull::Pull;
 use crate::features::relay::Relay;
+use crate::features::repeats::Back;
 use crate::features::retry::Letter;
 use crate::features::send::Sending;
 use crate::shared::Shared;
@@ -76,6 +77,8 @@ pub struct Writing {
     pub rejected: fn(&Shared, &Rejection) -> Reply,
     /// Counts it, when it has its place in the log.
     pub counted: fn(&Counters),
+    /// What is claimed for it until it is appended.
+    pub back: Option<Box<Back>>,
 }
 
 type TaskBody = dyn FnOnce(&Shared, &mut WriteBatch) -> Outcome + Send;
@@ -84,7 +87,7 @@ type TaskBody = dyn FnOnce(&Shared, &mut WriteBatch) -> Outcome + Send;
 pub struct Task(Box<TaskBody>);
 
 impl Task {
-    /// A part that may fill a batch. Its outcome is no other task.
+    /// A part that may fill a batch. Its outcome may be a part that waits, but none that is to be done at once.
     pub fn new(body: impl FnOnce(&Shared, &mut WriteBatch) -> Outcome + Send + 'static) -> Task {
         Task(Box::new(body))
     }
@@ -101,6 +104,32 @@ impl std::fmt::Debug for Task {
     }
 }
 
+/// What a part of a handler waits for.
+#[derive(Debug)]
+pub enum Awaited {
+    /// That the log is acknowledged up to here and this, too.
+    Acked {
+        /// Where.
+        lsn: Lsn,
+        /// What is answered when that is not in time, once the places of these messages in their queues are known: that they are stored
+        /// and not confirmed. Without it: that nothing was done.
+        overdue: Option<Box<Sending>>,
+    },
+    /// That what was parsed before has its place in the log.
+    Places,
+    /// That connections which are about to close are gone.
+    Closing,
+}
+
+/// A part of a handler that waits.
+#[derive(Debug)]
+pub struct After {
+    /// For what.
+    pub awaited: Awaited,
+    /// Goes on where the disk may be read.
+    pub task: Task,
+}
+
 /// What a handler wants done. The network thread does it, and gives the answer to whoever asked.
 #[derive(Debug)]
 pub enum Outcome {
@@ -114,16 +143,22 @@ pub enum Outcome {
     Write(Writing),
     /// Go on where the disk may be read.
     Read(Task),
+    /// The same, later.
+    After(After),
+    /// Answer a send that was stored before as it was answered then.
+    Repeat(Sending),
     /// Read, or hold until there is something to read.
     Pull(Box<Pull>),
     /// Ask clients, and answer what they say.
     Relay(Box<Relay>),
-    /// Answer now, then tell the members of a group that it changed.
+    /// Answer, and tell the members of a group that it changed.
     Tell {
         /// The answer.
         reply: Reply,
         /// Groups and whom to tell.
         changes: Vec<(Box<str>, Change)>,
+        /// What of the state the answer waits for, if it waits.
+        kept: Option<Kept>,
     },
 }
 

@@ -8,6 +8,7 @@ use bytes::{Buf, BytesMut};
 
 use super::ConnectionId;
 use super::held::{HeldPull, Token};
+use crate::features::repeats::Life;
 use crate::limits;
 
 /// Why a connection is closed from this side.
@@ -34,11 +35,13 @@ pub(super) struct Connection {
     /// Consumer groups that it is a member of, as far as its heartbeats say.
     pub(super) groups: BTreeSet<Box<str>>,
     pub(super) last_traffic: Duration,
+    /// The same for those who ask whether it is still alive.
+    pub(super) life: Life,
     pub(super) last_heartbeat: Duration,
     pub(super) held: BTreeSet<Token>,
     /// Woken pulls that wait until answers are read.
     pub(super) deferred: Vec<HeldPull>,
-    /// Pulls that are read from the disk now.
+    /// Pulls and other requests that are read for from the disk now, or wait for others before that.
     pub(super) cold: usize,
     /// A send of it waits for the log buffer.
     pub(super) blocked: bool,
@@ -57,6 +60,7 @@ impl Connection {
             writing: 0,
             groups: BTreeSet::new(),
             last_traffic: now,
+            life: Life::default(),
             last_heartbeat: now,
             held: BTreeSet::new(),
             deferred: Vec::new(),

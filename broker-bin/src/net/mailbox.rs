@@ -1,12 +1,15 @@
 //! What network threads and readers tell each other.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anchorlog_engine::WriteBatch;
 
 use super::worker::QuestionId;
 use super::{ConnectionId, ReplyTo};
 use crate::features::relay::{Relay, Said};
+use crate::features::reply::{Push, Pushed};
 use crate::features::transactions::Question;
 use crate::features::{Outcome, Reply};
 use crate::lock::lock;
@@ -27,6 +30,22 @@ pub enum Mail {
         connection: ConnectionId,
         /// What.
         question: Arc<Question>,
+    },
+    /// A reply is to be given to whoever asked.
+    Push {
+        /// Whose connection it is.
+        connection: ConnectionId,
+        /// The reply.
+        push: Box<Push>,
+        /// Who replied.
+        pushed: Pushed,
+    },
+    /// What became of that.
+    Pushed {
+        /// Who replied.
+        pushed: Pushed,
+        /// What did not work, if something did not.
+        outcome: Result<(), Cow<'static, str>>,
     },
     /// A client is asked something for somebody else.
     Question {
@@ -57,6 +76,8 @@ pub enum Mail {
     Done {
         /// Who asked.
         to: ReplyTo,
+        /// When.
+        since: Duration,
         /// What is to be done now.
         outcome: Box<Outcome>,
         /// The batch, where it says so.

@@ -3,6 +3,7 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anchorlog_engine::WriteBatch;
 
@@ -25,7 +26,7 @@ pub(super) struct ColdPull {
 #[derive(Debug)]
 pub(super) enum Cold {
     Pull(ColdPull),
-    Task { task: Task, to: ReplyTo },
+    Task { task: Task, to: ReplyTo, since: Duration },
 }
 
 /// Where network threads hand such work in. What is waiting is bounded by `limits::COLD_PER_CONNECTION_MAX`.
@@ -63,10 +64,11 @@ fn serve(shared: &Shared, mailboxes: &[Mailbox], receiver: &Mutex<Receiver<Cold>
         let ColdPull { pull, to } = match next {
             Err(_) => return,
             Ok(Cold::Pull(pull)) => pull,
-            Ok(Cold::Task { task, to }) => {
+            Ok(Cold::Task { task, to, since }) => {
                 let mut batch = WriteBatch::new();
                 let outcome = Box::new(task.run(shared, &mut batch));
-                mailboxes[usize::from(to.connection.worker)].post(Mail::Done { to, outcome, batch: Box::new(batch) });
+                let batch = Box::new(batch);
+                mailboxes[usize::from(to.connection.worker)].post(Mail::Done { to, since, outcome, batch });
                 continue;
             }
         };

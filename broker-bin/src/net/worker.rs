@@ -7,6 +7,7 @@
 //! 4. What does not fit the log buffer waits here, and the connections that it came by are not read meanwhile.
 
 mod relaying;
+mod replying;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,9 +22,10 @@ use super::readers::{Cold, ColdPull, ColdReads};
 use super::{ConnectionId, ReplyTo};
 use crate::features::groups::Change;
 use crate::features::pull::{Evaluation, Pull, evaluate};
+use crate::features::repeats::Told;
 use crate::features::send::Sending;
 use crate::features::transactions::Question;
-use crate::features::{Kept, Outcome, Reply, Request, Task, Writing, code};
+use crate::features::{After, Awaited, Kept, Outcome, Reply, Request, Task, Writing, code};
 use crate::limits;
 use crate::router;
 use crate::shared::Shared;
@@ -33,6 +35,10 @@ use crate::wire::header::Head;
 use crate::wire::{Encoding, FrameRef, Header};
 pub(in crate::net) use relaying::QuestionId;
 use relaying::Relays;
+use replying::Replies;
+
+/// Acknowledged by the leader alone, as an operator asked by name.
+const ALONE: (i32, Option<&str>) = (code::SLAVE_NOT_AVAILABLE, Some("stored here alone: too few slaves are in sync"));
 
 /// What a batch is for that is parsed and not appended.
 #[derive(Debug)]
@@ -53,6 +59,8 @@ struct Parsed {
 enum Answer {
     Sent(Sending),
     Recorded(Reply),
+    /// A part of a handler that goes on then, and what is known if that is too late.
+    Task(Task, Option<Box<Sending>>),
 }
 
 /// An answer that waits for the acked watermark.
@@ -62,6 +70,16 @@ struct Ack {
     deadline: Duration,
     to: ReplyTo,
     answer: Answer,
+}
+
+/// A task that is tried again soon.
+#[derive(Debug)]
+struct Soon {
+    to: ReplyTo,
+    since: Duration,
+    /// Not before this.
+    at: Duration,
+    task: Task,
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +120,8 @@ pub struct Worker {
     woken: Vec<u64>,
     /// Tasks that are done elsewhere now.
     tasks: usize,
+    /// Tasks that wait for batches of others to get their places, or for connections to close.
+    soon: Vec<Soon>,
     mailboxes: Arc<[Mailbox]>,
     cold_reads: ColdReads,
     dirty: Vec<ConnectionId>,
@@ -109,6 +129,7 @@ pub struct Worker {
     relays: Relays,
     /// Resets of offsets that were seen.
     resets_seen: u64,
+    replies: Replies,
     swept: Duration,
     complained: Option<Duration>,
     complaints: u64,
@@ -157,12 +178,14 @@ impl Worker {
             watcher: Watcher::new()?,
             woken: Vec::new(),
             tasks: 0,
+            soon: Vec::new(),
             mailboxes,
             cold_reads,
             dirty: Vec::new(),
             next_opaque: 0,
             relays: Relays::default(),
             resets_seen: 0,
+            replies: Replies::default(),
             swept: Duration::ZERO,
             complained: None,
             complaints: 0,
@@ -207,7 +230,10 @@ impl Worker {
         };
         let place = &mut self.slots[slot as usize];
         let id = ConnectionId { worker: self.index, slot, generation: place.generation };
-        place.connection = Some(Box::new(Connection::new(id, peer, self.now)));
+        let mut connection = Box::new(Connection::new(id, peer, self.now));
+        let end = self.shared.engine.watermarks().assigned;
+        connection.life = self.shared.repeats.connections().opened(connection.peer, id, end);
+        place.connection = Some(connection);
         place.taken = true;
         self.shared.counters.connections.add(1);
         Some(id)
@@ -234,6 +260,7 @@ impl Worker {
     pub fn bytes_in(&mut self, id: ConnectionId, bytes: &[u8]) {
         let Some(mut connection) = self.lend(id) else { return };
         connection.last_traffic = self.now;
+        connection.life.beat(self.shared.engine.clock().wall_ms());
         if self.lone != Some(id) {
             (self.lone, self.lone_turns) = (Some(id), 0);
         }
@@ -283,7 +310,11 @@ impl Worker {
             };
             used += frame.total_bytes();
             match Header::of(&frame) {
-                Ok(header) if header.is_response() => self.client_said(connection, &header, frame.body),
+                Ok(header) if header.is_response() => {
+                    if !self.took_reply(connection.id, &header) {
+                        self.client_said(connection, &header, frame.body);
+                    }
+                }
                 Ok(header) => self.request(connection, &header, frame.body),
                 Err(error) => {
                     self.bad_frame(connection, error.to_string());
@@ -316,12 +347,14 @@ impl Worker {
         self.spare.push(batch);
         match outcome {
             Outcome::Append(_) | Outcome::Write(_) => {}
-            Outcome::Read(task) => self.read_elsewhere(connection, to, task),
+            Outcome::Read(task) => self.read_elsewhere(connection, to, self.now, task),
+            Outcome::After(after) => self.wait_for_others(connection, to, self.now, after),
+            Outcome::Repeat(sending) => self.repeated(connection, to, &sending),
             Outcome::Reply(reply) => self.answer(connection, to, &reply),
             Outcome::Recorded(reply, kept) => self.recording.push((to, reply, kept)),
             Outcome::Pull(pull) => self.pull(connection, to, pull),
             Outcome::Relay(relay) => self.relay(connection, to, *relay),
-            Outcome::Tell { reply, changes } => {
+            Outcome::Tell { reply, changes, kept } => {
                 if header.code == ask::HEART_BEAT {
                     connection.last_heartbeat = self.now;
                     connection.groups.extend(joined);
@@ -331,7 +364,10 @@ impl Worker {
                         connection.groups.remove(group);
                     }
                 }
-                self.answer(connection, to, &reply);
+                match kept {
+                    Some(kept) => self.recording.push((to, reply, kept)),
+                    None => self.answer(connection, to, &reply),
+                }
                 for (group, change) in changes {
                     self.tell(Some(connection), &group, &change);
                 }
@@ -351,8 +387,8 @@ impl Worker {
         None
     }
 
-    fn read_elsewhere(&mut self, connection: &mut Connection, to: ReplyTo, task: Task) {
-        match self.cold_reads.submit(Cold::Task { task, to }) {
+    fn read_elsewhere(&mut self, connection: &mut Connection, to: ReplyTo, since: Duration, task: Task) {
+        match self.cold_reads.submit(Cold::Task { task, to, since }) {
             Ok(()) => {
                 connection.cold += 1;
                 self.tasks += 1;
@@ -365,7 +401,7 @@ impl Worker {
     }
 
     /// A task is done, also when whoever asked is gone.
-    fn task_done(&mut self, to: ReplyTo, outcome: Outcome, mut batch: WriteBatch) {
+    fn task_done(&mut self, to: ReplyTo, since: Duration, outcome: Outcome, mut batch: WriteBatch) {
         self.tasks = self.tasks.saturating_sub(1);
         let outcome = self.take_batch(to, outcome, &mut batch);
         let Some(mut connection) = self.lend(to.connection) else { return };
@@ -373,11 +409,74 @@ impl Worker {
         match outcome {
             Some(Outcome::Reply(reply)) => self.answer(&mut connection, to, &reply),
             Some(Outcome::Recorded(reply, kept)) => self.recording.push((to, reply, kept)),
+            Some(Outcome::After(after)) => self.wait_for_others(&mut connection, to, since, after),
+            Some(Outcome::Repeat(sending)) => self.repeated(&mut connection, to, &sending),
             Some(Outcome::Relay(relay)) => self.relay(&mut connection, to, *relay),
-            other => debug_assert!(other.is_none(), "tasks answer or write"),
+            other => debug_assert!(other.is_none(), "tasks answer, write or wait"),
         }
         self.touched(&mut connection);
         self.give_back(connection);
+    }
+
+    /// A task goes on when others are done, or is too late. Meanwhile it counts as one that reads.
+    fn wait_for_others(&mut self, connection: &mut Connection, to: ReplyTo, since: Duration, after: After) {
+        let After { awaited, task } = after;
+        let (lsn, overdue) = match awaited {
+            Awaited::Acked { lsn, .. } if lsn < self.acked_mark.current() => {
+                return self.read_elsewhere(connection, to, since, task);
+            }
+            Awaited::Acked { lsn, overdue } => (lsn, overdue),
+            Awaited::Places | Awaited::Closing => {
+                let pause = if matches!(awaited, Awaited::Closing) { limits::CLOSE_PATIENCE } else { Duration::ZERO };
+                connection.cold += 1;
+                return self.soon.push(Soon { to, since, at: self.now + pause, task });
+            }
+        };
+        connection.cold += 1;
+        let end_lsn = self.acks.back().map_or(lsn.plus(1), |last| last.end_lsn.max(lsn.plus(1)));
+        let deadline = since + self.shared.settings.ack_timeout;
+        self.acks.push_back(Ack { end_lsn, deadline, to, answer: Answer::Task(task, overdue) });
+    }
+
+    /// Lets a task go on that has waited; when nobody is there any more, nobody knows what to do with what it finds.
+    fn go_on_with(&mut self, to: ReplyTo, since: Duration, task: Task) {
+        if let Some(mut connection) = self.lend(to.connection) {
+            connection.cold = connection.cold.saturating_sub(1);
+            self.read_elsewhere(&mut connection, to, since, task);
+            self.give_back(connection);
+        }
+    }
+
+    /// Batches got their places, or time has passed.
+    fn try_again(&mut self) {
+        let (timeout, now) = (self.shared.settings.ack_timeout, self.now);
+        for soon in std::mem::take(&mut self.soon) {
+            if soon.since + timeout <= now {
+                self.too_late(soon.to, "it has no place in the log yet");
+            } else if soon.at <= now {
+                self.go_on_with(soon.to, soon.since, soon.task);
+            } else {
+                self.soon.push(soon);
+            }
+        }
+    }
+
+    /// What was waited for did not happen in time: `what` became of the same, that is on its way.
+    fn too_late(&mut self, to: ReplyTo, what: &str) {
+        let Some(mut connection) = self.lend(to.connection) else { return };
+        connection.cold = connection.cold.saturating_sub(1);
+        let remark = format!("nothing was done for this one; the same is on its way already: {what}");
+        self.answer(&mut connection, to, &Reply::failure(code::SERVICE_NOT_AVAILABLE, remark));
+        self.touched(&mut connection);
+        self.give_back(connection);
+    }
+
+    /// All of a send was stored before, and is acknowledged.
+    fn repeated(&mut self, connection: &mut Connection, to: ReplyTo, sending: &Sending) {
+        let last = sending.repeated.iter().map(|(_, first)| first.lsn).max().unwrap_or(Lsn::ZERO);
+        let kept = self.shared.standing.kept_promise(&self.shared.engine);
+        let (code, remark) = if last < kept { (code::SUCCESS, None) } else { ALONE };
+        self.tell_sent(connection, to, sending, code, remark);
     }
 
     fn pull(&mut self, connection: &mut Connection, to: ReplyTo, pull: Box<Pull>) {
@@ -501,6 +600,7 @@ impl Worker {
 
     /// Appends everything that was parsed, in one call, and releases what is acknowledged already.
     pub fn end_of_turn(&mut self) {
+        self.settle_replies();
         // Read before anything is found not to fit: progress since then is seen at once.
         self.written_lsn = self.written_mark.current();
         if !self.flush_state() {
@@ -529,6 +629,9 @@ impl Worker {
         }
         if self.batches.is_empty() {
             self.unblock();
+        }
+        if !self.soon.is_empty() {
+            self.try_again();
         }
         self.release(self.acked_mark.current());
     }
@@ -589,6 +692,10 @@ impl Worker {
             let Some(Parsed { to, purpose, since }) = self.parsed.pop_front() else { break };
             let (answer, due) = match purpose {
                 Purpose::Send(mut sending) => {
+                    (sending.counted)(&self.shared.counters);
+                    let rest = |number: usize| Some(outcome.rest.get(number)?.lsn);
+                    let place = |number: usize| number.checked_sub(1).map_or(Some(outcome.first.lsn), rest);
+                    self.shared.repeats.appended(&sending.claims, place);
                     sending.appended(outcome);
                     if let Some(letter) = &sending.letter {
                         letter.arrived(&self.shared, outcome.first.lsn);
@@ -596,8 +703,11 @@ impl Worker {
                     let due = sending.due;
                     (Answer::Sent(sending), due)
                 }
-                Purpose::Write(Writing { reply, due, letter, counted, .. }) => {
+                Purpose::Write(Writing { reply, due, letter, counted, back, .. }) => {
                     counted(&self.shared.counters);
+                    if let Some(back) = back {
+                        self.shared.repeats.backs().appended(&back, outcome.end_lsn);
+                    }
                     if let Some(letter) = letter {
                         letter.arrived(&self.shared, outcome.first.lsn);
                     }
@@ -636,8 +746,13 @@ impl Worker {
     fn refuse(&mut self, code: i32, remark: String) {
         self.batches.remove(0);
         if let Some(Parsed { to, purpose, .. }) = self.parsed.pop_front() {
-            if matches!(purpose, Purpose::Send(_)) {
-                self.shared.counters.sends_refused.add(1);
+            match purpose {
+                Purpose::Send(sending) => {
+                    self.shared.counters.sends_refused.add(1);
+                    self.shared.repeats.undo(&sending.claims);
+                }
+                Purpose::Write(Writing { back: Some(back), .. }) => self.shared.repeats.backs().undo(&back),
+                Purpose::Write(_) => {}
             }
             self.answer_to(to, &Reply::failure(code, remark));
         }
@@ -701,14 +816,19 @@ impl Worker {
     fn release(&mut self, acked: Lsn) {
         let kept = self.shared.standing.kept_promise(&self.shared.engine);
         while let Some(ack) = pop_if(&mut self.acks, |ack| ack.end_lsn <= acked) {
-            if let Answer::Sent(sending) = &ack.answer {
-                self.shared.counters.messages_acked.add(sending.count());
+            match &ack.answer {
+                Answer::Sent(sending) => self.shared.counters.messages_acked.add(sending.count()),
+                Answer::Recorded(_) => {}
+                Answer::Task(..) => {
+                    let since = ack.deadline.saturating_sub(self.shared.settings.ack_timeout);
+                    if let Answer::Task(task, _) = ack.answer {
+                        self.go_on_with(ack.to, since, task);
+                    }
+                    continue;
+                }
             }
-            if ack.end_lsn <= kept {
-                self.give(&ack, code::SUCCESS, None);
-            } else {
-                self.give(&ack, code::SLAVE_NOT_AVAILABLE, Some("stored here alone: too few slaves are in sync"));
-            }
+            let (code, remark) = if ack.end_lsn <= kept { (code::SUCCESS, None) } else { ALONE };
+            self.give(ack, code, remark);
         }
         if self.acks.is_empty() {
             return;
@@ -716,7 +836,7 @@ impl Worker {
         if self.shared.engine.fenced().is_some() {
             while let Some(ack) = self.acks.pop_front() {
                 self.unconfirmed(
-                    &ack,
+                    ack,
                     code::FLUSH_DISK_TIMEOUT,
                     "stored in the log, which failed before it was confirmed; it may or may not be there",
                 );
@@ -730,7 +850,7 @@ impl Worker {
     }
 
     /// Says what was not confirmed in time.
-    fn overdue(&mut self, ack: &Ack) {
+    fn overdue(&mut self, ack: Ack) {
         let here = self.shared.engine.watermarks().durable >= ack.end_lsn;
         if here && self.shared.standing.kept_promise(&self.shared.engine) < ack.end_lsn {
             self.unconfirmed(ack, code::FLUSH_SLAVE_TIMEOUT, "stored; too few slaves have confirmed it in time");
@@ -739,31 +859,81 @@ impl Worker {
         }
     }
 
-    fn unconfirmed(&mut self, ack: &Ack, code: i32, remark: &'static str) {
+    fn unconfirmed(&mut self, ack: Ack, code: i32, remark: &'static str) {
+        let (answers, acked) = (self.shared.repeats.answers(), self.shared.engine.watermarks().acked);
         match &ack.answer {
             Answer::Sent(sending) => {
                 self.shared.counters.messages_unconfirmed.add(sending.count());
+                // Of a batch that was stored in part before, the part that was not.
+                let first = sending.lsns().filter(|lsn| *lsn >= acked).min();
+                answers.overdue(first.unwrap_or(sending.lsn), ack.end_lsn, acked);
+                answers.overdue_at(sending.lsn, (sending.queue, sending.queue_offset));
                 self.give(ack, code, Some(remark));
             }
-            Answer::Recorded(_) => self.answer_to(ack.to, &Reply::failure(code::SYSTEM_ERROR, remark)),
+            Answer::Recorded(_) => {
+                answers.overdue(Lsn(ack.end_lsn.0.saturating_sub(1)), ack.end_lsn, acked);
+                self.answer_to(ack.to, &Reply::failure(code::SYSTEM_ERROR, remark));
+            }
+            Answer::Task(_, overdue) => {
+                // It shares what the first try was answered.
+                let place = overdue.as_ref().and_then(|sending| answers.place(sending.lsn));
+                let Some((sending, (queue, queue_offset))) = overdue.as_deref().cloned().zip(place) else {
+                    return self.too_late(ack.to, remark);
+                };
+                let Some(mut connection) = self.lend(ack.to.connection) else { return };
+                connection.cold = connection.cold.saturating_sub(1);
+                let sending = Sending { queue, queue_offset, ..sending };
+                self.tell_sent(&mut connection, ack.to, &sending, code, Some(remark));
+                self.give_back(connection);
+            }
         }
     }
 
     /// Gives an answer to whoever waits for it, when the connection is still there.
-    fn give(&mut self, ack: &Ack, code: i32, remark: Option<&'static str>) {
+    fn give(&mut self, mut ack: Ack, code: i32, remark: Option<&'static str>) {
+        if let Answer::Sent(sending) = &mut ack.answer
+            && let Some(push) = sending.push.take()
+        {
+            return self.begin_push(ack, *push, code, remark);
+        }
         if ack.to.oneway {
             return;
         }
         let Some(mut connection) = self.lend(ack.to.connection) else { return };
         match &ack.answer {
-            Answer::Sent(sending) => {
-                let head = Head::response(ack.to.encoding, code, ack.to.opaque).with_remark(remark);
-                sending.write(head.encode(&mut connection.output), self.shared.settings.advertise);
+            Answer::Sent(sending) => self.tell_sent(&mut connection, ack.to, sending, code, remark),
+            Answer::Recorded(reply) => {
+                write_reply(&mut connection, ack.to, reply);
+                self.touched(&mut connection);
             }
-            Answer::Recorded(reply) => write_reply(&mut connection, ack.to, reply),
+            Answer::Task(..) => {}
         }
-        self.touched(&mut connection);
         self.give_back(connection);
+    }
+
+    /// Says where a send is.
+    fn tell_sent(
+        &mut self,
+        connection: &mut Connection,
+        to: ReplyTo,
+        sending: &Sending,
+        code: i32,
+        remark: Option<&'static str>,
+    ) {
+        if to.oneway {
+            return;
+        }
+        let is_sure = matches!(code, code::SUCCESS | code::SLAVE_NOT_AVAILABLE);
+        if is_sure && !sending.repeated.is_empty() {
+            let at_ms = self.shared.engine.clock().wall_ms();
+            let told = Told { peer: connection.peer, connection: connection.id, at_ms };
+            for (_, first) in &sending.repeated {
+                self.shared.repeats.answers().tell(first.lsn, told);
+            }
+        }
+        let head = Head::response(to.encoding, code, to.opaque).with_remark(remark);
+        sending.write(head.encode(&mut connection.output), self.shared.settings.advertise);
+        self.touched(connection);
     }
 
     /// Watched queues got messages.
@@ -815,9 +985,11 @@ impl Worker {
                 }
                 Mail::Question { connection, id, relay } => self.question_by_mail(connection, id, &relay),
                 Mail::Said { id, said } => self.said_by_mail(id, said),
-                Mail::Done { to, outcome, batch } => {
+                Mail::Push { connection, push, pushed } => self.push(connection, &push, pushed),
+                Mail::Pushed { pushed, outcome } => self.end_push(&pushed, outcome),
+                Mail::Done { to, since, outcome, batch } => {
                     done = true;
-                    self.task_done(to, *outcome, *batch);
+                    self.task_done(to, since, *outcome, *batch);
                 }
                 Mail::Read { to, reply, messages } => {
                     if let Some(mut connection) = self.lend(to.connection) {
@@ -840,7 +1012,7 @@ impl Worker {
         }
         let now = self.now;
         while let Some(ack) = pop_if(&mut self.acks, |ack| ack.deadline <= now) {
-            self.overdue(&ack);
+            self.overdue(ack);
         }
         if self.full {
             let busy_timeout = self.shared.settings.busy_timeout;
@@ -852,12 +1024,16 @@ impl Worker {
             }
             self.end_of_turn();
         }
+        if !self.soon.is_empty() {
+            self.try_again();
+        }
         // An urgent change of another thread's request may wait for nobody.
         if self.shared.state.is_urgent() {
             self.end_of_turn();
         }
         self.end_relays(self.now);
         self.heed_resets();
+        self.end_late_pushes();
         if now >= self.swept + Duration::from_secs(1) {
             self.swept = now;
             self.sweep();
@@ -924,7 +1100,11 @@ impl Worker {
         self.leave_all(&mut connection);
         self.end_questions_to(id);
         self.shared.halves.producers.gone(id);
+        self.shared.repeats.connections().gone(connection.peer, id);
         self.shared.clients.gone(id);
+        self.shared.requesters.gone(id);
+        self.shared.state.positions.gone(id);
+        self.end_pushes_to(id);
         let place = &mut self.slots[id.slot as usize];
         place.generation = place.generation.wrapping_add(1);
         place.taken = false;
@@ -1025,8 +1205,10 @@ impl Worker {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let written = |slot: &Slot| slot.connection.as_ref().is_none_or(|connection| connection.unread() == 0);
-        let nothing_waits = self.acks.is_empty() && self.batches.is_empty() && self.recording.is_empty();
-        nothing_waits && self.tasks == 0 && self.relay_count() == 0 && self.slots.iter().all(written)
+        let is_nothing_parsed = self.batches.is_empty() && self.recording.is_empty() && self.soon.is_empty();
+        let nothing_waits = self.acks.is_empty() && is_nothing_parsed;
+        let nobody_waits = self.relay_count() == 0 && self.replies.is_empty();
+        nothing_waits && nobody_waits && self.tasks == 0 && self.slots.iter().all(written)
     }
 
     /// Requests of which a part is done elsewhere now; its outcome comes by mail.

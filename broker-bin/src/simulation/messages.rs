@@ -85,8 +85,18 @@ impl Message {
 /// One send-back.
 #[derive(Clone, Copy, Debug)]
 struct Back {
+    /// How many there were with it.
+    count: usize,
+    /// Of which copy, by its place in the log.
+    of: u64,
+    /// By which connection.
+    link: u64,
+    /// It may be the same as one before, whose answer was lost: then it makes no copy of its own.
+    may_repeat: bool,
     stored: Sure,
     due_ms: u64,
+    /// When the copy is there that it made, or that it repeats.
+    over_ms: u64,
     is_over: bool,
 }
 
@@ -98,6 +108,7 @@ type CopyKey = (usize, i32, bool);
 pub(super) struct Messages {
     all: Vec<Message>,
     backs: BTreeMap<CopyKey, Vec<Back>>,
+    back_count: usize,
     /// Copies that a consumer has read: there are never fewer.
     seen_backs: BTreeMap<CopyKey, usize>,
 }
@@ -197,10 +208,23 @@ impl Messages {
         Ok(())
     }
 
-    /// A copy of it is being sent back.
-    pub(super) fn sends_back(&mut self, copy: CopyKey, due_ms: u64) -> usize {
+    /// A copy of it, which stands at `of`, is being sent back by a connection.
+    pub(super) fn sends_back(&mut self, copy: CopyKey, of: u64, link: u64, due_ms: u64) -> usize {
+        let mut last: Option<(usize, Back)> = None;
+        let mut over_ms = due_ms;
+        for before in self.backs.values().flatten().filter(|back| back.of == of) {
+            over_ms = over_ms.max(before.over_ms);
+            if last.is_none_or(|(count, _)| count < before.count) {
+                last = Some((before.count, *before));
+            }
+        }
+        // Whoever has its answer, and is there still, means it.
+        let may_repeat = last.is_some_and(|(_, last)| last.stored != Sure::Yes || last.link != link);
+        let is_over = copy.2 && !may_repeat;
+        self.back_count += 1;
+        let count = self.back_count;
         let backs = self.backs.entry(copy).or_default();
-        backs.push(Back { stored: Sure::Maybe, due_ms, is_over: copy.2 });
+        backs.push(Back { count, of, link, may_repeat, stored: Sure::Maybe, due_ms, over_ms, is_over });
         backs.len() - 1
     }
 
@@ -215,7 +239,7 @@ impl Messages {
             message.is_over |= message.stored == Sure::Yes && message.due_ms.is_some_and(|due_ms| due_ms <= now_ms);
         }
         for back in self.backs.values_mut().flatten() {
-            back.is_over |= back.stored == Sure::Yes && back.due_ms <= now_ms;
+            back.is_over |= back.stored == Sure::Yes && back.over_ms <= now_ms;
         }
     }
 
@@ -298,7 +322,7 @@ impl Messages {
             }
         }
         for (copy, backs) in self.backs.iter().filter(|((.., of_dead), _)| *of_dead == dead) {
-            let must = backs.iter().filter(|back| back.stored == Sure::Yes && back.is_over).count();
+            let must = self.copies_at_least(*copy, backs);
             let must = must.max(self.seen_backs.get(copy).copied().unwrap_or(0));
             let is = found.get(copy).map_or(0, Vec::len);
             if is < must {
@@ -307,6 +331,22 @@ impl Messages {
         }
         self.seen_backs.extend(found.into_iter().map(|(copy, times)| (copy, times.len())));
         Ok(())
+    }
+
+    /// How many copies there are, whatever was repeated.
+    fn copies_at_least(&self, copy: CopyKey, backs: &[Back]) -> usize {
+        let elsewhere = self.backs.get(&(copy.0, copy.1, !copy.2)).map_or(&[][..], Vec::as_slice);
+        let mut by_place = BTreeMap::<u64, usize>::new();
+        for back in backs.iter().filter(|back| back.stored == Sure::Yes && back.is_over) {
+            let count = by_place.entry(back.of).or_default();
+            if !back.may_repeat {
+                *count += 1;
+            } else if *count == 0 && elsewhere.iter().all(|other| other.of != back.of) {
+                // Either it made a copy, or one before it did.
+                *count = 1;
+            }
+        }
+        by_place.values().sum()
     }
 
     /// Half messages that nobody decided, as they are shown to whoever looks for them.
@@ -432,7 +472,7 @@ mod tests {
     fn copies_are_as_many_as_send_backs_and_none_is_early() {
         let (mut messages, _) = answered();
         let copy = (0, 1, false);
-        let index = messages.sends_back(copy, 100);
+        let index = messages.sends_back(copy, 8, 1, 100);
         assert_eq!(messages.shown_again(false, &[]), Ok(()));
         messages.sent_back(copy, index);
         messages.passed(99);
@@ -443,6 +483,28 @@ mod tests {
         assert!(messages.shown_again(false, &[read(0, 100, 1), read(0, 100, 1)]).is_err(), "doubled");
         assert!(messages.shown_again(false, &[read(0, 100, 1), read(0, 100, 2)]).is_err(), "nobody sent that back");
         assert_eq!(messages.shown_again(false, &[read(0, 100, 1)]), Ok(()));
+    }
+
+    #[test]
+    fn a_send_back_that_may_repeat_another_may_make_no_copy() {
+        let (mut messages, _) = answered();
+        let copy = (0, 1, false);
+        let one = [read(0, 100, 1)];
+        messages.sends_back(copy, 8, 1, 100);
+        // The first was not answered: one of the two has made a copy.
+        let second = messages.sends_back(copy, 8, 2, 90);
+        messages.sent_back(copy, second);
+        messages.passed(99);
+        assert_eq!(messages.shown_again(false, &[]), Ok(()), "it may be the first, which is not due");
+        messages.passed(100);
+        assert!(messages.shown_again(false, &[]).is_err(), "lost");
+        assert_eq!(messages.shown_again(false, &one), Ok(()));
+        // Whoever has its answer means the next.
+        let third = messages.sends_back(copy, 8, 2, 100);
+        messages.sent_back(copy, third);
+        messages.passed(100);
+        assert!(messages.shown_again(false, &one).is_err(), "lost");
+        assert_eq!(messages.shown_again(false, &[read(0, 100, 1), read(0, 100, 1)]), Ok(()));
     }
 
     #[test]

@@ -51,6 +51,7 @@ fn passes(seed: u64) -> Outcome {
     outcome
 }
 
+/// K-70, K-80, K-81, K-83, K-84, K-86 and K-88 to K-93, all at once and with any number of crashes.
 #[test]
 fn no_seed_finds_a_message_lost_doubled_or_shown_that_must_not_be() {
     let asked = seeds();

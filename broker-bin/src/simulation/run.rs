@@ -1,6 +1,6 @@
 //! One run: draws what to do, does it to a broker, and tells the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anchorlog_engine::io::sim::{Seeded, SimDisk, Survival};
@@ -135,7 +135,12 @@ struct Run {
     /// What a verdict on a half message says.
     ends: BTreeMap<usize, Value>,
     handles: BTreeMap<usize, String>,
+    /// What consumers have, and have not sent back.
     copies: Vec<Copy>,
+    /// How often somebody connected: names the connections of now.
+    connected: u64,
+    /// Places of what was sent back: a consumer does that once.
+    sent_back: BTreeSet<u64>,
     /// The power is going to fail.
     armed: bool,
     /// The wall clock was set back.
@@ -168,6 +173,8 @@ impl Run {
             ends: BTreeMap::new(),
             handles: BTreeMap::new(),
             copies: Vec::new(),
+            connected: 0,
+            sent_back: BTreeSet::new(),
             armed: false,
             set_back: false,
             trace: Vec::new(),
@@ -310,13 +317,14 @@ impl Run {
             return;
         }
         let at = self.draws.below(self.copies.len());
-        let copy = self.copies[at];
+        let copy = self.copies.swap_remove(at);
+        self.sent_back.insert(copy.physical_offset);
         let asked = i64::try_from(self.draws.below(4)).expect("small") - 1;
         let is_dead = asked < 0 || copy.attempts >= ATTEMPTS_MAX;
         let level = usize::try_from(if asked > 0 { asked } else { 3 + i64::from(copy.attempts) }).expect("small");
         let due_ms = self.scene().now_ms() + if is_dead { 0 } else { LEVELS[level - 1] * 1000 };
         let key = (copy.number, copy.attempts + 1, is_dead);
-        let index = self.messages.sends_back(key, due_ms);
+        let index = self.messages.sends_back(key, copy.physical_offset, self.connected, due_ms);
         let fields = json!({
             "offset": copy.physical_offset.to_string(), "group": "g", "delayLevel": asked.to_string(),
             "originMsgId": format!("m{}", copy.number), "originTopic": "T1", "unitMode": "false",
@@ -374,7 +382,8 @@ impl Run {
         let asked = self.pending.len();
         self.pending.retain(|_, (id, _)| *id != member);
         self.tally.unanswered += (asked - self.pending.len()) as u64;
-        self.links.members[client] = self.scene().connect();
+        self.links.members[client] = self.scene().connect_apart();
+        self.connected += 1;
         self.beat_member(client);
     }
 
@@ -504,9 +513,13 @@ impl Run {
 
     fn connect(&mut self) {
         let scene = self.scene();
-        let links =
-            Links { client: scene.connect(), producer: scene.connect(), members: [scene.connect(), scene.connect()] };
+        let links = Links {
+            client: scene.connect_apart(),
+            producer: scene.connect_apart(),
+            members: [scene.connect_apart(), scene.connect_apart()],
+        };
         self.links = links;
+        self.connected += 1;
         self.beat();
     }
 
@@ -668,14 +681,16 @@ impl Run {
 
     /// A consumer holds some of what it read.
     fn take_copies(&mut self, reads: &[crate::scene::Read]) {
-        self.copies.extend(reads.iter().rev().take(3).filter_map(|read| {
-            let copy = Copy {
-                number: number_of(&read.body)?,
-                attempts: read.reconsume_times,
-                physical_offset: read.physical_offset,
-            };
-            Some(copy)
-        }));
+        for read in reads.iter().rev().take(3) {
+            let (physical_offset, attempts) = (read.physical_offset, read.reconsume_times);
+            let is_held = self.copies.iter().any(|copy| copy.physical_offset == physical_offset);
+            if let Some(number) = number_of(&read.body)
+                && !is_held
+                && !self.sent_back.contains(&physical_offset)
+            {
+                self.copies.push(Copy { number, attempts, physical_offset });
+            }
+        }
     }
 
     fn look_at_progress(&mut self) -> Result<(), String> {

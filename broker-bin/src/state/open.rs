@@ -82,8 +82,9 @@ pub(super) fn open(engine: &Engine) -> Result<State, StateError> {
 /// Brings the state up to what the table says, and begins to write it.
 pub(super) fn take_over(engine: &Engine, state: &State) -> Result<(), StateError> {
     let snapshot = engine.snapshot();
-    check_format(engine, &snapshot)?;
+    let is_new = check_format(engine, &snapshot)?;
     read(&snapshot, state)?;
+    state.topics.renew_dropped(engine);
     read_locks(engine, &snapshot, state)?;
     let moved = state.clamp_offsets(|key| {
         let queue = engine.queue(&queue_name(&key.topic, key.queue))?;
@@ -92,6 +93,7 @@ pub(super) fn take_over(engine: &Engine, state: &State) -> Result<(), StateError
     if moved {
         write(engine, state)?;
     }
+    state.positions.begin(engine, is_new);
     Ok(())
 }
 
@@ -99,7 +101,11 @@ pub(super) fn take_over(engine: &Engine, state: &State) -> Result<(), StateError
 pub(super) fn refresh(engine: &Engine, state: &State) -> Result<(), StateError> {
     let snapshot = engine.snapshot();
     match known_format(&snapshot, || engine.info().dir.display().to_string())? {
-        Some(_) => read(&snapshot, state),
+        Some(_) => {
+            read(&snapshot, state)?;
+            state.topics.renew_dropped(engine);
+            Ok(())
+        }
         // Its first entry is still on the way.
         None => Ok(()),
     }
@@ -179,8 +185,8 @@ fn known_format(snapshot: &Snapshot, dir: impl Fn() -> String) -> Result<Option<
     }
 }
 
-/// Refuses what another version wrote, and marks a new store as one of this version.
-fn check_format(engine: &Engine, snapshot: &Snapshot) -> Result<(), StateError> {
+/// Refuses what another version wrote, and marks a new store as one of this version; true for a new one.
+fn check_format(engine: &Engine, snapshot: &Snapshot) -> Result<bool, StateError> {
     let dir = || engine.info().dir.display().to_string();
     // The engine knows the queue as long as it knows the log, also when all messages of it are gone.
     let queues = engine.queues();
@@ -188,9 +194,9 @@ fn check_format(engine: &Engine, snapshot: &Snapshot) -> Result<(), StateError> 
         return Err(StateError::Older { dir: dir() });
     }
     match known_format(snapshot, dir)? {
-        Some(format::KNOWN) => return Ok(()),
+        Some(format::KNOWN) => return Ok(false),
         // What is written from now on must not be overlooked by the version that wrote the rest.
-        Some(_) => return mark_format(engine),
+        Some(_) => return mark_format(engine).map(|()| false),
         None => {}
     }
     // The first entry of a store cannot have been lost alone: what stands behind it in the log is lost before it.
@@ -205,7 +211,7 @@ fn check_format(engine: &Engine, snapshot: &Snapshot) -> Result<(), StateError> 
     if let Some((key, _)) = others.first() {
         return Err(StateError::Missing { dir: dir(), holds: format!("the table entry {}", key.escape_ascii()) });
     }
-    mark_format(engine)
+    mark_format(engine).map(|()| true)
 }
 
 /// Marks a store as one of this version.

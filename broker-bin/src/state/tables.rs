@@ -10,7 +10,7 @@ use super::changes::{Changes, Key, Taken, Which};
 use super::entries::{group, lock as lock_entry, offset, topic};
 use super::open::{self, StateError};
 use crate::features::groups::{Change, GroupConfig, Groups};
-use crate::features::offsets::{Commit, OffsetKey, Offsets, Pins};
+use crate::features::offsets::{Commit, OffsetKey, Offsets, Pins, Positions};
 use crate::features::order::{Asker, Locks};
 use crate::features::topics::{Topic, TopicConfig, Topics};
 use crate::limits;
@@ -70,6 +70,8 @@ pub struct State {
     pub offsets: Offsets,
     /// Which queues are locked for whom.
     pub locks: Locks,
+    /// Which places in queues are of this log.
+    pub positions: Positions,
     changes: Changes,
     tail: Mutex<Tail>,
     /// Somebody else writes: what memory shows is what the table says, and nothing is noted.
@@ -151,6 +153,8 @@ impl State {
         }
         self.changes.urgently(Key::Topic(topic.name.clone()), || (self.topics.remove(&topic.name), ()));
         Pins::unpin_own(engine, topic);
+        self.positions.forget_topic(&topic.name);
+        self.groups.forget_topic(&topic.name);
         self.remove_offsets(engine, |key| key.topic == topic.name, |_| Some(topic))
     }
 
@@ -212,6 +216,17 @@ impl State {
             return Commit::Unchanged;
         }
         self.changes.lazily(Key::Offset(key.clone()), commit)
+    }
+
+    /// Sets where a group begins a queue; an answer waits for it to be durable. False when something stands there already.
+    pub fn begin_offset(&self, key: &OffsetKey, offset: u64) -> bool {
+        if self.follows() {
+            return false;
+        }
+        self.changes.urgently(Key::Offset(key.clone()), || {
+            let begun = self.offsets.begin(key, offset);
+            (begun, begun)
+        })
     }
 
     /// Locks a queue that was free; false when somebody else was faster.

@@ -87,6 +87,19 @@ pub fn put_topic_table<'a>(
         .object("topicQueueMappingDetailMap", |_| {});
 }
 
+/// Appends the body with which a broker tells a name server what it has (103).
+pub fn put_registration<'a>(
+    out: &mut BytesMut,
+    version: DataVersion,
+    topics: impl IntoIterator<Item = TopicSettings<'a>>,
+) {
+    let mut wrapper = BytesMut::new();
+    put_topic_table(&mut wrapper, version, topics);
+    Object::begin(out)
+        .texts("filterServerList", std::iter::empty::<&str>())
+        .raw("topicConfigSerializeWrapper", &String::from_utf8_lossy(&wrapper));
+}
+
 /// A topic as a list of them names it (18).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedTopic {

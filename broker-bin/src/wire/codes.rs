@@ -205,11 +205,15 @@ pub mod private {
     pub const MESSAGE_LIST: i32 = 30_031;
     /// What became of a message.
     pub const TRACE: i32 = 30_041;
+    /// Who is in a consumer group, who differs, and who has which queue.
+    pub const GROUP_SHOW: i32 = 30_100;
+    /// How strict a consumer group is.
+    pub const GROUP_SET: i32 = 30_101;
 
     /// Whether a request changes what is stored: only a leader that can have it acknowledged takes it.
     #[must_use]
     pub const fn writes(code: i32) -> bool {
-        matches!(code, TRANSACTION_DECIDE | DELAY_CANCEL | DEAD_LETTER_REPLAY)
+        matches!(code, TRANSACTION_DECIDE | DELAY_CANCEL | DEAD_LETTER_REPLAY | GROUP_SET)
     }
 }
 
@@ -255,6 +259,8 @@ pub mod response {
     pub const SUBSCRIPTION_NOT_LATEST: i32 = 25;
     /// No such group.
     pub const SUBSCRIPTION_GROUP_NOT_EXIST: i32 = 26;
+    /// What a filter needs is not there: its expression cannot be read.
+    pub const FILTER_DATA_NOT_EXIST: i32 = 27;
     /// A parameter is out of range; clients before 5.0 know [`SYSTEM_ERROR`] only.
     pub const INVALID_PARAMETER: i32 = 29;
     /// No member of the group is connected.

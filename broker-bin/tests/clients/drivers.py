@@ -4,6 +4,7 @@ A driver is a small program around one unmodified client. All have one command l
 
     DRIVER send NAMESRV TOPIC PLAN.json ACKED.jsonl
     DRIVER consume NAMESRV GROUP TOPIC[,TOPIC...] EXPECT SECONDS OUT.jsonl [orderly]
+    DRIVER scenarios NAMESRV BROKER RUN NAME[,NAME...] PARALLEL OUT.jsonl
 """
 import dataclasses
 import hashlib
@@ -40,6 +41,8 @@ class Client:
     starts_slowly: bool = False
     may_hang_at_exit: bool = False  # its driver kills itself (SIGKILL) once everything is written
     orderly: bool = True  # offers consumption with queue locks
+    tries_again: bool = False  # its driver lets it send again by itself, with the same id
+    plays: bool = False  # its driver plays scenarios
     platforms: tuple = ()  # (system, machine) pairs the package has binaries for; empty: any
     options: dict = dataclasses.field(default_factory=dict)
 
@@ -82,7 +85,9 @@ def build_java(client, home, run):
     shutil.rmtree(lib, ignore_errors=True)
     run("mvn", "-q", "-B", f"-Drocketmq.version={client.options['version']}", "dependency:copy-dependencies",
         f"-DoutputDirectory={lib}")
-    run("javac", "-encoding", "UTF-8", "-cp", f"{lib}/*", "-d", classes, "Driver.java")
+    shutil.rmtree(classes, ignore_errors=True)
+    sources = [file.name for file in sorted((HERE / "java").glob("*.java"))]
+    run("javac", "-encoding", "UTF-8", "-cp", f"{lib}/*", "-d", classes, *sources)
 
 
 def java(client, home):
@@ -114,10 +119,11 @@ NATIVE_NODE = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64"), 
 
 CLIENTS = [
     Client("java5", "Maven rocketmq-client 5.3.3", "java", ("java", "javac", "mvn"), build_java, java,
-           starts_slowly=True, options={"version": "5.3.3"}),
+           starts_slowly=True, plays=True, tries_again=True, options={"version": "5.3.3"}),
     Client("java4", "Maven rocketmq-client 4.9.8", "java", ("java", "javac", "mvn"), build_java, java,
-           starts_slowly=True, options={"version": "4.9.8"}),
-    Client("go", "Go rocketmq-client-go/v2 v2.1.2", "go", ("go",), build_go, lambda c, home: [f"{home}/driver"]),
+           starts_slowly=True, plays=True, tries_again=True, options={"version": "4.9.8"}),
+    Client("go", "Go rocketmq-client-go/v2 v2.1.2", "go", ("go",), build_go, lambda c, home: [f"{home}/driver"],
+           plays=True, tries_again=True),
     Client("rust", "crate rocketmq-client-rust 1.0.0", "rust", ("cargo",), build_rust,
            lambda c, home: [f"{home}/target/debug/driver"]),
     Client("ali-ons", "npm ali-ons 3.12.0", "node", ("node", "npm"), build_node,

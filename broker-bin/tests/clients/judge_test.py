@@ -7,6 +7,8 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import chain  # noqa: E402
+import scenarios  # noqa: E402
 from drivers import CLIENTS  # noqa: E402
 from judge import judge, positions  # noqa: E402
 from plans import Plan  # noqa: E402
@@ -88,6 +90,147 @@ class Judge(unittest.TestCase):
             self.setUp()
             self.read[7].update(change)
             self.assertEqual(self.cell().changed, 1, change)
+
+
+class Chain(unittest.TestCase):
+    """A plan whose messages were stored and consumed as they should be; then one thing goes wrong."""
+
+    def setUp(self):
+        self.plan = chain.Plan(7, "run", [JAVA], 200, 10, [("broker", 1, 1)])
+        self.found = chain.Found()
+        self.acks, self.stored, self.offsets = [], {topic: [] for topic in self.plan.topics.values()}, {}
+        for index, item in self.plan.messages.items():
+            offset = self.offsets.setdefault((item["topic"], 0), 0)
+            self.acks.append(dict(index=index, status="acked", attempts=1, started=index, ended=index, queueId=0,
+                                  queueOffset=offset))
+            if not self.plan.is_rolled_back(index):
+                self.stored[item["topic"]].append(self.record(index, offset))
+                self.offsets[item["topic"], 0] += 1
+        self.groups = [chain.Group(JAVA, mode, 1) for mode in (chain.CONCURRENT, chain.ORDERLY)]
+
+    def record(self, index, offset, times=0):
+        item = self.plan.messages[index]
+        delay = chain.DELAY_MS_OF_LEVEL.get(item["level"], item["delay_ms"])
+        return dict(body=item["body"], keys=item["key"], queueId=0, queueOffset=offset, bornTimestamp=1_000,
+                    storeTimestamp=1_000 + delay, reconsumeTimes=times)
+
+    def first(self, wanted):
+        return next(index for index in self.plan.messages if wanted(index))
+
+    def stored_wrong(self):
+        chain.judge_stored(self.plan, self.acks, self.stored, [], set(), self.found)
+        return dict(self.found.wrong)
+
+    def consumed_wrong(self, group, lines, retried=(), dead=()):
+        acked = {ack["index"] for ack in self.acks}
+        chain.judge_group(self.plan, group, acked, acked, lines, retried, dead, [], self.found)
+        return dict(self.found.wrong)
+
+    def lines(self, group):
+        lines = []
+        for record in self.stored[self.plan.topics[group.mode]]:
+            index = int(record["body"].split()[0])
+            end, attempts = ("fail", chain.ATTEMPTS_MAX) if self.plan.is_dead(index) else ("done", 0)
+            lines += [dict(by="a", what=what, index=index, queueId=record["queueId"], attempts=attempts, at=0,
+                           queueOffset=record["queueOffset"]) for what in ("begin", end)]
+        return lines
+
+    def dead(self):
+        return [self.record(index, 0, chain.ATTEMPTS_MAX + 1) for index in self.plan.messages if self.plan.is_dead(index)]
+
+    def begun(self, offset, what="begin", by="a"):
+        return dict(by=by, what=what, index=self.first(lambda i: self.plan.word(i) == "ok"), queueId=0,
+                    queueOffset=offset, attempts=0, at=0)
+
+    def test_the_same_seed_is_the_same_plan(self):
+        again = chain.Plan(7, "run", [JAVA], 200, 10, [("broker", 1, 1)])
+        self.assertEqual((again.messages, again.events), (self.plan.messages, self.plan.events))
+
+    def test_all_right_is_ok(self):
+        self.assertEqual(self.stored_wrong(), {})
+
+    def test_what_is_lost_doubled_displaced_or_early_is_seen(self):
+        plain = self.first(lambda i: self.plan.messages[i]["kind"] == "plain")
+        late = self.first(lambda i: self.plan.messages[i]["delay_ms"] > 0)
+        topic = self.stored[self.plan.messages[plain]["topic"]]
+        at = next(n for n, record in enumerate(topic) if record["keys"] == self.plan.messages[plain]["key"])
+        lost = topic.pop(at)
+        self.assertEqual(self.stored_wrong(), {"lost": 1, "displaced": 1})
+        self.found = chain.Found()
+        topic += [lost, dict(lost, queueOffset=99)]
+        self.assertEqual(self.stored_wrong(), {"twice": 1})
+        self.found = chain.Found()
+        topic[-1] = self.record(late, 98)
+        self.acks[late]["attempts"] = 2
+        topic[-1]["storeTimestamp"] = 1_100
+        self.assertEqual(self.stored_wrong(), {"early": 1})
+
+    def test_what_was_rolled_back_and_is_seen_is_seen(self):
+        index = self.first(self.plan.is_rolled_back)
+        self.stored[self.plan.messages[index]["topic"]].append(self.record(index, 99))
+        self.assertEqual(self.stored_wrong(), {"rolled back and seen": 1})
+
+    def test_what_nobody_is_done_with_is_seen_unless_it_is_dead(self):
+        group = self.groups[0]
+        lines = self.lines(group)
+        self.assertEqual(self.consumed_wrong(group, lines, dead=self.dead()), {})
+        self.assertEqual(self.consumed_wrong(group, lines[2:], dead=self.dead()), {"not consumed": 1})
+        self.found = chain.Found()
+        wrong = self.consumed_wrong(group, lines, dead=self.dead()[1:])
+        self.assertEqual(wrong, {"not dead": 1})
+
+    def test_a_retry_that_nobody_asked_for_is_seen(self):
+        group = self.groups[0]
+        again = self.record(int(self.stored[self.plan.topics[group.mode]][0]["body"].split()[0]), 0, 1)
+        wrong = self.consumed_wrong(group, self.lines(group), retried=[again, again], dead=self.dead())
+        self.assertEqual(wrong, {"moved twice": 1})
+
+    def test_order_is_broken_by_who_overtakes_and_by_two_at_once_and_not_by_the_dead(self):
+        def order(*lines):
+            found = chain.Found()
+            chain.judge_order(self.plan, "g", lines, found)
+            return dict(found.wrong)
+
+        begun, killed = self.begun, dict(what="killed", by="a")
+        self.assertEqual(order(begun(0), begun(0, "done"), begun(1), begun(1, "again"), begun(1), begun(1, "done")), {})
+        self.assertEqual(order(begun(0), begun(0, "again"), begun(1)), {"out of order": 1})
+        self.assertEqual(order(begun(1)), {"out of order": 1})
+        self.assertEqual(order(begun(0), begun(0, by="b")), {"two at once": 1})
+        self.assertEqual(order(begun(0), killed, begun(0, by="b"), begun(0, "done", "b"), begun(1, by="b")), {})
+        self.assertEqual(order(begun(0), begun(0, "done"), begun(1), killed, begun(0, by="b")), {}, "it comes again")
+
+    def test_what_the_log_says_twice_or_in_two_steps_is_seen(self):
+        def log(*frames):
+            found = chain.Found()
+            chain.judge_log([item for frame in frames for item in [dict(frame="records"), *frame]], found)
+            return dict(found.wrong)
+
+        due = dict(record="put", name="due/1", payload="\\x01\\x01")
+        ends = dict(record="delete", name="due/1", payload="")
+        link = dict(record="link", name="T", target=8, payload="")
+        half = dict(record="put", name="txn/1", payload="\\x01\\x01g")
+        commit = dict(record="put", name="txn/1", payload="\\x01\\x03")
+        self.assertEqual(log([due], [ends, link], [half], [commit, link]), {})
+        self.assertEqual(log([due], [ends], [link]), {"not in one step": 1})
+        self.assertEqual(log([due], [ends, link], [ends, link]), {"moved twice": 1})
+        self.assertEqual(log([half], [commit, link], [commit, link]), {"moved twice": 2})
+
+
+class Scenarios(unittest.TestCase):
+    """A cell is right only when it is as expected."""
+
+    def is_right(self, name, **lines):
+        return scenarios.judge(JAVA, [name], {n: dict(result=result) for n, result in lines.items()})[name].ok
+
+    def test_a_cell_is_what_was_expected(self):
+        self.assertTrue(self.is_right("push", push="ok"))
+        self.assertFalse(self.is_right("push", push="failed"))
+        self.assertFalse(self.is_right("push", push="not offered"))
+        self.assertFalse(self.is_right("push"), "no word of it")
+
+    def test_what_is_expected_to_fail_and_passes_is_out_of_date(self):
+        self.assertTrue(self.is_right("request-reply", **{"request-reply": "failed"}))
+        self.assertFalse(self.is_right("request-reply", **{"request-reply": "ok"}))
 
 
 if __name__ == "__main__":

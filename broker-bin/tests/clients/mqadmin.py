@@ -185,7 +185,7 @@ def commands(run, table, shell, at):
     check(["queryMsgByOffset", "-t", topic, "-b", name, "-i", queue, "-o", offset], *found, tracked, unwanted=stumble)
     check(["queryMsgByUniqueKey", "-t", topic, "-i", message_id], *found, tracked, unwanted=stumble)
     check(["queryMsgByUniqueKey", "-t", topic, "-i", message_id, "-g", group, "-d", shell.client_id],
-          title="queryMsgByUniqueKey -d", unwanted=None)
+          r"CR_SUCCESS", title="queryMsgByUniqueKey -d")
     check(["queryMsgTraceById", "-i", message_id], r"^#Type +#ProducerGroup +#ClientHost +#SendTime +#CostTimes +#Status",
           rf"^Pub +PID_{topic} +.* success")
     check(["queryCq", "-b", broker, "-t", topic, "-q", queue, "-i", "0", "-c", "3"], r"^max: \d+, min: 0", r"ConsumeQueueData\{physicOffset=\d+, physicSize=\d+, tagsCode=2598919")
@@ -193,7 +193,7 @@ def commands(run, table, shell, at):
         # Refused with a reason, not answered with nothing.
         check(["queryMsgByKey", "-t", topic, "-k", "nobody"], unwanted=r"^[0-9A-F]{32}", title="queryMsgByKey, unknown")
     # ---- the broker
-    check(["brokerStatus", "-b", broker], r"^brokerVersionDesc +: \S", r"^putTps +: [\d.]+ [\d.]+ [\d.]+", r"^msgPutTotalTodayNow +: \d+", r"^runtime +: \[ 0 days, ")
+    check(["brokerStatus", "-b", broker], r"^brokerVersionDesc +: \S", r"^putTps +: [\d.]+ ", r"^msgPutTotalTodayNow +: \d+", r"^runtime +: \[ 0 days, ")
     check(["brokerConsumeStats", "-b", broker], r"^#Topic +#Group +#Broker Name +#QID +#Broker Offset +#Consumer Offset +#Diff",
           rf"^{topic} +{group} +{name} +0 ", r"^Diff Total: \d+")
     if not quick:

@@ -37,10 +37,11 @@ def bodies(folder, seed):
 class Plan:
     """The messages of one sender. Every message is found again by its keys, which no other message has."""
 
-    def __init__(self, folder, run, client, timeout_ms=15_000, retry_seconds=0, pace_ms=0, open_limits=False):
+    def __init__(self, folder, run, client, timeout_ms=15_000, retry_seconds=0, pace_ms=0, open_limits=False,
+                 own_retries=0):
         self.folder, self.run, self.client = Path(folder), run, client
         self.settings = dict(timeout_ms=timeout_ms, retry_seconds=retry_seconds, pace_ms=pace_ms,
-                             open_limits=open_limits)
+                             open_limits=open_limits, own_retries=own_retries)
         self.items = {}  # index -> what is sent
         self.expected = {}  # index -> (sha256, length)
 

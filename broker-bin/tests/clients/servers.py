@@ -30,6 +30,7 @@ class Server:
     """Started by us in a folder of its own, and so may be killed and started again on the same store."""
 
     can_be_killed = True
+    another = None  # (folder, more arguments) -> one more of it, with a store of its own
     name = "?"
 
     def __init__(self, work):
@@ -39,6 +40,11 @@ class Server:
 
     def ready(self):
         wire.until(lambda: wire.route(self.namesrv, wire.TEMPLATE), 60, f"answer from {self.name} ({self.store})")
+
+
+    def broker(self):
+        """Where the broker listens."""
+        return wire.broker(self.namesrv)
 
 
 class Anchorlog(Server):
@@ -52,7 +58,12 @@ class Anchorlog(Server):
         self.port = free_ports(1)
         self.namesrv = f"127.0.0.1:{self.port}"
         self.command = [str(binary), "broker", "--store", str(self.store / "store"), "--listen", self.namesrv, *extra]
+        self.binary, self.extra = binary, extra
         self.process = None
+
+    def another(self, work, more):
+        """One more of them, with a store of its own."""
+        return Anchorlog(work, self.binary, [*self.extra, *more])
 
     def start(self):
         with open(self.store / "broker.log", "ab") as log:
@@ -87,6 +98,10 @@ class Original(Server):
         self.namesrv = f"127.0.0.1:{port}"
         self.command = [ROOT / "perf/rocketmq/start", "--store", self.store, "--namesrv-port", str(port),
                         "--broker-port", str(port + 5), "--flush", "sync", "--heap", heap]
+
+    def another(self, _work, _more):
+        """It takes a gigabyte and half a minute: one serves all."""
+        return self
 
     def pid(self):
         return int((self.store / "broker.pid").read_text())
@@ -127,6 +142,13 @@ class Running:
 
     def start(self):
         wire.until(lambda: wire.route(self.namesrv, wire.TEMPLATE), 10, f"answer from {self.namesrv}")
+
+    def broker(self):
+        return wire.broker(self.namesrv)
+
+    def another(self, _work, _more):
+        """Whoever started it knows what is switched on."""
+        return self
 
     def alive(self):
         return True

@@ -4,8 +4,9 @@ import socket
 import struct
 import time
 
-ROUTE, SEND_V2, LOCK = 105, 310, 41
+ROUTE, SEND_V2, LOCK, PULL, CREATE_TOPIC = 105, 310, 41, 11, 17
 SUCCESS, NOT_SUPPORTED, TOPIC_NOT_EXIST = 0, 3, 17
+PULL_NOT_FOUND, PULL_RETRY, PULL_MOVED = 19, 20, 21
 TEMPLATE = "TBW102"
 
 
@@ -66,6 +67,62 @@ def create_topic(namesrv, topic, queues=4):
     if code != SUCCESS:
         raise Refused(f"first message to {topic}: {code} {remark}")
     until(lambda: route(namesrv, topic), 30, f"a route of {topic}")
+
+
+def make_topic(namesrv, topic, queues):
+    """Makes an empty topic, as a tool does."""
+    fields = dict(topic=topic, defaultTopic=TEMPLATE, readQueueNums=queues, writeQueueNums=queues, perm=6,
+                  topicFilterType="SINGLE_TAG", topicSysFlag=0, order="false")
+    code, remark, _, _ = call(broker(namesrv), CREATE_TOPIC, fields)
+    if code != SUCCESS:
+        raise Refused(f"making {topic}: {code} {remark}")
+    until(lambda: route(namesrv, topic), 30, f"a route of {topic}")
+
+
+def read_all(namesrv, topic):
+    """All messages of a topic, queue after queue, by offset; none when there is no such topic."""
+    found = route(namesrv, topic)
+    if not found:
+        return []
+    queues = max(max(q["readQueueNums"], q["writeQueueNums"]) for q in found["queueDatas"])
+    address, records = broker(namesrv), []
+    for queue in range(queues):
+        offset = 0
+        while True:
+            fields = dict(consumerGroup="GID_first", topic=topic, queueId=queue, queueOffset=offset, maxMsgNums=32,
+                          sysFlag=4, commitOffset=0, suspendTimeoutMillis=0, subscription="*", subVersion=0)
+            code, remark, more, body = call(address, PULL, fields, seconds=20)
+            if code == PULL_NOT_FOUND:
+                break
+            if code not in (SUCCESS, PULL_RETRY, PULL_MOVED):
+                raise Refused(f"pull of {topic} {queue} from {offset}: {code} {remark}")
+            offset = int(more["nextBeginOffset"])
+            records += decode(body)
+    return records
+
+
+def decode(body):
+    """The records of a pull's answer; only such as have IPv4 hosts and short topics."""
+    at, records = 0, []
+    while at < len(body):
+        size, = struct.unpack_from(">I", body, at)
+        queue, _, offset, physical, sys_flag, born = struct.unpack_from(">iiqqiq", body, at + 12)
+        stored, = struct.unpack_from(">q", body, at + 56)
+        times, = struct.unpack_from(">i", body, at + 72)
+        length, = struct.unpack_from(">i", body, at + 84)
+        text = body[at + 88:at + 88 + length]
+        rest = at + 88 + length
+        topic_length = body[rest]
+        properties_at = rest + 1 + topic_length
+        properties_length, = struct.unpack_from(">h", body, properties_at)
+        raw = body[properties_at + 2:properties_at + 2 + properties_length].decode("utf-8", "replace")
+        properties = dict(pair.split("\x01", 1) for pair in raw.split("\x02") if "\x01" in pair)
+        records.append(dict(topic=body[rest + 1:properties_at].decode(), queueId=queue, queueOffset=offset,
+                            physicalOffset=physical, bornTimestamp=born, storeTimestamp=stored, reconsumeTimes=times,
+                            body=text.decode("utf-8", "replace"), keys=properties.get("KEYS"), properties=properties,
+                            sysFlag=sys_flag))
+        at += size
+    return records
 
 
 def until(true, seconds, what):

@@ -110,7 +110,9 @@ fn somebody_is_told_when_a_dead_letter_comes() {
     let letters = stage.json(&["dlq", "list", "g"]);
     for (number, told) in told.iter().enumerate() {
         let letter = &letters["letters"][number];
-        assert_eq!((&told["id"], &told["uniqueKey"]), (&letter["message"]["id"], &letter["message"]["uniqueKey"]));
+        for name in ["id", "uniqueKey", "attempts"] {
+            assert_eq!(told[name], letter["message"][name], "{name}");
+        }
         assert_eq!(
             (&told["group"], &told["topic"], &told["originTopic"]),
             (&json!("g"), &json!("%DLQ%g"), &json!("T1"))

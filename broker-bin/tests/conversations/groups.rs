@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anchorlog::Driver;
+use anchorlog::{BrokerOptions, Driver};
 use serde_json::json;
 
 use crate::over_every_driver;
-use crate::peer::heartbeat;
+use crate::peer::{heartbeat, pull_fields};
 use crate::stage::Stage;
 
 over_every_driver! {
@@ -15,6 +15,7 @@ over_every_driver! {
     a_farewell_counts_as_leaving,
     a_client_that_reconnects_is_in_its_group_once,
     sql_filters_are_refused_when_they_are_checked,
+    sql_filters_that_are_switched_on_choose_messages,
 }
 
 fn c06_a_member_finds_itself_as_soon_as_its_heartbeat_was_sent(driver: Driver) {
@@ -99,4 +100,38 @@ fn sql_filters_are_refused_when_they_are_checked(driver: Driver) {
     peer.ask(46, &json!({}), &check("TAG")).expect(0);
     let refused = peer.ask(46, &json!({}), &check("SQL92")).expect(1);
     assert!(refused.remark().contains("SQL92"));
+}
+
+fn sql_filters_that_are_switched_on_choose_messages(driver: Driver) {
+    let stage = Stage::with(driver, |options| BrokerOptions { property_filter: true, ..options });
+    let mut sender = stage.peer();
+    for (number, color) in [(8, "red"), (12, "blue"), (13, "red"), (14, "red")] {
+        sender
+            .send_message("T1", 0, number.to_string().as_bytes(), &format!("n\u{1}{number}\u{2}color\u{1}{color}\u{2}"))
+            .expect(0);
+    }
+    let subscribed = "n > 9 AND color = 'red'";
+    let data = json!({"topic": "T1", "subString": subscribed, "expressionType": "SQL92", "subVersion": 1});
+    let mut peer = stage.peer();
+    let check = json!({"clientId": "c@1", "group": "g1", "subscriptionData": data}).to_string();
+    peer.ask(46, &json!({}), check.as_bytes()).expect(0);
+    let consumer = json!({"groupName": "g1", "messageModel": "CLUSTERING", "subscriptionDataSet": [data]});
+    let beat = json!({"clientID": "c@1", "consumerDataSet": [consumer]}).to_string();
+    peer.ask(34, &json!(null), beat.as_bytes()).expect(0);
+    let mut pull = pull_fields("g1", "T1", 0, 0, 2, "");
+    pull["suspendTimeoutMillis"] = json!("15000");
+    let found = peer.ask(11, &pull, &[]).expect(0);
+    let bodies: Vec<_> = found.records().into_iter().map(|record| record.body).collect();
+    assert_eq!((bodies, found.number("nextBeginOffset")), (vec![b"13".to_vec(), b"14".to_vec()], 4));
+    // One that waits is woken by what it wants, and goes on behind what it does not.
+    pull["queueOffset"] = json!("4");
+    let waiting = peer.send(11, &pull, &[]);
+    assert!(peer.anything(Duration::from_millis(200)).is_none_or(|frame| frame.code() == 40), "it waits");
+    sender.send_message("T1", 0, b"15", "n\u{1}15\u{2}color\u{1}green\u{2}").expect(0);
+    assert!(peer.anything(Duration::from_millis(100)).is_none_or(|frame| frame.code() == 40));
+    sender.send_message("T1", 0, b"16", "n\u{1}16\u{2}color\u{1}red\u{2}").expect(0);
+    let found = peer.answer(waiting).expect(0);
+    assert_eq!((&found.records()[0].body[..], found.number("nextBeginOffset")), (&b"16"[..], 6));
+    let bad = json!({"clientId": "c@1", "group": "g1", "subscriptionData": {"topic": "T1", "subString": "n >", "expressionType": "SQL92"}});
+    assert!(peer.ask(46, &json!({}), bad.to_string().as_bytes()).expect(23).remark().contains("at byte 3"));
 }

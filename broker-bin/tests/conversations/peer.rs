@@ -153,6 +153,16 @@ impl Peer {
         self.raw(&bytes);
     }
 
+    /// Answers a request of the broker.
+    pub(crate) fn respond(&mut self, opaque: i64, code: i64) {
+        let header = json!({
+            "code": code, "flag": 1, "language": "JAVA", "opaque": opaque, "serializeTypeCurrentRPC": "JSON",
+            "version": self.version,
+        });
+        let bytes = frame(header.to_string().as_bytes(), &[]);
+        self.raw(&bytes);
+    }
+
     /// Sends a request and waits for its answer.
     pub(crate) fn ask(&mut self, code: i64, fields: &Value, body: &[u8]) -> Frame {
         let opaque = self.send(code, fields, body);

@@ -1,7 +1,7 @@
 //! Two brokers that hold the same log: what is refused, what is on both, and who goes on when one is gone.
 //!
-//! The loss windows that these close, by their numbers: K-11, K-39 to K-42, K-46, K-49, K-58 to K-60, K-70. What the replicator alone can
-//! show stands in its own tests.
+//! The loss windows that these close, by their numbers: K-11, K-39 to K-42, K-46, K-49, K-58 to K-60, K-68, K-70. What the replicator alone
+//! can show stands in its own tests.
 
 #![expect(clippy::disallowed_methods, reason = "two brokers with threads of their own are waited for in real time")]
 
@@ -16,7 +16,7 @@ use anchorlog_replicator::{InSync, OnMissing, Policy, ReplicaId, Security};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::peer::Peer;
+use crate::peer::{Peer, heartbeat};
 use crate::stage::{options, store};
 use crate::{ordering, over_every_driver};
 
@@ -27,6 +27,8 @@ over_every_driver! {
     who_asked_for_it_by_name_is_told_that_the_leader_is_alone,
     with_asynchronous_replication_a_leader_waits_for_nobody,
     what_was_answered_last_is_known_after_a_restart,
+    a_promoted_slave_recognises_what_was_sent_to_the_old_leader,
+    k77_what_a_leader_deletes_and_makes_again_is_new_on_its_slave_too,
     a_slave_never_shows_fewer_topics_or_offsets_than_it_did,
 }
 
@@ -220,11 +222,15 @@ fn a_promoted_slave_has_topics_offsets_and_messages_and_the_old_leader_follows_i
     commit["commitOffset"] = json!("4");
     peer.ask(15, &commit, &[]).expect(0);
     ordering::ask(&mut peer, "c@1", &[0, 1]).expect(0);
+    peer.ask(34, &json!(null), &heartbeat("c@1", "late", "T1", "*", 1)).expect(0);
     leader.stop().expect("a clean stop");
     let promoted = slave.node().expect("a node").promote(false);
     assert!(promoted.done, "{}", promoted.text);
     assert_eq!(pair.bodies(1, 10).len(), 10);
     assert_eq!(pair.peer(1).ask(14, &asked(0), &[]).expect(0).number("offset"), 4);
+    // Where a group begins that registered and never polled (K-68): fixed, not worked out anew.
+    let begins = json!({"consumerGroup": "late", "topic": "T1", "queueId": "0", "setZeroIfNotFound": "false"});
+    assert_eq!(pair.peer(1).ask(14, &begins, &[]).expect(0).number("offset"), 0);
     // Until somebody confirms what it has, it does not know what is locked, and locks nothing.
     ordering::ask(&mut pair.peer(1), "c@2", &[0, 1, 2]).expect(14);
     assert_eq!(pair.route(1)["0"], json!(pair.clients[1].to_string()));
@@ -330,6 +336,62 @@ fn what_was_answered_last_is_known_after_a_restart(driver: Driver) {
         assert_eq!(peer.ask(14, &asked(0), &[]).expect(0).number("offset"), round);
         peer.ask(105, &json!({"topic": format!("T{round}x")}), &[]).expect(0);
     }
+    slave.stop().expect("a clean stop");
+    leader.stop().expect("a clean stop");
+}
+
+/// K-7, K-8: the client comes to the new leader with what it sent to the old one.
+fn a_promoted_slave_recognises_what_was_sent_to_the_old_leader(driver: Driver) {
+    let pair = Pair::new(driver, REFUSE);
+    let leader = pair.start(0);
+    let slave = pair.start(1);
+    pair.send_until(0, b"0", &[0]);
+    let unique = "UNIQ_KEY\u{1}K1\u{2}";
+    let first = pair.peer(0).send_message("T1", 0, b"once", unique).expect(0);
+    let delayed = pair.peer(0).send_message("T1", 0, b"later", &format!("{unique}DELAY\u{1}18\u{2}")).expect(0);
+    leader.stop().expect("a clean stop");
+    let promoted = slave.node().expect("a node").promote(false);
+    assert!(promoted.done, "{}", promoted.text);
+    let old = pair.start(0);
+    assert_eq!(pair.send_until(1, b"1", &[0]), 0);
+    let place = |answer: &crate::peer::Frame| (answer.field("msgId")[16..].to_owned(), answer.number("queueOffset"));
+    let mut peer = pair.peer(1);
+    for (body, properties, first) in
+        [(&b"once"[..], unique, first), (b"later", &format!("{unique}DELAY\u{1}18\u{2}"), delayed)]
+    {
+        let again = peer.send_message("T1", 1, body, properties).expect(0);
+        assert_eq!(place(&again), place(&first));
+    }
+    assert_eq!(peer.ask(30, &json!({"topic": "T1", "queueId": "1"}), &[]).expect(0).number("offset"), 0);
+    assert_eq!(slave.counts().repeats_answered, 2);
+    slave.stop().expect("a clean stop");
+    old.stop().expect("a clean stop");
+}
+
+fn k77_what_a_leader_deletes_and_makes_again_is_new_on_its_slave_too(driver: Driver) {
+    let pair = Pair::new(driver, REFUSE);
+    let (leader, slave) = (pair.start(0), pair.start(1));
+    pair.send_until(0, b"old", &[0]);
+    // It has the queue at hand.
+    assert_eq!(pair.bodies(1, 1), [b"old".to_vec()]);
+    let commit = json!({"consumerGroup": "g", "topic": "T1", "queueId": "0", "commitOffset": "1"});
+    pair.peer(0).ask(15, &commit, &[]).expect(0);
+    pair.peer(0).ask(215, &json!({"topic": "T1"}), &[]).expect(0);
+    pair.peer(0).ask(207, &json!({"groupName": "g", "cleanOffset": "true"}), &[]).expect(0);
+    for body in [b"new 1", b"new 2"] {
+        pair.send_until(0, body, &[0]);
+    }
+    let end = Instant::now() + Duration::from_secs(20);
+    let wanted = [b"new 1".to_vec(), b"new 2".to_vec()];
+    while pair.bodies(1, 1) != wanted {
+        assert!(Instant::now() < end, "the slave shows {:?}", pair.bodies(1, 1));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(
+        pair.peer(1).ask(14, &asked(0), &[]).expect(0).number("offset"),
+        0,
+        "what was committed of the first is gone"
+    );
     slave.stop().expect("a clean stop");
     leader.stop().expect("a clean stop");
 }

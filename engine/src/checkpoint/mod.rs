@@ -7,12 +7,14 @@
 //! 4. The log's start never passes the last checkpoint: what the log says from there on makes the checkpoint whole. Only while a full disk
 //!    has no room for a checkpoint it may, or nothing could be released: then opening makes the store anew.
 //! 5. Whatever is wrong with it costs time, never data: it is a function of the retained log.
-//! 6. It names the epoch at its LSN: one of another history than the manifest's is not believed. One of this history that goes beyond the
+//! 6. It disturbs appends little: while they come, it writes at a rate of its own.
+//! 7. It names the epoch at its LSN: one of another history than the manifest's is not believed. One of this history that goes beyond the
 //!    end of the log proves that durable bytes are gone.
 //!
 //! A state machine: whoever drives it calls [`Checkpointer::step`], which may block as long as the store writes.
 
 pub(crate) mod backlog;
+pub(crate) mod pace;
 pub(crate) mod rows;
 
 use std::io;
@@ -39,12 +41,15 @@ use crate::store::{self, Origin, Pace, Store, StoreError, StoreIdentity, StoreRe
 use crate::table::{Layer, Visible};
 use crate::units::{Epoch, Lsn, to_u64};
 use backlog::Backlog;
+use pace::CheckpointPace;
 use rows::{Applied, Referrer};
 
 /// What is put aside for one checkpoint.
 pub(crate) struct Frozen {
     /// Everything below is in it.
     pub(crate) lsn: Lsn,
+    /// No queue in it begins before.
+    pub(crate) start: Lsn,
     /// Queues that changed, by id.
     pub(crate) queues: Vec<(u32, QueueMark)>,
     pub(crate) layer: Arc<RwLock<Layer>>,
@@ -138,6 +143,7 @@ pub(crate) struct Parts {
     pub(crate) backlog: Arc<Backlog>,
     pub(crate) broken: Broken,
     pub(crate) cache_bytes: usize,
+    pub(crate) pace: Arc<CheckpointPace>,
     /// Asks for everything up to there to become durable soon.
     pub(crate) hurry: Box<dyn Fn(Lsn) + Send>,
 }
@@ -201,7 +207,7 @@ impl Checkpointer {
             let wanted = Lsn(self.parts.shared.wanted.load(Ordering::SeqCst)) > last;
             let since = now.saturating_sub(self.began_at);
             let much = acked.since(last) >= self.parts.bytes
-                || self.parts.table.unsaved() >= limits::CHECKPOINT_CHANGES
+                || self.parts.table.unsaved().count >= limits::CHECKPOINT_CHANGES
                 || self.parts.keys.unsaved() >= limits::CHECKPOINT_KEYS
                 || self.parts.backlog.is_much();
             if acked == last || !(wanted || since >= interval || much) {
@@ -215,7 +221,11 @@ impl Checkpointer {
     fn freeze(&mut self, now: Duration) {
         let mut dispatcher = self.parts.dispatcher.lock().expect("the dispatcher is intact");
         while dispatcher.step() {}
-        self.frozen = Some(dispatcher.freeze());
+        // Whoever moves the log's start says before that which queues lost entries, and waits for the dispatcher to say so. A queue of
+        // survivors begins anywhere.
+        let is_dense = self.parts.survivors.bases().is_empty();
+        let start = if is_dense { self.parts.marks.start() } else { Lsn::ZERO };
+        self.frozen = Some(dispatcher.freeze(start));
         self.began_at = now;
     }
 
@@ -266,9 +276,9 @@ impl Checkpointer {
     }
 
     fn write(&mut self) -> Result<(), CheckpointError> {
-        let Parts { backend, dir, store_id, cache_bytes, queues, table, keys, shared, .. } = &self.parts;
+        let Parts { backend, dir, store_id, cache_bytes, queues, table, keys, shared, pace, .. } = &self.parts;
         if self.store.is_none() {
-            self.store = Some(new_store(backend, dir, *store_id, *cache_bytes)?);
+            self.store = Some(new_store(backend, dir, *store_id, *cache_bytes, CheckpointPace::of(pace))?);
         }
         let store = self.store.as_ref().expect("just made");
         let frozen = self.frozen.as_ref().expect("there is one to write");
@@ -279,6 +289,7 @@ impl Checkpointer {
         self.cleaned = start;
         publish(frozen, written, queues, table, keys, self.parts.buffer.floor());
         shared.applied.store(frozen.lsn.0, Ordering::SeqCst);
+        self.parts.backlog.saved();
         shared.set_full(None);
         shared.count.fetch_add(1, Ordering::Relaxed);
         store.keep_room();
@@ -313,9 +324,8 @@ pub(crate) fn open_store(
     dir: &Path,
     store_id: u128,
     cache_bytes: usize,
+    pace: Pace,
 ) -> Result<(Store, Origin), StoreError> {
-    // A checkpoint's writes are few beside the log's; the device's queue paces them.
-    let pace: Pace = Arc::new(|_| {});
     Store::open(backend, dir, identity(store_id), cache_bytes, pace)
 }
 
@@ -325,9 +335,10 @@ pub(crate) fn new_store(
     dir: &Path,
     store_id: u128,
     cache_bytes: usize,
+    pace: Pace,
 ) -> Result<Store, StoreError> {
     store::remove(&**backend, dir)?;
-    Ok(open_store(backend, dir, store_id, cache_bytes)?.0)
+    Ok(open_store(backend, dir, store_id, cache_bytes, pace)?.0)
 }
 
 fn identity(store_id: u128) -> StoreIdentity {
@@ -390,6 +401,7 @@ pub(crate) fn write(
     let mut meta = writer.table(StoreTable::Meta)?;
     let epoch = epoch_before(history, frozen.lsn).unwrap_or_default();
     meta.put(rows::APPLIED_KEY, &rows::encode_applied(Applied { lsn: frozen.lsn, epoch }))?;
+    meta.put(rows::START_KEY, &rows::encode_start(frozen.start))?;
     drop(meta);
     writer.commit()?;
     Ok(Written { reader: Arc::new(store.begin_read()?), runs })
@@ -409,9 +421,7 @@ pub(crate) fn publish(
     queues.set_store(Arc::clone(&reader));
     table.merged(Arc::clone(&reader));
     keys.merged(reader, runs);
-    for (id, mark) in &frozen.queues {
-        queues.state(*id).set_saved(*mark, floor);
-    }
+    queues.saved(&frozen.queues, floor);
 }
 
 fn write_queues(writer: &StoreWriter, frozen: &Frozen, queues: &Queues) -> Result<(), CheckpointError> {

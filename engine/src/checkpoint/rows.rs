@@ -18,6 +18,9 @@ pub(crate) const PIECE_ENTRIES: usize = 80;
 /// Key of the row that says how far the store goes.
 pub(crate) const APPLIED_KEY: &[u8] = b"applied";
 
+/// Key of the row that says where the log began: no queue of the store begins before.
+pub(crate) const START_KEY: &[u8] = b"start";
+
 /// A row that is not what this version writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a row of {0} has another form")]
@@ -64,6 +67,16 @@ pub(crate) fn decode_applied(value: &[u8]) -> Result<Applied, BadRow> {
     let lsn = Lsn(u64::from_be_bytes(fields.take()?));
     let epoch = Epoch { term: u32::from_be_bytes(fields.take()?), run: u32::from_be_bytes(fields.take()?) };
     fields.end().map(|()| Applied { lsn, epoch })
+}
+
+pub(crate) fn encode_start(start: Lsn) -> [u8; 8] {
+    start.0.to_be_bytes()
+}
+
+pub(crate) fn decode_start(value: &[u8]) -> Result<Lsn, BadRow> {
+    let mut fields = Fields(value, "meta");
+    let start = Lsn(u64::from_be_bytes(fields.take()?));
+    fields.end().map(|()| start)
 }
 
 /// Key of a piece of a queue's entries: queue id, offset of the first.
@@ -284,6 +297,7 @@ mod tests {
             prop_assert_eq!(piece_first(&piece_key(id, one)), Ok(one));
             let applied = Applied { lsn: Lsn(one), epoch: Epoch { term: id, run: !id } };
             prop_assert_eq!(decode_applied(&encode_applied(applied)), Ok(applied));
+            prop_assert_eq!(decode_start(&encode_start(Lsn(one))), Ok(Lsn(one)));
             let entry = |lsn, size, tag, store_time_ms| QueueEntry { lsn: Lsn(lsn), size, tag, store_time_ms };
             let piece = [entry(one, id, id, two), entry(two, 7, !id, three), entry(two, 0, id, one)];
             prop_assert_eq!(decode_piece(&encode_piece(&piece)).unwrap(), piece);
@@ -297,10 +311,23 @@ mod tests {
                 decode_reference(&bytes).is_ok(),
                 decode_piece(&bytes).is_ok(),
                 decode_applied(&bytes).is_ok(),
+                decode_start(&bytes).is_ok(),
                 piece_first(&bytes).is_ok(),
             ];
-            prop_assert!(!bytes.is_empty() || outcomes == [false; 6]);
+            prop_assert!(!bytes.is_empty() || outcomes == [false; 7]);
         }
+    }
+
+    #[test]
+    fn a_piece_is_written_and_read_as_ever() {
+        let text = include_str!("../../../fixtures/log/queue-entries-v4.hex");
+        let digits: String = text.lines().map(|line| line.split('#').next().unwrap_or_default()).collect();
+        let golden: Vec<u8> = digits.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+        let entry =
+            |lsn, size, tag, ms: u64| QueueEntry { lsn: Lsn(lsn), size, tag, store_time_ms: 1_700_000_000_000 + ms };
+        let piece = [entry(4176, 72, 2_598_919, 5), entry(5280, 1090, 2_598_919, 5), entry(6384, 1090, 0, 17)];
+        assert_eq!(encode_piece(&piece), golden);
+        assert_eq!(decode_piece(&golden).unwrap(), piece);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! 1. Nothing is given a place behind the prepared end, so nothing that is waited for can meet a full disk (K-14).
 //! 2. Once the reserve has come together, or the disk was found full before, ordinary batches leave it alone (K-63).
 //! 3. What one segment says last fits the engine's own part, wherever in a segment that part begins.
+//! 4. Ordinary batches do not outrun the release of what a log of bounded length is to let go.
 //!
 //! Only numbers are kept here: `segments` makes files, `housekeeping` makes them ahead of need, the sequencer asks.
 
@@ -89,6 +90,8 @@ pub(crate) struct Room {
     is_unsaved: AtomicBool,
     refuses: AtomicBool,
     refused: AtomicU64,
+    /// Ordinary batches go no further before older segments are released.
+    bound: AtomicU64,
 }
 
 impl Room {
@@ -105,6 +108,7 @@ impl Room {
             is_unsaved: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
             refused: AtomicU64::new(0),
+            bound: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -150,6 +154,17 @@ impl Room {
             *self.unsaved.lock().expect(LOCKED) = why;
             self.is_unsaved.store(is_unsaved, Ordering::Release);
         }
+    }
+
+    /// Ordinary batches may take the log to there; it moves on as segments are released.
+    pub(crate) fn set_bound(&self, bound: Lsn) {
+        self.bound.store(bound.0, Ordering::Release);
+    }
+
+    /// Whether batches wait for a release, or soon will.
+    pub(crate) fn is_near_bound(&self, assigned: Lsn) -> bool {
+        let bound = self.bound.load(Ordering::Acquire);
+        bound != u64::MAX && assigned.plus(self.geometry.data_bytes()).0 > bound
     }
 
     /// Why ordinary batches are refused, or will be when what stands ready is used.
@@ -217,6 +232,12 @@ impl Room {
 
     /// Whether what begins at `next` may go to `end`.
     pub(crate) fn admit(&self, claim: Claim, next: Lsn, end: Lsn) -> Result<(), Refused> {
+        if claim == Claim::Ordinary {
+            let bound = Lsn(self.bound.load(Ordering::Acquire));
+            if end > bound {
+                return Err(AppendError::Unreleased { assigned: next, bound }.into());
+            }
+        }
         if end <= self.limit(claim) {
             return Ok(());
         }
@@ -287,6 +308,21 @@ mod tests {
         room.keep();
         assert!(matches!(room.admit(Claim::Ordinary, Lsn(8), Lsn(16)), Err(Refused::NoSegment)));
         assert!(!room.refuses());
+    }
+
+    #[test]
+    fn only_ordinary_batches_wait_for_a_release() {
+        let room = room(9);
+        assert!(!room.is_near_bound(Lsn(8 * SEGMENT)));
+        room.set_bound(Lsn(3 * SEGMENT));
+        assert!(room.admit(Claim::Ordinary, Lsn(8), Lsn(3 * SEGMENT)).is_ok());
+        let refused = room.admit(Claim::Ordinary, Lsn(3 * SEGMENT), Lsn(3 * SEGMENT + 8));
+        assert!(matches!(refused, Err(Refused::Because(AppendError::Unreleased { .. }))), "{refused:?}");
+        assert!(room.admit(Claim::Essential, Lsn(3 * SEGMENT), Lsn(3 * SEGMENT + 8)).is_ok());
+        assert_eq!([SEGMENT, 3 * SEGMENT].map(|at| room.is_near_bound(Lsn(at))), [false, true]);
+        room.set_bound(Lsn::MAX);
+        assert!(room.admit(Claim::Ordinary, Lsn(3 * SEGMENT), Lsn(3 * SEGMENT + 8)).is_ok());
+        assert!(!room.refuses(), "that is no want of space");
     }
 
     #[test]

@@ -6,11 +6,12 @@
 //! ```
 //!
 //! `frame` and `record` are pure codecs, `segment` is one file, `segments` finds, rolls and retires them, `manifest` says what must be
-//! there, `reader` brings bytes back, `covering` says why it cannot. Layout: `engine/docs/format.md`. What is deliberately not here: who
-//! may append and when.
+//! there, `reader` brings bytes back, `gather` many records at once, `covering` says why it cannot. Layout: `engine/docs/format.md`. What
+//! is deliberately not here: who may append and when.
 
 mod covering;
 pub mod frame;
+pub(crate) mod gather;
 pub mod manifest;
 pub mod reader;
 pub mod record;

@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. What is handed out is verified by its checksum, every time, from memory too: memory rots as well.
 //! 2. One disk read at a time: a reader at full speed was measured to cost commits nine tenths of their rate.
-//! 3. Readers of the same cold region share a read.
+//! 3. Readers of the same cold region share a read. One that goes along the log gets what lies behind with what it asks for: little while
+//!    commits are under way.
 //! 4. A block is read again when it was read before its last byte was written.
 //! 5. What cannot be read or is damaged costs the records that it is part of, and no others.
 //!
@@ -24,7 +25,7 @@ use crate::damage::{DamagedPart, DamagedPlace, Damages};
 use crate::error::ReadError;
 use crate::fault::{Broken, Fault};
 use crate::io::{AlignedBuf, IO_ALIGN};
-use crate::limits::{COLD_BLOCK_COUNT, COLD_READ_BYTES, WIDE_READ_BYTES};
+use crate::limits::{AHEAD_READ_BUSY_BYTES, AHEAD_READ_BYTES, COLD_BLOCK_COUNT, COLD_READ_BYTES, WIDE_READ_BYTES};
 use crate::retention::Survivors;
 use crate::units::{Lsn, align_down, align_up, to_u64, to_usize};
 
@@ -50,6 +51,7 @@ pub(crate) struct LogReader {
     cache: Mutex<BlockCache>,
     disk: Mutex<()>,
     cold_reads: AtomicU64,
+    cold_read_bytes: AtomicU64,
     damages: Arc<Damages>,
     survivors: Arc<Survivors>,
     broken: Broken,
@@ -71,6 +73,7 @@ impl LogReader {
             cache: Mutex::default(),
             disk: Mutex::new(()),
             cold_reads: AtomicU64::new(0),
+            cold_read_bytes: AtomicU64::new(0),
             damages,
             survivors,
             broken,
@@ -79,6 +82,15 @@ impl LogReader {
 
     pub(crate) fn cold_reads(&self) -> u64 {
         self.cold_reads.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn cold_read_bytes(&self) -> u64 {
+        self.cold_read_bytes.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, read: &AlignedBuf) {
+        self.cold_reads.fetch_add(1, Ordering::Relaxed);
+        self.cold_read_bytes.fetch_add(to_u64(read.len()), Ordering::Relaxed);
     }
 
     /// Appends `[lsn, lsn + len)`, which must lie in one segment, to `out`; false when only the disk has it and `from_disk` is not set.
@@ -129,14 +141,34 @@ impl LogReader {
         lsn >= self.marks.start() || self.survivors.contains(lsn)
     }
 
-    /// Reads no more blocks than `[lsn, lsn + len)` lies in, and keeps none of them.
-    fn exactly(&self, lsn: Lsn, len: u64, out: &mut Vec<u8>) -> Result<(), ReadError> {
+    /// The record at `lsn`, verified, if no read is needed for it: from the buffer, or from a block that was read for somebody else.
+    pub(super) fn at_hand(&self, lsn: Lsn, size: u32) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(size as usize);
+        if !self.buffer.copy(lsn, u64::from(size), &mut out) {
+            let (at, end) = (self.block_of(lsn), lsn.plus(u64::from(size)));
+            let block = self.cache.lock().expect("the block cache is intact").blocks.get(&at).cloned()?;
+            // One that is being read is not waited for.
+            let loaded = block.try_lock().ok()?.clone()?;
+            if loaded.written < end || !self.is_retained(lsn) {
+                return None;
+            }
+            let from = to_usize(lsn.since(at));
+            out.extend_from_slice(loaded.bytes.get(from..from + size as usize)?);
+        }
+        record::decode(&out).is_ok().then_some(out)
+    }
+
+    /// Reads no more blocks than `[lsn, lsn + len)` lies in, and keeps none of them. Only what is written.
+    pub(super) fn exactly(&self, lsn: Lsn, len: u64, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        if !self.is_kept(lsn) || lsn >= self.marks.load(Watermark::Written) {
+            return Err(ReadError::NotFound(lsn));
+        }
         let _one_at_a_time = self.disk.lock().expect("the disk lock is intact");
         let file = self.segments.find(lsn).ok_or(ReadError::NotFound(lsn))?;
         let from = self.segments.geometry().file_offset(lsn);
         let offset = align_down(from, to_u64(IO_ALIGN));
         let mut buf = AlignedBuf::zeroed(to_usize(align_up(from + len, to_u64(IO_ALIGN)) - offset));
-        self.cold_reads.fetch_add(1, Ordering::Relaxed);
+        self.count(&buf);
         if let Err(source) = file.read_at(&mut buf, offset) {
             let path = self.segments.path(lsn);
             self.meet(lsn, source.to_string());
@@ -163,7 +195,7 @@ impl LogReader {
         {
             let _one_at_a_time = self.disk.lock().expect("the disk lock is intact");
             let file = self.segments.find(from).ok_or(ReadError::NotFound(from))?;
-            self.cold_reads.fetch_add(1, Ordering::Relaxed);
+            self.count(&buf);
             let path = || self.segments.path(from);
             file.read_at(&mut buf, begin).map_err(|source| ReadError::Io { lsn: from, path: path(), source })?;
         }
@@ -199,19 +231,49 @@ impl LogReader {
         {
             return Ok(Arc::clone(loaded));
         }
+        let ahead = self.ahead_of(at);
         let _one_at_a_time = self.disk.lock().expect("the disk lock is intact");
         let file = self.segments.find(at).ok_or(ReadError::NotFound(at))?;
         let written = self.marks.load(Watermark::Written);
-        let mut bytes = AlignedBuf::zeroed(to_usize(len));
-        file.read_at(&mut bytes, geometry.file_offset(at)).map_err(|source| ReadError::Io {
-            lsn: at,
-            path: self.segments.path(at),
-            source,
-        })?;
-        self.cold_reads.fetch_add(1, Ordering::Relaxed);
+        let read = |bytes: u64| {
+            let mut buf = AlignedBuf::zeroed(to_usize(bytes));
+            self.count(&buf);
+            file.read_at(&mut buf, geometry.file_offset(at)).map(|()| buf)
+        };
+        // What lies behind is no reason to refuse what was asked for.
+        let wide = if ahead > 0 { read(len + ahead).ok() } else { None };
+        let bytes = match &wide {
+            Some(wide) => AlignedBuf::padded(&wide[..to_usize(len)]),
+            None => read(len).map_err(|source| ReadError::Io { lsn: at, path: self.segments.path(at), source })?,
+        };
         let loaded = Arc::new(Loaded { bytes, written });
         *slot = Some(Arc::clone(&loaded));
+        if let Some(wide) = wide {
+            for (index, bytes) in wide[to_usize(len)..].chunks(to_usize(COLD_READ_BYTES)).enumerate() {
+                let block = self.cached(at.plus(len + to_u64(index) * COLD_READ_BYTES));
+                // Somebody who is reading it has it from the disk, too.
+                if let Ok(mut slot) = block.try_lock() {
+                    *slot = Some(Arc::new(Loaded { bytes: AlignedBuf::padded(bytes), written }));
+                };
+            }
+        }
         Ok(loaded)
+    }
+
+    /// How many bytes behind the block at `at` are worth reading with it: whole blocks, for a reader that comes from the one before.
+    fn ahead_of(&self, at: Lsn) -> u64 {
+        let geometry = self.segments.geometry();
+        let (written, is_busy) =
+            (self.marks.load(Watermark::Written), self.marks.assigned() > self.marks.load(Watermark::Written));
+        let most = if is_busy { AHEAD_READ_BUSY_BYTES } else { AHEAD_READ_BYTES };
+        let comes_from_before = at > geometry.base(at) && {
+            let cache = self.cache.lock().expect("the block cache is intact");
+            cache.blocks.contains_key(&Lsn(at.0 - COLD_READ_BYTES))
+        };
+        // What is not written to its end would be read once more.
+        let end = at.plus(COLD_READ_BYTES + most).min(geometry.segment_end(at)).min(written);
+        let behind = end.0.saturating_sub(at.0 + COLD_READ_BYTES);
+        if comes_from_before { align_down(behind, COLD_READ_BYTES) } else { 0 }
     }
 
     fn cached(&self, at: Lsn) -> Arc<Block> {
@@ -251,6 +313,18 @@ impl LogReader {
             Err(_) if !self.is_retained(lsn) => Err(ReadError::NotFound(lsn)),
             Err(error) => Err(self.damage(lsn, error.to_string())),
         }
+    }
+
+    /// Whether the appended record at `lsn` lies in memory with the beginning of its frame. Of a link that is not known: its origin lies
+    /// elsewhere.
+    pub(crate) fn is_in_memory(&self, lsn: Lsn) -> bool {
+        let mut header = Vec::with_capacity(RECORD_HEADER_BYTES);
+        if !self.buffer.copy(lsn, to_u64(RECORD_HEADER_BYTES), &mut header) {
+            return false;
+        }
+        let frame_offset = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
+        let is_append = header[12] == record::RecordKind::Append.code();
+        is_append && lsn.0.checked_sub(u64::from(frame_offset)).is_some_and(|frame| frame >= self.buffer.floor().0)
     }
 
     /// The frame at `at`, its header verified, wherever it lies.

@@ -1,7 +1,7 @@
 //! The entries of one queue, in chunks, and who waits for the next one.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use crate::commit::Watcher;
@@ -48,6 +48,8 @@ pub(crate) struct QueueState {
     changed: AtomicBool,
     /// The range of the last checkpoint.
     saved: Mutex<QueueRange>,
+    /// Where it ended when the engine was opened.
+    opened_at: AtomicU64,
     watched: AtomicBool,
     watches: Mutex<Vec<Watch>>,
 }
@@ -58,6 +60,7 @@ impl QueueState {
             entries: RwLock::new(Entries::default()),
             changed: AtomicBool::new(false),
             saved: Mutex::new(QueueRange::default()),
+            opened_at: AtomicU64::new(0),
             watched: AtomicBool::new(false),
             watches: Mutex::new(Vec::new()),
         }
@@ -83,7 +86,13 @@ impl QueueState {
             return Err(QueueOffset(entries.max));
         }
         match entries.chunks.back_mut() {
-            Some(chunk) if to_u64(chunk.len()) < CHUNK_ENTRIES => chunk.push(entry),
+            Some(chunk) if to_u64(chunk.len()) < CHUNK_ENTRIES => {
+                if chunk.len() == chunk.capacity() {
+                    // Twice as many, and never more than a chunk has.
+                    chunk.reserve_exact(chunk.len().min(to_usize(CHUNK_ENTRIES) - chunk.len()));
+                }
+                chunk.push(entry);
+            }
             _ => entries.chunks.push_back(vec![entry]),
         }
         entries.max += 1;
@@ -131,6 +140,16 @@ impl QueueState {
         !self.changed.load(Ordering::Relaxed) && !self.changed.swap(true, Ordering::Relaxed)
     }
 
+    /// The engine is opened now: what is in the queue was found.
+    pub(crate) fn set_opened(&self) {
+        self.opened_at.store(self.range().max.0, Ordering::Relaxed);
+    }
+
+    /// Where it ended when the engine was opened; 0 for a queue that came later.
+    pub(crate) fn opened_at(&self) -> QueueOffset {
+        QueueOffset(self.opened_at.load(Ordering::Relaxed))
+    }
+
     /// What a checkpoint that begins now says of it.
     pub(crate) fn mark(&self) -> QueueMark {
         self.changed.store(false, Ordering::Relaxed);
@@ -151,23 +170,34 @@ impl QueueState {
         *self.saved.lock().expect(INTACT)
     }
 
-    /// A checkpoint holds the queue like this. Entries that it has leave memory with their messages, which begin at `floor` there.
-    pub(crate) fn set_saved(&self, mark: QueueMark, floor: Lsn) {
-        let saved = mark.range;
-        *self.saved.lock().expect(INTACT) = saved;
-        let mut entries = self.entries.write().expect(INTACT);
+    /// A checkpoint holds the queue like this. Otherwise as [`QueueState::forget`].
+    pub(crate) fn set_saved(&self, mark: QueueMark, floor: Lsn) -> bool {
+        *self.saved.lock().expect(INTACT) = mark.range;
         if mark.dropped {
-            entries.chunks.clear();
+            self.entries.write().expect(INTACT).chunks.clear();
         }
+        self.forget(floor)
+    }
+
+    /// Lets entries that a checkpoint has leave memory with their messages, which begin at `floor` there. True when some are left that
+    /// will: look again when `floor` has moved.
+    pub(crate) fn forget(&self, floor: Lsn) -> bool {
+        let saved = self.saved();
+        let mut entries = self.entries.write().expect(INTACT);
         while let Some(chunk) = entries.chunks.front() {
             let end = entries.base + to_u64(chunk.len());
-            let is_full = to_u64(chunk.len()) == CHUNK_ENTRIES;
-            if !is_full || end > saved.max.0 || chunk.last().is_some_and(|last| last.lsn >= floor) {
-                break;
+            // A chunk that still fills stays whole.
+            let is_closed = to_u64(chunk.len()) == CHUNK_ENTRIES || end == entries.max;
+            if !is_closed || end > saved.max.0 {
+                return false;
+            }
+            if chunk.last().is_some_and(|last| last.lsn >= floor) {
+                return true;
             }
             entries.chunks.pop_front();
             entries.base = end;
         }
+        false
     }
 
     /// Copies up to `count` entries from `from` on to `out`, if they are in memory; returns the range at that moment, and the offset from
@@ -342,12 +372,18 @@ mod tests {
         let queue = filled(0, 1000);
         let mark = queue.mark();
         queue.push(QueueOffset(1000), entry(100_000)).unwrap();
-        queue.set_saved(mark, Lsn(40_000));
+        assert!(queue.set_saved(mark, Lsn(40_000)), "more will go");
         assert!(copied(&queue, 339, 1).is_empty());
         assert_eq!(copied(&queue, 340, 1), [entry(34_000)], "two chunks of 170 lie below");
         assert_eq!(queue.range(), QueueRange { min: QueueOffset(0), max: QueueOffset(1001) });
-        queue.set_saved(mark, Lsn(u64::MAX));
+        assert!(!queue.set_saved(mark, Lsn(u64::MAX)));
         assert_eq!(copied(&queue, 1000, 1).len(), 1, "what no checkpoint has stays");
+        assert!(queue.set_saved(queue.mark(), Lsn(100_000)), "its last message is in memory");
+        assert_eq!(copied(&queue, 1000, 1).len(), 1);
+        assert!(!queue.forget(Lsn(100_001)));
+        assert!(copied(&queue, 1000, 1).is_empty(), "a queue that rests takes no memory for entries");
+        queue.push(QueueOffset(1001), entry(100_100)).unwrap();
+        assert_eq!((copied(&queue, 1001, 1), queue.range().max), (vec![entry(100_100)], QueueOffset(1002)));
 
         let restored = QueueState::new();
         restored.restore(mark);

@@ -1,9 +1,9 @@
 //! All queues of an engine, by name and by number.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::{Bound, ControlFlow, Range};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use crate::batch::Queue;
 use crate::checkpoint::rows::{self, QueueRow};
@@ -29,6 +29,8 @@ pub(crate) struct Queues {
     /// What the last checkpoint wrote.
     store: RwLock<Option<Arc<StoreReader>>>,
     registry: RwLock<Registry>,
+    /// Queues with entries in memory that a checkpoint has: they stay as long as their messages do.
+    lingering: Mutex<BTreeSet<u32>>,
 }
 
 const INTACT: &str = "the queue registry is intact";
@@ -88,7 +90,12 @@ static OPENINGS: AtomicU32 = AtomicU32::new(0);
 impl Queues {
     pub(crate) fn new() -> Queues {
         let opening = OPENINGS.fetch_add(1, Ordering::Relaxed) + 1;
-        Queues { opening, store: RwLock::new(None), registry: RwLock::new(Registry::default()) }
+        Queues {
+            opening,
+            store: RwLock::new(None),
+            registry: RwLock::new(Registry::default()),
+            lingering: Mutex::default(),
+        }
     }
 
     pub(crate) fn find(&self, name: &[u8]) -> Option<Queue> {
@@ -187,6 +194,18 @@ impl Queues {
     /// From now on what is not in memory is read here. Before entries leave memory, or as the first thing of all.
     pub(crate) fn set_store(&self, reader: Arc<StoreReader>) {
         *self.store.write().expect(INTACT) = Some(reader);
+    }
+
+    /// A checkpoint holds these queues like this. Entries leave memory with their messages, which begin at `floor` there: those of queues
+    /// that have rested since an earlier checkpoint, too.
+    pub(crate) fn saved(&self, marks: &[(u32, QueueMark)], floor: Lsn) {
+        let mut lingering = self.lingering.lock().expect(INTACT);
+        lingering.retain(|id| self.state(*id).forget(floor));
+        for (id, mark) in marks {
+            if self.state(*id).set_saved(*mark, floor) {
+                lingering.insert(*id);
+            }
+        }
     }
 
     /// A queue as a checkpoint left it. In the order of their numbers, and before anything else.

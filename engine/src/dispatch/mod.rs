@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::batch::Queue;
 use crate::checkpoint::Frozen;
-use crate::checkpoint::backlog::Backlog;
+use crate::checkpoint::backlog::{self, Backlog};
 use crate::commit::ring::LogBuffer;
 use crate::commit::watermark::{Marks, Watermark};
 use crate::commitlog::frame::{self, FRAME_HEADER_BYTES, FrameHeader, RecordEntry};
@@ -166,25 +166,25 @@ impl Applier {
         Ok(Some(id))
     }
 
-    /// Keys that only memory has.
-    pub(crate) fn unsaved_keys(&self) -> usize {
-        self.keys.unsaved()
-    }
-
     /// Queues that changed since the last checkpoint began.
     pub(crate) fn changed(self) -> Vec<u32> {
         self.changed
     }
 
-    /// Puts aside what changed since the last time; everything below `lsn` is applied.
-    pub(crate) fn freeze(&mut self, lsn: Lsn) -> Frozen {
+    /// About how much waits in memory for a checkpoint.
+    pub(crate) fn unsaved_bytes(&self) -> u64 {
+        backlog::estimate(self.entries, self.keys.unsaved(), self.table.unsaved())
+    }
+
+    /// Puts aside what changed since the last time; everything below `lsn` is applied, and no queue begins before `start`.
+    pub(crate) fn freeze(&mut self, lsn: Lsn, start: Lsn) -> Frozen {
         let changed = std::mem::take(&mut self.changed);
         let mut queues: Vec<_> = changed.into_iter().map(|id| (id, self.queues.state(id).mark())).collect();
         queues.sort_unstable_by_key(|(id, _)| *id);
         queues.dedup_by_key(|(id, _)| *id);
         self.keys.freeze();
         self.entries = 0;
-        Frozen { lsn, queues, layer: self.table.freeze() }
+        Frozen { lsn, start, queues, layer: self.table.freeze() }
     }
 
     fn queue(&mut self, name: &[u8], incarnation: u32) -> (u32, &QueueState) {
@@ -266,16 +266,15 @@ impl Dispatcher {
         reached > from
     }
 
-    /// Puts aside what changed since the last checkpoint began.
-    pub(crate) fn freeze(&mut self) -> Frozen {
-        let frozen = self.applier.freeze(self.marks.load(Watermark::Dispatched));
+    /// Puts aside what changed since the last checkpoint began; no queue begins before `start`.
+    pub(crate) fn freeze(&mut self, start: Lsn) -> Frozen {
         self.note_backlog();
-        frozen
+        self.backlog.freeze();
+        self.applier.freeze(self.marks.load(Watermark::Dispatched), start)
     }
 
     fn note_backlog(&self) {
-        let Applier { entries, keys, table, .. } = &self.applier;
-        self.backlog.set(*entries, keys.unsaved(), table.unsaved());
+        self.backlog.set(self.applier.unsaved_bytes());
     }
 
     /// Queues that changed otherwise: at open, or because their first messages were released.

@@ -65,6 +65,11 @@ impl Chunk {
         self.packed.get(index).map(|packed| self.unpack(*packed))
     }
 
+    /// All entries, as they are ordered.
+    pub(super) fn postings(&self) -> impl Iterator<Item = Posting> {
+        self.packed.iter().map(|packed| self.unpack(*packed))
+    }
+
     /// Where the records with a key of this hash lie, along the log.
     pub(super) fn lsns(&self, hash: u32) -> Vec<Lsn> {
         let wanted = u64::from(hash);

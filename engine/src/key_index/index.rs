@@ -144,6 +144,39 @@ impl KeyIndex {
         lookup::find(&self.stretches(hash), hash, query, visible, log)
     }
 
+    /// Where in the log messages with keys lie that were stored at `since_ms` or later, each with a key's hash, along the log. Of more than
+    /// `count_max` those are left out that lie first. A run is read whole, so that at most one of them is read for what is older.
+    pub(crate) fn recent<R: Records>(
+        &self,
+        since_ms: u64,
+        count_max: usize,
+        visible: &Range<Lsn>,
+        log: &R,
+    ) -> Result<Vec<(Lsn, u32)>, ReadError> {
+        let (open, chunks, runs, store) = {
+            let state = self.state.read().expect(INTACT);
+            let open = state.open.as_ref().filter(|open| open.last_ms >= since_ms);
+            let open: Vec<Posting> = open.into_iter().flat_map(Chunk::postings).collect();
+            let chunks: Vec<_> = state.frozen.iter().flatten().chain(&state.sealed).cloned().collect();
+            (open, chunks, state.runs.clone(), state.store.clone())
+        };
+        let mut found: Vec<(Lsn, u32)> = open.iter().map(|posting| (posting.lsn, posting.hash)).collect();
+        for chunk in chunks.iter().rev().take_while(|chunk| chunk.last_ms >= since_ms) {
+            if found.len() < count_max {
+                found.extend(chunk.postings().map(|posting| (posting.lsn, posting.hash)));
+            }
+        }
+        for run in runs.iter().rev().take_while(|run| run.last_ms >= since_ms) {
+            let Some(reader) = store.as_ref().filter(|_| found.len() < count_max) else { break };
+            lookup::postings(reader, run, |posting| found.push((posting.lsn, posting.hash)))?;
+        }
+        found.retain(|(lsn, _)| visible.contains(lsn));
+        found.sort_unstable();
+        let border = lookup::border(&found, since_ms, log)?.max(found.len().saturating_sub(count_max));
+        found.drain(..border);
+        Ok(found)
+    }
+
     /// All there is at this moment, along the log.
     fn stretches(&self, hash: u32) -> Vec<Stretch> {
         let state = self.state.read().expect(INTACT);

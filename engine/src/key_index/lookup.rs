@@ -156,6 +156,46 @@ pub(super) fn find<R: Records>(
     Ok(search.found)
 }
 
+/// How many of these records, which lie along the log, were stored before `time_ms`. What cannot be read counts as the next one that can.
+pub(super) fn border<R: Records>(records: &[(Lsn, u32)], time_ms: u64, log: &R) -> Result<usize, ReadError> {
+    let (mut from, mut to) = (0, records.len());
+    // What lies before `from` was stored earlier, what lies at `to` and behind it was not.
+    while from < to {
+        let middle = from + (to - from) / 2;
+        let mut time = None;
+        let mut at = middle;
+        while at < to && time.is_none() {
+            time = readable(log.store_time_ms(records[at].0))?;
+            at += 1;
+        }
+        match time {
+            Some(found_ms) if found_ms < time_ms => from = at,
+            _ => to = middle,
+        }
+    }
+    Ok(from)
+}
+
+/// Shows all entries of a run, sorted by hash.
+pub(super) fn postings(reader: &StoreReader, run: &Run, mut visit: impl FnMut(Posting)) -> Result<(), ReadError> {
+    let (first, end) = merge::bounds(run.number);
+    let bounds = (Bound::Included(&first[..]), Bound::Included(&end[..]));
+    let mut bad = None;
+    reader.range(StoreTable::Keys, bounds, Direction::Ascending, |key, value| {
+        match rows::decode_piece(run.start, key, value) {
+            Ok(postings) => {
+                postings.into_iter().for_each(&mut visit);
+                ControlFlow::Continue(())
+            }
+            Err(row) => {
+                bad = Some(row);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    bad.map_or(Ok(()), |row| Err(row.into()))
+}
+
 struct Search<'a, R: Records> {
     query: &'a KeyQuery<'a>,
     log: &'a R,

@@ -120,7 +120,7 @@ impl World {
     fn open(&mut self, backend: &Arc<dyn IoBackend>) -> Lsn {
         (self.store, self.index) = (None, KeyIndex::with_sizes(STORE_ID, SIZES.0, SIZES.1));
         backend.create_dir_all(Path::new(DIR)).unwrap();
-        let (store, _) = open_store(backend, Path::new(DIR), STORE_ID, 0).unwrap();
+        let (store, _) = open_store(backend, Path::new(DIR), STORE_ID, 0, Arc::new(|_| {})).unwrap();
         let reader = Arc::new(store.begin_read().unwrap());
         let applied = reader.get(StoreTable::Meta, saved::APPLIED_KEY).unwrap();
         let applied = applied.map_or(Lsn::ZERO, |value| saved::decode_applied(&value).unwrap().lsn);

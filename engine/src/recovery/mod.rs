@@ -33,7 +33,7 @@ use crate::dispatch::Applier;
 use crate::epoch::EpochHistory;
 use crate::error::OpenError;
 use crate::fault::{Broken, Fault};
-use crate::io::{IoBackend, IoFile};
+use crate::io::{AlignedBuf, IO_ALIGN, IoBackend, IoFile};
 use crate::key_index::KeyIndex;
 use crate::limits;
 use crate::replica::SideBlock;
@@ -97,8 +97,10 @@ pub(crate) struct Recovery<'a> {
     pub(crate) files: &'a BTreeMap<Lsn, Arc<dyn IoFile>>,
     pub(crate) queues: &'a Arc<Queues>,
     pub(crate) table: &'a Arc<Visible>,
-    /// Whether checkpoints may be written on the way.
-    pub(crate) saves: bool,
+    /// Checkpoints are written on the way whenever about so many bytes of memory wait for one; never with `None`.
+    pub(crate) save_bytes: Option<u64>,
+    /// No queue of the last checkpoint begins before; the log's start where there is none.
+    pub(crate) released: Lsn,
     pub(crate) keys: &'a Arc<KeyIndex>,
     pub(crate) broken: Broken,
     /// What a replica knows of its own disk: the marks in its frames are of another one.
@@ -141,21 +143,30 @@ impl Recovery<'_> {
         };
         let (queues, table, keys) = (Arc::clone(self.queues), Arc::clone(self.table), Arc::clone(self.keys));
         let mut applier = Applier::new(queues, table, keys, Box::new(|_| {}), self.broken);
-        let mut saved_records = 0;
         let mut held = VecDeque::new();
+        let mut scan: Option<SegmentScan<'_>> = None;
         let stop = loop {
-            let Some(file) = self.files.get(&found.end) else {
-                break Stop { at: found.end, expected: "a segment file".into(), found: "none".into() };
+            let base = found.end;
+            let Some(file) = self.files.get(&base) else {
+                break Stop { at: base, expected: "a segment file".into(), found: "none".into() };
             };
-            if let Some(stop) = self.scan_segment(file, &mut found, &mut applier, applied, &mut held)? {
+            let scan = match &mut scan {
+                Some(scan) => {
+                    scan.go_on(base, self.io_error(base))?;
+                    scan
+                }
+                None => scan.insert(SegmentScan::new(self.backend, file, self.geometry, base, self.io_error(base))?),
+            };
+            if let Some(next) = self.files.get(&self.geometry.segment_end(base)) {
+                scan.then(next);
+            }
+            if let Some(stop) = self.scan_segment(scan, &mut found, &mut applier, applied, &mut held)? {
                 break stop;
             }
             // Only what is known to be durable goes into a checkpoint.
-            let is_much = found.records - saved_records > limits::RECOVERY_UNSAVED_RECORDS
-                || applier.unsaved_keys() > limits::CHECKPOINT_KEYS;
-            if self.saves && found.visible <= found.durable_lsn && is_much {
-                saved_records = found.records;
-                save(applier.freeze(found.visible))?;
+            let is_much = self.save_bytes.is_some_and(|bytes| applier.unsaved_bytes() >= bytes);
+            if is_much && found.visible <= self.durable_ahead(found.visible, &found) {
+                save(applier.freeze(found.visible, self.released))?;
             }
         };
         self.judge(&stop, &mut found, applied)?;
@@ -165,10 +176,33 @@ impl Recovery<'_> {
         Ok(found)
     }
 
+    /// How far the log is known to have been durable, as far as it takes to know that of everything below `lsn`. A frame's mark speaks of
+    /// what came well before it: what later segments begin with is looked at ahead of its turn.
+    fn durable_ahead(&self, lsn: Lsn, found: &Found) -> Lsn {
+        let mut durable = found.durable_lsn;
+        if self.side.is_some() {
+            return durable;
+        }
+        for (base, file) in self.files.range(lsn..) {
+            let mut block = AlignedBuf::zeroed(IO_ALIGN);
+            if durable >= lsn || file.read_at(&mut block, limits::SEGMENT_HEADER_BYTES).is_err() {
+                break;
+            }
+            // Of another epoch than the history names, it is stale.
+            match frame::decode_header(&block, *base) {
+                Ok(header) if self.history.at(*base).is_none_or(|epoch| epoch == header.epoch) => {
+                    durable = durable.max(header.durable_lsn);
+                }
+                _ => break,
+            }
+        }
+        durable
+    }
+
     /// Reads one segment from its start; `None` when it is full to its end.
     fn scan_segment(
         &self,
-        file: &Arc<dyn IoFile>,
+        scan: &mut SegmentScan<'_>,
         found: &mut Found,
         applier: &mut Applier,
         applied: Lsn,
@@ -176,11 +210,10 @@ impl Recovery<'_> {
     ) -> Result<Option<Stop>, OpenError> {
         let base = found.end;
         let segment_end = self.geometry.segment_end(base);
-        let mut scan = SegmentScan::new(self.backend, file, self.geometry, base, self.io_error(base))?;
         while segment_end.since(found.end) >= to_u64(frame::FRAME_HEADER_BYTES) {
             let at = found.end;
             let stop = |expected: String, what: String| Ok(Some(Stop { at, expected, found: what }));
-            let header = match self.header_at(&mut scan, at)? {
+            let header = match self.header_at(scan, at)? {
                 Ok(header) => header,
                 Err(error) if error.is_form() => return Err(self.unknown_form(at, error.to_string())),
                 Err(error) => return stop("a frame".into(), error.to_string()),

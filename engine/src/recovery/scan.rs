@@ -1,6 +1,7 @@
-//! Reading one segment from front to back at the disk's speed: a few large reads in flight, bytes handed out in order.
+//! Reading segments from front to back at the disk's speed: a few large reads in flight, across the border of two segments too; bytes are
+//! handed out in order and, where they lie in one piece, where they were read to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -10,25 +11,39 @@ use crate::io::{AlignedBuf, IO_ALIGN, IoAction, IoBackend, IoFile, IoOp, IoQueue
 use crate::limits::{COLD_READ_BYTES, SCAN_DEPTH, SCAN_READ_BYTES, SEGMENT_HEADER_BYTES};
 use crate::units::{Lsn, align_down, to_u64, to_usize};
 
-/// A cursor over the data bytes of a segment.
+/// A cursor over the data bytes of a segment, and of those behind it.
 pub(crate) struct SegmentScan<'a> {
     io: Box<dyn IoQueue>,
-    file: Arc<dyn IoFile>,
     geometry: Geometry,
     base: Lsn,
     error: Box<dyn Fn(io::Error) -> OpenError + 'a>,
-    /// File offset of the next read.
-    next_read: u64,
-    /// File offset of the next read to be taken over, and reads that completed ahead of it.
-    next_taken: u64,
-    early: BTreeMap<u64, AlignedBuf>,
-    bytes: Vec<u8>,
+    /// This segment, and those that are read ahead.
+    files: VecDeque<Arc<dyn IoFile>>,
+    /// Reads under way and done, in the order in which they are taken, and the token of the first.
+    reads: VecDeque<Read>,
+    first_token: u64,
+    /// The next read: in which of `files`, from which offset.
+    next: (usize, u64),
+    /// What is looked at: first what stands in `joined`, which lay in more than one piece, then the rest of the piece.
+    joined: Vec<u8>,
+    joined_at: usize,
+    piece: Option<AlignedBuf>,
     at: usize,
+    /// Buffers of pieces that were looked at.
+    spare: Vec<AlignedBuf>,
     /// Blocks that could not be read, by file offset, and why; `None`: such a block ends the scan with an error.
     unreadable: Option<BTreeMap<u64, String>>,
     /// Bytes of one read, and how many are in flight.
     read_bytes: usize,
     depth: usize,
+}
+
+/// A read.
+struct Read {
+    /// In which of the files.
+    file: usize,
+    offset: u64,
+    done: Option<(io::Result<()>, AlignedBuf)>,
 }
 
 impl<'a> SegmentScan<'a> {
@@ -42,15 +57,18 @@ impl<'a> SegmentScan<'a> {
         let io = backend.queue(SCAN_DEPTH).map_err(&error)?;
         Ok(SegmentScan {
             io,
-            file: Arc::clone(file),
             geometry,
             base,
             error: Box::new(error),
-            next_read: SEGMENT_HEADER_BYTES,
-            next_taken: SEGMENT_HEADER_BYTES,
-            early: BTreeMap::new(),
-            bytes: Vec::new(),
+            files: VecDeque::from([Arc::clone(file)]),
+            reads: VecDeque::new(),
+            first_token: 0,
+            next: (0, SEGMENT_HEADER_BYTES),
+            joined: Vec::new(),
+            joined_at: 0,
+            piece: None,
             at: 0,
+            spare: Vec::new(),
             unreadable: None,
             read_bytes: SCAN_READ_BYTES,
             depth: SCAN_DEPTH,
@@ -77,59 +95,117 @@ impl<'a> SegmentScan<'a> {
     pub(crate) fn skip_to(&mut self, lsn: Lsn) -> Result<(), OpenError> {
         let offset = self.geometry.file_offset(lsn);
         let aligned = align_down(offset, to_u64(IO_ALIGN));
-        debug_assert!(self.bytes.is_empty() && lsn >= self.base);
-        (self.next_read, self.next_taken) = (aligned, aligned);
+        debug_assert!(self.reads.is_empty() && self.piece.is_none() && lsn >= self.base);
+        self.next = (0, aligned);
         let skip = to_usize(offset - aligned);
         self.need(skip)?;
         self.consume(skip);
         Ok(())
     }
 
+    /// Reads ahead what comes behind this segment: the one that `file` is.
+    pub(crate) fn then(&mut self, file: &Arc<dyn IoFile>) {
+        self.files.push_back(Arc::clone(file));
+    }
+
+    /// Goes on with the segment of [`SegmentScan::then`], from its beginning.
+    pub(crate) fn go_on(&mut self, base: Lsn, error: impl Fn(io::Error) -> OpenError + 'a) -> Result<(), OpenError> {
+        // What nobody has looked at.
+        while self.next_piece()? {}
+        self.spare.extend(self.piece.take());
+        (self.base, self.error) = (base, Box::new(error));
+        self.files.pop_front();
+        for read in &mut self.reads {
+            read.file -= 1;
+        }
+        self.next = self.next.0.checked_sub(1).map_or((0, SEGMENT_HEADER_BYTES), |file| (file, self.next.1));
+        self.joined.clear();
+        (self.joined_at, self.at) = (0, 0);
+        Ok(())
+    }
+
     /// At least the next `count` bytes, as far as the segment has them (zeros are returned behind its end).
     pub(crate) fn need(&mut self, count: usize) -> Result<&[u8], OpenError> {
-        while self.bytes.len() - self.at < count {
-            if self.at > 4 * SCAN_READ_BYTES || self.at == self.bytes.len() {
-                self.bytes.drain(..self.at);
-                self.at = 0;
+        if self.joined_at == self.joined.len() {
+            self.joined.clear();
+            self.joined_at = 0;
+            if self.piece.is_none() {
+                self.next_piece()?;
             }
-            if self.next_taken >= self.geometry.segment_bytes {
-                self.bytes.resize(self.at + count, 0);
-                break;
+            if self.rest().len() >= count {
+                return Ok(&self.piece.as_deref().unwrap_or_default()[self.at..]);
             }
-            self.read_more()?;
         }
-        Ok(&self.bytes[self.at..])
+        while self.joined.len() - self.joined_at < count {
+            let missing = count - (self.joined.len() - self.joined_at);
+            let taken = missing.min(self.rest().len());
+            self.joined.extend_from_slice(&self.piece.as_deref().unwrap_or_default()[self.at..self.at + taken]);
+            self.at += taken;
+            if taken < missing && !self.next_piece()? {
+                self.joined.resize(self.joined_at + count, 0);
+            }
+        }
+        Ok(&self.joined[self.joined_at..])
+    }
+
+    /// What of the piece nobody has looked at.
+    fn rest(&self) -> &[u8] {
+        self.piece.as_deref().map_or(&[], |piece| &piece[self.at..])
     }
 
     pub(crate) fn consume(&mut self, count: usize) {
-        self.at = (self.at + count).min(self.bytes.len());
+        let from_joined = count.min(self.joined.len() - self.joined_at);
+        self.joined_at += from_joined;
+        self.at += (count - from_joined).min(self.rest().len());
     }
 
-    fn read_more(&mut self) -> Result<(), OpenError> {
-        while self.io.in_flight() + self.early.len() < self.depth && self.next_read < self.geometry.segment_bytes {
-            let len = to_u64(self.read_bytes).min(self.geometry.segment_bytes - self.next_read);
-            let buf = AlignedBuf::zeroed(to_usize(len));
-            self.io.submit(IoOp::read(self.next_read, Arc::clone(&self.file), self.next_read, buf));
-            self.next_read += len;
+    /// Goes on with the next piece of this segment; false, and the rest is empty, where there is none.
+    fn next_piece(&mut self) -> Result<bool, OpenError> {
+        self.read_ahead();
+        if self.reads.front().is_none_or(|read| read.file > 0) {
+            self.at = self.piece.as_deref().map_or(0, <[u8]>::len);
+            return Ok(false);
         }
         let mut done = Vec::new();
-        if !self.early.contains_key(&self.next_taken) {
+        while self.reads.front().is_some_and(|read| read.done.is_none()) {
             self.io.reap(Wait::One, &mut done);
-        }
-        for completion in done {
-            let IoAction::Read { offset, mut buf } = completion.op.action else { continue };
-            match (completion.result, &mut self.unreadable) {
-                (Ok(()), _) => {}
-                (Err(source), None) => return Err((self.error)(source)),
-                (Err(_), Some(unreadable)) => read_blocks(&*self.file, offset, &mut buf, unreadable),
+            for completion in done.drain(..) {
+                let IoAction::Read { buf, .. } = completion.op.action else { continue };
+                let index = to_usize(completion.op.token - self.first_token);
+                self.reads[index].done = Some((completion.result, buf));
             }
-            self.early.insert(offset, buf);
         }
-        while let Some(buf) = self.early.remove(&self.next_taken) {
-            self.next_taken += to_u64(buf.len());
-            self.bytes.extend_from_slice(&buf);
+        self.first_token += 1;
+        let Some(Read { offset, done: Some((result, mut buf)), .. }) = self.reads.pop_front() else { return Ok(false) };
+        match (result, &mut self.unreadable) {
+            (Ok(()), _) => {}
+            (Err(source), None) => return Err((self.error)(source)),
+            (Err(_), Some(unreadable)) => read_blocks(&*self.files[0], offset, &mut buf, unreadable),
         }
-        Ok(())
+        self.spare.extend(self.piece.replace(buf));
+        self.at = 0;
+        self.read_ahead();
+        Ok(true)
+    }
+
+    /// Keeps as many reads under way as there may be.
+    fn read_ahead(&mut self) {
+        while self.reads.len() < self.depth
+            && let (index, offset) = self.next
+            && let Some(file) = self.files.get(index)
+        {
+            if offset >= self.geometry.segment_bytes {
+                self.next = (index + 1, SEGMENT_HEADER_BYTES);
+                continue;
+            }
+            let len = to_usize(to_u64(self.read_bytes).min(self.geometry.segment_bytes - offset));
+            let spare = self.spare.iter().position(|buf| buf.len() == len);
+            let buf = spare.map_or_else(|| AlignedBuf::zeroed(len), |at| self.spare.swap_remove(at));
+            let token = self.first_token + to_u64(self.reads.len());
+            self.io.submit(IoOp::read(token, Arc::clone(file), offset, buf));
+            self.reads.push_back(Read { file: index, offset, done: None });
+            self.next = (index, offset + to_u64(len));
+        }
     }
 }
 

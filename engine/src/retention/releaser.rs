@@ -26,6 +26,7 @@ use crate::consume_queue::Queues;
 use crate::error::{AppendError, ReadError};
 use crate::io::{IO_ALIGN, IoBackend, is_full};
 use crate::limits;
+use crate::retention::rules::overshoot_bytes;
 use crate::retention::survivors::{self, List, Survivors};
 use crate::retention::{Retention, RetentionInfo};
 use crate::table::{Fetched, Held, Visible};
@@ -37,7 +38,8 @@ enum Releasing {
     Entries { start: Lsn, at: Lsn },
     /// What they say last of queues is said again.
     Counters { start: Lsn },
-    /// All is said; it waits to be durable, and for everything before it to be known to the table.
+    /// All is said; it waits for everything before `end` to be known to the table. What is said last, that the log begins at `start`, is
+    /// durable only when all of this is.
     Settling { start: Lsn, end: Lsn },
     /// The survivors are in the log; it waits for that to be durable.
     Recorded { start: Lsn, end: Lsn },
@@ -117,7 +119,7 @@ impl Releaser {
     pub(crate) fn new(parts: ReleaserParts) -> Releaser {
         // What a run before this one left half punched is gone through again: a hole may be punched twice.
         let unpunched = parts.survivors.bases().into_iter().collect();
-        Releaser {
+        let releaser = Releaser {
             parts,
             releasing: None,
             reviewing: None,
@@ -128,7 +130,9 @@ impl Releaser {
             aged_at: Duration::ZERO,
             retry_at: Duration::ZERO,
             is_caught_up: false,
-        }
+        };
+        releaser.bound(true);
+        releaser
     }
 
     /// Does one short piece of work; says when the next is due.
@@ -136,7 +140,11 @@ impl Releaser {
     /// # Errors
     /// The kernel's, after which nothing more may be written.
     pub(crate) fn step(&mut self) -> io::Result<Duration> {
-        match self.advance() {
+        let due = self.advance();
+        self.bound(due.is_ok());
+        match due {
+            // Whoever waits for a release waits for this machine, and for what only it looks at.
+            Ok(due) if self.parts.room.is_near_bound(self.parts.marks.assigned()) => Ok(due.min(SOON)),
             Ok(due) => Ok(due),
             Err(Failure::Io(error)) => Err(error),
             Err(Failure::Later(why)) => {
@@ -152,6 +160,18 @@ impl Releaser {
                 Ok(limits::HOUSEKEEPING_INTERVAL)
             }
         }
+    }
+
+    /// Says how far the log may go before more of it is released. Nobody waits for what cannot go now.
+    fn bound(&self, goes_on: bool) {
+        let (marks, geometry) = (&self.parts.marks, self.parts.segments.geometry());
+        let (start, assigned) = (marks.start(), marks.assigned());
+        let rests = self.parts.clock.monotonic() < self.retry_at || self.parts.follows;
+        let retention = self.parts.retention.lock().expect("the retention rules are intact");
+        let bound = retention.bound(geometry, start, self.parts.retain_bytes, self.parts.spare_count);
+        // What nobody has acknowledged is not to go, however long the log is.
+        let waits_for_acks = geometry.base(marks.acked()) <= start && assigned.plus(geometry.data_bytes()) > bound;
+        self.parts.room.set_bound(if goes_on && !rests && !waits_for_acks { bound } else { Lsn::MAX });
     }
 
     fn advance(&mut self) -> Result<Duration, Failure> {
@@ -211,13 +231,15 @@ impl Releaser {
         // Under asynchronous flush queues run ahead of the disk; the log's start may not.
         let settled = marks.load(Watermark::Dispatched).min(marks.load(Watermark::Durable));
         let geometry = self.parts.segments.geometry();
-        let target = retention.target(geometry, marks.start(), settled, marks.assigned(), self.parts.retain_bytes);
+        let target = |assigned| retention.target(geometry, marks.start(), settled, assigned, self.parts.retain_bytes);
         let checkpoint = &self.parts.checkpoint;
-        if target > geometry.base(checkpoint.applied()) {
-            checkpoint.want(target);
+        // It takes a while, and the log goes on: what is to go next is asked for with what is to go now.
+        let soon = target(marks.assigned().plus(overshoot_bytes(geometry, self.parts.spare_count)));
+        if soon > geometry.base(checkpoint.applied()) {
+            checkpoint.want(soon);
             (self.parts.wake_checkpointer)();
         }
-        target.min(geometry.base(checkpoint.holds_back())).max(marks.start())
+        target(marks.assigned()).min(geometry.base(checkpoint.holds_back())).max(marks.start())
     }
 
     /// Moves what age and free space ask for.
@@ -343,7 +365,6 @@ impl Releaser {
                 let all_restated = sequencer.restate_counters(&queues, start, wall_ms);
                 let end = sequencer.next;
                 drop(sequencer);
-                (self.parts.hurry)(end);
                 let done = match all_restated {
                     Ok(done) => done,
                     Err(refused) => put_off(refused).map(|()| false)?,
@@ -353,7 +374,7 @@ impl Releaser {
                 Ok(if done { Duration::ZERO } else { SOON })
             }
             Releasing::Settling { start, end } => {
-                if !self.is_settled(end) {
+                if !self.is_known(end) {
                     self.releasing = Some(Releasing::Settling { start, end });
                     return Ok(SOON);
                 }
@@ -397,15 +418,23 @@ impl Releaser {
         }
     }
 
-    /// Whether everything below `end` is durable, and known to queues and table.
-    fn is_settled(&self, end: Lsn) -> bool {
+    /// Whether everything below `end` is known to queues and table.
+    fn is_known(&self, end: Lsn) -> bool {
         (self.parts.catch_up)();
-        let marks = &self.parts.marks;
-        let settled = marks.load(Watermark::Durable).min(marks.load(Watermark::Dispatched)) >= end;
-        if !settled {
+        let is_known = self.parts.marks.load(Watermark::Dispatched) >= end;
+        if !is_known {
             (self.parts.hurry)(end);
         }
-        settled
+        is_known
+    }
+
+    /// Whether everything below `end` is durable, and known to queues and table.
+    fn is_settled(&self, end: Lsn) -> bool {
+        let is_durable = self.parts.marks.load(Watermark::Durable) >= end;
+        if !is_durable {
+            (self.parts.hurry)(end);
+        }
+        self.is_known(end) && is_durable
     }
 
     /// Says in the log that it begins at `start`, and what survives of the segments from `at` to there; where that ends, or `None` while

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::commitlog::segment::Geometry;
+use crate::limits;
 use crate::units::{Lsn, QueueOffset};
 
 /// What the rules say now, and what stands against them.
@@ -22,6 +23,11 @@ pub struct RetentionInfo {
     pub punched_bytes: u64,
     /// Such segments whose holes could not be punched: the file system has none, or too little would be gained.
     pub kept_whole: usize,
+}
+
+/// So much longer than it is to be a log gets while its oldest segments are on their way out.
+pub(crate) fn overshoot_bytes(geometry: Geometry, spare_count: u64) -> u64 {
+    (limits::OVERSHOOT_SEGMENTS + spare_count) * geometry.data_bytes()
 }
 
 /// How far the log may be released.
@@ -66,6 +72,15 @@ impl Retention {
         geometry.base(wanted.min(pinned).min(settled)).max(start)
     }
 
+    /// How far ordinary batches may take the log that begins at `start` while more of it than `retain_bytes` waits to be released.
+    /// [`Lsn::MAX`] while a pin holds all that could go: a log that is needed grows.
+    pub(crate) fn bound(&self, geometry: Geometry, start: Lsn, retain_bytes: Option<u64>, spare_count: u64) -> Lsn {
+        let pinned = self.pins.values().copied().min().unwrap_or(Lsn::MAX);
+        let is_pinned = self.held || geometry.base(pinned) <= start;
+        let Some(bytes) = retain_bytes.filter(|_| !is_pinned) else { return Lsn::MAX };
+        start.plus(bytes + overshoot_bytes(geometry, spare_count))
+    }
+
     /// The first offset that somebody needs of each pinned queue, by queue number.
     pub(crate) fn needed(&self) -> BTreeMap<u32, QueueOffset> {
         let mut needed = BTreeMap::new();
@@ -100,6 +115,25 @@ mod tests {
         retention.pins.insert("state".into(), Lsn(segment + 9));
         assert_eq!(target(&retention, 10 * segment, None), segment);
         assert_eq!(retention.wanted(geometry, Lsn(10 * segment + 5), None).0, 9 * segment, "wanted all the same");
+    }
+
+    #[test]
+    fn a_log_grows_beyond_its_bound_only_for_whoever_needs_all_of_it() {
+        let geometry = Geometry { segment_bytes: 4096 + 1000 * 4096, tail: Tail::Rewrite };
+        let segment = geometry.data_bytes();
+        let mut retention = Retention::default();
+        let bound = |retention: &Retention| retention.bound(geometry, Lsn(4 * segment), Some(3 * segment + 1), 1);
+        let expected = Lsn(4 * segment + 3 * segment + 1 + (limits::OVERSHOOT_SEGMENTS + 1) * segment);
+        assert_eq!(bound(&retention), expected);
+        retention.pins.insert("follower".into(), Lsn(5 * segment));
+        assert_eq!(bound(&retention), expected, "a segment can go");
+        retention.pins.insert("reader".into(), Lsn(5 * segment - 8));
+        assert_eq!(bound(&retention), Lsn::MAX);
+        retention.pins.clear();
+        retention.held = true;
+        assert_eq!(bound(&retention), Lsn::MAX);
+        retention.held = false;
+        assert_eq!(retention.bound(geometry, Lsn(4 * segment), None, 1), Lsn::MAX);
     }
 
     #[test]

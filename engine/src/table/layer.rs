@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Range};
 
 use crate::table::{Change, TableEntry};
-use crate::units::Lsn;
+use crate::units::{Lsn, to_u64};
 
 /// Living snapshots: their LSNs, and how many there are of each.
 pub(crate) type Snapshots = BTreeMap<Lsn, usize>;
@@ -33,6 +33,23 @@ pub(crate) struct Layer {
     targets: BTreeSet<(Lsn, Vec<u8>)>,
     /// Origins of links, with the link.
     origins: BTreeSet<(Lsn, Lsn)>,
+    /// Bytes of keys and values in it.
+    bytes: usize,
+}
+
+/// How much waits in a layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unsaved {
+    /// Keys and links.
+    pub(crate) count: usize,
+    /// Bytes of keys and values.
+    pub(crate) bytes: u64,
+}
+
+impl Version {
+    fn value_bytes(&self) -> usize {
+        self.entry.as_ref().map_or(0, |entry| entry.value.len())
+    }
 }
 
 impl Layer {
@@ -40,10 +57,15 @@ impl Layer {
         if let Some(target) = change.entry.as_ref().and_then(|entry| entry.target) {
             self.targets.insert((target, change.key.clone()));
         }
+        let key_bytes = change.key.len();
         let versions = self.entries.entry(change.key.clone()).or_default();
+        if versions.is_empty() {
+            self.bytes += key_bytes;
+        }
         // The version before is needed by a snapshot that began behind it; nobody can read one that none began behind.
         let needed = |version: &Version| snapshots.range(version.lsn.plus(1)..=change.lsn).next().is_some();
         let next = Version { lsn: change.lsn, entry: change.entry };
+        self.bytes += next.value_bytes();
         match versions.last_mut() {
             Some(last) if !needed(last) => {
                 if let Some(target) = last.entry.as_ref().and_then(|entry| entry.target)
@@ -51,6 +73,7 @@ impl Layer {
                 {
                     self.targets.remove(&(target, change.key));
                 }
+                self.bytes -= last.value_bytes();
                 *last = next;
             }
             _ => {
@@ -69,11 +92,11 @@ impl Layer {
     /// Forgets versions that no living snapshot reads.
     pub(crate) fn prune(&mut self, snapshots: &Snapshots) {
         let lowest = snapshots.first_key_value().map_or(Lsn::MAX, |(lsn, _)| *lsn);
-        let entries = &mut self.entries;
+        let (entries, bytes) = (&mut self.entries, &mut self.bytes);
         self.versioned.retain(|key| {
             let Some(versions) = entries.get_mut(key) else { return false };
             let read_by_lowest = versions.iter().rposition(|version| version.lsn < lowest).unwrap_or(0);
-            versions.drain(..read_by_lowest);
+            *bytes -= versions.drain(..read_by_lowest).map(|version| version.value_bytes()).sum::<usize>();
             versions.len() > 1
         });
     }
@@ -112,9 +135,9 @@ impl Layer {
         self.origins.range((part.start, Lsn::ZERO)..(part.end, Lsn::ZERO)).copied()
     }
 
-    /// Keys and links in it.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len() + self.origins.len()
+    /// How much is in it.
+    pub(crate) fn unsaved(&self) -> Unsaved {
+        Unsaved { count: self.entries.len() + self.origins.len(), bytes: to_u64(self.bytes) }
     }
 }
 

@@ -20,7 +20,7 @@ mod snapshot;
 mod visible;
 
 pub(crate) use head::{Fetched, HeadView, Held};
-pub(crate) use layer::Layer;
+pub(crate) use layer::{Layer, Unsaved};
 pub use snapshot::Snapshot;
 pub use visible::TableEntry;
 pub(crate) use visible::{Change, Visible};

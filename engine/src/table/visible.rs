@@ -19,7 +19,7 @@ use crate::checkpoint::rows::{self, Referrer};
 use crate::error::ReadError;
 use crate::retention::survivors;
 use crate::store::{Direction, StoreReader, StoreTable};
-use crate::table::layer::{Layer, Snapshots};
+use crate::table::layer::{Layer, Snapshots, Unsaved};
 use crate::table::places::Places;
 use crate::units::Lsn;
 
@@ -107,6 +107,12 @@ impl Visible {
         self.layers().get(key, Lsn::MAX)
     }
 
+    /// Whether memory alone says what a key is.
+    pub(crate) fn knows(&self, key: &[u8]) -> bool {
+        let layers = self.layers();
+        layers.store.is_none() || layers.overlaid(key, Lsn::MAX).is_some()
+    }
+
     /// The first place at or behind `at` where a frame may have put an entry.
     pub(crate) fn next_put(&self, at: Lsn) -> Lsn {
         self.state.read().expect(INTACT).places.next(at)
@@ -143,9 +149,9 @@ impl Visible {
         }
     }
 
-    /// Changes that only memory has.
-    pub(crate) fn unsaved(&self) -> usize {
-        self.layers().active.read().expect(INTACT).len()
+    /// How much only memory has that no checkpoint is writing.
+    pub(crate) fn unsaved(&self) -> Unsaved {
+        self.state.read().expect(INTACT).layers.active.read().expect(INTACT).unsaved()
     }
 
     /// Puts what was applied so far aside for a checkpoint; what is applied from now on goes to a new layer.
@@ -405,6 +411,24 @@ mod tests {
         assert_eq!(value(layers.get(b"c", later).unwrap()).as_deref(), Some("1"));
         table.end_snapshot(later);
         assert_eq!(value(layers.get(b"c", later).unwrap()), None, "nothing is kept for nobody");
+    }
+
+    #[test]
+    fn what_only_memory_has_is_counted_with_every_version_that_is_kept() {
+        let table = Visible::default();
+        put(&table, "a", 8, "one", None);
+        put(&table, "bb", 16, "two!", None);
+        assert_eq!(table.unsaved(), Unsaved { count: 2, bytes: 4 + 6 });
+        let (lsn, _layers) = table.begin_snapshot();
+        put(&table, "a", 24, "1", None);
+        assert_eq!(table.unsaved(), Unsaved { count: 2, bytes: 4 + 6 + 1 }, "the snapshot reads the older one");
+        table.end_snapshot(lsn);
+        assert_eq!(table.unsaved(), Unsaved { count: 2, bytes: 2 + 6 });
+        remove(&table, "bb", 32);
+        table.link(Lsn(40), Lsn(8));
+        assert_eq!(table.unsaved(), Unsaved { count: 3, bytes: 2 + 2 });
+        table.freeze();
+        assert_eq!(table.unsaved(), Unsaved::default());
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::task::{Context, Poll, Waker};
 
-use anchorlog_engine::{Fetch, FetchStatus, Lsn, Message, Queue, QueueOffset, ReadError, TableEntry, WaitError};
+use anchorlog_engine::{
+    Fetch, FetchStatus, Lsn, Message, Queue, QueueOffset, ReadError, TableEntry, WaitError, limits,
+};
 
 use super::damage;
 use super::model::{Entry, Msg, Outcome, demand};
@@ -90,6 +92,20 @@ fn retained(world: &mut World, start: Lsn, assigned: Lsn) -> Outcome {
     world.tally.released += 1;
     world.start = start;
     survivors(world)
+}
+
+/// How long the log may be before ordinary batches wait for a release.
+pub(crate) fn length_max(world: &World) -> Option<u64> {
+    let segments = limits::OVERSHOOT_SEGMENTS + world.plan.spare_count as u64;
+    world.plan.retain_bytes.map(|bytes| bytes + segments * world.geometry().data_bytes())
+}
+
+/// Whether nothing holds back what is to be released, and nothing that is in memory only is longer than that.
+pub(crate) fn is_bounded(world: &World) -> bool {
+    let troubles = &world.plan.troubles;
+    let hinders = troubles.no_room || troubles.io_errors || troubles.stalls || troubles.damage;
+    let fits = world.plan.retain_bytes.is_some_and(|bytes| world.plan.buffer_bytes <= bytes);
+    fits && !hinders && !world.plan.consumes && world.pins.is_empty()
 }
 
 /// How far size, age and free space let the log go.

@@ -30,6 +30,7 @@ fn quiet(seed: u64, flush: Flush) -> World {
         buffer_bytes: 64 << 10,
         segment_bytes,
         retain_bytes: None,
+        spare_count: 1,
         runs_inline: false,
         punches_holes: true,
         steps: 0,

@@ -73,6 +73,7 @@ pub(crate) struct Plan {
     pub(crate) segment_bytes: u64,
     pub(crate) buffer_bytes: u64,
     pub(crate) retain_bytes: Option<u64>,
+    pub(crate) spare_count: usize,
     pub(crate) runs_inline: bool,
     /// Whether the file system has holes.
     pub(crate) punches_holes: bool,
@@ -107,15 +108,18 @@ impl Plan {
         let retain_age = pick(draws, &[None, None, None, Some(3600)]).map(Duration::from_secs);
         let free_bytes_min = pick(draws, &[None, None, Some(200 << 10)]);
         let consumes = draws.chance(3);
+        let tail = pick(draws, &[Tail::Rewrite, Tail::Rewrite, Tail::Pad]);
+        let depth = pick(draws, &[1, 1, 1, 2, 4]);
+        let spare_count = pick(draws, &[0, 1, 1, 2]);
         let mut options = EngineOptions::default()
             .with_segment_bytes(segment_bytes)
             .with_chunk_bytes(chunk_bytes)
             .with_buffer_bytes(buffer_bytes)
             .with_cache_bytes(cache_bytes)
             .with_flush(flush)
-            .with_tail(pick(draws, &[Tail::Rewrite, Tail::Rewrite, Tail::Pad]))
-            .with_commit_depth(pick(draws, &[1, 1, 1, 2, 4]))
-            .with_spare_count(pick(draws, &[0, 1, 1, 2]))
+            .with_tail(tail)
+            .with_commit_depth(depth)
+            .with_spare_count(spare_count)
             .with_retain_bytes(retain_bytes)
             .with_checkpoint_interval(pick(draws, &[None, Some(10), Some(50), Some(500)]).map(Duration::from_millis))
             .with_checkpoint_bytes(pick(draws, &[64 << 10, 128 << 10, 256 << 20]))
@@ -142,6 +146,7 @@ impl Plan {
             segment_bytes,
             buffer_bytes,
             retain_bytes,
+            spare_count,
             runs_inline: draws.chance(2),
             punches_holes: draws.chance(6),
             steps: 120 + draws.below(200),

@@ -152,7 +152,7 @@ fn append_together(world: &mut World) -> Outcome {
             demand!(told == count, "{count} batches were taken, told were {told}");
             situation.len = sizes[count];
             let next_segment = count > 0 && situation.ends_what_is_ready(world, spec);
-            let is_put_off = next_segment || !situation.fits(world);
+            let is_put_off = next_segment || !situation.fits(world) || situation.is_long(world, spec);
             demand!(is_put_off, "{} of {} batches taken, and there is room", count, sizes.len());
         }
         (Err(error), Some(spec)) => {
@@ -208,10 +208,21 @@ impl Situation {
         waiting == 0 || waiting + self.len <= world.plan.buffer_bytes
     }
 
-    /// Whether a segment may have to be made for it: with what comes before a frame in a new segment, and behind it in a block.
+    /// What it may take in the log: with what comes before a frame in a new segment, and behind it in a block.
+    fn most(&self) -> u64 {
+        2 * self.len + limits::EPOCH_FRAME_BYTES_MAX + 2 * limits::SEGMENT_HEADER_BYTES
+    }
+
+    /// Whether a segment may have to be made for it.
     fn ends_what_is_ready(&self, world: &World, spec: &Spec) -> bool {
-        let beside = limits::EPOCH_FRAME_BYTES_MAX + 2 * limits::SEGMENT_HEADER_BYTES;
-        room_for(world, spec) < 2 * self.len + beside
+        room_for(world, spec) < self.most()
+    }
+
+    /// Whether it may have to wait for a release.
+    fn is_long(&self, world: &World, spec: &Spec) -> bool {
+        let end = self.assigned.plus(self.most());
+        let max = checkers::length_max(world).map(|most| world.start.plus(most));
+        !batches::is_essential(spec) && max.is_some_and(|max| end > max)
     }
 }
 
@@ -237,6 +248,13 @@ fn build(world: &mut World, spec: &Spec) -> Outcome<Option<WriteBatch>> {
 fn taken(world: &mut World, situation: &Situation, spec: Spec, outcome: &AppendOutcome) -> Outcome {
     demand!(!situation.fenced, "a fenced log takes a batch");
     demand!(situation.fits(world), "{} bytes are taken and there is no room", situation.len);
+    let start = world.engine().watermarks().start;
+    if let Some(most) =
+        checkers::length_max(world).filter(|_| checkers::is_bounded(world) && !batches::is_essential(&spec))
+    {
+        let length = outcome.end_lsn.since(start);
+        demand!(length <= most, "the log is {length} bytes long, and {most} are to be the most");
+    }
     let verdict = world.model.judge(&spec);
     demand!(verdict == Verdict::Taken, "taken, and should be {verdict:?}");
     demand!(outcome.store_time_ms <= world.wall_max, "store time {} lies ahead", outcome.store_time_ms);
@@ -261,6 +279,12 @@ fn refused(world: &mut World, situation: &Situation, spec: &Spec, error: &Append
         AppendError::Full { .. } => {
             demand!(!situation.fits(world), "{} bytes are refused and there is room", situation.len);
             world.tally.refused_full += 1;
+        }
+        AppendError::Unreleased { assigned, bound } => {
+            demand!(!batches::is_essential(spec), "an essential batch waits for a release: {error}");
+            let told = *assigned == situation.assigned && situation.is_long(world, spec);
+            demand!(told && *bound < assigned.plus(situation.most()), "{error}; it begins at {}", world.start);
+            world.tally.refused_long += 1;
         }
         AppendError::OutOfSpace { needed, left, .. } => {
             demand!(world.had_no_room, "there never was too little room: {error}");
@@ -289,7 +313,7 @@ fn refused(world: &mut World, situation: &Situation, spec: &Spec, error: &Append
 /// Whether a batch has to wait for room before it is looked at further.
 fn is_put_off(world: &World, answer: &Result<Ticket, AppendError>) -> bool {
     match answer {
-        Err(AppendError::Full { .. }) => true,
+        Err(AppendError::Full { .. } | AppendError::Unreleased { .. }) => true,
         Err(AppendError::OutOfSpace { .. }) => world.had_no_room,
         _ => false,
     }

@@ -74,6 +74,7 @@ pub(crate) struct Tally {
     pub(crate) rejected: u64,
     pub(crate) refused_full: u64,
     pub(crate) refused_space: u64,
+    pub(crate) refused_long: u64,
     pub(crate) reads: u64,
     pub(crate) cold_reads: u64,
     pub(crate) closes: u64,
@@ -91,12 +92,13 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    fn counts(&self) -> [(&'static str, u64); 18] {
+    fn counts(&self) -> [(&'static str, u64); 19] {
         [
             ("batches taken", self.batches),
             ("rejected by a precondition", self.rejected),
             ("refused by a full buffer", self.refused_full),
             ("refused by a full disk", self.refused_space),
+            ("refused until segments are released", self.refused_long),
             ("lost with the power", self.lost),
             ("messages read", self.reads),
             ("reads from the disk", self.cold_reads),
@@ -125,6 +127,7 @@ impl Tally {
             (&mut self.rejected, other.rejected),
             (&mut self.refused_full, other.refused_full),
             (&mut self.refused_space, other.refused_space),
+            (&mut self.refused_long, other.refused_long),
             (&mut self.reads, other.reads),
             (&mut self.cold_reads, other.cold_reads),
             (&mut self.closes, other.closes),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::svg::{self, Bar, Curve, Pair, escape};
-use super::{Run, grouped, or_dash, pairs, short, text, time};
+use super::{Run, chains, grouped, or_dash, pairs, short, text, time};
 use crate::catch_up::CatchUp;
 use crate::row::RowResult;
 
@@ -35,6 +35,7 @@ pub(crate) fn page(run: &Run) -> String {
     facts(&mut page, run);
     sync_against_async(&mut page, run);
     pairs::sections(&mut page, run);
+    chains::sections(&mut page, run);
     of_limit(&mut page, run);
     latencies(&mut page, run);
     throughput(&mut page, run);
@@ -100,9 +101,9 @@ fn facts(page: &mut String, run: &Run) {
     page.push_str("</dl>\n</section>\n");
 }
 
-/// `engine/sync/64` as `("engine", "64")`; nothing for other rows, nor for those of two brokers.
+/// `engine/sync/64` as `("engine", "64")`; nothing for other rows, nor for those of two brokers or of the chain.
 fn parts(row: &RowResult) -> Option<(&str, &str)> {
-    if row.pair.is_some() {
+    if row.pair.is_some() || row.chain.is_some() {
         return None;
     }
     let (side, rest) = row.spec.name.split_once('/')?;
@@ -292,7 +293,7 @@ fn accounts(page: &mut String, run: &Run) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::{matrix, run};
+    use crate::report::tests::{chain, matrix, run};
 
     #[test]
     fn the_page_stands_alone() {
@@ -339,9 +340,33 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_the_chain_is_whole() {
+        let page = page(&chain());
+        for words in
+            ["The whole chain", "What each step of the chain costs", "broker/one-queue", "chain/safe/64, slave"]
+        {
+            assert!(page.contains(words), "{words} is missing");
+        }
+        assert!(!page.contains("Four combinations"), "it is no matrix");
+        for tag in ["section", "table", "svg", "tr", "div", "p", "ul", "li", "span"] {
+            assert_eq!(
+                page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count(),
+                page.matches(&format!("</{tag}>")).count(),
+                "{tag}"
+            );
+        }
+        assert!(!page.contains("NaN"));
+    }
+
+    #[test]
     fn a_page_can_be_written_for_looking_at_it() {
         if let Some(path) = std::env::var_os("ANCHORLOG_PERF_SAMPLE_PAGE") {
-            let sample = if std::env::var_os("ANCHORLOG_PERF_SAMPLE_MATRIX").is_some() { matrix() } else { run() };
+            let asked = |name: &str| std::env::var_os(name).is_some();
+            let sample = match (asked("ANCHORLOG_PERF_SAMPLE_MATRIX"), asked("ANCHORLOG_PERF_SAMPLE_CHAIN")) {
+                (true, _) => matrix(),
+                (_, true) => chain(),
+                _ => run(),
+            };
             crate::out::save(std::path::Path::new(&path), &page(&sample)).expect("the page is written");
         }
     }

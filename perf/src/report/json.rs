@@ -2,18 +2,20 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use serde::Serialize;
 
 use super::Run;
 use crate::catch_up::CatchUp;
+use crate::chain;
 use crate::checks::Check;
 use crate::cli::Mode;
 use crate::error::PerfError;
 use crate::host::Host;
 use crate::limit::DiskLimits;
 use crate::meter::Sample;
-use crate::row::{PairUse, RowResult};
+use crate::row::{ChainUse, PairUse, RowResult};
 use crate::served::Counts;
 use crate::verify::Verified;
 
@@ -76,6 +78,7 @@ struct Row<'a> {
     series: &'a [Sample],
     verify: Verified,
     pair: Option<Pair>,
+    chain: Option<Chain>,
     hdr: String,
 }
 
@@ -89,6 +92,28 @@ struct Pair {
     shared_disk: bool,
     behind: u64,
     slave_verify: Verified,
+}
+
+#[derive(Serialize)]
+struct Chain {
+    counts: &'static str,
+    ratio_to_base: Option<f64>,
+    base: Option<String>,
+    without_per_s: Option<f64>,
+    flushes_each: Option<f64>,
+    log_bytes_each: Option<f64>,
+    round_trip_log_bytes: Option<f64>,
+    pending: Option<u64>,
+    sends: Option<Times>,
+    lateness: Option<Times>,
+}
+
+#[derive(Serialize)]
+struct Times {
+    count: u64,
+    p50_us: f64,
+    p99_us: f64,
+    max_us: f64,
 }
 
 #[derive(Serialize)]
@@ -155,8 +180,30 @@ fn of_row<'a>(run: &Run, row: &'a RowResult) -> Result<Row<'a>, PerfError> {
         series: &row.series,
         verify: row.verified,
         pair: row.pair.map(|pair| of_pair(run, row, pair)),
+        chain: row.chain.as_ref().map(|chain| of_chain(run, row, chain)),
         hdr: STANDARD.encode(hdr),
     })
+}
+
+fn of_chain(run: &Run, row: &RowResult, chain: &ChainUse) -> Chain {
+    let times = |found: &Histogram<u64>| Times {
+        count: found.len(),
+        p50_us: found.value_at_quantile(0.5) as f64 / 1e3,
+        p99_us: found.value_at_quantile(0.99) as f64 / 1e3,
+        max_us: found.max() as f64 / 1e3,
+    };
+    Chain {
+        counts: chain.counts,
+        ratio_to_base: run.ratio_to_base(row),
+        base: chain::base_of(&row.spec.name),
+        without_per_s: chain.without_per_s,
+        flushes_each: row.per_ack(chain.engine.flushes as f64),
+        log_bytes_each: row.per_ack(chain.engine.log_bytes as f64),
+        round_trip_log_bytes: chain.log_bytes_each,
+        pending: chain.pending,
+        sends: chain.sends.as_ref().map(times),
+        lateness: chain.lateness.as_ref().map(times),
+    }
 }
 
 fn of_pair(run: &Run, row: &RowResult, pair: PairUse) -> Pair {
@@ -181,7 +228,6 @@ fn of_pair(run: &Run, row: &RowResult, pair: PairUse) -> Pair {
 
 #[cfg(test)]
 mod tests {
-    use hdrhistogram::Histogram;
     use hdrhistogram::serialization::Deserializer;
     use serde_json::Value;
 
@@ -249,6 +295,24 @@ mod tests {
         assert!(row["pair"]["slave"]["device_flushes_per_ack"].is_null(), "one disk has one count");
         assert_eq!(document["catch_up"]["busy"]["lag"][0]["messages"], 900_000);
         assert!(parsed()["rows"][0]["pair"].is_null() && parsed()["catch_up"].is_null());
+    }
+
+    #[test]
+    fn a_row_of_the_chain_says_what_it_is_held_against() {
+        let text = document(&crate::report::tests::chain()).expect("it can be written");
+        let document: Value = serde_json::from_str(&text).expect("it is JSON");
+        let of = |name: &str| {
+            let rows = document["rows"].as_array().expect("rows");
+            rows.iter().find(|row| row["name"] == name).expect("it is there")["chain"].clone()
+        };
+        let transaction = of("broker/transaction/64");
+        assert_eq!((&transaction["ratio_to_base"], &transaction["base"]), (&0.5.into(), &"broker/send/64".into()));
+        assert_eq!(of("broker/retry")["round_trip_log_bytes"], 395.0);
+        let pending = of("broker/delay/pending");
+        assert_eq!((&pending["pending"], &pending["without_per_s"]), (&100_000.into(), &50_000.0.into()));
+        assert!(pending["lateness"]["p99_us"].is_f64() && pending["sends"].is_null());
+        assert!(of("chain/safe/64")["sends"]["p50_us"].is_f64());
+        assert!(parsed()["rows"][0]["chain"].is_null());
     }
 
     #[test]

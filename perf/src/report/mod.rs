@@ -1,5 +1,6 @@
 //! What a run leaves behind: lines for people, a page for people, numbers for programs. All of them say the same.
 
+pub(crate) mod chains;
 pub(crate) mod html;
 pub(crate) mod json;
 pub(crate) mod pairs;
@@ -7,6 +8,7 @@ pub(crate) mod svg;
 pub(crate) mod text;
 
 use crate::catch_up::CatchUp;
+use crate::chain;
 use crate::checks::{self, Check};
 use crate::cli::Mode;
 use crate::host::Host;
@@ -62,18 +64,30 @@ impl Run {
 
     /// The rate of a pair's row ÷ that of the row in which nobody waits for any disk, with as many sends in flight.
     pub(crate) fn ratio_to_async(&self, row: &RowResult) -> Option<f64> {
-        row.pair?;
+        row.pair.filter(|_| row.chain.is_none())?;
         let waits_for_none = |other: &&RowResult| {
-            other.pair.is_some_and(|pair| pair.flush == Mode::Async && pair.replication == Mode::Async)
+            other.chain.is_none()
+                && other.pair.is_some_and(|pair| pair.flush == Mode::Async && pair.replication == Mode::Async)
                 && other.spec.producers.outstanding() == row.spec.producers.outstanding()
         };
         let base = self.rows.iter().find(waits_for_none)?.acks_per_s();
         (base > 0.0).then(|| row.acks_per_s() / base)
     }
 
-    /// A row's ratio to the disk's limit, where the disk is known.
+    /// The rate of a row of the chain ÷ that of the same load without what it adds: of another row, or of its own windows without it.
+    pub(crate) fn ratio_to_base(&self, row: &RowResult) -> Option<f64> {
+        let own = row.chain.as_ref()?.without_per_s;
+        let base = || {
+            let name = chain::base_of(&row.spec.name)?;
+            self.rows.iter().find(|other| other.spec.name == name).map(RowResult::acks_per_s)
+        };
+        own.or_else(base).filter(|base| *base > 0.0).map(|base| row.acks_per_s() / base)
+    }
+
+    /// A row's ratio to the disk's limit, where the disk is known, and the row is about durable writes.
     pub(crate) fn limit_ratio(&self, row: &RowResult) -> Option<f64> {
-        self.probe.map(|_| row.limit_ratio(&self.disk))
+        let is_bounded = row.chain.as_ref().is_none_or(|chain| chain.is_bounded);
+        self.probe.filter(|_| is_bounded).map(|_| row.limit_ratio(&self.disk))
     }
 }
 
@@ -130,7 +144,7 @@ pub(crate) mod tests {
     use super::*;
     pub(crate) use crate::limit::tests::disk;
     use crate::meter::{self, DeviceUse, Sample};
-    use crate::row::{PairUse, Producers, RowSpec, combination};
+    use crate::row::{ChainUse, PairUse, Producers, RowSpec, combination};
     use crate::served::Counts;
 
     /// A row of 2 s that looks like a real one.
@@ -182,6 +196,7 @@ pub(crate) mod tests {
             verified: Verified { acked: acks, read: acks, ..Verified::default() },
             notes: Vec::new(),
             pair,
+            chain: None,
         }
     }
 
@@ -216,6 +231,48 @@ pub(crate) mod tests {
             }
         }
         Run { subject: "matrix".to_owned(), rows, catch_up: Some(crate::catch_up::tests::catch_up()), ..run() }
+    }
+
+    /// A run of the chain.
+    pub(crate) fn chain() -> Run {
+        let late = |ms: u64| {
+            let mut lateness = meter::latencies();
+            lateness.record(ms * 1_000_000).expect("it is in the bounds");
+            Some(lateness)
+        };
+        let use_of = |name: &str, acks: u64| ChainUse {
+            counts: if name.starts_with("chain") { "messages from the send to the processed message" } else { "sends" },
+            is_bounded: name.starts_with("broker/send"),
+            engine: Counts { flushes: acks / 16, bytes: acks * 1100, log_bytes: acks * 1050 },
+            sends: name.starts_with("chain").then(|| row(name, true, 20_000).latencies),
+            lateness: name.contains("pending").then(|| late(9)).flatten(),
+            log_bytes_each: name.ends_with("retry").then_some(395.0),
+            without_per_s: ["broker/commits", "broker/delay/pending"].contains(&name).then_some(50_000.0),
+            pending: name.contains("pending").then_some(100_000),
+        };
+        let rows = [
+            ("broker/send/64", 80_000),
+            ("broker/transaction/64", 40_000),
+            ("broker/delay/64", 70_000),
+            ("broker/delay/pending", 45_000),
+            ("broker/retry", 20_000),
+            ("broker/consume", 400_000),
+            ("broker/orderly", 360_000),
+            ("broker/many-queues", 60_000),
+            ("broker/one-queue", 57_000),
+            ("broker/commits", 49_000),
+            ("chain/fast/64", 40_000),
+            ("chain/safe/64", 10_000),
+        ]
+        .map(|(name, per_s)| {
+            let whole = name.starts_with("chain");
+            let mut found = row(name, name != "chain/fast/64", per_s);
+            found.spec.producers = Producers::Connections { count: 64, each: 1 };
+            found.chain = Some(use_of(name, per_s * 2));
+            found.pair = whole.then(|| pair_use("matrix/sync+sync/64", per_s * 2)).flatten();
+            found
+        });
+        Run { subject: "chain".to_owned(), rows: rows.into(), ..run() }
     }
 
     pub(crate) fn run() -> Run {
@@ -276,6 +333,18 @@ pub(crate) mod tests {
         assert_eq!(ratio("matrix/async+async/64"), Some(1.0));
         assert!((ratio("matrix/sync+sync/64").expect("both are there") - 0.25).abs() < 1e-9);
         assert_eq!(run.ratio_to_async(&row("engine/sync/64", true, 10_000)), None);
+    }
+
+    #[test]
+    fn a_row_of_the_chain_is_held_against_the_same_load_without_it() {
+        let run = chain();
+        let of = |name: &str| run.rows.iter().find(|row| row.spec.name == name).expect("it is there");
+        assert_eq!(run.ratio_to_base(of("broker/transaction/64")), Some(0.5));
+        assert_eq!(run.ratio_to_base(of("broker/one-queue")), Some(0.95));
+        assert_eq!(run.ratio_to_base(of("broker/delay/pending")), Some(0.9));
+        assert_eq!(run.ratio_to_base(of("broker/send/64")), None);
+        assert!(run.limit_ratio(of("broker/send/64")).is_some() && run.limit_ratio(of("broker/consume")).is_none());
+        assert_eq!(run.ratio_to_async(of("chain/safe/64")), None, "it is no combination of a matrix");
     }
 
     #[test]

@@ -13,7 +13,7 @@ const COMBINATIONS: [(Mode, Mode); 4] =
     [(Mode::Async, Mode::Async), (Mode::Async, Mode::Sync), (Mode::Sync, Mode::Async), (Mode::Sync, Mode::Sync)];
 
 fn pairs(run: &Run) -> impl Iterator<Item = (&RowResult, PairUse)> {
-    run.rows.iter().filter_map(|row| Some((row, row.pair?)))
+    run.rows.iter().filter(|row| row.chain.is_none()).filter_map(|row| Some((row, row.pair?)))
 }
 
 /// What one shared disk does to the figures, if it is one.

@@ -1,6 +1,6 @@
 //! Lines for people.
 
-use super::{Run, grouped, or_dash, pairs, short, time};
+use super::{Run, chains, grouped, or_dash, pairs, short, time};
 use crate::catch_up::CatchUp;
 use crate::limit::DiskLimits;
 use crate::row::RowResult;
@@ -73,6 +73,7 @@ pub(crate) fn closing(run: &Run) -> Vec<String> {
     }
     lines.extend(table(run));
     lines.extend(pairs::lines(run));
+    lines.extend(chains::lines(run));
     let noted: Vec<String> =
         run.rows.iter().flat_map(|row| row.notes.iter().map(|note| format!("  {}: {note}", row.spec.name))).collect();
     if !noted.is_empty() {
@@ -105,7 +106,7 @@ pub(crate) fn closing(run: &Run) -> Vec<String> {
 
 /// The rows that one broker or the engine served.
 fn table(run: &Run) -> Vec<String> {
-    let rows: Vec<&RowResult> = run.rows.iter().filter(|row| row.pair.is_none()).collect();
+    let rows: Vec<&RowResult> = run.rows.iter().filter(|row| row.pair.is_none() && row.chain.is_none()).collect();
     if rows.is_empty() {
         return Vec::new();
     }

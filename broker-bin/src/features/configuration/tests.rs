@@ -58,7 +58,7 @@ fn what_cannot_be_changed_is_refused_with_what_to_do_instead() {
         ("maxMessageSize=1GiB", 1, "max-message-bytes = 1GiB"),
         ("flushDiskType=ASYNC_FLUSH", 3, "takes a restart"),
         ("fileReservedTime=1", 3, "means nothing here"),
-        ("enablePropertyFilter=true", 1, "not built yet"),
+        ("enablePropertyFilter=true", 3, "takes a restart"),
         ("nonsense", 1, "is not an option"),
     ] {
         let answer = change(&mut scene, id, &format!("transactionCheckMax=3\n{text}\n"));

@@ -52,7 +52,14 @@ fn take_back(shared: &Shared, handle: &Handle, batch: &mut WriteBatch) -> Outcom
     }
     let reply = Reply::success().with("msgId", &handle.unique_key);
     let counted = |counters: &crate::counters::Counters| counters.messages_recalled.add(1);
-    Outcome::Write(Writing { reply, due: None, letter: None, rejected: |_: &Shared, _: &Rejection| gone(), counted })
+    Outcome::Write(Writing {
+        reply,
+        due: None,
+        letter: None,
+        rejected: |_: &Shared, _: &Rejection| gone(),
+        counted,
+        back: None,
+    })
 }
 
 fn gone() -> Reply {

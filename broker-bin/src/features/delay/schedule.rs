@@ -111,8 +111,8 @@ fn put_place(changed: &mut String, topic: &str, queue: u32) {
     append_property(changed, "REAL_QID", &queue.to_string());
 }
 
-/// Fills a batch with a message that is delivered later: `message` without keys and in the hidden queue, and the entry that says when and
-/// where. Tell [`super::DueIndex::assigned`] when it has its place.
+/// Fills a batch with a message that is delivered later: `message` in the hidden queue, without the keys that readers know, and the entry
+/// that says when and where. Tell [`super::DueIndex::assigned`] when it has its place.
 ///
 /// # Errors
 /// When the message is too large; the batch is then good for nothing.

@@ -1,8 +1,87 @@
 //! Which messages of a topic a consumer wants.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use crate::features::code;
+use crate::features::sql::{self, Expression, NotSql};
+use crate::wire::body::SubscriptionData;
 use crate::wire::message::tag_hash;
+
+/// The kind of an expression over properties, as clients name it.
+pub const SQL92: &str = "SQL92";
+
+/// What a subscription lets through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Messages by their tags.
+    Tags(TagFilter),
+    /// Messages by their properties.
+    Sql(Arc<Expression>),
+    /// Nothing can be said of it: whoever pulls by it is told why.
+    Unusable(Unusable),
+}
+
+/// Why a subscription's messages cannot be chosen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// The operator has not switched it on.
+    #[error("this broker filters by tag only; {0} is not switched on (enable-property-filter)")]
+    Off(Box<str>),
+    /// There is no such kind of expression.
+    #[error("{0} is no kind of filter: TAG and SQL92 are")]
+    Unknown(Box<str>),
+    /// It cannot be read.
+    #[error("the expression cannot be read: {0}")]
+    Unreadable(#[from] NotSql),
+}
+
+impl Unusable {
+    /// The code for whoever brings it along, as the original has it.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        match self {
+            Unusable::Off(_) => code::SYSTEM_ERROR,
+            Unusable::Unknown(_) | Unusable::Unreadable(_) => code::SUBSCRIPTION_PARSE_FAILED,
+        }
+    }
+
+    /// The code for who pulls by what a heartbeat said, which was not refused.
+    #[must_use]
+    pub fn code_afterwards(&self) -> i32 {
+        match self {
+            Unusable::Off(_) => code::SYSTEM_ERROR,
+            Unusable::Unknown(_) | Unusable::Unreadable(_) => code::FILTER_DATA_NOT_EXIST,
+        }
+    }
+}
+
+impl Filter {
+    /// Reads an expression of a kind. `sql`: whether expressions over properties are offered.
+    ///
+    /// # Errors
+    /// Why it chooses nothing.
+    pub fn parse(kind: &str, expression: &str, sql: bool) -> Result<Filter, Unusable> {
+        match kind {
+            SQL92 if !sql => Err(Unusable::Off(kind.into())),
+            SQL92 => Ok(Filter::Sql(Arc::new(sql::parse(expression)?))),
+            _ if !sql => Err(Unusable::Off(kind.into())),
+            _ => Err(Unusable::Unknown(kind.into())),
+        }
+    }
+
+    /// What a heartbeat subscribes.
+    #[must_use]
+    pub fn subscribed(data: &SubscriptionData, sql: bool) -> Filter {
+        if !data.is_by_tag() {
+            return Filter::parse(&data.expression_type, &data.expression, sql).unwrap_or_else(Filter::Unusable);
+        }
+        let mut filter = TagFilter::parse(Some(&data.expression)).unwrap_or_default();
+        // Clients hash their tags themselves: whatever they mean by an expression, they get what they ask for.
+        filter.widen(data.tag_hashes.iter().map(|hash| hash.cast_unsigned()));
+        Filter::Tags(filter)
+    }
+}
 
 /// A tag expression: everything, or any of some tags.
 ///

@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 use serde_json::Value;
 
+use super::Filter;
 use crate::features::{Outcome, Reply, Request, code};
 use crate::shared::Shared;
 use crate::wire::body::{SubscriptionData, put_consumer_ids};
@@ -23,15 +24,14 @@ pub fn list(shared: &Shared, request: &Request<'_>) -> Outcome {
     Reply::body(body).into()
 }
 
-/// 46: whether a subscription's filter is offered.
-pub fn check_config(request: &Request<'_>) -> Outcome {
+/// 46: whether a subscription's filter is offered, and can be read.
+pub fn check_config(shared: &Shared, request: &Request<'_>) -> Outcome {
     let body: Value = serde_json::from_slice(request.body).unwrap_or_default();
-    match body["subscriptionData"].as_object().and_then(SubscriptionData::read) {
-        Some(subscription) if !subscription.is_by_tag() => {
-            let SubscriptionData { topic, expression_type, .. } = subscription;
-            let remark = format!("topic {topic}: this broker filters by tag only; {expression_type} is not offered");
-            Reply::failure(code::SYSTEM_ERROR, remark).into()
-        }
-        _ => Reply::default().into(),
+    let Some(subscription) = body["subscriptionData"].as_object().and_then(SubscriptionData::read) else {
+        return Reply::default().into();
+    };
+    match Filter::subscribed(&subscription, shared.settings.property_filter) {
+        Filter::Unusable(why) => Reply::failure(why.code(), format!("topic {}: {why}", subscription.topic)).into(),
+        Filter::Tags(_) | Filter::Sql(_) => Reply::default().into(),
     }
 }

@@ -3,16 +3,28 @@
 //! 1. The list of a group's members holds whoever asks for it, once its heartbeat was answered.
 //! 2. Every member hears of each join, leave and change of subscription; clients that miss it find out within their own 20 s.
 //! 3. A group is made when it is first heard of, together with its retry topic.
+//! 4. A queue belongs to the member that has its lock, else to the one that pulled it last. Another member's commits do not count: they
+//!    speak of what it had before (K-69, K-72). Who is no member is somebody with a tool, and moves what he likes; what is
+//!    moved back is said in the log (K-79).
+//! 5. Members that subscribe differently are named in the log, in the counters and to whoever asks. A group that is strict does not let a
+//!    consumer in that differs from its members (K-38).
 
 mod filter;
 mod handler;
+mod owners;
 mod registry;
 mod settings;
+mod show;
 
-pub use filter::{NotTags, TagFilter};
+pub use filter::{Filter, NotTags, SQL92, TagFilter, Unusable};
 pub use handler::{check_config, list};
-pub use registry::{Change, GroupConfig, GroupRules, Groups, Membership, Subscription};
+pub use owners::{Commits, judge};
+pub use registry::{
+    Change, Committer, Difference, GroupConfig, GroupRules, Groups, Joined, Member, Membership, Refusal, Subscription,
+    Subscriptions, Variant,
+};
 pub use settings::{all_settings, delete, put, put_list, settings};
+pub use show::{set, show};
 
 use crate::features::topics::{RETRY_PREFIX, name_fault};
 use crate::limits;

@@ -1,17 +1,22 @@
-//! Consumer groups: which exist, who is a member now, and what each group subscribes.
+//! Consumer groups: which exist, who is a member now, what each member subscribes, and who has which queue.
 //!
 //! 1. A group that exists has its table entry in the log, or noted to be written.
 //! 2. A client id is in a group once: a later connection with the same id takes its place.
 //! 3. Members live as long as their connection; nothing of them survives a restart.
+//! 4. Who pulled a queue last has it, as long as it is a member; who leaves has nothing any more.
+//! 5. A group that is strict has members of one and the same subscription only.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use crate::features::groups::filter::TagFilter;
+use crate::features::groups::filter::Filter;
+use crate::features::offsets::Begin;
 use crate::features::topics::TopicConfig;
 use crate::limits;
 use crate::lock::lock;
 use crate::net::ConnectionId;
+use crate::wire::body::{ConsumeType, MessageModel};
 
 /// What an operator can set of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +42,14 @@ pub struct GroupRules {
     pub ordered: bool,
     /// Whether its members are told when others come and go.
     pub tell_members: bool,
+    /// Whether a consumer whose subscriptions are not those of the members is kept out.
+    pub strict: bool,
 }
 
 impl GroupRules {
     /// Those of a group of which nobody said anything.
     pub const USUAL: GroupRules =
-        GroupRules { may_broadcast: true, from_min: true, ordered: false, tell_members: true };
+        GroupRules { may_broadcast: true, from_min: true, ordered: false, tell_members: true, strict: false };
 }
 
 impl Default for GroupRules {
@@ -65,14 +72,29 @@ impl GroupConfig {
     }
 }
 
-/// What a group subscribes of one topic.
-#[derive(Debug, PartialEq, Eq)]
+/// What is subscribed of one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
-    /// Which messages it wants; `None` for an expression of a kind that is not offered.
-    pub filter: Option<TagFilter>,
+    /// `TAG` or `SQL92`, or whatever the client says.
+    pub kind: Box<str>,
+    /// The expression as the client wrote it.
+    pub expression: Box<str>,
+    /// Which messages it wants.
+    pub filter: Filter,
     /// The client's version of it: a newer one replaces it. Only comparable within one group.
     pub version: i64,
 }
+
+impl Subscription {
+    /// Whether both want the same messages, however they are written.
+    #[must_use]
+    pub fn means_the_same(&self, other: &Subscription) -> bool {
+        self.filter == other.filter
+    }
+}
+
+/// Subscriptions by topic.
+pub type Subscriptions = BTreeMap<Box<str>, Arc<Subscription>>;
 
 /// What a client's heartbeat says of one group.
 #[derive(Debug)]
@@ -81,8 +103,62 @@ pub struct Membership<'a> {
     pub group: &'a str,
     /// The client.
     pub client_id: &'a str,
+    /// Where it dials from.
+    pub address: SocketAddr,
+    /// How it takes messages.
+    pub consume_type: ConsumeType,
+    /// Whether it shares them with the others.
+    pub model: MessageModel,
+    /// Where it begins a queue of which nothing is committed.
+    pub begin: Begin,
     /// Its subscriptions; `None` when the heartbeat leaves them out.
-    pub subscriptions: Option<Vec<(String, Subscription)>>,
+    pub subscriptions: Option<Subscriptions>,
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The client.
+    pub client_id: Arc<str>,
+    /// Where it dials from.
+    pub address: SocketAddr,
+    /// How it takes messages.
+    pub consume_type: ConsumeType,
+    /// Whether it shares them with the others.
+    pub model: MessageModel,
+    /// Where it begins a queue of which nothing is committed.
+    pub begin: Begin,
+    /// What it subscribes.
+    pub subscriptions: Arc<Subscriptions>,
+}
+
+/// A client that a strict group keeps out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The client.
+    pub client_id: Box<str>,
+    /// Where it dials from.
+    pub address: SocketAddr,
+    /// Why.
+    pub reason: Box<str>,
+}
+
+/// A topic that members subscribe differently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The topic.
+    pub topic: Box<str>,
+    /// Its subscriptions.
+    pub variants: Vec<Variant>,
+}
+
+/// One of several subscriptions of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// The subscription; `None`: the topic is not subscribed.
+    pub subscription: Option<Arc<Subscription>>,
+    /// Who has it.
+    pub members: Vec<Arc<str>>,
 }
 
 /// What became of a heartbeat or a farewell.
@@ -92,16 +168,106 @@ pub struct Change {
     pub notify: Vec<ConnectionId>,
 }
 
+/// What became of a heartbeat.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Joined {
+    /// Who must be told.
+    pub change: Change,
+    /// Why it is kept out, if it is.
+    pub refused: Option<Box<str>>,
+    /// What members subscribe differently, where that is news.
+    pub differences: Vec<Difference>,
+}
+
+/// Whose word a commit is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committer {
+    /// Somebody with a tool.
+    Stranger,
+    /// The member that has the queue, or a member of a queue that nobody has.
+    Owner(Arc<str>),
+    /// A member, and another one has the queue.
+    Other(Arc<str>),
+}
+
 #[derive(Debug, Default)]
 struct Group {
     config: Option<GroupConfig>,
-    members: BTreeMap<ConnectionId, Box<str>>,
+    members: BTreeMap<ConnectionId, Member>,
+    /// The newest of each topic, whoever has it.
     subscriptions: HashMap<Box<str>, Arc<Subscription>>,
+    /// Who pulled last, by topic and queue.
+    pulled: HashMap<Box<str>, Vec<Option<Arc<str>>>>,
+    refused: BTreeMap<ConnectionId, Refusal>,
+    /// What was said of it already.
+    differences: Vec<Difference>,
 }
 
 impl Group {
     fn everyone(&self) -> Change {
         Change { notify: self.members.keys().copied().collect() }
+    }
+
+    /// A member other than this client that subscribes differently, and which topic.
+    fn contrary(&self, client_id: &str, wanted: &Subscriptions) -> Option<(Arc<str>, Box<str>)> {
+        let others = self.members.values().filter(|member| *member.client_id != *client_id);
+        others.filter(|member| !member.subscriptions.is_empty() && !wanted.is_empty()).find_map(|member| {
+            let mut topics = member.subscriptions.keys().chain(wanted.keys());
+            let topic = topics.find(|topic| {
+                let (held, wanted) = (member.subscriptions.get(*topic), wanted.get(*topic));
+                !alike(held, wanted)
+            });
+            Some((member.client_id.clone(), topic?.clone()))
+        })
+    }
+
+    fn find_differences(&self) -> Vec<Difference> {
+        // One that subscribes nothing pulls by its own rules.
+        let members: Vec<_> = self.members.values().filter(|member| !member.subscriptions.is_empty()).collect();
+        let topics: BTreeSet<_> = members.iter().flat_map(|member| member.subscriptions.keys()).collect();
+        let mut differences = Vec::new();
+        for topic in topics {
+            let mut variants: Vec<Variant> = Vec::new();
+            for member in &members {
+                let own = member.subscriptions.get(topic);
+                match variants.iter_mut().find(|variant| alike(variant.subscription.as_ref(), own)) {
+                    Some(variant) => variant.members.push(member.client_id.clone()),
+                    None => {
+                        variants.push(Variant { subscription: own.cloned(), members: vec![member.client_id.clone()] })
+                    }
+                }
+            }
+            if variants.len() > 1 {
+                differences.push(Difference { topic: topic.clone(), variants });
+            }
+        }
+        differences
+    }
+
+    /// What members subscribe differently, if that is not what they did before.
+    fn news(&mut self) -> Vec<Difference> {
+        let found = self.find_differences();
+        if found == self.differences {
+            return Vec::new();
+        }
+        self.differences.clone_from(&found);
+        found
+    }
+
+    /// Forgets what a client has.
+    fn disown(&mut self, client_id: &str) {
+        if self.members.values().any(|member| *member.client_id == *client_id) {
+            return;
+        }
+        for queue in self.pulled.values_mut().flatten() {
+            if queue.as_deref() == Some(client_id) {
+                *queue = None;
+            }
+        }
+    }
+
+    fn owner(&self, topic: &str, queue: u32) -> Option<&Arc<str>> {
+        self.pulled.get(topic)?.get(queue as usize)?.as_ref()
     }
 }
 
@@ -167,77 +333,372 @@ impl Groups {
     }
 
     /// Takes a heartbeat's word. Does nothing for a group that does not exist.
-    pub fn join(&self, connection: ConnectionId, member: Membership<'_>) -> Change {
+    pub fn join(&self, connection: ConnectionId, member: Membership<'_>) -> Joined {
         self.with(member.group, |group| {
+            let strict = group.config.is_some_and(|config| config.rules.strict);
+            if strict
+                && let Some(wanted) = &member.subscriptions
+                && let Some((other, topic)) = group.contrary(member.client_id, wanted)
+            {
+                return group.keep_out(connection, &member, &other, &topic);
+            }
+            group.refused.remove(&connection);
             let mut changed = false;
+            let mut before = None;
             let older: Vec<_> = group
                 .members
                 .iter()
-                .filter(|(other, id)| ***id == *member.client_id && **other != connection)
+                .filter(|(other, held)| *held.client_id == *member.client_id && **other != connection)
                 .map(|(other, _)| *other)
                 .collect();
             for other in older {
-                group.members.remove(&other);
+                before = group.members.remove(&other);
                 changed = true;
             }
-            if group.members.get(&connection).is_none_or(|id| **id != *member.client_id) {
-                group.members.insert(connection, member.client_id.into());
+            if let Some(found) = group.members.remove(&connection) {
+                changed |= *found.client_id != *member.client_id;
+                before = Some(found);
+            } else {
                 changed = true;
             }
-            if let Some(subscriptions) = member.subscriptions {
-                changed |= replace(&mut group.subscriptions, subscriptions);
-            }
-            if changed { group.everyone() } else { Change::default() }
+            let same = before.filter(|before| *before.client_id == *member.client_id);
+            let subscriptions = match (member.subscriptions, &same) {
+                (Some(named), _) => {
+                    let held = same.as_ref().map(|before| &*before.subscriptions);
+                    let named = newest(named, held);
+                    changed |= replace(&mut group.subscriptions, &named);
+                    Arc::new(named)
+                }
+                (None, Some(before)) => before.subscriptions.clone(),
+                (None, None) => Arc::default(),
+            };
+            let as_before = same.as_ref().is_some_and(|before| mean_the_same(&before.subscriptions, &subscriptions));
+            let client_id = same.map_or_else(|| member.client_id.into(), |before| before.client_id);
+            let Membership { address, consume_type, model, begin, .. } = member;
+            let now = Member { client_id, address, consume_type, model, begin, subscriptions };
+            group.members.insert(connection, now);
+            let differences = if as_before { Vec::new() } else { group.news() };
+            Joined { change: if changed { group.everyone() } else { Change::default() }, refused: None, differences }
         })
         .unwrap_or_default()
     }
 
     /// Removes a connection from a group; says which client left, unless it is there by another connection or never was.
-    pub fn leave(&self, connection: ConnectionId, group: &str) -> Option<(Box<str>, Change)> {
-        self.with(group, |group| Some((group.members.remove(&connection)?, group.everyone()))).flatten()
+    pub fn leave(&self, connection: ConnectionId, group: &str) -> Option<(Arc<str>, Change)> {
+        self.with(group, |group| {
+            group.refused.remove(&connection);
+            let left = group.members.remove(&connection)?;
+            group.disown(&left.client_id);
+            group.differences = group.find_differences();
+            Some((left.client_id, group.everyone()))
+        })
+        .flatten()
     }
 
     /// Which member of a group a connection is.
     #[must_use]
-    pub fn client_id(&self, connection: ConnectionId, group: &str) -> Option<Box<str>> {
-        self.with(group, |group| group.members.get(&connection).cloned()).flatten()
+    pub fn client_id(&self, connection: ConnectionId, group: &str) -> Option<Arc<str>> {
+        self.with(group, |group| Some(group.members.get(&connection)?.client_id.clone())).flatten()
     }
 
     /// Every member's client id once, in order.
     #[must_use]
-    pub fn client_ids(&self, group: &str) -> Vec<Box<str>> {
-        self.with(group, |group| group.members.values().cloned().collect::<BTreeSet<_>>().into_iter().collect())
-            .unwrap_or_default()
+    pub fn client_ids(&self, group: &str) -> Vec<Arc<str>> {
+        let ids = |group: &mut Group| -> BTreeSet<Arc<str>> {
+            group.members.values().map(|member| member.client_id.clone()).collect()
+        };
+        self.with(group, ids).unwrap_or_default().into_iter().collect()
     }
 
-    /// What the group subscribes of a topic.
+    /// Every member.
     #[must_use]
-    pub fn subscription(&self, group: &str, topic: &str) -> Option<Arc<Subscription>> {
-        self.with(group, |group| group.subscriptions.get(topic).cloned()).flatten()
+    pub fn members(&self, group: &str) -> Vec<Member> {
+        self.with(group, |group| group.members.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Who is kept out because the group is strict.
+    #[must_use]
+    pub fn refusals(&self, group: &str) -> Vec<Refusal> {
+        self.with(group, |group| group.refused.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// What its members subscribe differently.
+    #[must_use]
+    pub fn differences(&self, group: &str) -> Vec<Difference> {
+        self.with(group, |group| group.differences.clone()).unwrap_or_default()
+    }
+
+    /// What somebody who pulls by this connection wants of a topic: a member what it subscribes itself, anybody else what the group does.
+    #[must_use]
+    pub fn subscription(&self, connection: ConnectionId, group: &str, topic: &str) -> Option<Arc<Subscription>> {
+        self.with(group, |group| {
+            let own = group.members.get(&connection).and_then(|member| member.subscriptions.get(topic));
+            own.or_else(|| group.subscriptions.get(topic)).cloned()
+        })
+        .flatten()
+    }
+
+    /// Where the member that came by this connection begins a queue of which nothing is committed; `None` for who is no member, and for who
+    /// keeps its offsets itself.
+    #[must_use]
+    pub fn begin(&self, connection: ConnectionId, group: &str) -> Option<Begin> {
+        let of = |group: &mut Group| {
+            let member = group.members.get(&connection)?;
+            (member.model == MessageModel::Clustering).then_some(member.begin)
+        };
+        self.with(group, of).flatten()
+    }
+
+    /// The groups that have a member which subscribes the topic and shares its messages with the others.
+    #[must_use]
+    pub fn subscribing(&self, topic: &str) -> Vec<Box<str>> {
+        let subscribes = |group: &Group| {
+            let mut members = group.members.values().filter(|member| member.model == MessageModel::Clustering);
+            members.any(|member| member.subscriptions.contains_key(topic))
+        };
+        let by_name = lock(&self.by_name);
+        by_name.iter().filter(|(_, group)| subscribes(group)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// A queue is pulled by this connection: it is its member's from now on, where that is one.
+    pub fn pulls(&self, connection: ConnectionId, group: &str, topic: &str, queue: u32) {
+        let noted = |group: &mut Group| {
+            let Some(member) = group.members.get(&connection) else { return };
+            if member.model == MessageModel::Broadcasting {
+                return;
+            }
+            let slot = queue as usize;
+            if let Some(Some(owner)) = group.pulled.get(topic).and_then(|queues| queues.get(slot))
+                && *owner == member.client_id
+            {
+                return;
+            }
+            let queues = group.pulled.entry(topic.into()).or_default();
+            if queues.len() <= slot {
+                queues.resize(slot + 1, None);
+            }
+            queues[slot] = Some(member.client_id.clone());
+        };
+        self.with(group, noted);
+    }
+
+    /// Who pulled a queue last, as long as that is a member.
+    #[must_use]
+    pub fn owner(&self, group: &str, topic: &str, queue: u32) -> Option<Arc<str>> {
+        self.with(group, |group| group.owner(topic, queue).cloned()).flatten()
+    }
+
+    /// Whose word a commit by this connection is. `locked_for`: whose lock the queue has.
+    #[must_use]
+    pub fn committer(
+        &self,
+        connection: ConnectionId,
+        group: &str,
+        topic: &str,
+        queue: u32,
+        locked_for: Option<&str>,
+    ) -> Committer {
+        let judge = |group: &mut Group| {
+            let client_id = &group.members.get(&connection)?.client_id;
+            let owner = locked_for.or_else(|| group.owner(topic, queue).map(|owner| &**owner));
+            let owns = owner.is_none_or(|owner| *owner == **client_id);
+            Some(if owns { Committer::Owner(client_id.clone()) } else { Committer::Other(client_id.clone()) })
+        };
+        self.with(group, judge).flatten().unwrap_or(Committer::Stranger)
+    }
+
+    /// Nobody has a queue of this topic any more.
+    pub fn forget_topic(&self, topic: &str) {
+        for group in lock(&self.by_name).values_mut() {
+            group.pulled.remove(topic);
+        }
     }
 }
 
+impl Group {
+    /// Keeps a client out, or goes on with what it subscribed as a member.
+    fn keep_out(&mut self, connection: ConnectionId, member: &Membership<'_>, other: &str, topic: &str) -> Joined {
+        let reason = format!(
+            "group {} is strict: {} subscribes topic {topic} differently from its member {other}, and is kept out while that one is there",
+            member.group, member.client_id
+        );
+        let reason: Box<str> = reason.into();
+        let known = self.refused.contains_key(&connection);
+        if known || self.refused.len() < limits::REFUSALS_PER_GROUP_MAX {
+            let client_id = member.client_id.into();
+            self.refused.insert(connection, Refusal { client_id, address: member.address, reason: reason.clone() });
+        }
+        Joined { refused: Some(reason), ..Joined::default() }
+    }
+}
+
+/// What a member subscribes by its newest word on each topic it names.
+fn newest(named: Subscriptions, held: Option<&Subscriptions>) -> Subscriptions {
+    let newer = |(topic, subscription): (Box<str>, Arc<Subscription>)| {
+        let held = held.and_then(|held| held.get(&topic)).filter(|held| held.version > subscription.version);
+        let subscription = held.cloned().unwrap_or(subscription);
+        (topic, subscription)
+    };
+    named.into_iter().take(limits::SUBSCRIPTIONS_PER_GROUP_MAX).map(newer).collect()
+}
+
+/// Whether two members want the same of a topic.
+fn alike(one: Option<&Arc<Subscription>>, other: Option<&Arc<Subscription>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.means_the_same(other),
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
+fn mean_the_same(one: &Subscriptions, other: &Subscriptions) -> bool {
+    let pairs = || one.iter().zip(other);
+    one.len() == other.len() && pairs().all(|((topic, a), (same, b))| topic == same && a.means_the_same(b))
+}
+
 /// Takes newer subscriptions and drops the topics that are no longer named. True when anything changed.
-fn replace(held: &mut HashMap<Box<str>, Arc<Subscription>>, named: Vec<(String, Subscription)>) -> bool {
+fn replace(held: &mut HashMap<Box<str>, Arc<Subscription>>, named: &Subscriptions) -> bool {
     let mut changed = false;
-    let names: BTreeSet<&str> = named.iter().map(|(topic, _)| topic.as_str()).collect();
     held.retain(|topic, _| {
-        let keep = names.contains(&**topic);
+        let keep = named.contains_key(topic);
         changed |= !keep;
         keep
     });
-    for (topic, subscription) in named.into_iter().take(limits::SUBSCRIPTIONS_PER_GROUP_MAX) {
-        match held.get(topic.as_str()) {
+    for (topic, subscription) in named {
+        match held.get(topic) {
             Some(found) if found.version >= subscription.version => {}
-            Some(found) if found.filter == subscription.filter => {
-                // The version moves with every rebalance of the client; the group's meaning did not change.
-                held.insert(topic.into(), Arc::new(subscription));
-            }
-            _ => {
-                held.insert(topic.into(), Arc::new(subscription));
-                changed = true;
+            // The version moves with every rebalance of the client; the group's meaning did not change.
+            found => {
+                changed |= found.is_none_or(|found| !found.means_the_same(subscription));
+                held.insert(topic.clone(), subscription.clone());
             }
         }
     }
     changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::groups::TagFilter;
+
+    fn by(slot: u32) -> ConnectionId {
+        ConnectionId { worker: 0, slot, generation: 0 }
+    }
+
+    fn tags(expression: &str, version: i64) -> Arc<Subscription> {
+        let filter = Filter::Tags(TagFilter::parse(Some(expression)).expect("tags"));
+        Arc::new(Subscription { kind: "TAG".into(), expression: expression.into(), filter, version })
+    }
+
+    fn membership<'a>(client_id: &'a str, topics: &[(&str, &str)]) -> Membership<'a> {
+        let subscriptions = topics.iter().map(|(topic, expression)| ((*topic).into(), tags(expression, 1))).collect();
+        Membership {
+            group: "g",
+            client_id,
+            address: "10.0.0.5:1".parse().expect("an address"),
+            consume_type: ConsumeType::Passively,
+            model: MessageModel::Clustering,
+            begin: Begin::Last,
+            subscriptions: Some(subscriptions),
+        }
+    }
+
+    fn groups(strict: bool) -> Groups {
+        let groups = Groups::default();
+        let rules = GroupRules { strict, ..GroupRules::USUAL };
+        groups.put("g", GroupConfig { rules, ..GroupConfig::default() });
+        groups
+    }
+
+    #[test]
+    fn k69_who_pulled_a_queue_last_has_it_until_it_leaves() {
+        let groups = groups(false);
+        for (slot, id) in [(1, "a"), (2, "b")] {
+            groups.join(by(slot), membership(id, &[("T", "*")]));
+        }
+        let judge = |slot, locked_for| groups.committer(by(slot), "g", "T", 0, locked_for);
+        assert_eq!(judge(1, None), Committer::Owner("a".into()), "nobody has it");
+        groups.pulls(by(1), "g", "T", 0);
+        groups.pulls(by(9), "g", "T", 0);
+        assert_eq!(groups.owner("g", "T", 0).as_deref(), Some("a"), "a stranger has nothing");
+        assert_eq!(judge(2, None), Committer::Other("b".into()));
+        assert_eq!(judge(9, None), Committer::Stranger);
+        assert_eq!(groups.committer(by(2), "g", "T", 1, None), Committer::Owner("b".into()), "another queue");
+        groups.pulls(by(2), "g", "T", 0);
+        assert_eq!((judge(1, None), judge(2, None)), (Committer::Other("a".into()), Committer::Owner("b".into())));
+        // A lock counts more.
+        assert_eq!(judge(1, Some("a")), Committer::Owner("a".into()));
+        assert_eq!(judge(2, Some("a")), Committer::Other("b".into()));
+        // One that is there by another connection still has it; one that is gone does not.
+        groups.join(by(3), membership("b", &[("T", "*")]));
+        groups.leave(by(2), "g");
+        assert_eq!(judge(1, None), Committer::Other("a".into()));
+        groups.leave(by(3), "g");
+        assert_eq!(judge(1, None), Committer::Owner("a".into()));
+    }
+
+    #[test]
+    fn one_that_gets_every_message_itself_has_no_queue() {
+        let groups = groups(false);
+        groups.join(by(1), Membership { model: MessageModel::Broadcasting, ..membership("a", &[("T", "*")]) });
+        groups.pulls(by(1), "g", "T", 0);
+        assert_eq!((groups.owner("g", "T", 0), groups.begin(by(1), "g")), (None, None));
+        assert!(groups.subscribing("T").is_empty());
+    }
+
+    #[test]
+    fn k38_who_differs_is_said_once_and_by_name() {
+        let groups = groups(false);
+        assert!(groups.join(by(1), membership("a", &[("T", "A || B"), ("U", "*")])).differences.is_empty());
+        let same = groups.join(by(2), membership("b", &[("T", "B||A"), ("U", "*")]));
+        assert!(same.differences.is_empty(), "it means the same");
+        let odd = groups.join(by(3), membership("c", &[("T", "B")])).differences;
+        assert_eq!(odd.iter().map(|one| &*one.topic).collect::<Vec<_>>(), ["T", "U"]);
+        let who = |variant: &Variant| {
+            (variant.subscription.as_ref().map(|held| held.expression.clone()), variant.members.clone())
+        };
+        let of_t: Vec<_> = odd[0].variants.iter().map(who).collect();
+        assert_eq!(of_t, [(Some("A || B".into()), vec!["a".into(), "b".into()]), (Some("B".into()), vec!["c".into()])]);
+        assert_eq!(who(&odd[1].variants[1]), (None, vec!["c".into()]));
+        assert!(groups.join(by(3), membership("c", &[("T", "B")])).differences.is_empty(), "that is no news");
+        assert_eq!(groups.differences("g").len(), 2);
+        groups.leave(by(3), "g");
+        assert!(groups.differences("g").is_empty());
+        // One that subscribes nothing pulls by its own rules.
+        assert!(groups.join(by(4), membership("d", &[])).differences.is_empty());
+    }
+
+    #[test]
+    fn k38_a_strict_group_keeps_out_who_differs_until_the_others_are_gone() {
+        let groups = groups(true);
+        assert_eq!(groups.join(by(1), membership("a", &[("T", "A")])).refused, None);
+        let refused = groups.join(by(2), membership("b", &[("T", "B")]));
+        let reason = refused.refused.expect("kept out");
+        assert!(reason.contains("topic T") && reason.contains("member a") && refused.change.notify.is_empty());
+        assert_eq!(groups.client_ids("g"), ["a".into()]);
+        assert_eq!(groups.refusals("g")[0].client_id, "b".into());
+        // A member alone may change its mind; beside others it goes on with what it had.
+        assert_eq!(groups.join(by(1), membership("a", &[("T", "C")])).refused, None);
+        assert_eq!(groups.join(by(3), membership("c", &[("T", "C")])).refused, None);
+        assert!(groups.join(by(3), membership("c", &[("T", "D")])).refused.is_some());
+        let held = groups.subscription(by(3), "g", "T").expect("subscribed");
+        assert_eq!((&*held.expression, groups.client_ids("g").len()), ("C", 2));
+        groups.leave(by(1), "g");
+        groups.leave(by(3), "g");
+        assert_eq!(groups.join(by(2), membership("b", &[("T", "B")])).refused, None);
+        assert!(groups.refusals("g").iter().all(|refusal| &*refusal.client_id != "b"));
+    }
+
+    #[test]
+    fn a_member_gets_what_it_subscribes_itself_and_anybody_else_what_came_last() {
+        let groups = groups(false);
+        groups.join(by(1), membership("a", &[("T", "A")]));
+        let newer = Some([("T".into(), tags("B", 2))].into());
+        groups.join(by(2), Membership { subscriptions: newer, ..membership("b", &[]) });
+        let of = |slot| groups.subscription(by(slot), "g", "T").expect("subscribed").expression.clone();
+        assert_eq!([of(1), of(2), of(3)], ["A".into(), "B".into(), "B".into()]);
+        // Left out because they are as before.
+        groups.join(by(1), Membership { subscriptions: None, ..membership("a", &[]) });
+        assert_eq!(of(1), "A".into());
+    }
 }

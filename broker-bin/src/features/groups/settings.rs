@@ -35,14 +35,14 @@ fn put_all(shared: &Shared, request: &Request<'_>, wanted: &[GroupSettings]) -> 
     if groups.count() + new > limits::GROUP_COUNT_MAX {
         return Err(request.invalid_parameter(format!("a broker has at most {} groups", limits::GROUP_COUNT_MAX)));
     }
-    let configs: Vec<_> = wanted.iter().map(|wanted| config(request, wanted)).collect::<Result<_, _>>()?;
+    let configs: Vec<_> = wanted.iter().map(|wanted| config(shared, request, wanted)).collect::<Result<_, _>>()?;
     for (wanted, config) in wanted.iter().zip(configs) {
         shared.state.put_group(&wanted.name, config);
     }
     Ok(())
 }
 
-fn config(request: &Request<'_>, wanted: &GroupSettings) -> Result<GroupConfig, Reply> {
+fn config(shared: &Shared, request: &Request<'_>, wanted: &GroupSettings) -> Result<GroupConfig, Reply> {
     let name = &wanted.name;
     let named = !name.is_empty() && name.len() <= limits::GROUP_BYTES_MAX;
     if !named || name.contains(['\0', '\u{1}', '\u{2}']) || name.chars().any(char::is_whitespace) {
@@ -65,6 +65,8 @@ fn config(request: &Request<'_>, wanted: &GroupSettings) -> Result<GroupConfig, 
         from_min: wanted.from_min,
         ordered: wanted.ordered,
         tell_members: wanted.tell_members,
+        // Not theirs to say: it stays as it is.
+        strict: shared.state.groups.config(name).is_some_and(|config| config.rules.strict),
     };
     Ok(GroupConfig { retry_queues, retry_max, may_consume: wanted.may_consume, rules })
 }

@@ -1,5 +1,7 @@
 //! Groups as operators see and set them, over a simulated disk and clock.
 
+mod members;
+
 use serde_json::{Value, json};
 
 use super::{GroupConfig, GroupRules};

@@ -59,7 +59,7 @@ fn a_groups_progress_says_what_it_lacks_of_each_queue() {
     assert_eq!(first["delayTime"], 0, "the one that it lacks came just now");
     assert_eq!(
         text(&scene.ask(id, 43, &json!({}), &[])).split_once("offsetTable").expect("a table").1,
-        r#"":{"T1@g":{0:2}}}"#
+        r#"":{"T1@g":{0:2,1:0,2:0,3:0}}}"#
     );
 }
 

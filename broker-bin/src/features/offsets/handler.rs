@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 
 use anchorlog_engine::{Queue, QueueOffset, ReadError};
 
-use super::{Commit, OffsetKey};
-use crate::features::{Kept, Outcome, Reply, Request, Task, code, groups, order};
+use super::{Commit, OffsetKey, start};
+use crate::features::groups::{self, Commits, Committer};
+use crate::features::{Kept, Outcome, Reply, Request, Task, code};
 use crate::shared::Shared;
 
 /// 14: what a group committed.
@@ -22,6 +23,12 @@ pub fn query(shared: &Shared, request: &Request<'_>) -> Outcome {
         let Some(queue) = known_queue(shared, &key.topic, key.queue)? else {
             return Ok(unknown());
         };
+        if let Some(begin) = shared.state.groups.begin(request.connection, &key.group)
+            && let Some(topic) = shared.state.topics.get(&key.topic)
+        {
+            let first = start::begin_queue(shared, &key.group, &topic, key.queue, begin);
+            return Ok(first.map_or_else(unknown, |offset| Reply::success().with("offset", offset)));
+        }
         // Message 0 is there, or is still to come.
         Ok(if shared.engine.range(&queue).min.0 == 0 { Reply::success().with("offset", 0) } else { unknown() })
     })
@@ -67,25 +74,51 @@ fn try_commit(shared: &Shared, request: &Request<'_>) -> Result<bool, Reply> {
         }
         shared.resets.forget(&key.group);
     }
-    if order::keeps_out(shared, request.connection, &key) {
-        let remark = "the queue is locked for another member of the group, which alone commits its offset";
+    let commits = groups::judge(shared, request.connection, &key);
+    if let Some(remark) = commits.remark() {
         return Err(Reply::failure(code::SYSTEM_ERROR, remark));
     }
+    let stray = !matches!(commits, Commits::Counts(Committer::Stranger));
+    let committed = || shared.state.offsets.get(&key);
+    if stray && shared.state.positions.astray(request.connection, &key, offset, committed).is_some() {
+        shared.counters.positions_moved.add(1);
+        let remark =
+            "the offset lies beyond what this log has led the group to: what it speaks of is not in the log any more";
+        return Err(Reply::failure(code::SYSTEM_ERROR, remark));
+    }
+    say_rewind(shared, request, &key, offset, &commits);
     match shared.state.commit_offset(&key, offset, !request.header.is_oneway()) {
         Commit::Full => Err(Reply::failure(code::SYSTEM_ERROR, "too many offsets are remembered already")),
         Commit::Changed | Commit::Unchanged => Ok(!request.header.is_oneway()),
     }
 }
 
+/// Keeps a trace of who moves a group back (K-79): it gets again what it had.
+fn say_rewind(shared: &Shared, request: &Request<'_>, key: &OffsetKey, offset: u64, commits: &Commits) {
+    let Some(before) = shared.state.offsets.get(key).filter(|before| *before > offset) else { return };
+    let by = match commits {
+        Commits::Counts(Committer::Owner(client_id)) => &**client_id,
+        _ => "a stranger to the group",
+    };
+    shared.counters.offsets_rewound.add(1);
+    tracing::info!(
+        group = &*key.group, topic = &*key.topic, queue = key.queue, before, now = offset, by, peer = %request.peer,
+        "an offset is moved back"
+    );
+}
+
 /// 29: the offset at a time.
 pub fn search_by_time(shared: &Shared, request: &Request<'_>) -> Outcome {
     let asked = || {
         let wanted = request.required_number::<i64>("timestamp")?;
-        Ok::<_, Reply>((u64::try_from(wanted).unwrap_or(0), asked_queue(shared, request)?))
+        let place: (Box<str>, u32) = (request.required("topic")?.into(), request.required_number("queueId")?);
+        let queue = asked_queue(shared, request)?.map(|queue| (place, queue));
+        Ok::<_, Reply>((u64::try_from(wanted).unwrap_or(0), queue))
     };
     let upper = request.field("boundaryType").is_some_and(|text| text.eq_ignore_ascii_case("UPPER"));
+    let connection = request.connection;
     match asked() {
-        Ok((time, Some(queue))) => Outcome::Read(Task::new(move |shared, _| {
+        Ok((time, Some((place, queue)))) => Outcome::Read(Task::new(move |shared, _| {
             let found = || {
                 if !upper {
                     return shared.engine.offset_by_time(&queue, time);
@@ -94,7 +127,9 @@ pub fn search_by_time(shared: &Shared, request: &Request<'_>) -> Outcome {
                 Ok(QueueOffset(behind.0.saturating_sub(1)).max(shared.engine.range(&queue).min))
             };
             answered(|| {
-                found().map(|offset| Reply::success().with("offset", offset)).map_err(|error| unreadable(&error))
+                let offset = found().map_err(|error| unreadable(&error))?;
+                shared.state.positions.tell(connection, &place.0, place.1, offset.0);
+                Ok(Reply::success().with("offset", offset))
             })
         })),
         Ok((_, None)) => Reply::success().with("offset", 0).into(),
@@ -102,11 +137,19 @@ pub fn search_by_time(shared: &Shared, request: &Request<'_>) -> Outcome {
     }
 }
 
+/// What somebody was told of a queue, it may count on.
+fn tell(shared: &Shared, request: &Request<'_>, offset: u64) {
+    if let (Some(topic), Ok(Some(queue))) = (request.field("topic"), request.number("queueId")) {
+        shared.state.positions.tell(request.connection, topic, queue, offset);
+    }
+}
+
 /// 30: the offset that the next message gets.
 pub fn max(shared: &Shared, request: &Request<'_>) -> Outcome {
     answered(|| {
-        let queue = asked_queue(shared, request)?;
-        Ok(Reply::success().with("offset", queue.map_or(0, |queue| shared.engine.range(&queue).max.0)))
+        let max = asked_queue(shared, request)?.map_or(0, |queue| shared.engine.range(&queue).max.0);
+        tell(shared, request, max);
+        Ok(Reply::success().with("offset", max))
     })
 }
 

@@ -2,8 +2,8 @@
 //!
 //! 1. A pin stands where a group's committed offset does, as the disk has it: a group that begins there after a crash finds its messages.
 //! 2. What was read back is pinned before the first file may go.
-//! 3. A group counts from its first commit on, which clients send within seconds. Who never commits (a broadcasting group, a tool) pins
-//!    nothing.
+//! 3. A group counts from its registration on, where its members share messages; a tool from its first commit on. Who never commits (a
+//!    broadcasting group, a reader) pins nothing.
 //! 4. What a group is to get again counts from the first message on, and dead letters stay whoever has read them: nobody else keeps either.
 //!
 //! One thread drives it, once for each time that offsets are written.
@@ -57,6 +57,11 @@ impl Pins {
                 engine.pin_queue(group.unwrap_or(DEAD_LETTERS), queue, Some(engine.range(queue).min));
             }
         }
+    }
+
+    /// Pins what a group needs from where it begins a queue, before that is written: nothing is lost by a pin that is too early.
+    pub(super) fn begin(engine: &Engine, state: &State, key: &OffsetKey, offset: u64) {
+        pin(engine, state, key, offset);
     }
 
     /// Lets go of what a group had committed of a topic's queue.

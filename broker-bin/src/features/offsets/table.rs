@@ -66,6 +66,51 @@ impl Offsets {
         Commit::Changed
     }
 
+    /// Sets it where there is none. False where there is, and when there are too many.
+    pub fn begin(&self, key: &OffsetKey, offset: u64) -> bool {
+        let Held { by_key, moved } = &mut *lock(&self.held);
+        if by_key.len() >= limits::OFFSET_COUNT_MAX || by_key.contains_key(key) {
+            return false;
+        }
+        by_key.insert(key.clone(), offset);
+        moved.insert(key.clone());
+        true
+    }
+
+    /// Of how many queues of a topic the group has one.
+    #[must_use]
+    pub fn count_of(&self, group: &str, topic: &str) -> usize {
+        let first = OffsetKey { group: group.into(), topic: topic.into(), queue: 0 };
+        let held = lock(&self.held);
+        held.by_key.range(first..).take_while(|(key, _)| *key.group == *group && *key.topic == *topic).count()
+    }
+
+    /// The topics of which the group has some, in order.
+    #[must_use]
+    pub fn topics_of(&self, group: &str) -> Vec<Box<str>> {
+        let first = OffsetKey { group: group.into(), topic: Box::default(), queue: 0 };
+        let held = lock(&self.held);
+        let mut topics: Vec<Box<str>> = Vec::new();
+        for (key, _) in held.by_key.range(first..).take_while(|(key, _)| *key.group == *group) {
+            if topics.last() != Some(&key.topic) {
+                topics.push(key.topic.clone());
+            }
+        }
+        topics
+    }
+
+    /// The groups that have some of this topic. Looks at every offset.
+    #[must_use]
+    pub fn groups_of(&self, topic: &str) -> Vec<Box<str>> {
+        let mut groups: Vec<Box<str>> = Vec::new();
+        self.for_each(|key, _| {
+            if *key.topic == *topic && groups.last() != Some(&key.group) {
+                groups.push(key.group.clone());
+            }
+        });
+        groups
+    }
+
     /// What each group has committed of a queue. Nobody is held up for longer than one group takes.
     #[must_use]
     pub fn of_queue(&self, topic: &str, queue: u32) -> Vec<(Box<str>, u64)> {

@@ -1,6 +1,8 @@
 //! From an ask's bytes to an answer's: what all nouns here share.
 
-use anchorlog_engine::{BatchError, ReadError, WriteBatch};
+use std::ops::ControlFlow;
+
+use anchorlog_engine::{BatchError, ReadError, TableEntry, WriteBatch};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -52,6 +54,39 @@ pub fn refused(remark: impl std::fmt::Display) -> Reply {
 #[must_use]
 pub fn part(asked: Option<usize>) -> usize {
     asked.unwrap_or(limits::OPERATE_PART_MAX).clamp(1, limits::OPERATE_PART_MAX)
+}
+
+/// How a look through the table ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// There is no more.
+    Whole,
+    /// There may be: `visit` had enough, or so many entries were looked at as one part may.
+    Cut,
+}
+
+/// Looks at the table's entries with `from <= key < to`, in their order, without keeping any of them.
+pub(super) fn each_entry(
+    shared: &Shared,
+    from: &[u8],
+    to: &[u8],
+    mut visit: impl FnMut(&[u8], &TableEntry) -> Result<ControlFlow<()>, Reply>,
+) -> Result<Ended, Reply> {
+    let (mut from, mut looked_at) = (from.to_vec(), 0);
+    while looked_at < limits::OPERATE_SCAN_MAX {
+        let page = shared.engine.snapshot().range(&from, Some(to), limits::STATE_PAGE_ENTRIES).map_err(unreadable)?;
+        for (key, entry) in &page {
+            if visit(key, entry)?.is_break() {
+                return Ok(Ended::Cut);
+            }
+        }
+        looked_at += page.len();
+        match page.last() {
+            Some((last, _)) if page.len() == limits::STATE_PAGE_ENTRIES => from = [last.as_slice(), &[0]].concat(),
+            _ => return Ok(Ended::Whole),
+        }
+    }
+    Ok(Ended::Cut)
 }
 
 /// What cannot be read now.

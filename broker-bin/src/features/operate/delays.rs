@@ -2,14 +2,15 @@
 //!
 //! A delivery and a cancellation require the same entry: one of the two happens.
 
+use std::ops::ControlFlow;
+
 use anchorlog_engine::{Rejection, TableEntry, WriteBatch};
 
-use super::asking::{answer, missing, part, refused, told, unbuilt, unreadable};
+use super::asking::{Ended, answer, each_entry, missing, part, refused, told, unbuilt, unreadable};
 use crate::counters::Counters;
 use crate::features::delay::{Due, DueKey};
 use crate::features::topics::RETRY_PREFIX;
 use crate::features::{Outcome, Reply, Request, Writing};
-use crate::limits;
 use crate::shared::Shared;
 use crate::state::entries;
 use crate::wire::operate::{CancelDelay, DelayKind, Delayed, Delays, ListDelays};
@@ -20,7 +21,7 @@ pub fn list(shared: &Shared, request: &Request<'_>) -> Outcome {
 }
 
 fn tell_part(shared: &Shared, ask: &ListDelays) -> Result<Reply, Reply> {
-    let mut from = match &ask.after {
+    let from = match &ask.after {
         Some(after) => {
             let key: DueKey = after.parse().map_err(|_| missing(format!("{after} names no delayed message")))?;
             [&entries::due::encode_key(&key)[..], &[0]].concat()
@@ -31,29 +32,14 @@ fn tell_part(shared: &Shared, ask: &ListDelays) -> Result<Reply, Reply> {
         Some(to_ms) => entries::due::first_key(to_ms).to_vec(),
         None => entries::end_of(entries::due::PREFIX),
     };
-    let (limit, mut looked_at) = (part(ask.limit), 0);
-    let (mut delays, mut next) = (Vec::new(), None);
-    'looking: while looked_at < limits::OPERATE_SCAN_MAX {
-        let page = shared.engine.snapshot().range(&from, Some(&end), limits::DUE_PAGE_ENTRIES).map_err(unreadable)?;
-        next = None;
-        for (key, entry) in &page {
-            looked_at += 1;
-            from = [key.as_slice(), &[0]].concat();
-            let Ok(key) = entries::due::decode_key(key) else { continue };
-            next = Some(key.to_string());
-            if let Some(delayed) = tell(&key, entry).filter(|delayed| matches(ask, delayed)) {
-                delays.push(delayed);
-                if delays.len() == limit {
-                    break 'looking;
-                }
-            }
-        }
-        if page.len() < limits::DUE_PAGE_ENTRIES {
-            next = None;
-            break;
-        }
-    }
-    Ok(told(&Delays { delays, next }))
+    let (limit, mut delays, mut last) = (part(ask.limit), Vec::new(), None);
+    let ended = each_entry(shared, &from, &end, |key, entry| {
+        let Ok(key) = entries::due::decode_key(key) else { return Ok(ControlFlow::Continue(())) };
+        last = Some(key.to_string());
+        delays.extend(tell(&key, entry).filter(|delayed| matches(ask, delayed)));
+        Ok(if delays.len() == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(told(&Delays { delays, next: last.filter(|_| ended == Ended::Cut) }))
 }
 
 /// Nothing for what is no delivery.
@@ -100,7 +86,7 @@ pub fn cancel(shared: &Shared, request: &Request<'_>) -> Outcome {
         tracing::warn!(id = ask.id, topic = delayed.topic, keys = ?delayed.keys, "an operator cancels a delivery");
         let counted = |counters: &Counters| counters.messages_recalled.add(1);
         let rejected = |_: &Shared, _: &Rejection| gone();
-        Ok(Outcome::Write(Writing { reply: told(&delayed), due: None, letter: None, rejected, counted }))
+        Ok(Outcome::Write(Writing { reply: told(&delayed), due: None, letter: None, rejected, counted, back: None }))
     })
 }
 

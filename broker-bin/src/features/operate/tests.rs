@@ -585,3 +585,33 @@ fn a_trace_finds_what_is_not_delivered_yet_and_what_clients_say() {
     let without = told(&mut scene, id, private::TRACE, &json!({"id": "K1", "traceTopic": ""}));
     assert_eq!(without["steps"].as_array().map(Vec::len), Some(3));
 }
+
+/// What a list passes over costs the memory of one page, and hides nothing behind it.
+#[test]
+fn what_lies_behind_thousands_of_others_is_found() {
+    let mut scene = Scene::new();
+    let id = scene.connect();
+    let sent = scene.send(id, "T1", 0, "UNIQ_KEY\u{1}K1\u{2}DELAY\u{1}18\u{2}", b"late");
+    let entry = scene.entries(entries::due::PREFIX).remove(0);
+    let value = scene.shared.engine.get(&entry).expect("readable").expect("there").value;
+    let mut other = entries::due::decode(&value).expect("due");
+    if let crate::features::delay::Due::Deliver { place, .. } = &mut other {
+        place.topic = "T2".into();
+        place.keys = vec![b"other"[..].into()];
+    }
+    let (other, first) = (entries::due::encode(&other), scene.now_ms() + 1_000_000);
+    for thousand in 0..5 {
+        let mut batch = anchorlog_engine::WriteBatch::new();
+        for number in 0..500 {
+            let key = entries::due::first_key(first + thousand * 500 + number);
+            batch.put(&anchorlog_engine::Put { key: &key, value: &other, target: None }).expect("small");
+        }
+        scene.append(batch);
+    }
+    let list = |scene: &mut Scene, what: Value| all(scene, id, private::DELAY_LIST, &what, "delays", 256);
+    assert_eq!(list(&mut scene, json!({})).len(), 2501);
+    assert_eq!(list(&mut scene, json!({"topic": "T1"}))[0]["keys"], json!(["K1"]));
+    let place = u64::from_str_radix(&sent.field("msgId")[16..], 16).expect("an id");
+    assert_eq!(list(&mut scene, json!({"key": "K1"}))[0]["lsn"], json!(place));
+    assert_eq!(kinds(&trace(&mut scene, id, "K1")), ["born", "delayed", "due"]);
+}

@@ -6,10 +6,11 @@
 //!    of a list looks at; the id of its place finds it in any case.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use anchorlog_engine::{Advice, KeyOrder, KeyQuery, Lsn, Message, ReadError};
 
-use super::asking::{answer, missing, told, unreadable};
+use super::asking::{answer, each_entry, missing, told, unreadable};
 use super::client_traces::{self, TRACE_TOPIC};
 use super::dead_letters::mark;
 use super::show::{place_in, show, show_as};
@@ -124,18 +125,18 @@ impl Life<'_> {
     /// What waits: entries that will put it somewhere, or that say whose verdict is awaited.
     fn pending(&mut self, unique_key: &str) -> Result<(), Reply> {
         let end = entries::end_of(entries::due::PREFIX);
-        let due = self.shared.engine.snapshot().range(entries::due::PREFIX, Some(&end), limits::OPERATE_SCAN_MAX);
-        for (key, entry) in due.map_err(unreadable)? {
-            let (Ok(key), Ok(Due::Deliver { place, .. })) =
-                (entries::due::decode_key(&key), entries::due::decode(&entry.value))
-            else {
-                continue;
-            };
-            let is_it = place.keys.first().is_some_and(|key| **key == *unique_key.as_bytes())
-                || entry.target.is_some_and(|target| self.appearances.contains_key(&target));
-            if !is_it {
-                continue;
+        let mut found = Vec::new();
+        each_entry(self.shared, entries::due::PREFIX, &end, |key, entry| {
+            if let (Ok(key), Ok(Due::Deliver { place, .. })) =
+                (entries::due::decode_key(key), entries::due::decode(&entry.value))
+                && (place.keys.first().is_some_and(|key| **key == *unique_key.as_bytes())
+                    || entry.target.is_some_and(|target| self.appearances.contains_key(&target)))
+            {
+                found.push((key, place, entry.target));
             }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for (key, place, target) in found {
             self.steps.push(Step {
                 kind: StepKind::Due,
                 at_ms: Some(key.time_ms),
@@ -145,7 +146,7 @@ impl Life<'_> {
                 note: Some(format!("anchorlog delay cancel {key}")),
                 ..Step::default()
             });
-            if let Some(target) = entry.target
+            if let Some(target) = target
                 && let Some(message) = there(self.shared.engine.read(target))?
             {
                 self.add(message)?;
@@ -159,18 +160,16 @@ impl Life<'_> {
 
     fn find_half(&mut self, unique_key: &str) -> Result<(), Reply> {
         let end = entries::end_of(entries::transaction::PREFIX);
-        let snapshot = self.shared.engine.snapshot();
-        let found = snapshot.range(entries::transaction::PREFIX, Some(&end), limits::OPERATE_SCAN_MAX);
-        drop(snapshot);
-        for (_, entry) in found.map_err(unreadable)? {
-            let Some(target) = entry.target else { continue };
-            if let Ok(half) = Half::read(&self.shared.engine, target)
-                && half.unique_key() == unique_key
-            {
-                self.appearances.insert(target, half.message);
-                return Ok(());
-            }
-        }
+        let (mut found, mut reads) = (None, 0);
+        each_entry(self.shared, entries::transaction::PREFIX, &end, |_, entry| {
+            let Some(target) = entry.target else { return Ok(ControlFlow::Continue(())) };
+            reads += 1;
+            let half = Half::read(&self.shared.engine, target).ok();
+            found = half.filter(|half| half.unique_key() == unique_key);
+            let enough = found.is_some() || reads == limits::OPERATE_READS_MAX;
+            Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        self.appearances.extend(found.map(|half| (half.message.lsn, half.message)));
         Ok(())
     }
 

@@ -3,10 +3,11 @@
 //! A decision by hand is one as its producer's: the first outcome wins, the same again gets the same answer.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
-use anchorlog_engine::{Lsn, Snapshot, TableEntry, WriteBatch};
+use anchorlog_engine::{Lsn, TableEntry, WriteBatch};
 
-use super::asking::{answer, missing, part, refused, told, unreadable};
+use super::asking::{Ended, answer, each_entry, missing, part, refused, told, unreadable};
 use super::show::{place_in, show_as};
 use crate::features::delay::Due;
 use crate::features::transactions::{Half, Transaction, TransactionId, Verdict, decide_by_hand};
@@ -61,7 +62,7 @@ fn named(shared: &Shared, text: &str) -> Result<TransactionId, Reply> {
 }
 
 fn tell_part(shared: &Shared, ask: &ListTransactions) -> Result<Reply, Reply> {
-    let mut from = match &ask.after {
+    let from = match &ask.after {
         Some(after) => {
             let id: TransactionId = after.parse().map_err(|_| missing(format!("{after} names no transaction")))?;
             [&*entries::transaction::encode_key(&id), &[0]].concat()
@@ -69,40 +70,29 @@ fn tell_part(shared: &Shared, ask: &ListTransactions) -> Result<Reply, Reply> {
         None => entries::transaction::PREFIX.to_vec(),
     };
     let end = entries::end_of(entries::transaction::PREFIX);
-    let (limit, mut looked_at) = (part(ask.limit), 0);
-    let (mut transactions, mut next) = (Vec::new(), None);
-    'looking: while looked_at < limits::OPERATE_SCAN_MAX {
-        let page = shared.engine.snapshot().range(&from, Some(&end), limits::STATE_PAGE_ENTRIES);
-        let page = page.map_err(unreadable)?;
-        next = None;
-        for (key, entry) in &page {
-            looked_at += 1;
-            from = [key.as_slice(), &[0]].concat();
-            // What this version does not understand belongs to a later one.
-            let (Ok(id), Ok(transaction)) =
-                (entries::transaction::decode_key(key), entries::transaction::decode(&entry.value))
-            else {
-                continue;
-            };
-            next = Some(id.to_string());
-            if !may_match(ask, &transaction) {
-                continue;
-            }
-            let found = tell(shared, &id, &transaction, entry, false);
-            if matches(ask, &found) {
-                transactions.push(found);
-                if transactions.len() == limit {
-                    break 'looking;
-                }
-            }
+    let (limit, mut reads) = (part(ask.limit), 0);
+    let (mut transactions, mut last) = (Vec::new(), None);
+    let ended = each_entry(shared, &from, &end, |key, entry| {
+        // What this version does not understand belongs to a later one.
+        let (Ok(id), Ok(transaction)) =
+            (entries::transaction::decode_key(key), entries::transaction::decode(&entry.value))
+        else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        last = Some(id.to_string());
+        if !may_match(ask, &transaction) {
+            return Ok(ControlFlow::Continue(()));
         }
-        if page.len() < limits::STATE_PAGE_ENTRIES {
-            next = None;
-            break;
+        reads += 1;
+        let found = tell(shared, &id, &transaction, entry, false);
+        if matches(ask, &found) {
+            transactions.push(found);
         }
-    }
+        let enough = transactions.len() == limit || reads == limits::OPERATE_READS_MAX;
+        Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
     add_checks(shared, &mut transactions)?;
-    Ok(told(&Transactions { transactions, next }))
+    Ok(told(&Transactions { transactions, next: last.filter(|_| ended == Ended::Cut) }))
 }
 
 /// What can be said without reading its message.
@@ -169,25 +159,19 @@ fn add_checks(shared: &Shared, told: &mut [TransactionTold]) -> Result<(), Reply
         .filter(|told| told.state == TransactionState::Pending)
         .map(|told| (told.id.clone(), told))
         .collect();
-    let end = entries::end_of(entries::due::PREFIX);
-    let (mut from, mut looked_at) = (entries::due::PREFIX.to_vec(), 0);
-    while !wanted.is_empty() && looked_at < limits::OPERATE_SCAN_MAX {
-        let snapshot: Snapshot = shared.engine.snapshot();
-        let page = snapshot.range(&from, Some(&end), limits::DUE_PAGE_ENTRIES).map_err(unreadable)?;
-        for (key, entry) in &page {
-            looked_at += 1;
-            let Ok(due) = entries::due::decode_key(key) else { continue };
-            if let Ok(Due::Ask { id, checks }) = entries::due::decode(&entry.value)
-                && let Some(told) = wanted.remove(&id.to_string())
-            {
-                told.checks = Some(checks);
-                told.next_check_ms = Some(due.time_ms);
-            }
-        }
-        match page.last() {
-            Some((last, _)) if page.len() == limits::DUE_PAGE_ENTRIES => from = [last.as_slice(), &[0]].concat(),
-            _ => return Ok(()),
-        }
+    if wanted.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let end = entries::end_of(entries::due::PREFIX);
+    each_entry(shared, entries::due::PREFIX, &end, |key, entry| {
+        if let (Ok(due), Ok(Due::Ask { id, checks })) =
+            (entries::due::decode_key(key), entries::due::decode(&entry.value))
+            && let Some(told) = wanted.remove(&id.to_string())
+        {
+            told.checks = Some(checks);
+            told.next_check_ms = Some(due.time_ms);
+        }
+        Ok(if wanted.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })
+    .map(drop)
 }

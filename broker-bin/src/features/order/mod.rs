@@ -24,21 +24,5 @@ mod locks;
 pub use handler::{lock, unlock};
 pub use locks::{Asked, Asker, Lock, Locks, Token};
 
-use crate::features::offsets::OffsetKey;
-use crate::net::ConnectionId;
-use crate::shared::Shared;
-
-/// Whether a commit that came by this connection must not count, because the queue is locked for another member of the group. Counts it.
-#[must_use]
-pub fn keeps_out(shared: &Shared, connection: ConnectionId, key: &OffsetKey) -> bool {
-    let Some(owner) = shared.state.locks.owner(key, shared.engine.clock().monotonic()) else { return false };
-    let member = shared.state.groups.client_id(connection, &key.group);
-    let kept_out = member.is_some_and(|member| member != owner);
-    if kept_out {
-        shared.counters.commits_refused.add(1);
-    }
-    kept_out
-}
-
 #[cfg(test)]
 mod tests;

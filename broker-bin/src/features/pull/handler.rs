@@ -1,13 +1,14 @@
 //! 11 and 361: checks a pull.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anchorlog_engine::QueueOffset;
 
 use super::read::{Pull, Wanted, moved};
-use crate::features::groups::{self, TagFilter};
+use crate::features::groups::{self, Commits, Filter, TagFilter};
 use crate::features::offsets::OffsetKey;
-use crate::features::{Outcome, Reply, Request, code, order, topics};
+use crate::features::{Outcome, Reply, Request, code, topics};
 use crate::limits;
 use crate::shared::Shared;
 
@@ -55,14 +56,19 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
         }
     };
     let wanted = wanted(shared, request, group, name, flags)?;
+    let key = OffsetKey { group: group.into(), topic: name.into(), queue: number };
     if flags & FLAG_COMMIT != 0
         && let Some(Ok(offset)) = request.number::<i64>("commitOffset")?.map(u64::try_from)
     {
-        let key = OffsetKey { group: group.into(), topic: name.into(), queue: number };
-        if !shared.resets.is_pending(&key) && !order::keeps_out(shared, request.connection, &key) {
+        let committed = || shared.state.offsets.get(&key);
+        let astray = shared.state.positions.astray(request.connection, &key, offset, committed).is_some();
+        // Judged by who had the queue until now: with this pull it becomes somebody else's, perhaps.
+        let counts = || matches!(groups::judge(shared, request.connection, &key), Commits::Counts(_));
+        if !astray && !shared.resets.is_pending(&key) && counts() {
             shared.state.commit_offset(&key, offset, false);
         }
     }
+    shared.state.groups.pulls(request.connection, group, name, number);
     let refused = |error| Reply::failure(code::SYSTEM_ERROR, format!("queue {number}: {error}"));
     let queue = topic.queue(&shared.engine, number).map_err(refused)?.cloned();
     let queue = queue.ok_or_else(|| request.invalid_parameter(format!("topic {name} has no queue {number}")))?;
@@ -70,17 +76,24 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
         let range = shared.engine.range(&queue);
         return Err(moved(range.min, range));
     };
-    let key = || OffsetKey { group: group.into(), topic: name.into(), queue: number };
     if shared.resets.any()
-        && let Some(offset) = shared.resets.take(&key(), Some(offset))
+        && let Some(offset) = shared.resets.take(&key, Some(offset))
     {
+        shared.state.positions.led(&key).fetch_max(offset, Ordering::Relaxed);
         return Err(moved(QueueOffset(offset), shared.engine.range(&queue)));
+    }
+    if (flags & FLAG_SUSPEND != 0 || shared.state.groups.client_id(request.connection, group).is_some())
+        && let Some(end) = astray(shared, request, &key, offset)
+    {
+        let range = shared.engine.range(&queue);
+        return Err(moved(QueueOffset(end).clamp(range.min, range.max), range));
     }
     let hold_ms = request.number::<i64>("suspendTimeoutMillis")?.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
     let hold = Duration::from_millis(hold_ms).min(limits::HOLD_MAX);
     let messages_max = request.number::<i64>("maxMsgNums")?.and_then(|count| usize::try_from(count).ok());
     let bytes_max = request.number::<i64>("maxMsgBytes")?.and_then(|count| usize::try_from(count).ok());
     Ok(Outcome::Pull(Box::new(Pull {
+        led: shared.state.positions.led(&key),
         topic,
         number,
         queue,
@@ -93,25 +106,36 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
     })))
 }
 
+/// Where a consumer that goes on beyond what this log had when it was opened must begin again, if it was not led there.
+fn astray(shared: &Shared, request: &Request<'_>, key: &OffsetKey, offset: u64) -> Option<u64> {
+    let committed = || shared.state.offsets.get(key);
+    let end = shared.state.positions.astray(request.connection, key, offset, committed)?;
+    shared.counters.positions_moved.add(1);
+    tracing::info!(
+        group = &*key.group, topic = &*key.topic, queue = key.queue, offset, end, peer = %request.peer,
+        "a consumer goes on where this log has not led it: what it had read is not there any more; it is moved back to what was left"
+    );
+    Some(end)
+}
+
 fn wanted(shared: &Shared, request: &Request<'_>, group: &str, topic: &str, flags: i32) -> Result<Wanted, Reply> {
-    let not_offered = || {
-        let remark = format!("topic {topic}: this broker filters by tag only; SQL filters are not offered");
-        Reply::failure(code::SYSTEM_ERROR, remark)
-    };
     if flags & FLAG_SUBSCRIPTION != 0 {
-        if request.field("expressionType").is_some_and(|kind| !kind.is_empty() && kind != "TAG") {
-            return Err(not_offered());
-        }
-        let filter = TagFilter::parse(request.field("subscription"));
-        return filter
-            .map(Wanted::Own)
-            .map_err(|error| Reply::failure(code::SUBSCRIPTION_PARSE_FAILED, format!("topic {topic}: {error}")));
+        let expression = request.field("subscription");
+        let kind = request.field("expressionType").filter(|kind| !kind.is_empty() && !kind.eq_ignore_ascii_case("TAG"));
+        let Some(kind) = kind else {
+            let refused = |error| Reply::failure(code::SUBSCRIPTION_PARSE_FAILED, format!("topic {topic}: {error}"));
+            return TagFilter::parse(expression).map(Filter::Tags).map(Wanted::Own).map_err(refused);
+        };
+        let filter = Filter::parse(kind, expression.unwrap_or_default(), shared.settings.property_filter);
+        return filter.map(Wanted::Own).map_err(|why| Reply::failure(why.code(), format!("topic {topic}: {why}")));
     }
     // A pull may be ahead of its heartbeat, or ask for a newer version of the subscription than the last heartbeat had. It gets by
     // what is known, or everything: clients filter again.
-    match shared.state.groups.subscription(group, topic) {
-        Some(subscription) if subscription.filter.is_none() => Err(not_offered()),
-        Some(subscription) => Ok(Wanted::Subscribed(subscription)),
-        None => Ok(Wanted::Own(TagFilter::everything())),
+    let Some(subscription) = shared.state.groups.subscription(request.connection, group, topic) else {
+        return Ok(Wanted::Own(Filter::Tags(TagFilter::everything())));
+    };
+    if let Filter::Unusable(why) = &subscription.filter {
+        return Err(Reply::failure(why.code_afterwards(), format!("topic {topic}: {why}")));
     }
+    Ok(Wanted::Subscribed(subscription))
 }

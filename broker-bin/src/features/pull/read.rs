@@ -1,13 +1,16 @@
 //! Reads for a pull, and says what its answer is.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anchorlog_engine::{Fetch, FetchStatus, Queue, QueueOffset, QueueRange};
+use anchorlog_engine::{Fetch, FetchStatus, Message, Queue, QueueOffset, QueueRange};
 use bytes::BytesMut;
 
 use super::encode::encode_message;
-use crate::features::groups::{Subscription, TagFilter};
+use super::select::{Read, select};
+use crate::features::groups::{Filter, Subscription};
+use crate::features::sql::Expression;
 use crate::features::topics::Topic;
 use crate::features::{Reply, code};
 use crate::limits;
@@ -17,16 +20,31 @@ use crate::shared::Shared;
 #[derive(Debug)]
 pub enum Wanted {
     /// What the request says.
-    Own(TagFilter),
+    Own(Filter),
     /// What the group's heartbeats say.
     Subscribed(Arc<Subscription>),
 }
 
 impl Wanted {
-    fn matches(&self, tag: u32) -> bool {
+    fn filter(&self) -> &Filter {
         match self {
-            Wanted::Own(filter) => filter.matches(tag),
-            Wanted::Subscribed(subscription) => subscription.filter.as_ref().is_none_or(|filter| filter.matches(tag)),
+            Wanted::Own(filter) => filter,
+            Wanted::Subscribed(subscription) => &subscription.filter,
+        }
+    }
+
+    fn matches(&self, tag: u32) -> bool {
+        match self.filter() {
+            Filter::Tags(filter) => filter.matches(tag),
+            Filter::Sql(_) | Filter::Unusable(_) => true,
+        }
+    }
+
+    /// What must be asked of each message that was read.
+    pub(super) fn expression(&self) -> Option<&Expression> {
+        match self.filter() {
+            Filter::Sql(expression) => Some(expression),
+            Filter::Tags(_) | Filter::Unusable(_) => None,
         }
     }
 }
@@ -36,6 +54,8 @@ impl Wanted {
 pub struct Pull {
     /// The topic.
     pub topic: Arc<Topic>,
+    /// How far the group was led in the queue.
+    pub led: Arc<AtomicU64>,
     /// The queue's number in it.
     pub number: u32,
     /// The queue.
@@ -79,44 +99,66 @@ pub fn evaluate(shared: &Shared, pull: &Pull, waiting: bool, from_disk: bool) ->
             from_disk,
             matches: &|tag| pull.wanted.matches(tag),
         };
-        let outcome = match shared.engine.fetch(&fetch) {
-            Ok(outcome) => outcome,
+        let read = match pull.wanted.expression() {
+            Some(expression) => select(shared, &fetch, expression),
+            None => shared.engine.fetch(&fetch).map(Read::from),
+        };
+        let Read { status, messages, next, range, more } = match read {
+            Ok(read) => read,
             Err(error) => {
                 let remark = format!("topic {} queue {} offset {from}: {error}", pull.topic.name, pull.number);
                 return Evaluation::Answer(Reply::failure(code::SYSTEM_ERROR, remark), 0);
             }
         };
-        match outcome.status {
+        match status {
             FetchStatus::Found => {
-                let mut body = BytesMut::new();
-                for message in &outcome.messages {
-                    if !encode_message(&mut body, message, &shared.settings) {
-                        let remark = format!("the message at LSN {} was stored by another version", message.lsn);
-                        return Evaluation::Answer(Reply::failure(code::SYSTEM_ERROR, remark), 0);
-                    }
-                }
-                let reply = answer(code::SUCCESS, outcome.next, outcome.range);
-                return Evaluation::Answer(Reply { body, ..reply }, outcome.messages.len());
+                pull.leads(next);
+                return found(shared, &messages, next, range);
             }
-            FetchStatus::NoMatch if waiting && outcome.next < outcome.range.max => from = outcome.next,
-            FetchStatus::NoMatch if waiting => return Evaluation::Nothing(outcome.next),
+            FetchStatus::NoMatch if waiting && more => return Evaluation::Nothing(next),
+            FetchStatus::NoMatch if waiting && next < range.max => from = next,
+            FetchStatus::NoMatch if waiting => return Evaluation::Nothing(next),
             FetchStatus::NoMatch => {
-                return Evaluation::Answer(answer(code::PULL_RETRY_IMMEDIATELY, outcome.next, outcome.range), 0);
+                pull.leads(next);
+                return Evaluation::Answer(answer(code::PULL_RETRY_IMMEDIATELY, next, range), 0);
             }
             FetchStatus::AtEnd => return Evaluation::Nothing(from),
-            FetchStatus::BelowMin => return Evaluation::Answer(moved(outcome.range.min, outcome.range), 0),
-            FetchStatus::BeyondMax => return Evaluation::Answer(moved(outcome.range.max, outcome.range), 0),
+            FetchStatus::BelowMin => return Evaluation::Answer(pull.moved(range.min, range), 0),
+            FetchStatus::BeyondMax => return Evaluation::Answer(pull.moved(range.max, range), 0),
             FetchStatus::NeedsDisk => return Evaluation::NeedsDisk,
         }
     }
 }
 
+fn found(shared: &Shared, messages: &[Message], next: QueueOffset, range: QueueRange) -> Evaluation {
+    let mut body = BytesMut::new();
+    for message in messages {
+        if !encode_message(&mut body, message, &shared.settings) {
+            let remark = format!("the message at LSN {} was stored by another version", message.lsn);
+            return Evaluation::Answer(Reply::failure(code::SYSTEM_ERROR, remark), 0);
+        }
+    }
+    let reply = answer(code::SUCCESS, next, range);
+    Evaluation::Answer(Reply { body, ..reply }, messages.len())
+}
+
 impl Pull {
+    /// Whoever gets the answer may go on here.
+    fn leads(&self, next: QueueOffset) {
+        self.led.fetch_max(next.0, Ordering::Relaxed);
+    }
+
+    fn moved(&self, next: QueueOffset, range: QueueRange) -> Reply {
+        self.leads(next);
+        moved(next, range)
+    }
+
     /// The answer when its time is up: go on behind what was looked at.
     #[must_use]
     pub fn nothing(&self, shared: &Shared) -> Reply {
         let range = shared.engine.range(&self.queue);
         let passed = self.from > self.asked;
+        self.leads(self.from);
         answer(if passed { code::PULL_RETRY_IMMEDIATELY } else { code::PULL_NOT_FOUND }, self.from, range)
     }
 }

@@ -93,8 +93,9 @@ impl Reset {
         }
         let online = shared.clients.is_consuming(&self.group);
         for (key, before, offset) in &found {
-            // Before it shows: a commit on its way must not come behind it.
-            if online && *before != Some(*offset) {
+            // Before it shows: a commit on its way must not come behind it. Also where nothing changes: a consumer is ahead of what is
+            // committed.
+            if online {
                 shared.resets.put(key.clone(), *offset);
             }
             if shared.state.commit_offset(key, *offset, true) == Commit::Full {

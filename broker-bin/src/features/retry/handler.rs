@@ -1,6 +1,6 @@
 //! 36: a consumer sends a message back.
 
-use anchorlog_engine::{Link, Lsn, Message, Rejection, WriteBatch};
+use anchorlog_engine::{KeyQuery, Link, Lsn, Message, ReadError, Rejection, WriteBatch};
 
 use super::attempt::{Asked, Said, Verdict};
 use super::letter::Letter;
@@ -8,30 +8,37 @@ use crate::counters::Counters;
 use crate::features::delay::{self, Due, Later, Place};
 use crate::features::groups::{self, GroupConfig};
 use crate::features::offsets::Pins;
+use crate::features::repeats::{self, Arrived, Back, Told};
 use crate::features::send::stored::Attributes;
 use crate::features::topics::{DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig, name_fault, topic_of};
-use crate::features::{Outcome, Reply, Request, Task, Writing, code};
+use crate::features::{After, Awaited, Outcome, Reply, Request, Task, Writing, code};
 use crate::limits;
 use crate::shared::Shared;
+use crate::state::entries;
 use crate::wire::message::{append_property, property};
 
 /// The first client version whose word on the most attempts counts.
 const VERSION_ATTEMPTS: i32 = 121;
 
 /// 36: puts a message where its group gets it again, or where nobody does. Answered when that is acknowledged.
-pub fn send_back(shared: &Shared, request: &Request<'_>) -> Outcome {
-    match Back::read(shared, request) {
-        // The message may lie on the disk.
-        Ok(back) => Outcome::Read(Task::new(move |shared, batch| back.run(shared, batch))),
+pub fn send_back(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch) -> Outcome {
+    match Asking::read(shared, request) {
+        // What was pulled just now need not wait for another thread.
+        Ok(asking) if asking.is_at_hand(shared) => asking.run(shared, batch),
+        Ok(asking) => Outcome::Read(Task::new(move |shared, batch| asking.run(shared, batch))),
         Err(reply) => reply.into(),
     }
 }
 
 /// A request to send back, read.
-struct Back {
-    group: Box<str>,
+struct Asking {
+    back: Back,
     config: GroupConfig,
-    lsn: Lsn,
+    /// Up to here everything was acknowledged when it came.
+    acked: Lsn,
+    told: Told,
+    /// Connections had time to close.
+    is_second_look: bool,
     asked: Asked,
     /// The message's id as the consumer knows it.
     id: Box<str>,
@@ -45,8 +52,8 @@ struct Found<'a> {
     attributes: Attributes<'a>,
 }
 
-impl Back {
-    fn read(shared: &Shared, request: &Request<'_>) -> Result<Back, Reply> {
+impl Asking {
+    fn read(shared: &Shared, request: &Request<'_>) -> Result<Asking, Reply> {
         if shared.is_closing() {
             return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, "the broker is stopping; nothing was done"));
         }
@@ -60,10 +67,13 @@ impl Back {
         }
         let config = shared.state.groups.config(group).ok_or_else(unknown)?;
         let attempts_max = request.number("maxReconsumeTimes")?;
-        Ok(Back {
-            group: group.into(),
+        let at_ms = shared.engine.clock().wall_ms();
+        Ok(Asking {
+            back: Back { group: group.into(), lsn: Lsn(request.required_number("offset")?) },
             config,
-            lsn: Lsn(request.required_number("offset")?),
+            acked: shared.engine.watermarks().acked,
+            told: Told { peer: request.peer, connection: request.connection, at_ms },
+            is_second_look: false,
             asked: Asked {
                 level: request.number("delayLevel")?.unwrap_or(0),
                 attempts_max: attempts_max.filter(|_| request.header.version >= VERSION_ATTEMPTS),
@@ -72,19 +82,45 @@ impl Back {
         })
     }
 
-    fn run(&self, shared: &Shared, batch: &mut WriteBatch) -> Outcome {
-        let outcome = self.find(shared).and_then(|(message, properties)| {
-            let attributes = Attributes::decode(message.attributes()).ok_or_else(|| self.foreign())?;
-            let (topic, _) = topic_of(&message.queue_name).ok_or_else(|| self.missing())?;
-            let found = Found { message: &message, topic, properties: &properties, attributes };
-            self.is_meant(&found)?;
-            match self.asked.verdict(attributes.stored.reconsume_times, &self.config) {
-                Verdict::Again { level } => self.again(shared, &found, level, batch),
-                Verdict::Dead => self.dead(shared, &found, batch),
+    /// Whether all that it takes to send it back is in memory.
+    fn is_at_hand(&self, shared: &Shared) -> bool {
+        let now_ms = shared.engine.clock().wall_ms();
+        let may_be_older = shared.repeats.is_on() && shared.repeats.backs().may_be_older(&self.back, now_ms);
+        !may_be_older && shared.engine.is_in_memory(self.back.lsn)
+    }
+
+    fn run(self, shared: &Shared, batch: &mut WriteBatch) -> Outcome {
+        let since_ms = shared.repeats.since_ms(shared.engine.clock().wall_ms());
+        let seen = shared.repeats.backs().look(&self.back, since_ms).filter(|_| shared.repeats.is_on());
+        if let Some(sender) = seen {
+            // Until somebody else has sent it back, and that is acknowledged.
+            let Some(end) = sender.end_lsn else { return self.later(Awaited::Places) };
+            if end > shared.engine.watermarks().acked {
+                return self.later(Awaited::Acked { lsn: Lsn(end.0.saturating_sub(1)), overdue: None });
             }
-        });
-        match outcome {
-            Ok(writing) => Outcome::Write(writing),
+            match shared.repeats.back_arrived(&sender, self.told.connection) {
+                // It was sent back again before that was answered.
+                _ if end > self.acked => return self.repeated(shared),
+                Arrived::No => return self.repeated(shared),
+                Arrived::Perhaps if !self.is_second_look => {
+                    return Asking { is_second_look: true, ..self }.later(Awaited::Closing);
+                }
+                Arrived::Yes | Arrived::Perhaps => {}
+            }
+        }
+        match self.fill(shared, seen.is_none(), batch) {
+            Ok(Some(writing)) => {
+                let forgotten = &shared.counters.repeats_forgotten;
+                if !shared.repeats.is_on() {
+                    return Outcome::Write(writing);
+                }
+                if !shared.repeats.backs().claim(&self.back, self.told, seen, since_ms, forgotten) {
+                    batch.clear();
+                    return self.later(Awaited::Places);
+                }
+                Outcome::Write(Writing { back: Some(Box::new(self.back)), ..writing })
+            }
+            Ok(None) => self.repeated(shared),
             Err(reply) => {
                 batch.clear();
                 reply.into()
@@ -92,10 +128,70 @@ impl Back {
         }
     }
 
+    /// It was sent back before.
+    fn repeated(&self, shared: &Shared) -> Outcome {
+        shared.repeats.backs().tell(&self.back, self.told);
+        shared.counters.repeats_answered.add(1);
+        Reply::default().into()
+    }
+
+    fn later(self, awaited: Awaited) -> Outcome {
+        Outcome::After(After { awaited, task: Task::new(move |shared, batch| self.run(shared, batch)) })
+    }
+
+    /// Fills the batch that sends it back; `None` when the log or the table says that it was. `is_unknown`: nothing else knows of it.
+    fn fill(&self, shared: &Shared, is_unknown: bool, batch: &mut WriteBatch) -> Result<Option<Writing>, Reply> {
+        let (message, properties) = self.find(shared)?;
+        let attributes = Attributes::decode(message.attributes()).ok_or_else(|| self.foreign())?;
+        let (topic, _) = topic_of(&message.queue_name).ok_or_else(|| self.missing())?;
+        let found = Found { message: &message, topic, properties: &properties, attributes };
+        self.is_meant(&found)?;
+        let now_ms = shared.engine.clock().wall_ms();
+        let may_be_older =
+            shared.repeats.is_on() && is_unknown && shared.repeats.backs().may_be_older(&self.back, now_ms);
+        if may_be_older && self.was_done(shared, &message, now_ms)? {
+            return Ok(None);
+        }
+        match self.asked.verdict(attributes.stored.reconsume_times, &self.config) {
+            Verdict::Again { level } => self.again(shared, &found, level, batch),
+            Verdict::Dead => self.dead(shared, &found, batch),
+        }
+        .map(Some)
+    }
+
+    /// Whether the message waits for its next attempt, or was moved within the window.
+    fn was_done(&self, shared: &Shared, message: &Message, now_ms: u64) -> Result<bool, Reply> {
+        let failed = |error: ReadError| {
+            Reply::failure(code::SYSTEM_ERROR, format!("the message at {} was not sent back: {error}", self.back.lsn))
+        };
+        let key = repeats::back_key(self.back.lsn);
+        let is_own = |topic: &str| {
+            let group = topic.strip_prefix(RETRY_PREFIX).or_else(|| topic.strip_prefix(DEAD_LETTER_PREFIX));
+            group == Some(&*self.back.group)
+        };
+        let query = KeyQuery { from_ms: shared.repeats.since_ms(now_ms), ..KeyQuery::new(&key) };
+        let moved = shared.engine.find(&query).map_err(failed)?;
+        if moved.iter().any(|link| topic_of(&link.queue_name).is_some_and(|(topic, _)| is_own(topic))) {
+            return Ok(true);
+        }
+        let waiting = shared.engine.entries_about(message.origin_lsn()).map_err(failed)?;
+        Ok(waiting.iter().any(|(_, entry)| match entries::due::decode(&entry.value) {
+            Ok(Due::Deliver { place, .. }) => is_own(&place.topic) && place.keys.iter().any(|other| **other == *key),
+            _ => false,
+        }))
+    }
+
+    /// What it is found by where it goes: its own keys, and what it was here.
+    fn keys(&self, message: &Message) -> Vec<Box<[u8]>> {
+        let mut keys = Place::bounded_keys(message.keys().filter(|key| !repeats::is_back_key(key)));
+        keys.push(repeats::back_key(self.back.lsn).into());
+        keys
+    }
+
     /// The message and its properties as they count now.
     fn find(&self, shared: &Shared) -> Result<(Message, String), Reply> {
-        let message = shared.engine.read(self.lsn).map_err(|error| {
-            Reply::failure(code::SYSTEM_ERROR, format!("the message at {} was not sent back: {error}", self.lsn))
+        let message = shared.engine.read(self.back.lsn).map_err(|error| {
+            Reply::failure(code::SYSTEM_ERROR, format!("the message at {} was not sent back: {error}", self.back.lsn))
         })?;
         let attributes = Attributes::decode(message.attributes()).ok_or_else(|| self.foreign())?;
         let properties = message.payload().get(attributes.stored.body_bytes as usize..);
@@ -105,11 +201,11 @@ impl Back {
     }
 
     fn missing(&self) -> Reply {
-        Reply::failure(code::SYSTEM_ERROR, format!("there is no message at {}", self.lsn))
+        Reply::failure(code::SYSTEM_ERROR, format!("there is no message at {}", self.back.lsn))
     }
 
     fn foreign(&self) -> Reply {
-        let remark = format!("the message at {} was stored by another version", self.lsn);
+        let remark = format!("the message at {} was stored by another version", self.back.lsn);
         Reply::failure(code::SYSTEM_ERROR, remark)
     }
 
@@ -118,24 +214,24 @@ impl Back {
     fn is_meant(&self, found: &Found<'_>) -> Result<(), Reply> {
         let by_place = |id: &str| {
             let place = id.len().checked_sub(16).and_then(|at| id.get(at..));
-            place.and_then(|place| u64::from_str_radix(place, 16).ok()) == Some(self.lsn.0)
+            place.and_then(|place| u64::from_str_radix(place, 16).ok()) == Some(self.back.lsn.0)
         };
         let by_name =
             ["UNIQ_KEY", "ORIGIN_MESSAGE_ID"].iter().any(|name| property(found.properties, name) == Some(&self.id));
         if self.id.is_empty() || by_name || by_place(&self.id) {
             return Ok(());
         }
-        let remark = format!("the message at {} is not {}; it was not sent back", self.lsn, self.id);
+        let remark = format!("the message at {} is not {}; it was not sent back", self.back.lsn, self.id);
         Err(Reply::failure(code::SYSTEM_ERROR, remark))
     }
 
     /// One of the group's own topics, made when it is missing.
     fn topic(&self, shared: &Shared, prefix: &str, config: TopicConfig) -> Result<std::sync::Arc<Topic>, Reply> {
-        let name = [prefix, &self.group].concat();
+        let name = [prefix, &self.back.group].concat();
         if let Some(fault) = name_fault(&name) {
             return Err(Reply::failure(
                 code::SYSTEM_ERROR,
-                format!("group {} has no topic {name}: {fault}", self.group),
+                format!("group {} has no topic {name}: {fault}", self.back.group),
             ));
         }
         let topic = shared.state.get_or_make_topic(&name, config).ok_or_else(|| {
@@ -154,7 +250,7 @@ impl Back {
             properties: found.properties,
             topic: found.topic,
             host: shared.settings.advertise,
-            physical_offset: self.lsn.0.cast_signed(),
+            physical_offset: self.back.lsn.0.cast_signed(),
         };
         let (stored, changed) = said.next(moved);
         let next = Attributes { stored, changed: &changed };
@@ -176,7 +272,7 @@ impl Back {
             topic: topic.name.clone(),
             queue,
             tag: found.message.tag,
-            keys: Place::bounded_keys(found.message.keys()),
+            keys: self.keys(found.message),
             attributes: self.said(shared, found, &later.changed)?,
         };
         let reference = found.message.reference();
@@ -184,7 +280,14 @@ impl Back {
         let due = delay::put_due(shared, batch, later.time_ms, &due, reference.to_origin());
         let due = due.map_err(|error| Reply::failure(code::MESSAGE_ILLEGAL, error.to_string()))?;
         let counted = |counters: &Counters| counters.messages_sent_back.add(1);
-        Ok(Writing { reply: Reply::default(), due: Some(due), letter: None, rejected: nothing_required, counted })
+        Ok(Writing {
+            reply: Reply::default(),
+            due: Some(due),
+            letter: None,
+            rejected: nothing_required,
+            counted,
+            back: None,
+        })
     }
 
     fn dead(&self, shared: &Shared, found: &Found<'_>, batch: &mut WriteBatch) -> Result<Writing, Reply> {
@@ -196,7 +299,8 @@ impl Back {
         // Whoever reads it there need not wait.
         append_property(&mut moved, "DELAY", "0");
         let attributes = self.said(shared, found, &moved)?;
-        let keys: Vec<&[u8]> = found.message.keys().collect();
+        let keys = self.keys(found.message);
+        let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
         let link = Link {
             queue,
             target: found.message.reference().into(),
@@ -208,14 +312,15 @@ impl Back {
         let came_from = property(found.properties, "RETRY_TOPIC").unwrap_or(found.topic);
         let id = property(found.properties, "UNIQ_KEY").unwrap_or_default();
         let letter = Letter {
-            group: self.group.clone(),
+            group: self.back.group.clone(),
             topic: topic.name.clone(),
             origin_topic: came_from.into(),
             unique_key: id.into(),
-            attempts: found.attributes.stored.reconsume_times,
+            // The one that failed now, too.
+            attempts: found.attributes.stored.reconsume_times.saturating_add(1),
         };
         let (letter, counted) = (Some(Box::new(letter)), |_: &Counters| {});
-        Ok(Writing { reply: Reply::default(), due: None, letter, rejected: nothing_required, counted })
+        Ok(Writing { reply: Reply::default(), due: None, letter, rejected: nothing_required, counted, back: None })
     }
 }
 

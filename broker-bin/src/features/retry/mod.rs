@@ -8,7 +8,8 @@
 //!    often it was tried.
 //! 4. A dead letter is loud when it has its place in the log: a line, a counter, and a call to whoever the operator named, for which nobody
 //!    waits. Nothing but its reader or an operator ends it.
-//! 5. A group always has a retry queue, whatever its settings say.
+//! 5. What is sent back again, because its answer was lost, is not moved again; see [`super::repeats`].
+//! 6. A group always has a retry queue, whatever its settings say.
 //!
 //! Source: wire notes, section 2.5.
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::BytesMut;
 
 use crate::features::topics::{OWN_TOPICS, PERM_WRITE, TEMPLATE, Topic, TopicConfig};
-use crate::features::{Outcome, Reply, Request, code};
+use crate::features::{Outcome, Reply, Request, code, reply};
 use crate::shared::Shared;
 use crate::wire::admin::put_topics_of_broker;
 use crate::wire::body::{IdStyle, Route, RouteBroker, RouteQueues, put_cluster_info, put_topic_list};
@@ -42,9 +42,18 @@ pub fn route(shared: &Shared, request: &Request<'_>) -> Outcome {
     Reply::body(body).into()
 }
 
-/// Clients trace into one topic, and not every family makes it by sending: some ask for its route, and trace nothing without.
+/// Topics of the broker's own that are made when their route is asked for.
+///
+/// Clients trace into one topic, and not every family makes it by sending: some ask for its route, and trace nothing without. Whoever
+/// replies to a request asks for the topic of replies.
 fn made_for_asking(shared: &Shared, name: &str) -> Option<Arc<Topic>> {
-    if name != TRACE_TOPIC || !shared.settings.auto_create_topics || !shared.standing.writes() {
+    if !shared.standing.writes() {
+        return None;
+    }
+    if name == reply::topic(&shared.settings.cluster) {
+        return shared.state.get_or_make_topic(name, TopicConfig::open(1));
+    }
+    if name != TRACE_TOPIC || !shared.settings.auto_create_topics {
         return None;
     }
     shared.state.get_or_make_topic(name, TopicConfig::open(shared.settings.template_queues.min(TRACE_QUEUES)))

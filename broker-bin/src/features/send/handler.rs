@@ -1,25 +1,20 @@
-//! 10, 310, 320: checks a send, and fills the batch that it becomes.
+//! 10, 310, 320, 324, 325: checks a send, and fills the batch that it becomes.
 
-use std::borrow::Cow;
-use std::time::Duration;
+use std::sync::Arc;
 
-use anchorlog_engine::{Append, AppendError, BatchError, Queue, WriteBatch};
+use anchorlog_engine::{AppendError, WriteBatch};
 
-use super::properties::Known;
-use super::sending::Sending;
-use super::stored::{Attributes, Stored};
-use crate::features::delay::{self, DueKey, Later, Place};
-use crate::features::offsets::Pins;
+use super::doubt::Doubt;
+use super::writer::{Send, Source, Writer};
+use crate::features::offsets::{self, Pins};
+use crate::features::repeats::Claim;
+use crate::features::reply::Push;
 use crate::features::retry::{self, DeadLetter, Letter};
 use crate::features::topics::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig};
-use crate::features::transactions::{self, Wanted};
 use crate::features::{FieldError, Outcome, Reply, Request, code};
-use crate::limits;
 use crate::shared::Shared;
-use crate::wire::batch;
-use crate::wire::message::{NAME_END, VALUE_END, sys_flag, tag_hash};
 
-/// Names of a send's fields: code 10 spells them out, 310 and 320 use letters.
+/// Names of a send's fields: codes 10 and 324 spell them out, 310, 320 and 325 use letters.
 struct Names {
     group: &'static str,
     topic: &'static str,
@@ -65,28 +60,10 @@ const LETTERS: Names = Names {
     batch: "m",
 };
 
-/// A send's fields, read.
-struct Send<'a> {
-    group: &'a str,
-    topic: &'a str,
-    default_topic: &'a str,
-    default_topic_queues: u32,
-    queue: i32,
-    sys_flag: i32,
-    born_timestamp: i64,
-    flag: i32,
-    properties: &'a str,
-    reconsume_times: i32,
-    reconsume_max: Option<i32>,
-    is_batch: bool,
-    /// Whatever delay its properties wish, it is a dead letter now.
-    is_dead: bool,
-}
-
 impl<'a> Send<'a> {
     fn read(request: &Request<'a>) -> Result<Send<'a>, FieldError> {
         // A binary header cannot be told apart by names: only the code says which it uses.
-        let names = if request.header.code == 10 { &LONG } else { &LETTERS };
+        let names = if matches!(request.header.code, 10 | 324) { &LONG } else { &LETTERS };
         Ok(Send {
             group: request.field(names.group).unwrap_or_default(),
             topic: request.required(names.topic)?,
@@ -107,18 +84,30 @@ impl<'a> Send<'a> {
 
 /// Fills `out` with the messages of a send, or says why not.
 pub fn send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Outcome {
-    match try_send(shared, request, out) {
-        Ok(sending) => Outcome::Append(sending),
+    let outcome = Push::of(shared, request).and_then(|push| {
+        let mut outcome = try_send(shared, request, out)?;
+        if let Outcome::Append(sending) = &mut outcome {
+            sending.push = push.map(Box::new);
+        }
+        Ok(outcome)
+    });
+    match outcome {
+        Ok(outcome) => outcome,
         Err(reply) => {
             out.clear();
-            shared.counters.sends_refused.add(1);
-            // Clients of some families read these two on failures also.
-            Outcome::Reply(reply.with("MSG_REGION", "DefaultRegion").with("TRACE_ON", true))
+            refused(shared, reply)
         }
     }
 }
 
-fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Result<Sending, Reply> {
+/// The answer to a send that is not stored.
+pub(super) fn refused(shared: &Shared, reply: Reply) -> Outcome {
+    shared.counters.sends_refused.add(1);
+    // Clients of some families read these two on failures also.
+    Outcome::Reply(reply.with("MSG_REGION", "DefaultRegion").with("TRACE_ON", true))
+}
+
+fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Result<Outcome, Reply> {
     if shared.is_closing() {
         return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, "the broker is stopping; nothing was stored"));
     }
@@ -152,61 +141,30 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
         let remark = format!("the body has {} bytes; at most {bytes_max} are taken", request.body.len());
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, remark));
     }
-    let writer = Writer { shared, request, send: &send, number, queue };
-    if !send.is_batch {
-        let mut known = Known::default();
-        known.read(send.properties);
-        let (due, key) = match known.unique_key {
-            Some(key) => {
-                let due = writer.append(out, send.flag, request.body, &[send.properties], &known, &[])?;
-                (due, Cow::Borrowed(key))
-            }
-            None => {
-                let made = shared.made_keys.next();
-                let ending = if known.state.lacks_separator { "\u{2}" } else { "" };
-                let added = format!("{ending}UNIQ_KEY{NAME_END}{made}{VALUE_END}");
-                known.state.lacks_separator = false;
-                let due = writer.append(out, send.flag, request.body, &[send.properties, &added], &known, &[&made])?;
-                (due, Cow::Owned(made))
-            }
-        };
-        let letter = dead.as_ref().map(|dead| {
-            Box::new(Letter {
-                group: dead.group.as_str().into(),
-                topic: send.topic.into(),
-                origin_topic: known.retry_topic.unwrap_or_default().into(),
-                unique_key: (*key).into(),
-                attempts: send.reconsume_times,
-            })
-        });
-        // A level counts before a time, and what has a level cannot be taken back.
-        let timed = due.filter(|_| !known.half && known.wish.is_timed(&shared.settings.delay_levels));
-        let recall = timed.map(|due| delay::recall_handle(shared, send.topic, due.time_ms, &key).into());
-        return Ok(Sending { due, recall, letter, ..Sending::new(number, Some(&key)) });
-    }
-    if send.is_dead || send.topic.starts_with(RETRY_PREFIX) {
+    if send.is_batch && (send.is_dead || send.topic.starts_with(RETRY_PREFIX)) {
         return Err(Reply::failure(code::MESSAGE_ILLEGAL, "a retry topic takes no batches"));
     }
-    for inner in batch::entries(request.body) {
-        let illegal = |error| Reply::failure(code::MESSAGE_ILLEGAL, format!("the batch cannot be read: {error}"));
-        let inner = inner.map_err(illegal)?;
-        let own = &*inner.properties;
-        if inner.body.is_empty() {
-            return Err(Reply::failure(code::MESSAGE_ILLEGAL, "a message of the batch has no body"));
+    let source = Source { peer: request.peer, connection: request.connection };
+    let writer = Writer { shared, source, send: &send, number, queue };
+    let mut filled = writer.fill(out, request.body, &|_| false)?;
+    filled.sending.letter = dead.as_ref().map(|dead| {
+        Box::new(Letter {
+            group: dead.group.as_str().into(),
+            topic: send.topic.into(),
+            origin_topic: filled.retry_topic.unwrap_or_default().into(),
+            unique_key: (*filled.unique_key).into(),
+            attempts: send.reconsume_times,
+        })
+    });
+    let now_ms = shared.engine.clock().wall_ms();
+    match shared.repeats.claim(&filled.sending.claims, &[], now_ms, &shared.counters) {
+        Claim::Mine => Ok(Outcome::Append(filled.sending)),
+        Claim::Doubtful { candidates } => {
+            out.clear();
+            let doubt = Doubt::new(&writer, Arc::clone(&topic), request.body, filled.sending, candidates);
+            Ok(doubt.go_on(shared))
         }
-        let mut known = Known::default();
-        known.read(own);
-        let between = if known.state.lacks_separator && !send.properties.is_empty() { "\u{2}" } else { "" };
-        known.read(send.properties);
-        if !known.wish.is_none() {
-            return Err(Reply::failure(code::MESSAGE_ILLEGAL, "a batch is delivered at once; it takes no delays"));
-        }
-        writer.append(out, inner.flag, inner.body, &[own, between, send.properties], &known, &[])?;
     }
-    if out.is_empty() {
-        return Err(Reply::failure(code::MESSAGE_ILLEGAL, "the batch holds no message"));
-    }
-    Ok(Sending::new(number, None))
 }
 
 /// Consumers send what they could not send back to their retry topic themselves, and go on doing so after the last attempt.
@@ -215,7 +173,7 @@ fn dead_letter(shared: &Shared, send: &Send<'_>) -> Option<DeadLetter> {
     retry::dead_letter(send.topic, send.reconsume_times, send.reconsume_max, group)
 }
 
-fn find_topic(shared: &Shared, request: &Request<'_>, send: &Send<'_>) -> Result<std::sync::Arc<Topic>, Reply> {
+fn find_topic(shared: &Shared, request: &Request<'_>, send: &Send<'_>) -> Result<Arc<Topic>, Reply> {
     // A topic that exists has a good name, and most exist.
     let found = shared.state.topics.get(send.topic);
     if found.is_none()
@@ -247,7 +205,7 @@ fn find_topic(shared: &Shared, request: &Request<'_>, send: &Send<'_>) -> Result
     Ok(topic)
 }
 
-fn make_topic(shared: &Shared, send: &Send<'_>) -> Option<std::sync::Arc<Topic>> {
+fn make_topic(shared: &Shared, send: &Send<'_>) -> Option<Arc<Topic>> {
     let own = send.topic.starts_with(RETRY_PREFIX) || send.topic.starts_with(DEAD_LETTER_PREFIX);
     let config = if own {
         TopicConfig::open(1)
@@ -256,166 +214,7 @@ fn make_topic(shared: &Shared, send: &Send<'_>) -> Option<std::sync::Arc<Topic>>
         template.config.inherited(send.default_topic_queues)?
     };
     let topic = shared.state.get_or_make_topic(send.topic, config)?;
+    offsets::add_queues(shared, &topic, 0);
     tracing::info!(topic = send.topic, queues = config.write_queues, "made a topic on demand");
     Some(topic)
-}
-
-struct Writer<'a> {
-    shared: &'a Shared,
-    request: &'a Request<'a>,
-    send: &'a Send<'a>,
-    /// The queue's number in its topic.
-    number: u32,
-    queue: &'a Queue,
-}
-
-impl Writer<'_> {
-    /// Adds one message, with the entry that delivers it later if it wants that, or says what of it cannot be stored.
-    fn append(
-        &self,
-        out: &mut WriteBatch,
-        flag: i32,
-        body: &[u8],
-        properties: &[&str],
-        known: &Known<'_>,
-        more_keys: &[&str],
-    ) -> Result<Option<DueKey>, Reply> {
-        let illegal = |remark: String| Reply::failure(code::MESSAGE_ILLEGAL, remark);
-        let half = self.half(known, more_keys)?;
-        let later = self.later(known)?;
-        if half.is_some() && later.is_some() {
-            return Err(illegal("a message of a transaction takes no delay".to_owned()));
-        }
-        let changed = half.as_ref().map_or(0, |half| half.changed().len())
-            + later.as_ref().map_or(0, |later| later.changed.len() + limits::TIMER_PROPERTY_BYTES);
-        let added = known.state.added_bytes(&self.shared.settings.cluster) + changed;
-        let properties_bytes = properties.iter().map(|part| part.len()).sum::<usize>() + added;
-        if properties_bytes > limits::PROPERTIES_BYTES_MAX {
-            return Err(illegal(format!(
-                "the properties have {properties_bytes} bytes with the broker's own; at most {} are taken",
-                limits::PROPERTIES_BYTES_MAX
-            )));
-        }
-        let stored = Stored {
-            sys_flag: self.send.sys_flag & !self.flags_not_kept(known),
-            born_timestamp: self.send.born_timestamp,
-            born_host: self.request.peer,
-            body_bytes: u32::try_from(body.len()).map_err(|_| illegal("the body is too large".to_owned()))?,
-            flag,
-            reconsume_times: self.send.reconsume_times,
-            prepared_offset: 0,
-            properties: known.state,
-        };
-        let mut few = [&b""[..]; 8];
-        let mut many = Vec::new();
-        let words = known.keys.into_iter().flat_map(|keys| keys.split(' ').filter(|key| !key.is_empty()));
-        let all = known.unique_key.into_iter().chain(more_keys.iter().copied()).chain(words).map(str::as_bytes);
-        let mut count = 0;
-        for key in all {
-            if count < few.len() {
-                few[count] = key;
-            } else {
-                if many.is_empty() {
-                    many.extend_from_slice(&few);
-                }
-                many.push(key);
-            }
-            count += 1;
-        }
-        let mut payload = [&b""[..]; 4];
-        payload[0] = body;
-        for (piece, part) in payload[1..].iter_mut().zip(properties) {
-            *piece = part.as_bytes();
-        }
-        let keys = if many.is_empty() { &few[..count] } else { &many };
-        let tag = known.tags.map_or(0, tag_hash);
-        let attributes = stored.encode();
-        let message = Append {
-            queue: self.queue,
-            tag,
-            keys,
-            attributes: attributes.as_slice(),
-            payload: &payload[..=properties.len()],
-        };
-        if let Some(half) = half {
-            let queue = self.shared.halves.queue(&self.shared.engine);
-            let queue = queue.map_err(|error| Reply::failure(code::SYSTEM_ERROR, error.to_string()))?;
-            let hidden = Append { queue, keys: &[], ..message };
-            let due = transactions::store(self.shared, out, &hidden, stored, &half);
-            let due = due.map_err(|error: BatchError| illegal(error.to_string()))?;
-            self.shared.halves.producers.sent_half(self.request.connection, half.group);
-            self.shared.counters.transactions_begun.add(1);
-            return Ok(Some(due));
-        }
-        let Some(later) = later else {
-            return out.append(&message).map(|_| None).map_err(|error| illegal(error.to_string()));
-        };
-        let place = Place {
-            topic: self.send.topic.into(),
-            queue: self.number,
-            tag,
-            keys: Place::bounded_keys(keys.iter().copied()),
-            attributes: Attributes { stored, changed: &later.changed }.encode(),
-        };
-        let queue = self.shared.due.hidden(&self.shared.engine);
-        let queue = queue.map_err(|error| Reply::failure(code::SYSTEM_ERROR, error.to_string()))?;
-        let hidden = Append { queue, keys: &[], ..message };
-        let due = delay::store(self.shared, out, &hidden, &later, place);
-        let due = due.map_err(|error: BatchError| illegal(error.to_string()))?;
-        self.shared.counters.messages_delayed.add(1);
-        Ok(Some(due))
-    }
-
-    /// When it is to be delivered, if not at once.
-    fn later(&self, known: &Known<'_>) -> Result<Option<Later>, Reply> {
-        if known.wish.is_none() || self.send.is_dead {
-            return Ok(None);
-        }
-        let now_ms = self.shared.engine.clock().wall_ms();
-        let later = known.wish.later(&self.shared.settings.delay_levels, self.send.topic, self.number, now_ms);
-        later.map_err(|remark| Reply::failure(code::MESSAGE_ILLEGAL, remark))
-    }
-
-    /// What it is half of, if it is. A copy that a consumer sends to try a message again is none, whatever its properties still say.
-    fn half<'k>(&'k self, known: &Known<'k>, more_keys: &[&'k str]) -> Result<Option<Wanted<'k>>, Reply> {
-        let illegal = |remark: &'static str| Reply::failure(code::MESSAGE_ILLEGAL, remark);
-        if !known.half {
-            let flags = self.send.sys_flag & sys_flag::TRANSACTION_MASK;
-            if matches!(flags, sys_flag::TRANSACTION_PREPARED | sys_flag::TRANSACTION_ROLLBACK) {
-                return Err(illegal("its flags say that it is half of a transaction, and its properties do not"));
-            }
-            return Ok(None);
-        }
-        if self.is_copy(known) {
-            return Ok(None);
-        }
-        if self.send.is_batch {
-            return Err(illegal("a batch cannot be half of a transaction"));
-        }
-        let group = known.group.unwrap_or(self.send.group);
-        if group.is_empty() || group.len() > limits::GROUP_BYTES_MAX || group.contains('\0') {
-            return Err(illegal("half of a transaction needs a producer group that can be asked"));
-        }
-        let timeout = known.immunity.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
-        let timeout = timeout.unwrap_or(self.shared.live.transaction_timeout());
-        let now_ms = self.shared.engine.clock().wall_ms();
-        Ok(Some(Wanted {
-            group,
-            topic: self.send.topic,
-            queue: self.number,
-            unique_key: known.unique_key.or(more_keys.first().copied()).unwrap_or_default(),
-            ask_ms: now_ms.saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
-        }))
-    }
-
-    fn is_copy(&self, known: &Known<'_>) -> bool {
-        let level = known.wish.level.and_then(|level| level.trim().parse::<i64>().ok()).unwrap_or(0);
-        self.send.reconsume_times > 0 && level > 0
-    }
-
-    /// Bits that the broker sets itself, or that do not hold for what is stored.
-    fn flags_not_kept(&self, known: &Known<'_>) -> i32 {
-        let hosts = sys_flag::BORN_HOST_V6 | sys_flag::STORE_HOST_V6;
-        if known.half { hosts | sys_flag::TRANSACTION_MASK } else { hosts }
-    }
 }

@@ -4,14 +4,16 @@
 //!    every other code that nothing of it is stored.
 //! 2. A batch is one frame of the log: all of its messages or none, at consecutive offsets.
 //! 3. `WAIT=false` is ignored: a producer cannot lower what the operator chose.
-//! 4. What is not offered yet (transactions) is refused, never stored as something else.
+//! 4. A send that was stored before is not stored again, and gets the answer of the first time; see [`super::repeats`].
 //! 5. What is to be delivered later is stored where nobody reads it, with the entry that delivers it, in one batch; see [`super::delay`].
 
+mod doubt;
 mod handler;
 mod properties;
 mod sending;
 pub mod stored;
+mod writer;
 
 pub use handler::send;
 pub use properties::MadeKeys;
-pub use sending::{Sending, UniqueKey};
+pub use sending::{First, Sending, UniqueKey};

@@ -25,6 +25,10 @@ pub(super) struct Known<'a> {
     pub(super) half: bool,
     /// The producer group that decides it.
     pub(super) group: Option<&'a str>,
+    /// The client that waits for a reply to it.
+    pub(super) reply_to: Option<&'a str>,
+    /// True for a reply.
+    pub(super) is_reply: bool,
     /// Seconds until that group is asked first.
     pub(super) immunity: Option<&'a str>,
     /// What need not be added for readers.
@@ -32,6 +36,11 @@ pub(super) struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
+    /// The client that sends it and waits for a reply. Copies that consumers send of such a message are theirs.
+    pub(super) fn asks(&self, reconsume_times: i32) -> Option<&'a str> {
+        self.reply_to.filter(|_| !self.is_reply && self.retry_topic.is_none() && reconsume_times == 0)
+    }
+
     /// Adds what stands in `text`.
     pub(super) fn read(&mut self, text: &'a str) {
         for (name, value) in properties(text) {
@@ -44,6 +53,8 @@ impl<'a> Known<'a> {
                 "TIMER_DELAY_SEC" => self.wish.delay_seconds = Some(value),
                 "TIMER_DELAY_MS" => self.wish.delay_ms = Some(value),
                 "TIMER_DELIVER_MS" => self.wish.deliver_ms = Some(value),
+                "REPLY_TO_CLIENT" => self.reply_to = Some(value),
+                "MSG_TYPE" => self.is_reply = value == "reply",
                 "PGROUP" => self.group = Some(value),
                 "CHECK_IMMUNITY_TIME_IN_SECONDS" => self.immunity = Some(value),
                 "TRAN_MSG" => self.half = value.eq_ignore_ascii_case("true"),

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use anchorlog_engine::{AppendOutcome, Lsn};
 
+use crate::counters::Counters;
 use crate::features::delay::DueKey;
+use crate::features::repeats::Claims;
+use crate::features::reply::Push;
 use crate::features::retry::Letter;
 use crate::wire::FrameEncoder;
 use crate::wire::message::MessageId;
@@ -38,6 +41,17 @@ impl UniqueKey {
     }
 }
 
+/// Where a message stands that was sent before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct First {
+    /// Its place in the log.
+    pub lsn: Lsn,
+    /// The topic's queue.
+    pub queue: u32,
+    /// Its offset there.
+    pub queue_offset: u64,
+}
+
 /// A batch that was handed to the network thread, and then its place in the log.
 #[derive(Clone, Debug)]
 pub struct Sending {
@@ -48,31 +62,42 @@ pub struct Sending {
     /// LSN of its first message; known once it is appended.
     pub lsn: Lsn,
     /// LSNs of the others.
-    pub more: Box<[Lsn]>,
+    pub more: Vec<Lsn>,
     /// Its id as the producer knows it; none for a batch.
     pub unique_key: UniqueKey,
     /// The entry that stands in the batch behind its one message, when there is one.
     pub due: Option<DueKey>,
     /// What a timed message can be taken back by.
     pub recall: Option<Box<str>>,
+    /// A reply, for whoever asked: the answer waits until it is taken there.
+    pub push: Option<Box<Push>>,
     /// It is a dead letter.
     pub letter: Option<Box<Letter>>,
+    /// What is claimed for it until it is appended.
+    pub claims: Claims,
+    /// Those of its messages that were stored before, by their numbers in what was sent.
+    pub repeated: Vec<(usize, First)>,
+    /// Counts it, when it has its place in the log.
+    pub counted: fn(&Counters),
 }
 
 impl Sending {
     /// A batch for this queue.
     #[must_use]
     pub fn new(queue: u32, unique_key: Option<&str>) -> Sending {
-        let unique_key = UniqueKey::new(unique_key);
         Sending {
             queue,
             queue_offset: 0,
             lsn: Lsn::ZERO,
-            more: Box::default(),
-            unique_key,
+            more: Vec::new(),
+            unique_key: UniqueKey::new(unique_key),
             due: None,
             recall: None,
+            push: None,
             letter: None,
+            claims: Claims::default(),
+            repeated: Vec::new(),
+            counted: |_| {},
         }
     }
 
@@ -83,12 +108,38 @@ impl Sending {
         if self.due.is_none() && !outcome.rest.is_empty() {
             self.more = outcome.rest.iter().map(|position| position.lsn).collect();
         }
+        self.tell_repeated();
     }
 
-    /// Messages in it.
+    /// Puts the messages that were stored before where they stood in what was sent; `lsn` and `more` have only the others, in order.
+    fn tell_repeated(&mut self) {
+        for (number, first) in &self.repeated {
+            match number.checked_sub(1) {
+                None => {
+                    self.more.insert(0, self.lsn);
+                    (self.lsn, self.queue, self.queue_offset) = (first.lsn, first.queue, first.queue_offset);
+                }
+                Some(number) => self.more.insert(number, first.lsn),
+            }
+        }
+    }
+
+    /// Notes that all of it was stored before.
+    pub fn all_repeated(&mut self) {
+        let Some((_, first)) = self.repeated.first() else { return };
+        (self.lsn, self.queue, self.queue_offset) = (first.lsn, first.queue, first.queue_offset);
+        self.more = self.repeated[1..].iter().map(|(_, first)| first.lsn).collect();
+    }
+
+    /// Where all of its messages are.
+    pub fn lsns(&self) -> impl Iterator<Item = Lsn> {
+        std::iter::once(self.lsn).chain(self.more.iter().copied())
+    }
+
+    /// Messages of it that are stored with it.
     #[must_use]
     pub fn count(&self) -> u64 {
-        1 + self.more.len() as u64
+        1 + self.more.len() as u64 - self.repeated.len() as u64
     }
 
     /// Writes its answer's fields, and ends the frame.

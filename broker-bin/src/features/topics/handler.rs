@@ -5,7 +5,7 @@ use bytes::BytesMut;
 
 use super::shrink::stands_against;
 use super::{PERM_INHERIT, PERM_READ, PERM_WRITE, TEMPLATE, TopicConfig, is_forbidden, name_fault};
-use crate::features::{Kept, Outcome, Reply, Request, Task, code};
+use crate::features::{Kept, Outcome, Reply, Request, Task, code, offsets};
 use crate::limits;
 use crate::shared::Shared;
 use crate::wire::admin::{DataVersion, TopicSettings, WantedTopic, put_topic_table};
@@ -54,7 +54,11 @@ fn put(shared: &Shared, request: &Request<'_>, wanted: &[WantedTopic]) -> Result
     }
     let configs: Vec<_> = wanted.iter().map(|wanted| config(shared, request, wanted)).collect::<Result<_, _>>()?;
     for (wanted, config) in wanted.iter().zip(configs) {
+        let before = shared.state.topics.get(&wanted.name).map_or(0, |topic| topic.config.read_queues);
         shared.state.put_topic(&wanted.name, config);
+        if let Some(topic) = shared.state.topics.get(&wanted.name) {
+            offsets::add_queues(shared, &topic, before);
+        }
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! 2. The handle of a queue is asked of the engine once.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use anchorlog_engine::{AppendError, Engine, Queue};
@@ -159,6 +160,8 @@ pub fn is_forbidden(name: &str) -> bool {
 #[derive(Debug, Default)]
 pub struct Topics {
     by_name: RwLock<BTreeMap<Box<str>, Arc<Topic>>>,
+    /// Counts changes.
+    version: AtomicU64,
 }
 
 impl Topics {
@@ -175,6 +178,7 @@ impl Topics {
             return false;
         }
         by_name.insert(name.into(), Arc::new(Topic::new(name, config)));
+        self.version.fetch_add(1, Ordering::Release);
         true
     }
 
@@ -189,11 +193,13 @@ impl Topics {
         }
         let topic = Arc::new(Topic::new(name, config));
         by_name.insert(name.into(), topic.clone());
+        self.version.fetch_add(1, Ordering::Release);
         (topic, true)
     }
 
     /// Forgets a topic; true when there was one.
     pub fn remove(&self, name: &str) -> bool {
+        self.version.fetch_add(1, Ordering::Release);
         write(&self.by_name).remove(name).is_some()
     }
 
@@ -204,8 +210,22 @@ impl Topics {
         }
     }
 
+    /// Lets those topics ask for their queues again that somebody else dropped and made anew.
+    pub fn renew_dropped(&self, engine: &Engine) {
+        let is_dropped = |topic: &Topic| {
+            (0..).zip(&topic.queues).filter_map(|(number, slot)| Some((number, slot.get()?))).any(|(number, known)| {
+                engine.queue(&queue_name(&topic.name, number)).is_ok_and(|queue| queue != *known)
+            })
+        };
+        let dropped: Vec<_> = read(&self.by_name).values().filter(|topic| is_dropped(topic)).cloned().collect();
+        for topic in dropped {
+            self.renew(&topic.name);
+        }
+    }
+
     /// Forgets the topics that are not wanted.
     pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        self.version.fetch_add(1, Ordering::Release);
         write(&self.by_name).retain(|name, _| wanted(name));
     }
 
@@ -213,6 +233,12 @@ impl Topics {
     #[must_use]
     pub fn names(&self) -> Vec<Box<str>> {
         read(&self.by_name).keys().cloned().collect()
+    }
+
+    /// Counts changes: as long as it is the same, so are the topics.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// How many there are.

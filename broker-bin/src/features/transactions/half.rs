@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use anchorlog_engine::{Append, AppendError, BatchError, Engine, Lsn, Message, Put, Queue, ReadError, WriteBatch};
 
 use super::producers::Producers;
-use super::transaction::{Transaction, TransactionId};
+use super::transaction::{Transaction, TransactionId, Verdict};
 use crate::features::delay::{Due, DueKey};
 use crate::features::send::stored::{Attributes, Stored};
 use crate::shared::Shared;
@@ -15,7 +15,7 @@ use crate::wire::message::{append_property, property};
 /// The queue that holds half messages. No topic's name begins with this byte.
 pub const HALF_QUEUE: &[u8] = b"\x01half";
 
-/// Before a transaction's name: the one key of its half message. No client can name it.
+/// Before a transaction's name: the first key of its half message. No client can name it.
 const KEY_PREFIX: &[u8] = b"\x01txn";
 
 /// What all of this shares.
@@ -83,7 +83,8 @@ pub fn store(
     let id = TransactionId::of(&due);
     let attributes = Attributes { stored, changed: &wanted.changed() }.encode();
     let key = [KEY_PREFIX, &id.to_bytes()].concat();
-    let half = out.append(&Append { keys: &[&key], attributes: &attributes, ..*message })?;
+    let keys: Vec<&[u8]> = std::iter::once(&key[..]).chain(message.keys.iter().copied()).collect();
+    let half = out.append(&Append { keys: &keys, attributes: &attributes, ..*message })?;
     let prepared = entries::transaction::encode(&Transaction::Prepared { group: wanted.group.into() });
     let transaction = entries::transaction::encode_key(&id);
     out.put(&Put { key: &transaction, value: &prepared, target: Some(half.into()) })?;
@@ -112,6 +113,15 @@ pub enum NoHalf {
     /// What is there is none.
     #[error("what is there is no half message")]
     Other,
+}
+
+/// Whether it was decided that nobody is to see this half message, as far as that is remembered.
+#[must_use]
+pub fn is_rolled_back(engine: &Engine, half: &Message) -> bool {
+    let id = half.keys().next().and_then(|key| key.strip_prefix(KEY_PREFIX)).and_then(|id| id.try_into().ok());
+    let entry = id.map(|id| engine.get(&entries::transaction::encode_key(&TransactionId::from_bytes(id))));
+    let transaction = entry.and_then(|entry| entries::transaction::decode(&entry.ok()??.value).ok());
+    matches!(transaction, Some(Transaction::Decided { verdict: Verdict::Rollback, .. }))
 }
 
 impl Half {

@@ -3,7 +3,7 @@
 use anchorlog_engine::error::Found;
 use anchorlog_engine::{BatchError, Link, Lsn, Put, QueueOffset, Rejection, TableEntry, WriteBatch};
 
-use super::half::Half;
+use super::half::{Half, NoHalf};
 use super::transaction::{Transaction, TransactionId, Verdict};
 use crate::counters::Counters;
 use crate::features::delay::{Due, DueKey};
@@ -18,10 +18,15 @@ const COMMIT: i32 = sys_flag::TRANSACTION_COMMIT;
 const ROLLBACK: i32 = sys_flag::TRANSACTION_ROLLBACK;
 
 /// 37: decides a transaction, once. Answered when that is acknowledged.
-pub fn end(shared: &Shared, request: &Request<'_>) -> Outcome {
+pub fn end(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch) -> Outcome {
     match End::read(shared, request) {
-        // The half message may lie on the disk.
-        Ok(Some(end)) => Outcome::Read(Task::new(move |shared, batch| end.run(shared, batch))),
+        Ok(Some(end)) => match end.in_memory(shared) {
+            Some(half) => end.run(shared, half, batch),
+            None => Outcome::Read(Task::new(move |shared, batch| {
+                let half = Half::read(&shared.engine, end.lsn);
+                end.run(shared, half, batch)
+            })),
+        },
         // The producer does not know yet: it is asked again.
         Ok(None) => Reply::success().into(),
         Err(reply) => reply.into(),
@@ -58,8 +63,19 @@ impl End {
         }))
     }
 
-    fn run(&self, shared: &Shared, batch: &mut WriteBatch) -> Outcome {
-        match self.decide(shared, batch) {
+    /// The half message, when no disk is needed for it and for what became of it: most verdicts follow at once, and are not worth another
+    /// thread.
+    fn in_memory(&self, shared: &Shared) -> Option<Result<Half, NoHalf>> {
+        if !shared.engine.is_in_memory(self.lsn) {
+            return None;
+        }
+        let half = Half::read(&shared.engine, self.lsn);
+        let known = |half: &Half| shared.engine.knows(&entries::transaction::encode_key(&half.id));
+        half.as_ref().map_or(true, known).then_some(half)
+    }
+
+    fn run(&self, shared: &Shared, half: Result<Half, NoHalf>, batch: &mut WriteBatch) -> Outcome {
+        match self.decide(shared, half, batch) {
             Ok(outcome) => outcome,
             Err(reply) => {
                 batch.clear();
@@ -69,8 +85,7 @@ impl End {
         }
     }
 
-    fn decide(&self, shared: &Shared, batch: &mut WriteBatch) -> Result<Outcome, Reply> {
-        let half = Half::read(&shared.engine, self.lsn);
+    fn decide(&self, shared: &Shared, half: Result<Half, NoHalf>, batch: &mut WriteBatch) -> Result<Outcome, Reply> {
         let half = half.map_err(|error| failed(format!("there is no half message at {}: {error}", self.lsn)))?;
         if half.message.queue_offset != self.queue_offset || !self.id.is_empty() && *self.id != *half.unique_key() {
             return Err(failed(format!("the half message at {} is another one", self.lsn)));
@@ -165,7 +180,14 @@ impl Pending {
             Verdict::Commit => |counters: &Counters| counters.transactions_committed.add(1),
             Verdict::Rollback => |counters: &Counters| counters.transactions_rolled_back.add(1),
         };
-        Ok(Outcome::Write(Writing { reply: Reply::success(), due: forget, letter: None, rejected, counted }))
+        Ok(Outcome::Write(Writing {
+            reply: Reply::success(),
+            due: forget,
+            letter: None,
+            rejected,
+            counted,
+            back: None,
+        }))
     }
 }
 

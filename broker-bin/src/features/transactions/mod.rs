@@ -22,7 +22,7 @@ mod producers;
 mod transaction;
 
 pub use check::{Next, Question, ask, forget};
-pub use half::{HALF_QUEUE, Half, Halves, NoHalf, Wanted, store};
+pub use half::{HALF_QUEUE, Half, Halves, NoHalf, Wanted, is_rolled_back, store};
 pub use handler::{decide_by_hand, end};
 pub use producers::Producers;
 pub use transaction::{NotATransaction, Transaction, TransactionId, Verdict};

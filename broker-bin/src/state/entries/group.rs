@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! value: version 1 | retry queues 4 | retry max 4 | may consume 1
-//!        version 2 | the same | rules 1: bit 0 may not broadcast, 1 not from the first, 2 ordered, 3 members are not told
+//!        version 2 | the same | rules 1: bit 0 may not broadcast, 1 not from the first, 2 ordered, 3 members are not told,
+//!                                 4 strict
 //! ```
 //! A group with the usual rules is written as version 1.
 
@@ -37,16 +38,16 @@ pub fn encode(name: &str, config: &GroupConfig) -> (Vec<u8>, Vec<u8>) {
 
 /// A bit for each rule that is not the usual one.
 fn bits(rules: &GroupRules) -> u8 {
-    let unusual = [!rules.may_broadcast, !rules.from_min, rules.ordered, !rules.tell_members];
+    let unusual = [!rules.may_broadcast, !rules.from_min, rules.ordered, !rules.tell_members, rules.strict];
     unusual.into_iter().rev().fold(0, |bits, bit| bits << 1 | u8::from(bit))
 }
 
 fn rules(bits: u8) -> Result<GroupRules, BadEntry> {
     let is = |bit: u8| bits >> bit & 1 == 1;
-    if bits == 0 || bits > 0xF {
+    if bits == 0 || bits > 0x1F {
         return Err(BadEntry("its rules are none that this version knows"));
     }
-    Ok(GroupRules { may_broadcast: !is(0), from_min: !is(1), ordered: is(2), tell_members: !is(3) })
+    Ok(GroupRules { may_broadcast: !is(0), from_min: !is(1), ordered: is(2), tell_members: !is(3), strict: is(4) })
 }
 
 /// Reads an entry.
@@ -82,11 +83,14 @@ mod tests {
         let rules = GroupRules { may_broadcast: false, tell_members: false, ..GroupRules::default() };
         let (_, value) = encode("g", &GroupConfig { rules, ..GroupConfig::default() });
         assert_eq!(value, [2, 0, 0, 0, 1, 0, 0, 0, 16, 1, 0b1001]);
+        let rules = GroupRules { strict: true, ..GroupRules::default() };
+        let (_, value) = encode("g", &GroupConfig { rules, ..GroupConfig::default() });
+        assert_eq!(value, [2, 0, 0, 0, 1, 0, 0, 0, 16, 1, 16]);
     }
 
     proptest! {
         #[test]
-        fn a_group_is_read_as_it_was_written(name in any_name(), fields in any::<(u32, u32, bool)>(), bits in 0..16u8) {
+        fn a_group_is_read_as_it_was_written(name in any_name(), fields in any::<(u32, u32, bool)>(), bits in 0..32u8) {
             let (retry_queues, retry_max, may_consume) = fields;
             let rules = if bits == 0 { GroupRules::default() } else { rules(bits).expect("known") };
             let config = GroupConfig { retry_queues, retry_max, may_consume, rules };

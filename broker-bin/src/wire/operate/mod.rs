@@ -7,6 +7,7 @@
 
 mod dead_letters;
 mod delays;
+mod groups;
 mod message;
 mod messages;
 mod trace;
@@ -17,6 +18,10 @@ pub use dead_letters::{
     ReplayDeadLetter, Replayed, ReplayedTo,
 };
 pub use delays::{CancelDelay, DelayKind, Delayed, Delays, ListDelays};
+pub use groups::{
+    DifferenceTold, GroupQueue, GroupSettings, GroupTold, MemberTold, RefusedTold, SetGroup, ShowGroup,
+    SubscriptionTold, VariantTold,
+};
 pub use message::ShownMessage;
 pub use messages::{ListMessages, Messages};
 pub use trace::{ShowTrace, Step, StepKind, Trace};

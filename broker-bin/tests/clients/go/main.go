@@ -26,6 +26,7 @@ type plan struct {
 	PaceMs       int64 `json:"pace_ms"`
 	TimeoutMs    int64 `json:"timeout_ms"`
 	OpenLimits   bool  `json:"open_limits"`
+	OwnRetries   int   `json:"own_retries"`
 	Messages     []item
 }
 
@@ -59,9 +60,20 @@ func main() {
 		seconds, err := strconv.Atoi(a[5])
 		must(err)
 		consume(a[1], a[2], a[3], expect, seconds, a[6], len(a) > 7)
+	case len(a) == 5 && a[0] == "chain-send":
+		chainSend(a[1], a[2], a[3], a[4])
+	case len(a) == 7 && a[0] == "chain-consume":
+		chainConsume(a[1], a[2], a[3], a[4] == "orderly", a[5], a[6])
+	case len(a) == 7 && a[0] == "scenarios":
+		parallel, err := strconv.Atoi(a[5])
+		must(err)
+		playScenarios(a[1], a[2], a[3], a[4], parallel, a[6])
 	default:
 		fmt.Fprintln(os.Stderr, "usage: send NAMESRV TOPIC PLAN ACKED |",
-			"consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly]")
+			"consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly] |",
+			"chain-send NAMESRV GROUP PLAN ACKED |",
+			"chain-consume NAMESRV GROUP TOPIC orderly|concurrent NAME SEEN |",
+			"scenarios NAMESRV BROKER RUN NAMES PARALLEL OUT")
 		os.Exit(2)
 	}
 }
@@ -81,7 +93,7 @@ func send(namesrv, topic, planFile, acked string) {
 	options := []producer.Option{
 		producer.WithNameServer(strings.Split(namesrv, ";")),
 		producer.WithGroupName("PID_" + topic),
-		producer.WithRetry(0),
+		producer.WithRetry(p.OwnRetries),
 		producer.WithSendMsgTimeout(time.Duration(p.TimeoutMs) * time.Millisecond),
 	}
 	if p.OpenLimits {
@@ -100,9 +112,15 @@ func send(namesrv, topic, planFile, acked string) {
 		}
 		l := line{"index": m.Index, "started": time.Now().UnixMilli()}
 		end := time.Now().Add(time.Duration(p.RetrySeconds) * time.Second)
+		first := message(topic, m, body)
 		for attempts := 1; ; attempts++ {
 			l["attempts"] = attempts
-			if attempt(client, topic, m, body, l) || !time.Now().Before(end) {
+			again := first
+			if p.OwnRetries == 0 {
+				// Only the same object has the same id.
+				again = message(topic, m, body)
+			}
+			if attempt(client, again, l) || !time.Now().Before(end) {
 				break
 			}
 			time.Sleep(200 * time.Millisecond)
@@ -115,12 +133,16 @@ func send(namesrv, topic, planFile, acked string) {
 	must(client.Shutdown())
 }
 
-// attempt sends once and writes down what came of it; true when the broker stored the message.
-func attempt(client rocketmq.Producer, topic string, m item, body []byte, l line) bool {
+func message(topic string, m item, body []byte) *primitive.Message {
 	message := primitive.NewMessage(topic, body).WithTag(m.Tag).WithKeys(m.Keys)
 	for name, value := range m.Properties {
 		message.WithProperty(name, value)
 	}
+	return message
+}
+
+// attempt sends once and writes down what came of it; true when the broker stored the message.
+func attempt(client rocketmq.Producer, message *primitive.Message, l line) bool {
 	r, err := client.SendSync(context.Background(), message)
 	if err != nil {
 		l["status"], l["by"], l["code"], l["error"] = "refused", "client", -1, err.Error()

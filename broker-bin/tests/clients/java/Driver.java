@@ -27,7 +27,7 @@ import org.apache.rocketmq.remoting.protocol.RemotingSerializable;
 public class Driver {
     /** What PLAN.json holds. Public fields: the client's own JSON reader fills them. */
     public static class Plan {
-        public int retry_seconds, pace_ms, timeout_ms;
+        public int retry_seconds, pace_ms, timeout_ms, own_retries;
         public boolean open_limits;
         public List<Item> messages;
     }
@@ -43,9 +43,15 @@ public class Driver {
             case "send" -> send(a[1], a[2], Path.of(a[3]), a[4]);
             case "consume" ->
                 consume(a[1], a[2], a[3], Integer.parseInt(a[4]), Integer.parseInt(a[5]), a[6], a.length > 7);
+            case "chain-send" -> Chain.send(a[1], a[2], Path.of(a[3]), a[4]);
+            case "chain-consume" -> Chain.consume(a[1], a[2], a[3], a[4].equals("orderly"), a[5], a[6]);
+            case "scenarios" -> Scenarios.play(a[1], a[3], a[4], Integer.parseInt(a[5]), a[6]);
             default -> {
                 System.err.println("usage: send NAMESRV TOPIC PLAN ACKED"
-                    + " | consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly]");
+                    + " | consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly]"
+                    + " | chain-send NAMESRV GROUP PLAN ACKED"
+                    + " | chain-consume NAMESRV GROUP TOPIC orderly|concurrent NAME SEEN"
+                    + " | scenarios NAMESRV BROKER RUN NAMES PARALLEL OUT");
                 System.exit(2);
             }
         }
@@ -56,7 +62,7 @@ public class Driver {
         var plan = RemotingSerializable.fromJson(Files.readString(planFile), Plan.class);
         var producer = new DefaultMQProducer("PID_" + topic);
         producer.setNamesrvAddr(namesrv);
-        producer.setRetryTimesWhenSendFailed(0);
+        producer.setRetryTimesWhenSendFailed(plan.own_retries);
         producer.setSendMsgTimeout(plan.timeout_ms);
         if (plan.open_limits) {
             producer.setMaxMessageSize(16 << 20);
@@ -72,9 +78,12 @@ public class Driver {
                 line.put("index", item.index);
                 line.put("started", System.currentTimeMillis());
                 var end = System.currentTimeMillis() + plan.retry_seconds * 1000L;
+                var first = message(topic, item, body);
                 for (int attempts = 1; ; attempts++) {
                     line.put("attempts", attempts);
-                    if (attempt(producer, message(topic, item, body), line) || System.currentTimeMillis() >= end) break;
+                    // The same object has the same id: that is how a client tries again.
+                    var m = plan.own_retries > 0 ? first : message(topic, item, body);
+                    if (attempt(producer, m, line) || System.currentTimeMillis() >= end) break;
                     Thread.sleep(200);
                 }
                 line.put("ended", System.currentTimeMillis());

@@ -22,6 +22,13 @@ import org.apache.rocketmq.tools.command.MQAdminStartup;
 public class Operator {
     private static final AtomicInteger CONSUMED = new AtomicInteger();
 
+    /** A command that ran once keeps what it has shut down: each begins anew. */
+    private static class Commands extends MQAdminStartup {
+        static void forget() {
+            SUB_COMMANDS.clear();
+        }
+    }
+
     public static void main(String[] args) throws Exception {
         System.setErr(System.out);
         String namesrv = args[0], topic = args[1], group = args[2];
@@ -57,6 +64,7 @@ public class Operator {
             if (words.get(0).equals("consumed")) {
                 System.out.println(CONSUMED.get());
             } else {
+                Commands.forget();
                 try {
                     MQAdminStartup.main0(words.toArray(new String[0]), null);
                 } catch (Throwable error) {

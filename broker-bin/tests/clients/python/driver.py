@@ -12,7 +12,8 @@ import time
 
 from rocketmq.client import Message, Producer, PushConsumer, SendStatus
 
-USAGE = "usage: send NAMESRV TOPIC PLAN ACKED | consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly]"
+USAGE = """usage: send NAMESRV TOPIC PLAN ACKED | consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly] |
+chain-consume NAMESRV GROUP TOPIC orderly|concurrent NAME SEEN"""
 USER_PROPERTIES = ["lot", "city"]  # it can only be asked for properties by name
 
 
@@ -106,11 +107,34 @@ def consume(namesrv, group, topics, expect, seconds, path, orderly):
     out.close()
 
 
+def chain_consume(namesrv, group, topic, orderly, name, path):
+    """A consumer of the chain (../README.md): lives until it is killed. It cannot ask for a message again."""
+    out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    consumer = PushConsumer(group, orderly=orderly)
+    consumer.set_namesrv_addr(namesrv)
+    consumer.set_thread_count(4)
+
+    def take(m):
+        words = m.body.decode().split()
+        for what in ("begin", "done"):
+            line = dict(by=name, what=what, index=int(words[0]), queueId=m.queue_id, queueOffset=m.queue_offset,
+                        attempts=m.reconsume_times, at=now_ms())
+            os.write(out, (json.dumps(line) + "\n").encode())
+            if what == "begin" and words[1] == "slow":
+                time.sleep(int(words[2]) / 1000)
+
+    consumer.subscribe(topic, take)
+    consumer.start()
+    threading.Event().wait()
+
+
 def main(args):
     if len(args) == 5 and args[0] == "send":
         send(*args[1:])
     elif len(args) >= 7 and args[0] == "consume":
         consume(args[1], args[2], args[3].split(","), int(args[4]), int(args[5]), args[6], args[7:] == ["orderly"])
+    elif len(args) == 7 and args[0] == "chain-consume":
+        chain_consume(args[1], args[2], args[3], args[4] == "orderly", args[5], args[6])
     else:
         sys.exit(USAGE)
     # The native library's own threads may outlive the interpreter and crash it on the way out.

@@ -1,0 +1,58 @@
+//! Whose commits count.
+
+use super::Committer;
+use crate::features::offsets::OffsetKey;
+use crate::net::ConnectionId;
+use crate::shared::Shared;
+
+/// Whether a commit counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Commits {
+    /// It does.
+    Counts(Committer),
+    /// The queue is another member's.
+    No {
+        /// Whose.
+        owner: String,
+        /// How it came to have it.
+        by_lock: bool,
+    },
+}
+
+/// Judges a commit that came by this connection, and counts it when it does not count.
+#[must_use]
+pub fn judge(shared: &Shared, connection: ConnectionId, key: &OffsetKey) -> Commits {
+    let locked_for = shared.state.locks.owner(key, shared.engine.clock().monotonic());
+    let groups = &shared.state.groups;
+    let committer = groups.committer(connection, &key.group, &key.topic, key.queue, locked_for.as_deref());
+    let Committer::Other(client_id) = &committer else { return Commits::Counts(committer) };
+    shared.counters.commits_refused.add(1);
+    let by_lock = locked_for.is_some();
+    let puller = || groups.owner(&key.group, &key.topic, key.queue).map(|owner| owner.to_string());
+    let owner = locked_for.map(String::from).or_else(puller).unwrap_or_default();
+    tracing::debug!(
+        group = &*key.group,
+        topic = &*key.topic,
+        queue = key.queue,
+        owner,
+        member = &**client_id,
+        "a commit of a member that does not have the queue any more does not count"
+    );
+    Commits::No { owner, by_lock }
+}
+
+impl Commits {
+    /// What is said to whoever's commit does not count.
+    #[must_use]
+    pub fn remark(&self) -> Option<String> {
+        match self {
+            Commits::Counts(_) => None,
+            Commits::No { owner, by_lock: true } => Some(format!(
+                "the queue is locked for {owner}, another member of the group, which alone commits its offset"
+            )),
+            Commits::No { owner, by_lock: false } => Some(format!(
+                "{owner}, another member of the group, has pulled the queue since, and alone commits its offset"
+            )),
+        }
+    }
+}
