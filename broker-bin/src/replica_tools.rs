@@ -78,6 +78,10 @@ pub fn show(node: &NodeArgs, out: &mut impl Write) -> Result<u8, AskError> {
         if status.degraded { "; DEGRADED: the leader alone confirms" } else { "" }
     )?;
     writeln!(out, "committed   {}", status.committed)?;
+    if status.given_up_bytes > 0 {
+        let bytes = status.given_up_bytes;
+        writeln!(out, "given up    {bytes} bytes of earlier logs lie in its store: see `anchorlog log given-up`")?;
+    }
     if !status.peers.is_empty() {
         writeln!(out, "{:<16}{:<12}{:<10}{:>20}{:>16}", "replica", "connected", "in sync", "durable", "behind by")?;
         for peer in &status.peers {

@@ -308,7 +308,8 @@ fn read_log(
                 };
                 let start = survivors::start_of(start.as_ref().map(|entry| &*entry.value));
                 derived.log_start = start.max(manifest.start);
-                settle_survivors(dir, manifest, sparse, lists, &mut derived, seeded_to > found.visible)?;
+                let is_seeded = seeded_to > found.visible;
+                settle_survivors(dir, manifest, sparse, lists, &found.hidden_lists, &mut derived, is_seeded)?;
                 // Every queue's first entry is looked at, unless none can have lost it since the checkpoint.
                 let is_released = sparse.is_empty() && derived.released == manifest.start;
                 if !is_restored {
@@ -601,17 +602,33 @@ fn open_segments(
 
 /// Takes over what the table says of survivors.
 ///
+/// `hidden`: what the log says of them behind that. It may have been acknowledged before the power failed, and acted on, though nobody
+/// knows that it was: so no survivor of either is given up, and what has gone by the one is not missed by the other.
+///
 /// `is_seeded`: the log does not say all of them yet, or says what is no more.
 fn settle_survivors(
     dir: &Path,
     manifest: &Manifest,
     sparse: &Files,
     lists: Vec<(Lsn, List)>,
+    hidden: &BTreeMap<Lsn, Option<List>>,
     derived: &mut Derived,
     is_seeded: bool,
 ) -> Result<(), OpenError> {
     derived.survivors = Arc::new(Survivors::new(manifest.geometry));
-    for (base, list) in lists {
+    let mut all: BTreeMap<Lsn, List> = lists.into_iter().collect();
+    for (base, list) in hidden {
+        let is_here = sparse.contains_key(base);
+        match list {
+            Some(list) if is_here => {
+                let known = all.get(base).map_or_else(|| List::clone(list), |known| survivors::union(known, list));
+                all.insert(*base, known);
+            }
+            None if !is_here => drop(all.remove(base)),
+            Some(_) | None => {}
+        }
+    }
+    for (base, list) in all {
         // A list of a segment that is still dense is one of a release that did not come to its end.
         if base >= derived.log_start {
             continue;

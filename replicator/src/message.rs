@@ -323,6 +323,8 @@ pub struct Status {
     pub committed: Lsn,
     /// The followers, where the node leads.
     pub peers: Vec<PeerLine>,
+    /// Bytes of logs that were given up in the node's directory, and stay there until a person deletes them.
+    pub given_up_bytes: u64,
 }
 
 /// Everything that can be said.

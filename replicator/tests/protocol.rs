@@ -97,6 +97,7 @@ fn samples() -> Vec<(&'static str, Message)> {
                 degraded: false,
                 committed,
                 peers: vec![peer],
+                given_up_bytes: 5 << 20,
             }),
         ),
     ]

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use anchorlog_engine::audit::{self, Item, RepairError};
 use anchorlog_engine::io::IoBackend;
 use anchorlog_engine::io::threads::ThreadsBackend;
-use anchorlog_engine::replica::is_one_of_several;
+use anchorlog_engine::replica::{self, is_one_of_several};
 use anchorlog_engine::{Lsn, OpenError};
 use anchorlog_replicator::mending::{MendClosedError, mend_closed};
 use clap::{Args, Subcommand};
@@ -76,6 +76,15 @@ pub enum Tool {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
+    },
+    /// Lists the logs that were given up when this one began anew as a replica; they stay until they are deleted by this very command
+    GivenUp {
+        /// Directory of the log; a broker may have it open
+        #[arg(long, value_name = "DIR")]
+        store: PathBuf,
+        /// Deletes them, for good: what they acknowledged once may be nowhere else
+        #[arg(long)]
+        delete: bool,
     },
     /// Mends a log that does not open: from a copy, or by giving up a damaged range, or all that lies behind it
     #[command(group = clap::ArgGroup::new("how").required(true).multiple(false))]
@@ -171,6 +180,17 @@ pub fn run(args: &LogArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
                 if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
             written?;
+            Ok(WHOLE)
+        }
+        Tool::GivenUp { store, delete } => {
+            let failed = |source| ToolError::Store { path: store.clone(), source };
+            for one in replica::given_up(&backend, store).map_err(failed)? {
+                if *delete {
+                    replica::forget(&backend, &one).map_err(failed)?;
+                }
+                let what = if *delete { "deleted" } else { "given up" };
+                writeln!(out, "{what}: {}, {} files of {} bytes", one.path.display(), one.files, one.bytes)?;
+            }
             Ok(WHOLE)
         }
         Tool::Repair { store, from: Some(from), replica_key, replica_tls, .. } => {

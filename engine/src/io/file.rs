@@ -164,10 +164,19 @@ fn parent(path: &Path) -> &Path {
 
 /// See [`super::IoBackend::list`]. Names that are not UTF-8 are not ours, and left out.
 pub(super) fn list(dir: &Path) -> io::Result<Vec<String>> {
+    names(dir, |kind| kind.is_file())
+}
+
+/// See [`super::IoBackend::dirs`].
+pub(super) fn dirs(dir: &Path) -> io::Result<Vec<String>> {
+    names(dir, |kind| kind.is_dir())
+}
+
+fn names(dir: &Path, is_wanted: impl Fn(fs::FileType) -> bool) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.file_type()?.is_file()
+        if is_wanted(entry.file_type()?)
             && let Ok(name) = entry.file_name().into_string()
         {
             names.push(name);
@@ -175,6 +184,11 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// See [`super::IoBackend::remove_dir`].
+pub(super) fn remove_dir(dir: &Path) -> io::Result<()> {
+    fs::remove_dir(dir)
 }
 
 /// See [`super::IoBackend::rename`].

@@ -111,6 +111,18 @@ pub trait IoBackend: Send + Sync + 'static {
     /// The kernel's.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
+    /// Names of the directories in `dir`, sorted.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn dirs(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Removes a directory in which nothing is left.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn remove_dir(&self, dir: &Path) -> io::Result<()>;
+
     /// Takes the lock file `path`, creating it if needed, and writes the process id into it.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::Frozen;
 use crate::commitlog::frame::{self, FrameError, FrameHeader, FrameKind};
-use crate::commitlog::record::{self, RecordError};
+use crate::commitlog::record::{self, RecordError, RecordKind};
 use crate::commitlog::segment::{Geometry, file_name};
 use crate::consume_queue::Queues;
 use crate::dispatch::Applier;
@@ -37,6 +37,7 @@ use crate::io::{AlignedBuf, IO_ALIGN, IoBackend, IoFile};
 use crate::key_index::KeyIndex;
 use crate::limits;
 use crate::replica::SideBlock;
+use crate::retention::survivors::{self, List};
 use crate::table::Visible;
 use crate::units::{Lsn, to_u64, to_usize};
 
@@ -64,6 +65,24 @@ pub(crate) struct Found {
     pub(crate) visible: Lsn,
     /// Queues that no checkpoint knows as they are now.
     pub(crate) changed: Vec<u32>,
+    /// What is not visible says last of survivors, by segment; `None`: that nothing survives there.
+    pub(crate) hidden_lists: BTreeMap<Lsn, Option<List>>,
+}
+
+/// What frames say last of survivors.
+fn lists_in(frames: &VecDeque<(FrameHeader, Vec<u8>)>) -> BTreeMap<Lsn, Option<List>> {
+    let mut lists = BTreeMap::new();
+    for (header, bytes) in frames {
+        for (_, _, record) in record::of_frame(header, bytes) {
+            let Some(base) = survivors::base_of_key(record.name) else { continue };
+            match record.kind {
+                RecordKind::Put => drop(lists.insert(base, Some(survivors::decode_list(record.payload)))),
+                RecordKind::Delete => drop(lists.insert(base, None)),
+                _ => {}
+            }
+        }
+    }
+    lists
 }
 
 /// How far a segment behind the log's end is searched for frames.
@@ -120,6 +139,7 @@ impl Recovery<'_> {
             acked: applied.max(self.side.map_or(Lsn::ZERO, |side| side.acked)),
             visible: applied.max(start),
             changed: Vec::new(),
+            hidden_lists: BTreeMap::new(),
         };
         let (queues, table, keys) = (Arc::clone(self.queues), Arc::clone(self.table), Arc::clone(self.keys));
         let mut applier = Applier::new(queues, table, keys, Box::new(|_| {}), self.broken);
@@ -152,6 +172,7 @@ impl Recovery<'_> {
         self.judge(&stop, &mut found, applied)?;
         found.acked = if self.holds_back { found.acked.min(found.end) } else { found.end };
         found.changed = applier.changed();
+        found.hidden_lists = lists_in(&held);
         Ok(found)
     }
 

@@ -18,6 +18,7 @@
 
 mod cut;
 mod files;
+mod given_up;
 mod piece;
 mod promise;
 mod receive;
@@ -27,6 +28,7 @@ mod side;
 
 pub(crate) use cut::resume as resume_cut;
 pub use cut::{CutError, CutReport, cut};
+pub use given_up::{GivenUp, forget, given_up};
 pub use piece::LogPiece;
 pub use promise::{Promise, PromiseError, is_one_of_several};
 pub use receive::{ReceiveError, Received};

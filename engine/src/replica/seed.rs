@@ -29,7 +29,7 @@ use crate::units::{Epoch, Lsn, to_u64};
 /// Stands in a directory that is half seeded.
 pub(crate) const SEED_NAME: &str = "SEED";
 /// Begins the name of a directory in which a log lies that was given up.
-const GIVEN_UP_PREFIX: &str = "given-up-";
+pub(super) const GIVEN_UP_PREFIX: &str = "given-up-";
 /// Ends the name of what stands beside that directory until all of the log is in it.
 const GIVING_UP_SUFFIX: &str = ".moving";
 

@@ -268,6 +268,7 @@ pub(super) fn encode(message: &Message) -> Vec<u8> {
                 out.u64(peer.lag_bytes);
             }
             out.state(&status.state);
+            out.u64(status.given_up_bytes);
             kind::STATUS
         }
     };
@@ -487,7 +488,8 @@ pub(super) fn decode(kind: u8, fields: &[u8], tail_len: u32, tail: Vec<u8>) -> O
                 let (durable, lag_bytes) = (input.lsn()?, input.u64()?);
                 peers.push(PeerLine { replica, in_sync, connected, durable, lag_bytes });
             }
-            Message::Status(Status { state: input.state()?, policy, degraded, committed, peers })
+            let (state, given_up_bytes) = (input.state()?, input.u64()?);
+            Message::Status(Status { state, policy, degraded, committed, peers, given_up_bytes })
         }
         _ => return None,
     };

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
 use anchorlog_engine::io::IoBackend;
+use anchorlog_engine::replica;
 use anchorlog_engine::{Clock, Engine};
 
 use super::config::NodeConfig;
@@ -266,12 +267,17 @@ impl Shared {
             lag_bytes: peer.lag_bytes,
         });
         let peers = peers.take(crate::message::PEERS_MAX).collect();
+        let given_up = replica::given_up(&*self.backend, &self.config.dir).unwrap_or_else(|error| {
+            tracing::error!(%error, "logs that were given up cannot be counted");
+            Vec::new()
+        });
         Status {
             policy: policy_words(self.config.leading.policy),
             degraded: status.as_ref().is_some_and(|status| status.degraded),
             committed: self.log_state().map_or_else(Default::default, |log| log.committed),
             peers,
             state,
+            given_up_bytes: given_up.iter().map(|one| one.bytes).sum(),
         }
     }
 

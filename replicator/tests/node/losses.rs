@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anchorlog_engine::{Engine, Lsn, Role};
+use anchorlog_engine::io::threads::ThreadsBackend;
+use anchorlog_engine::{Engine, Lsn, Role, replica};
 use anchorlog_replicator::message::NodeRole;
 use anchorlog_replicator::{Event, Policy};
 
@@ -49,7 +50,24 @@ fn what_a_former_leader_acknowledged_alone_is_kept_when_its_log_begins_anew() {
     cluster.machines[0].proxy.swallow(false, false);
     cluster.start(0);
     assert_eq!(cluster.agree(), [b"here".to_vec(), b"unsafely".to_vec()]);
-    assert!(is_kept(&cluster.machines[0].dir), "{:?}", names(&cluster.machines[0].dir));
+    let dir = cluster.machines[0].dir.clone();
+    assert!(is_kept(&dir), "{:?}", names(&dir));
+    // It stays, whatever happens, and every status says so; until somebody deletes it.
+    cluster.stop(0);
+    cluster.start(0);
+    cluster.send(1, b"later");
+    cluster.agree();
+    assert!(is_kept(&dir));
+    let status = cluster.control(0).status().unwrap();
+    assert!(status.given_up_bytes > 1 << 20, "{status:?}");
+    assert_eq!(cluster.control(1).status().unwrap().given_up_bytes, 0);
+    let backend = ThreadsBackend::new();
+    let [given_up] = &replica::given_up(&backend, &dir).unwrap()[..] else { panic!("one log was given up") };
+    assert!(given_up.files > 1 && given_up.bytes == status.given_up_bytes, "{given_up:?}");
+    replica::forget(&backend, given_up).unwrap();
+    assert_eq!(replica::given_up(&backend, &dir).unwrap(), []);
+    assert_eq!(cluster.control(0).status().unwrap().given_up_bytes, 0);
+    assert_eq!(cluster.agree().len(), 3);
 }
 
 // K-44, K-45.

@@ -11,7 +11,7 @@ use crate::world::World;
 type Action = fn(&mut World) -> Outcome;
 
 /// With its weight, and whether it may take something away from a disk, or the lead from a node.
-const ACTIONS: [(usize, bool, Action); 17] = [
+const ACTIONS: [(usize, bool, Action); 18] = [
     (600, false, append),
     (150, false, append_several),
     (5, true, kill),
@@ -29,6 +29,7 @@ const ACTIONS: [(usize, bool, Action); 17] = [
     (4, false, fill_disk),
     (20, false, heal_disks),
     (8, false, release),
+    (20, false, keep),
 ];
 
 pub(crate) fn act(world: &mut World) -> Outcome {
@@ -194,6 +195,13 @@ fn heal_disks(world: &mut World) -> Outcome {
     for node in &world.nodes {
         node.disk.hold(false);
         node.disk.set_capacity(None);
+    }
+    Ok(())
+}
+
+fn keep(world: &mut World) -> Outcome {
+    for node in 0..NODES {
+        world.keep(node)?;
     }
     Ok(())
 }

@@ -25,6 +25,8 @@ pub(crate) use demand;
 pub(crate) struct Placed {
     pub(crate) number: u64,
     pub(crate) lsn: Lsn,
+    /// Where its one record is.
+    pub(crate) record: Lsn,
     pub(crate) end: Lsn,
     pub(crate) epoch: Epoch,
     pub(crate) by: usize,

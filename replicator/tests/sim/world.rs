@@ -7,7 +7,7 @@ use std::time::Duration;
 use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::io::sim::{Seeded, SimDisk, Survival};
 use anchorlog_engine::replica;
-use anchorlog_engine::{Append, Clock, Engine, EngineOptions, Fetch, Flush, Lsn, OpenError, Role, WriteBatch};
+use anchorlog_engine::{Append, Clock, Engine, EngineOptions, Fetch, Flush, Lsn, OpenError, Put, Role, WriteBatch};
 use anchorlog_replicator::message::LogState;
 use anchorlog_replicator::quorum::{next_term, promotion_quorum};
 use anchorlog_replicator::{
@@ -21,6 +21,10 @@ use crate::network::{Blocks, Connection, Lane, NODES};
 const DIR: &str = "/log";
 const NAMES: [&str; NODES] = ["a", "b", "c"];
 const HISTORY_LINES: usize = 60;
+/// What a name keeps: which message, and where it is.
+type Kept = Option<(Vec<u8>, Option<Lsn>)>;
+/// Names by which messages are kept.
+const KEPT_NAMES: usize = 6;
 pub(crate) const QUEUE: &[u8] = b"orders";
 
 /// Which promise is broken, and by whom.
@@ -101,6 +105,8 @@ tally! {
     stalls: "disks that stalled",
     full: "disks that were full",
     releases: "releases",
+    kept: "messages kept by name",
+    survivors: "segments that survivors keep",
 }
 
 impl Tally {
@@ -701,10 +707,60 @@ impl World {
         self.next_number += 1;
         self.tally.appended += 1;
         let epoch = engine.info().epoch;
-        let placed = Placed { number, lsn: outcome.lsn, end: outcome.end_lsn, epoch, by: node };
+        let placed =
+            Placed { number, lsn: outcome.lsn, record: outcome.first.lsn, end: outcome.end_lsn, epoch, by: node };
         self.model.open.push(placed);
         self.history.fold(placed.end.0);
         Ok(true)
+    }
+
+    /// A leader keeps a message by a name, whatever is released around it.
+    pub(crate) fn keep(&mut self, node: usize) -> Outcome {
+        let count = self.model.promised.len();
+        let Some(leader) = self.nodes[node].leader().filter(|leader| leader.admission().is_ok() && count > 0) else {
+            return Ok(());
+        };
+        let engine = Arc::clone(leader.engine());
+        let at = self.draws.actions.below(count);
+        let placed = *self.model.promised.values().nth(at).expect("below the count");
+        let name =
+            [b"keep/".as_slice(), &[b'a' + u8::try_from(self.draws.actions.below(KEPT_NAMES)).unwrap()]].concat();
+        // Released meanwhile, or another leader's.
+        let Ok(message) = engine.reference(placed.record) else { return Ok(()) };
+        let mut batch = WriteBatch::new();
+        let value = placed.number.to_string();
+        let put = Put { key: &name, value: value.as_bytes(), target: Some(message.into()) };
+        batch.put(&put).map_err(|error| error.to_string())?;
+        if let Ok(ticket) = engine.try_append(&mut batch) {
+            self.tally.kept += 1;
+            self.history.fold(ticket.outcome().end_lsn.0);
+        }
+        Ok(())
+    }
+
+    /// What is kept by a name is the same on every node, and can be read there, also where the log does not go back so far any more.
+    fn kept(&mut self) -> Outcome {
+        let mut first: Option<Vec<Kept>> = None;
+        for (node, state) in self.nodes.iter().enumerate() {
+            let engine = state.engine().ok_or("a node is down")?;
+            self.tally.survivors += engine.seed().map_err(|error| error.to_string())?.sparse.len() as u64;
+            let mut found = Vec::new();
+            for name in 0..KEPT_NAMES {
+                let key = [b"keep/".as_slice(), &[b'a' + u8::try_from(name).unwrap()]].concat();
+                let entry = engine.get(&key).map_err(|error| error.to_string())?;
+                let entry = entry.map(|entry| (entry.value.to_vec(), entry.target));
+                if let Some((number, Some(target))) = &entry {
+                    let message =
+                        engine.read(*target).map_err(|error| format!("node {node} keeps {target}: {error}"))?;
+                    let is_it = message.payload().starts_with(&[number, b" ".as_slice()].concat());
+                    demand!(is_it, "node {node} keeps another message at {target}");
+                }
+                found.push(entry);
+            }
+            let first = first.get_or_insert_with(|| found.clone());
+            demand!(*first == found, "node {node} keeps {found:?}, node 0 {first:?}");
+        }
+        Ok(())
     }
 
     /// A leader lets go what is acknowledged, up to somewhere.
@@ -735,7 +791,8 @@ impl World {
         }
         self.agree("after a power failure of all")?;
         self.same_bytes()?;
-        self.readers()
+        self.readers()?;
+        self.kept()
     }
 
     pub(crate) fn heal(&mut self) {

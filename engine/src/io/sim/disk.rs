@@ -239,6 +239,23 @@ impl State {
         Ok(here.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
     }
 
+    pub(super) fn dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.alive()?;
+        if !self.dirs.contains(dir) {
+            return Err(errno(libc::ENOENT));
+        }
+        let here = self.dirs.iter().filter(|path| path.parent() == Some(dir));
+        Ok(here.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
+    }
+
+    pub(super) fn remove_dir(&mut self, dir: &Path) -> io::Result<()> {
+        self.begin_now(IoClass::Name, &format!("remove directory {}", dir.display()))?;
+        if self.live_names.keys().any(|path| path.parent() == Some(dir)) {
+            return Err(errno(libc::ENOTEMPTY));
+        }
+        if self.dirs.remove(dir) { Ok(()) } else { Err(errno(libc::ENOENT)) }
+    }
+
     /// Opens or creates; answers the inode, which now has one more handle.
     pub(super) fn open(&mut self, path: &Path, create: bool) -> io::Result<u64> {
         let verb = if create { "create" } else { "open" };

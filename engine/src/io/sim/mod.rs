@@ -338,6 +338,14 @@ impl IoBackend for SimBackend {
         self.disk.state().sync_dir(dir)
     }
 
+    fn dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.disk.state().dirs(dir)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.state().remove_dir(dir)
+    }
+
     fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
         self.disk.state().free_bytes()
     }

@@ -156,6 +156,14 @@ impl IoBackend for UringBackend {
         file::sync_dir(dir)
     }
 
+    fn dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        file::dirs(dir)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        file::remove_dir(dir)
+    }
+
     fn file_bytes_max(&self) -> Option<u64> {
         sys::file_bytes_limit()
     }
