@@ -101,6 +101,8 @@ fn a_consumer_is_moved_while_its_pull_is_held(driver: Driver) {
     }
     consumer.ask(34, &json!({}), &heartbeat("client-1", "g", "T1", "*", 1)).expect(0);
     let held = consumer.send(11, &crate::peer::pull_fields("g", "T1", 0, 3, 2, "*"), &[]);
+    // Its connection's requests are handled in turn: with this answer the pull is held.
+    consumer.ask(105, &json!({"topic": "T1"}), &[]).expect(0);
     let reset =
         json!({"group": "g", "topic": "T1", "timestamp": "0", "isForce": "true", "queueId": "-1", "offset": "-1"});
     tool.ask(222, &reset, &[]).expect(0);
