@@ -179,4 +179,4 @@ def send_and_read(run, say, clients, proxy):
     readers = clients[:1]
     read = run.finish_readers(run.start_readers(readers, "lost-read", topics, total, 90), 90)
     # Nobody was away: whatever is there twice is one too many.
-    run.judge_all("lost-answers", readers, read)
+    run.judge_all("lost-answers", readers, read, senders=clients)
