@@ -45,12 +45,15 @@ fn c10_a_held_pull_never_gives_what_its_filter_refuses(driver: Driver) {
     let mut fields = pull_fields("g", "T1", 0, 1, 2 + 4, "TagA");
     fields["suspendTimeoutMillis"] = json!("1500");
     let held = consumer.send(11, &fields, &[]);
+    // Its connection's requests are handled in turn: with this answer the pull is held.
+    consumer.ask(105, &json!({"topic": "T1"}), &[]).expect(0);
     producer.send_message("T1", 0, b"other", "TAGS\u{1}TagB\u{2}").expect(0);
     producer.send_message("T1", 0, b"untagged", "").expect(0);
     let ended = consumer.answer(held).expect(20);
     assert!(ended.body.is_empty());
     assert_eq!(ended.number("nextBeginOffset"), 3);
     let held = consumer.send(11, &pull_fields("g", "T1", 0, 3, 2 + 4, "TagA || TagC"), &[]);
+    consumer.ask(105, &json!({"topic": "T1"}), &[]).expect(0);
     producer.send_message("T1", 0, b"other", "TAGS\u{1}TagB\u{2}").expect(0);
     producer.send_message("T1", 0, b"wanted", "TAGS\u{1}TagC\u{2}").expect(0);
     let answer = consumer.answer(held).expect(0);
