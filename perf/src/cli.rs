@@ -72,17 +72,24 @@ impl Messages {
     }
 }
 
-/// The comparison.
+/// Where a run writes.
 #[derive(Args)]
-pub(crate) struct Comparison {
-    #[command(flatten)]
-    pub(crate) load: Messages,
+pub(crate) struct Stores {
     /// Where the stores go; they are deleted [default: target/anchorlog-perf, or anchorlog-perf-tmp where there is no target]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// Run even where the directory lies in memory
     #[arg(long)]
     pub(crate) allow_tmpfs: bool,
+}
+
+/// The comparison.
+#[derive(Args)]
+pub(crate) struct Comparison {
+    #[command(flatten)]
+    pub(crate) load: Messages,
+    #[command(flatten)]
+    pub(crate) stores: Stores,
     /// Backend of the rows that do not name one
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     pub(crate) backend: Backend,
@@ -180,12 +187,8 @@ pub(crate) enum OpeningPart {
 /// What goes on beside appends.
 #[derive(Args)]
 pub(crate) struct Beside {
-    /// Where the stores go; they are deleted [default: target/anchorlog-perf, or anchorlog-perf-tmp where there is no target]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
-    /// Run even where the directory lies in memory
-    #[arg(long)]
-    pub(crate) allow_tmpfs: bool,
+    #[command(flatten)]
+    pub(crate) stores: Stores,
     /// Bytes of a message beside the reader
     #[arg(short, long, default_value = "1024", value_parser = parse_size)]
     pub(crate) size: usize,
@@ -264,12 +267,8 @@ pub(crate) struct Matrix {
 pub(crate) struct Chain {
     #[command(flatten)]
     pub(crate) load: Messages,
-    /// Where the stores go; they are deleted [default: target/anchorlog-perf, or anchorlog-perf-tmp where there is no target]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
-    /// Run even where the directory lies in memory
-    #[arg(long)]
-    pub(crate) allow_tmpfs: bool,
+    #[command(flatten)]
+    pub(crate) stores: Stores,
     /// Backend of all brokers
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     pub(crate) backend: Backend,

@@ -87,7 +87,7 @@ fn main() -> ExitCode {
 
 /// The comparison; whether all promises about messages were kept.
 fn compare(wished: &Comparison) -> Result<bool, PerfError> {
-    let place = Place::choose(wished.dir.as_deref(), wished.allow_tmpfs)?;
+    let place = Place::choose(wished.stores.dir.as_deref(), wished.stores.allow_tmpfs)?;
     let host = Host::look(place.dir());
     let load = wished.load.load();
     announce(&host, place.warning());
@@ -296,7 +296,7 @@ fn measure_chain(wished: &Chain) -> Result<bool, PerfError> {
     }
     let (smoke, pending) = (wished.smoke, if wished.smoke { 2_000 } else { wished.pending });
     let room_bytes = place::SPACE_BYTES + pending * PENDING_BYTES;
-    let place = Place::with_room(wished.dir.as_deref(), wished.allow_tmpfs, room_bytes)?;
+    let place = Place::with_room(wished.stores.dir.as_deref(), wished.stores.allow_tmpfs, room_bytes)?;
     let host = Host::look(place.dir());
     announce(&host, place.warning());
     announce_messages(&wished.load);
@@ -430,7 +430,7 @@ fn measure_opening(wished: &Opening) -> Result<(), PerfError> {
 
 /// What goes on beside appends.
 fn measure_beside(wished: &Beside) -> Result<(), PerfError> {
-    let place = Place::with_room(wished.dir.as_deref(), wished.allow_tmpfs, beside::room_bytes(wished))?;
+    let place = Place::with_room(wished.stores.dir.as_deref(), wished.stores.allow_tmpfs, beside::room_bytes(wished))?;
     announce(&Host::look(place.dir()), place.warning());
     beside::measure(wished, place.dir())
 }
