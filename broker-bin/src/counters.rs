@@ -120,4 +120,10 @@ counters! {
     connections_refused,
     /// Requests with a code that is not offered.
     unknown_codes,
+    /// Requests that whoever sent them may not make.
+    requests_denied,
+    /// Times that a file of accounts changed and was taken over.
+    access_reloads,
+    /// Times that it changed and could not be understood: what it said before holds.
+    access_reloads_failed,
 }

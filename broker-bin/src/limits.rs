@@ -22,6 +22,19 @@ pub const TOPIC_QUEUES_MAX: u32 = 1024;
 pub const GROUP_COUNT_MAX: usize = 100_000;
 /// Committed offsets that are remembered.
 pub const OFFSET_COUNT_MAX: usize = 4_000_000;
+/// Accounts that are remembered.
+pub const ACCOUNT_COUNT_MAX: usize = 10_000;
+/// Longest name of an account.
+pub const ACCOUNT_NAME_BYTES_MAX: usize = 255;
+/// Shortest secret that an account signs with, as with the original.
+pub const SECRET_BYTES_MIN: usize = 7;
+/// Longest one.
+pub const SECRET_BYTES_MAX: usize = 1024;
+/// Rules of one account, for topics and groups together.
+pub const RULES_PER_ACCOUNT_MAX: usize = 1024;
+/// Bytes that an account, or all addresses that are trusted, takes in the table.
+pub const ACCOUNT_BYTES_MAX: usize = 8 << 10;
+
 /// Queues of whose offsets one connection was told, as far as that is remembered.
 pub const PLACES_PER_CONNECTION_MAX: usize = 64 << 10;
 /// Queues locked for ordered consumption.
@@ -184,7 +197,7 @@ const _: () = assert!(
     "every answer to a search fits a frame"
 );
 const _: () = assert!(
-    STATE_BATCH_BYTES + 2048 < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN),
+    STATE_BATCH_BYTES + ACCOUNT_BYTES_MAX as u64 + 2048 < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN),
     "a batch of entries fits every log, with one of the largest as its last"
 );
 const _: () =

@@ -10,6 +10,7 @@ use anchorlog_engine::Engine;
 use crate::alarm::Alarm;
 use crate::config::{BrokerArgs, ByteSize, Live, Period};
 use crate::counters::Counters;
+use crate::features::access::Access;
 use crate::features::clients::Clients;
 use crate::features::delay::{DelayLevels, DueIndex};
 use crate::features::inspect::Rates;
@@ -96,6 +97,8 @@ pub struct Shared {
     pub started_ms: u64,
     /// Who is where, for whoever answers a request of theirs.
     pub requesters: Requesters,
+    /// Whether whoever asks must say who he is.
+    pub access: Access,
     /// Set when everything is known that the log says: a leader learns it when its slaves have confirmed what they have.
     pub knows_all: AtomicBool,
     /// Set once, when the broker stops: what is not appended yet is refused.
@@ -127,6 +130,7 @@ impl Shared {
             rates: Rates::default(),
             started_ms: engine.clock().wall_ms(),
             requesters: Requesters::default(),
+            access: Access::default(),
             engine,
             state,
             settings,
@@ -151,6 +155,12 @@ impl Shared {
     pub fn with_args(self, args: BrokerArgs) -> Shared {
         let live = Live::new(args, self.engine.clock().wall_ms());
         Shared { live, ..self }
+    }
+
+    /// Says whether whoever asks must say who he is.
+    #[must_use]
+    pub fn with_access(self, access: Access) -> Shared {
+        Shared { access, ..self }
     }
 
     /// Goes on with counters that exist.

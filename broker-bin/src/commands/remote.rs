@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::CommandError;
 use crate::config::HostPort;
+use crate::features::access::{ACCESS_KEY, SIGNATURE, Secret};
 use crate::wire::codes::response as code;
 use crate::wire::header::Head;
 use crate::wire::{Encoding, Frame, FrameRef, Header, operate};
@@ -82,6 +83,8 @@ pub struct Remote {
     stream: TcpStream,
     input: BytesMut,
     asked: i32,
+    /// The account that signs.
+    signer: Option<(String, Secret)>,
 }
 
 impl Remote {
@@ -97,7 +100,13 @@ impl Remote {
         stream.set_nodelay(true).map_err(no_answer)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(no_answer)?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(no_answer)?;
-        Ok(Remote { broker: broker.to_string(), stream, input: BytesMut::new(), asked: 0 })
+        Ok(Remote { broker: broker.to_string(), stream, input: BytesMut::new(), asked: 0, signer: None })
+    }
+
+    /// Signs all that is asked.
+    #[must_use]
+    pub fn signed_by(self, name: &str, secret: Secret) -> Remote {
+        Remote { signer: Some((name.to_owned(), secret)), ..self }
     }
 
     /// Asks, whatever the answer says.
@@ -166,6 +175,11 @@ impl Remote {
         let mut frame = Head::request(Encoding::Json, code, self.asked).encode(out);
         for (name, value) in fields {
             frame.field(name, value);
+        }
+        if let Some((name, secret)) = &self.signer {
+            let fields = [fields, &[(ACCESS_KEY, name.as_str())]].concat();
+            frame.field(ACCESS_KEY, name);
+            frame.field(SIGNATURE, &secret.sign(&fields, body));
         }
         frame.finish(body).map_err(|error| CommandError::Usage(error.to_string()))?;
         Ok(self.asked)

@@ -12,6 +12,7 @@ mod options;
 mod replicas;
 mod rocketmq;
 mod units;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,6 +26,7 @@ pub use options::{
 };
 pub use replicas::{Replica, Replicas};
 pub use units::{ByteSize, HostPort, HostPorts, Period, UnitError};
+pub use watched::Watched;
 
 use crate::commands::OperatorCommand;
 use crate::log_tools::LogArgs;

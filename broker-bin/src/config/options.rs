@@ -125,9 +125,18 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<HostPort>,
 
-    /// Listen beyond loopback although anyone who can connect can read, write and delete: there is no TLS and no login yet
+    /// Listen beyond loopback although anyone who can connect can read, write and delete: neither accounts (acl) nor TLS (tls-only) keep
+    /// them out
     #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub insecure: bool,
+
+    /// Answer a request only when it is signed by an account that may make it; accounts are made by anchorlog user, or stand in acl-file
+    #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub acl: bool,
+
+    /// Accounts from this file, a plain_acl.yml; implies acl. A change of it holds at once, and replicas have it [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub acl_file: Option<PathBuf>,
 
     /// Name of this broker
     #[arg(long, value_name = "NAME", default_value = "broker-a")]
@@ -291,12 +300,14 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 45] = [
+pub(super) const NAMES: [&str; 47] = [
     "config",
     "store",
     "listen",
     "advertise",
     "insecure",
+    "acl",
+    "acl-file",
     "broker-name",
     "cluster-name",
     "name-servers",
@@ -401,6 +412,7 @@ pub(super) fn as_original(args: &BrokerArgs) -> Vec<(&'static str, String)> {
     };
     let flush = if args.flush == FlushMode::Sync { "SYNC_FLUSH" } else { "ASYNC_FLUSH" };
     vec![
+        ("aclEnable", args.is_acl_on().to_string()),
         ("autoCreateSubscriptionGroup", args.auto_create_groups.to_string()),
         ("autoCreateTopicEnable", args.auto_create_topics.to_string()),
         ("brokerClusterName", args.cluster_name.clone()),
@@ -442,6 +454,8 @@ impl BrokerArgs {
             "listen" => self.listen = parsed(value)?,
             "advertise" => self.advertise = Some(parsed(value)?),
             "insecure" => self.insecure = parsed(value)?,
+            "acl" => self.acl = parsed(value)?,
+            "acl-file" => self.acl_file = Some(value.into()),
             "broker-name" => self.broker_name = value.to_owned(),
             "cluster-name" => self.cluster_name = value.to_owned(),
             "name-servers" => self.name_servers = Some(parsed(value)?),
@@ -495,6 +509,8 @@ impl BrokerArgs {
             self.listen.to_string(),
             shown_or(self.advertise.as_ref(), "where it listens"),
             self.insecure.to_string(),
+            self.acl.to_string(),
+            shown_path(self.acl_file.as_ref()),
             self.broker_name.clone(),
             self.cluster_name.clone(),
             shown_or(self.name_servers.as_ref(), "none"),
@@ -546,9 +562,10 @@ impl BrokerArgs {
             Ok(listen) => listen,
             Err(error) => return fail("listen", self.listen.to_string(), error.to_string()),
         };
-        if !listen.ip().is_loopback() && !self.insecure {
-            let reason = "anyone who can connect could read, write and delete: there is no TLS and no login yet; \
-                          say --insecure (insecure = true) if that is meant, or listen on a loopback address";
+        if !listen.ip().to_canonical().is_loopback() && !self.insecure && !self.has_doors() {
+            let reason = "anyone who can connect could read, write and delete: give accounts (--acl or --acl-file FILE) or let \
+                          nobody in without TLS (--tls-only), say --insecure (insecure = true) if all that is meant, or listen \
+                          on a loopback address";
             return fail("listen", self.listen.to_string(), reason.to_owned());
         }
         if let Some(advertise) = &self.advertise {
@@ -592,6 +609,16 @@ impl BrokerArgs {
             return fail("net-driver", "uring".to_owned(), reason.to_owned());
         }
         Ok(())
+    }
+
+    /// Whether requests must be signed.
+    fn is_acl_on(&self) -> bool {
+        self.acl || self.acl_file.is_some()
+    }
+
+    /// Whether something keeps those out who can connect.
+    fn has_doors(&self) -> bool {
+        self.is_acl_on()
     }
 
     /// What of the options about replicas does not hold.
@@ -678,6 +705,8 @@ impl BrokerArgs {
             property_filter: self.enable_property_filter,
             message_bytes_max: usize::try_from(self.max_message_bytes.0).unwrap_or(limits::BODY_BYTES_MAX),
             ack_timeout: self.ack_timeout.0,
+            acl: self.is_acl_on(),
+            acl_file: self.acl_file.clone(),
             args: Some(Box::new(self.clone())),
             replication: self.replication()?,
             delay_levels: self.message_delay_level.clone(),

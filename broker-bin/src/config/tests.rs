@@ -44,6 +44,7 @@ fn every_flag_can_stand_in_a_file_and_shows_its_default() {
                 | "net-threads"
                 | "name-servers"
                 | "on-dead-letter"
+                | "acl-file"
                 | "replicas"
                 | "replica-key"
                 | "replica-tls"

@@ -338,7 +338,7 @@ impl Worker {
             encoding: header.encoding,
             oneway: header.is_oneway(),
         };
-        let request = Request { header, body, connection: connection.id, peer: connection.peer };
+        let request = Request { header, body, connection: connection.id, peer: connection.peer, pass: None };
         let mut batch = self.spare.pop().unwrap_or_default();
         let mut joined = Vec::new();
         let outcome = router::route(&self.shared, &request, &mut batch, &mut joined);
