@@ -19,6 +19,7 @@ use crate::counters::{Counters, Counts};
 use crate::features::access::AclFileError;
 use crate::features::delay::DelayLevels;
 use crate::limits;
+use crate::net::{Bounds, TlsError, TlsOptions};
 use crate::replicas::Replicated;
 use crate::serving::{Place, Serving};
 use crate::standing::Standing;
@@ -111,6 +112,10 @@ pub struct BrokerOptions {
     pub acl: bool,
     /// A file that accounts come from, a `plain_acl.yml`. Default: none.
     pub acl_file: Option<PathBuf>,
+    /// What connections that begin with TLS are met with. Default: nothing, they are closed.
+    pub tls: Option<TlsOptions>,
+    /// What peers may have at once.
+    pub bounds: Bounds,
     /// What it is told of its replicas. Default: it has none.
     pub replication: Option<ReplicationOptions>,
     /// What a level of delay means. Default: the 18 levels that clients know.
@@ -153,6 +158,8 @@ impl BrokerOptions {
             busy_timeout: Duration::from_secs(2),
             acl: false,
             acl_file: None,
+            tls: None,
+            bounds: Bounds::default(),
             args: None,
             replication: None,
             delay_levels: DelayLevels::default(),
@@ -190,6 +197,9 @@ pub enum StartError {
     /// The file of accounts is not good.
     #[error(transparent)]
     AclFile(#[from] AclFileError),
+    /// The files of the certificate are not good.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The node among its replicas cannot start.
     #[error(transparent)]
     Node(#[from] NodeError),

@@ -29,7 +29,7 @@ use crate::features::topics::{TEMPLATE, TopicConfig};
 use crate::limits;
 use crate::lock::lock;
 use crate::net::driver::{NotifyWake, Post};
-use crate::net::{Mailbox, start_readers, tokio_driver};
+use crate::net::{Mailbox, Tls, start_readers, tokio_driver};
 use crate::registration;
 use crate::shared::{Settings, Shared};
 use crate::standing::Standing;
@@ -45,6 +45,7 @@ pub(crate) struct Place {
     counters: Arc<Counters>,
     /// Where accounts come from.
     acl_file: Option<Arc<Mutex<AclFile>>>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Place {
@@ -54,8 +55,9 @@ impl Place {
         clock: Arc<dyn Clock>,
         counters: Arc<Counters>,
     ) -> Result<Place, StartError> {
-        let acl_file = options.acl_file.clone().map(AclFile::open).transpose()?;
+        let acl_file = options.acl_file.clone().map(AclFile::new).transpose()?;
         let acl_file = acl_file.map(|file| Arc::new(Mutex::new(file)));
+        let tls = options.tls.as_ref().map(Tls::open).transpose()?.map(Arc::new);
         let listen_failed = |source| StartError::Listen { listen: options.listen, source };
         let listener = TcpListener::bind(options.listen).map_err(listen_failed)?;
         listener.set_nonblocking(true).map_err(listen_failed)?;
@@ -64,7 +66,7 @@ impl Place {
         if advertise.ip().is_unspecified() {
             return Err(StartError::NoAddress(address));
         }
-        Ok(Place { options, listener, address, advertise, clock, counters, acl_file })
+        Ok(Place { options, listener, address, advertise, clock, counters, acl_file, tls })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -156,6 +158,8 @@ impl Serving {
         let mut shared = Shared::new(engine, state, place.settings(), made_keys)
             .with_standing(standing)
             .with_counters(Arc::clone(&place.counters))
+            .with_bounds(options.bounds)
+            .with_tls(place.tls.clone())
             .with_access(Access::new(options.acl || options.acl_file.is_some()));
         if let Some(args) = &options.args {
             shared = shared.with_args((**args).clone());
@@ -336,6 +340,9 @@ fn start_state_thread(
         while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             let clock = shared.engine.clock();
             shared.rates.note(clock.monotonic(), clock.wall_ms(), &shared.counters);
+            if let Some(tls) = &shared.tls {
+                tls.look(&shared.counters);
+            }
             if let Some(reason) = shared.engine.fenced().filter(|_| !fenced) {
                 fenced = true;
                 tracing::error!(%reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");

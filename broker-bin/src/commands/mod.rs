@@ -24,6 +24,7 @@ mod trace;
 mod transaction;
 mod user;
 mod when;
+mod wire;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ use crate::config::HostPort;
 use crate::features::access::Secret;
 pub use remote::{Answer, Query, Remote};
 pub use when::When;
+pub use wire::TlsArgs;
 
 /// Exit code: done.
 pub const DONE: u8 = 0;
@@ -89,6 +91,10 @@ pub struct TargetArgs {
     /// File with its secret key; - for standard input [default: what ANCHORLOG_SECRET_KEY holds]
     #[arg(long, value_name = "FILE", global = true)]
     pub secret_key_file: Option<PathBuf>,
+
+    /// Whether to speak TLS
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 impl TargetArgs {
@@ -97,8 +103,9 @@ impl TargetArgs {
     /// # Errors
     /// When nobody is there.
     pub fn connect(&self) -> Result<Remote, CommandError> {
-        let remote = Remote::connect(&self.broker)?;
-        Ok(match self.signer()? {
+        let signer = self.signer()?;
+        let remote = Remote::connect_by(&self.broker, &self.tls)?;
+        Ok(match signer {
             Some((name, secret)) => remote.signed_by(&name, secret),
             None => remote,
         })

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::CommandError;
+use super::wire::{Stream, TlsArgs};
 use crate::config::HostPort;
 use crate::features::access::{ACCESS_KEY, SIGNATURE, Secret};
 use crate::wire::codes::response as code;
@@ -80,7 +81,7 @@ impl Query {
 #[derive(Debug)]
 pub struct Remote {
     broker: String,
-    stream: TcpStream,
+    stream: Stream,
     input: BytesMut,
     asked: i32,
     /// The account that signs.
@@ -93,6 +94,14 @@ impl Remote {
     /// # Errors
     /// When nobody is there.
     pub fn connect(broker: &HostPort) -> Result<Remote, CommandError> {
+        Remote::connect_by(broker, &TlsArgs::default())
+    }
+
+    /// Connects to a broker, by TLS where that is wanted.
+    ///
+    /// # Errors
+    /// When nobody is there, or TLS cannot be spoken with what was given.
+    pub fn connect_by(broker: &HostPort, tls: &TlsArgs) -> Result<Remote, CommandError> {
         let no_answer =
             |error: std::io::Error| CommandError::NoAnswer { broker: broker.to_string(), what: error.to_string() };
         let address = broker.resolve().map_err(no_answer)?;
@@ -100,6 +109,7 @@ impl Remote {
         stream.set_nodelay(true).map_err(no_answer)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(no_answer)?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(no_answer)?;
+        let stream = tls.wrap(&broker.host, stream)?;
         Ok(Remote { broker: broker.to_string(), stream, input: BytesMut::new(), asked: 0, signer: None })
     }
 

@@ -308,6 +308,11 @@ impl Config {
                 self.options.ack_timeout
             ));
         }
+        if self.options.is_open_behind_tls() {
+            remarks.push(
+                "tls-only without acl and tls-client-ca: nobody reads along, and anyone who can connect may do everything".to_owned(),
+            );
+        }
         let reach = |host: &HostPort| host.resolve().ok().map(|address| address.ip());
         let advertise = self.options.advertise.as_ref().and_then(reach);
         if reach(&self.options.listen).is_some_and(|ip| ip.is_loopback())

@@ -8,6 +8,7 @@ mod offset;
 mod stage;
 mod topic;
 mod transaction;
+mod user;
 
 use stage::{Stage, ended};
 

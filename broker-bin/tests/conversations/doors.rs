@@ -1,6 +1,5 @@
-//! Who is let in, over a real socket: signatures and rules, TLS and certificates, and bounds.
+//! Who is let in, over a real socket: signatures and rules.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -36,7 +35,7 @@ accounts:
 ";
 
 #[expect(clippy::disallowed_methods, reason = "a configuration file is not a durable one of the engine")]
-fn write(path: &Path, text: &str) {
+pub(crate) fn write(path: &Path, text: &str) {
     std::fs::write(path, text).expect("written");
 }
 
@@ -106,7 +105,10 @@ fn each_rule_of_a_file_is_heeded_and_a_change_of_it_holds_without_a_restart(driv
     denied(ask(&mut peer, "application", 11, &pull("billing", "orders"), &[]), "rule topic orders=PUB");
     denied(ask(&mut peer, "application", 11, &pull("others", "bills"), &[]), "rule defaultGroupPerm=DENY");
     ask(&mut peer, "application", 34, &json!({}), &heartbeat("c", "billing", "bills", "*", 1)).expect(0);
-    denied(ask(&mut peer, "application", 34, &json!({}), &heartbeat("c", "others", "bills", "*", 1)), "rule defaultGroupPerm");
+    denied(
+        ask(&mut peer, "application", 34, &json!({}), &heartbeat("c", "others", "bills", "*", 1)),
+        "rule defaultGroupPerm",
+    );
     for code in [17, 25, 206, 215, 30_001, 30_201] {
         denied(ask(&mut peer, "application", code, &json!({"topic": "orders"}), b"{}"), "rule admin=false");
     }
@@ -120,7 +122,7 @@ fn each_rule_of_a_file_is_heeded_and_a_change_of_it_holds_without_a_restart(driv
 }
 
 #[track_caller]
-fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut is: impl FnMut() -> bool) {
     let begun = now();
     while !is() {
         assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
@@ -129,7 +131,7 @@ fn eventually(what: &str, mut is: impl FnMut() -> bool) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test that waits for another thread")]
-fn pause() {
+pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(50));
 }
 
@@ -157,7 +159,8 @@ fn accounts_outlive_a_restart(driver: Driver) {
     let (_dir, file) = acl_file(FILE);
     let Stage { broker, store } = guarded(driver, &file);
     let mut peer = Peer::connect(broker.address());
-    let put = json!({"account": "by-hand", "secret": "by-hand-secret", "defaultTopic": "PUB", "isNew": true}).to_string();
+    let put =
+        json!({"account": "by-hand", "secret": "by-hand-secret", "defaultTopic": "PUB", "isNew": true}).to_string();
     ask(&mut peer, "operator", 30_202, &json!({}), put.as_bytes()).expect(0);
     let change = json!({"account": "application", "admin": true}).to_string();
     let refused = ask(&mut peer, "operator", 30_202, &json!({}), change.as_bytes()).expect(1);
@@ -169,9 +172,4 @@ fn accounts_outlive_a_restart(driver: Driver) {
     ask(&mut peer, "by-hand", 310, &send_fields("T1", 0, ""), b"x").expect(0);
     ask(&mut peer, "application", 310, &send_fields("orders", 0, ""), b"x").expect(0);
     denied(peer.send_message("orders", 0, b"x", ""), "rule AccessKey");
-}
-
-/// A connection to an address that only this test knows.
-pub(crate) fn connect(address: SocketAddr) -> std::net::TcpStream {
-    std::net::TcpStream::connect(address).expect("a connection")
 }

@@ -1,7 +1,7 @@
 //! An account: what it signs with, and what it may do.
 //!
-//! A rule names a topic or a group, or the beginning of such names with a star behind it. The one that says most counts: the name itself, then
-//! the longest beginning, then the account's default. A retry or dead-letter topic belongs to its group, unless a rule names it.
+//! A rule names a topic or a group, or the beginning of such names with a star behind it. The one that says most counts: the name itself,
+//! then the longest beginning, then the account's default. A retry or dead-letter topic belongs to its group, unless a rule names it.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -30,7 +30,7 @@ impl AclFile {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn open(path: PathBuf) -> Result<AclFile, AclFileError> {
+    pub fn new(path: PathBuf) -> Result<AclFile, AclFileError> {
         let mut file = AclFile { watched: Watched::new(vec![path]), pending: None };
         file.read()?;
         Ok(file)
