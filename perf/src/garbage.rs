@@ -88,7 +88,11 @@ pub(crate) fn measure(wished: &Garbage, dir: &std::path::Path) -> Result<bool, P
     engine_rows::remove_store(&store)?;
     let (outcomes, verified) = outcome?;
     for outcome in &outcomes {
-        let kept = if outcome.ratio >= SHARE { "kept" } else { "NOT KEPT" };
+        let kept = match outcome.ratio >= SHARE {
+            _ if wished.smoke => "means nothing in a smoke run",
+            true => "kept",
+            false => "NOT KEPT",
+        };
         let (alone, beside) = (median(outcome.alone.clone()), median(outcome.beside.clone()));
         out::line(format_args!(
             "{:<8} {} connections: {alone:.0}/s alone (p99 {:.0} us), {beside:.0}/s beside them (p99 {:.0} us): {:.3} of it, {SHARE} {kept}; \

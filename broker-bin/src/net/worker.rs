@@ -8,6 +8,7 @@
 
 mod relaying;
 mod replying;
+mod visiting;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use crate::wire::{Encoding, FrameRef, Header};
 pub(in crate::net) use relaying::QuestionId;
 use relaying::Relays;
 use replying::Replies;
+use visiting::announced;
 
 /// Acknowledged by the leader alone, as an operator asked by name.
 const ALONE: (i32, Option<&str>) = (code::SLAVE_NOT_AVAILABLE, Some("stored here alone: too few slaves are in sync"));
@@ -299,16 +301,6 @@ impl Worker {
         self.give_back(connection);
     }
 
-    /// Looks whether what waits in a connection's input is more than its address may have.
-    fn weigh(&mut self, connection: &mut Connection) {
-        let (before, charged) = (connection.unfinished, connection.charge());
-        if connection.unfinished > before && charged > self.shared.visitors.bounds().unfinished_bytes_per_address {
-            self.shared.counters.unfinished_closed.add(1);
-            self.close_because(connection, CloseReason::TooMuchUnfinished);
-            connection.charge();
-        }
-    }
-
     /// Takes a connection out while its requests are handled.
     fn lend(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
         let place = self.slots.get_mut(id.slot as usize)?;
@@ -443,38 +435,6 @@ impl Worker {
         None
     }
 
-    /// What was put in line last is on its way: it counts for its connection until it is answered.
-    fn took_off(&mut self, connection: &mut Connection) {
-        let bytes = self.parsed.back().map_or(0, |parsed| parsed.bytes);
-        let was_ahead = connection.is_ahead();
-        connection.in_flight = connection.in_flight.saturating_add(bytes);
-        if connection.is_ahead() && !was_ahead {
-            self.shared.counters.connections_held_back.add(1);
-            self.complain(
-                connection.peer,
-                "a connection waits until its sends are acknowledged",
-                &connection.in_flight,
-            );
-        }
-    }
-
-    /// So many bytes of it are not on their way any more.
-    fn landed(&mut self, id: ConnectionId, bytes: usize) {
-        if bytes == 0 {
-            return;
-        }
-        let Some(connection) = self.connection(id) else { return };
-        let was_ahead = connection.is_ahead();
-        connection.in_flight = connection.in_flight.saturating_sub(bytes);
-        if was_ahead
-            && !connection.is_ahead()
-            && let Some(mut connection) = self.lend(id)
-        {
-            self.touched(&mut connection);
-            self.give_back(connection);
-        }
-    }
-
     fn read_elsewhere(&mut self, connection: &mut Connection, to: ReplyTo, since: Duration, task: Task) {
         match self.cold_reads.submit(Cold::Task { task, to, since }) {
             Ok(()) => {
@@ -599,16 +559,6 @@ impl Worker {
         connection.hold(token);
     }
 
-    fn holds_too_many(&mut self, connection: &Connection) -> bool {
-        let bounds = self.shared.visitors.bounds();
-        let (here, of_address) = connection.held_pulls();
-        let too_many = here >= bounds.held_pulls || of_address >= bounds.held_pulls_per_address;
-        if too_many {
-            self.complain(connection.peer, "refused a pull: too many are held", &(here, of_address));
-        }
-        too_many
-    }
-
     fn pulled(&mut self, connection: &mut Connection, to: ReplyTo, reply: &Reply, messages: usize) {
         self.shared.counters.messages_pulled.add(messages as u64);
         self.answer(connection, to, reply);
@@ -642,17 +592,6 @@ impl Worker {
         if !connection.dirty {
             connection.dirty = true;
             self.dirty.push(connection.id);
-        }
-    }
-
-    /// Says something in the log, at most once a second: a peer must not be able to fill a disk with it.
-    fn complain(&mut self, peer: std::net::SocketAddr, what: &str, reason: &dyn std::fmt::Debug) {
-        if self.complained.is_none_or(|last| self.now >= last + Duration::from_secs(1)) {
-            tracing::warn!(%peer, suppressed = self.complaints, ?reason, "{what}");
-            self.complained = Some(self.now);
-            self.complaints = 0;
-        } else {
-            self.complaints += 1;
         }
     }
 
@@ -1356,12 +1295,6 @@ impl Worker {
     pub fn held_count(&self) -> usize {
         self.held.count()
     }
-}
-
-/// Bytes of the frame that begins here, as far as it says by now.
-fn announced(bytes: &[u8]) -> Option<usize> {
-    let length = u32::from_be_bytes(*bytes.first_chunk::<4>()?);
-    usize::try_from(length).ok()?.checked_add(4)
 }
 
 /// The first ack, if it is such a one.

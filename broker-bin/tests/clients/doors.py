@@ -107,8 +107,8 @@ def refusals(run, clients, file):
             run.fail(f"doors: {client.name} was acknowledged with a wrong secret")
         sign_as(run, "application")
         line = send_one(run, client, "closed", closed)
-        refused = (line["status"], line.get("by"), line.get("code")) == ("refused", "broker", 16)
-        if not refused or "rule topic T_closed_*=SUB" not in line.get("error", ""):
+        said = line.get("error", "") + line.get("cause", "")
+        if line["status"] != "refused" or line.get("code") != 16 or "rule topic T_closed_*=SUB" not in said:
             run.fail(f"doors: {client.name} was not refused by the rule's name: {line}")
         found = reads(run, client, f"GID_closed_{client.name}_{run.id}", run.topics["doors-acl", client.name])
         if found:

@@ -137,6 +137,8 @@ public class Driver {
         line.put("by", by);
         line.put("code", code);
         line.put("error", String.valueOf(e.getMessage()).lines().findFirst().orElse(""));
+        // Where the client has tried, what the broker said is behind what it says itself.
+        if (e.getCause() != null) line.put("cause", String.valueOf(e.getCause().getMessage()));
     }
 
     static void consume(String namesrv, String group, String topics, int expect, int seconds, String file,
