@@ -13,7 +13,6 @@ mod completion;
 mod delay;
 mod dlq;
 mod group;
-mod loose;
 mod message;
 mod offset;
 mod output;
@@ -29,6 +28,7 @@ use clap::{Args, Subcommand};
 
 use crate::config::HostPort;
 pub use remote::{Answer, Query, Remote};
+use crate::wire::loose;
 pub use when::When;
 
 /// Exit code: done.

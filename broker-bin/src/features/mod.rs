@@ -10,6 +10,7 @@ pub mod find;
 pub mod groups;
 pub mod heartbeat;
 pub mod inspect;
+pub mod neighbours;
 pub mod offsets;
 pub mod operate;
 pub mod order;

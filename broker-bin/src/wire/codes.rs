@@ -148,6 +148,8 @@ pub mod request {
     pub const SEND_BATCH_MESSAGE: i32 = 320;
     /// Raw entries of a consume queue.
     pub const QUERY_CONSUME_QUEUE: i32 = 321;
+    /// Does a name server know this state of a broker's topics?
+    pub const QUERY_DATA_VERSION: i32 = 322;
     /// Send a reply; long names.
     pub const SEND_REPLY_MESSAGE: i32 = 324;
     /// Send a reply; one letter each.
@@ -174,6 +176,8 @@ pub mod request {
     pub const QUERY_ASSIGNMENT: i32 = 400;
     /// Pull or pop, for a group.
     pub const SET_MESSAGE_REQUEST_MODE: i32 = 401;
+    /// A broker is there still.
+    pub const BROKER_HEARTBEAT: i32 = 904;
     /// Take messages for a time.
     pub const POP_MESSAGE: i32 = 200_050;
     /// A popped message is done.

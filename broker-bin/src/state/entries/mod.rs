@@ -22,6 +22,7 @@ pub mod group;
 pub mod lock;
 pub mod offset;
 pub mod parked;
+pub mod neighbours;
 pub mod replayed;
 pub mod topic;
 pub mod transaction;
