@@ -148,6 +148,10 @@ pub const OPERATE_SCAN_MAX: usize = 16 << 10;
 pub const OPERATE_READS_MAX: usize = 1024;
 /// Bytes of messages that one part of an operator's list tells, but for its first.
 pub const OPERATE_PART_BYTES: usize = 2 << 20;
+/// Messages that one step of a republishing moves.
+pub const REPUBLISH_LINKS_MAX: usize = 256;
+/// Bytes of a step's batch, but for its first message.
+pub const REPUBLISH_BATCH_BYTES: u64 = STATE_BATCH_BYTES;
 /// Marks of dead letters that are gone which one replay removes.
 pub const STALE_MARKS_PER_REPLAY: usize = 8;
 

@@ -17,6 +17,7 @@ mod message;
 mod offset;
 mod output;
 mod remote;
+mod republish;
 mod topic;
 mod trace;
 mod transaction;
@@ -27,8 +28,8 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 
 use crate::config::HostPort;
-pub use remote::{Answer, Query, Remote};
 use crate::wire::loose;
+pub use remote::{Answer, Query, Remote};
 pub use when::When;
 
 /// Exit code: done.

@@ -18,6 +18,7 @@ pub mod pull;
 pub mod relay;
 pub mod repeats;
 pub mod reply;
+pub mod republish;
 pub mod reset;
 pub mod retry;
 pub mod routes;

@@ -213,11 +213,15 @@ pub mod private {
     pub const GROUP_SHOW: i32 = 30_100;
     /// How strict a consumer group is.
     pub const GROUP_SET: i32 = 30_101;
+    /// How much of a topic stands in another one.
+    pub const REPUBLISH_SHOW: i32 = 30_501;
+    /// Puts some more of it there.
+    pub const REPUBLISH_STEP: i32 = 30_502;
 
     /// Whether a request changes what is stored: only a leader that can have it acknowledged takes it.
     #[must_use]
     pub const fn writes(code: i32) -> bool {
-        matches!(code, TRANSACTION_DECIDE | DELAY_CANCEL | DEAD_LETTER_REPLAY | GROUP_SET)
+        matches!(code, TRANSACTION_DECIDE | DELAY_CANCEL | DEAD_LETTER_REPLAY | GROUP_SET | REPUBLISH_STEP)
     }
 }
 
