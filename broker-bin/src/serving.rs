@@ -175,6 +175,9 @@ impl Serving {
         if shared.standing.writes() && knows_all {
             learn_repeats(&shared)?;
         }
+        if !options.name_servers.is_empty() {
+            shared.neighbours.load(&shared.engine).map_err(StateError::from)?;
+        }
         shared.knows_all.store(knows_all, Ordering::Release);
         if let Some(file) = &place.acl_file {
             lock(file).forget();
