@@ -183,3 +183,20 @@ fn the_state_has_every_number_that_tools_read() {
     let first_ms: u64 = table["earliestMessageTimeStamp"].as_str().expect("text").parse().expect("a number");
     assert_eq!(first_ms, scene.now_ms() - 3000);
 }
+
+#[test]
+fn what_the_timer_has_not_done_in_time_is_told_by_its_number_and_its_lateness() {
+    let (mut scene, id) = scene();
+    let timer = |scene: &mut Scene| {
+        let table = strict(&scene.ask(id, 28, &json!({}), &[]));
+        ["timerReadBehind", "timerCongestNum"].map(|name| table["table"][name].as_str().expect("text").to_owned())
+    };
+    assert!(scene.run_timer(), "it knows what is due soon");
+    assert_eq!(scene.send(id, "T1", 0, "DELAY\u{1}1\u{2}", b"late").code(), 0);
+    assert_eq!(timer(&mut scene), ["0", "0"]);
+    // It does not run.
+    scene.clock.advance(Duration::from_secs(5));
+    assert_eq!(timer(&mut scene), ["4", "1"]);
+    assert!(scene.run_timer());
+    assert_eq!(timer(&mut scene), ["0", "0"]);
+}
