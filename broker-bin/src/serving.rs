@@ -316,6 +316,7 @@ fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinH
         while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             let clock = shared.engine.clock();
             shared.rates.note(clock.monotonic(), clock.wall_ms(), &shared.counters);
+            shared.state.groups.note_pulls(clock.monotonic());
             if let Some(reason) = shared.engine.fenced().filter(|_| !fenced) {
                 fenced = true;
                 tracing::error!(%reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");
