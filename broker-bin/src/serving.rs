@@ -343,6 +343,7 @@ fn start_state_thread(
         while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             let clock = shared.engine.clock();
             shared.rates.note(clock.monotonic(), clock.wall_ms(), &shared.counters);
+            shared.state.groups.note_pulls(clock.monotonic());
             if let Some(tls) = &shared.tls {
                 tls.look(&shared.counters);
             }

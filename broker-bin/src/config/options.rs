@@ -163,7 +163,8 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "NAME", default_value = "DefaultCluster")]
     pub cluster_name: String,
 
-    /// Name servers of others to register with, HOST:PORT;HOST:PORT; this broker answers for its own topics in any case [default: none]
+    /// Name servers of others to register with, HOST:PORT;HOST:PORT; this broker answers for its own topics in any case, and for those of
+    /// the brokers beside it as these name servers told last [default: none]
     #[arg(long, value_name = "LIST")]
     pub name_servers: Option<HostPorts>,
 
