@@ -3,20 +3,28 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+    ($($(#[doc = $doc:literal])* $name:ident),* $(,)?) => {
         /// Counters that every network thread adds to.
         #[derive(Debug, Default)]
-        pub struct Counters { $($(#[$doc])* pub $name: Counter,)* }
+        pub struct Counters { $($(#[doc = $doc])* pub $name: Counter,)* }
 
         /// The counters at one moment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Counts { $($(#[$doc])* pub $name: u64,)* }
+        pub struct Counts { $($(#[doc = $doc])* pub $name: u64,)* }
 
         impl Counters {
             /// Reads them all.
             #[must_use]
             pub fn read(&self) -> Counts {
                 Counts { $($name: self.$name.get(),)* }
+            }
+        }
+
+        impl Counts {
+            /// Every counter: its name, what it counts, its value.
+            #[must_use]
+            pub fn each(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), concat!($($doc),*), self.$name),)*]
             }
         }
     };

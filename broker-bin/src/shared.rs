@@ -18,6 +18,7 @@ use crate::features::reply::Requesters;
 use crate::features::reset::Resets;
 use crate::features::send::MadeKeys;
 use crate::features::transactions::Halves;
+use crate::metrics::Pulses;
 use crate::standing::Standing;
 use crate::state::State;
 
@@ -92,6 +93,8 @@ pub struct Shared {
     pub resets: Resets,
     /// How much comes and goes.
     pub rates: Rates,
+    /// What the network threads have to do.
+    pub pulses: Pulses,
     /// When this broker began to serve, in milliseconds since 1970.
     pub started_ms: u64,
     /// Who is where, for whoever answers a request of theirs.
@@ -125,6 +128,7 @@ impl Shared {
             clients: Clients::default(),
             resets: Resets::default(),
             rates: Rates::default(),
+            pulses: Pulses::default(),
             started_ms: engine.clock().wall_ms(),
             requesters: Requesters::default(),
             engine,

@@ -5,6 +5,7 @@
 mod damage;
 mod delays;
 mod groups;
+mod monitoring;
 mod naming;
 mod offsets;
 mod operating;
