@@ -1,9 +1,9 @@
 //! What do the broker's metrics cost a message?
 //!
-//! Guards: counters that all network threads share, and a histogram that each has of its own, instead of samples or a registry that is
-//! locked. A message on its way adds to four counters (the request, the message acknowledged, the pull's request, the message pulled) and
-//! is counted in one histogram: 50 ns at most, also while another thread does the same. A message that is alone has its thread look at the
-//! clock twice more, beside a durable write.
+//! Guards: counters in parts, and a histogram for each network thread, so that no two of them write one cache line; no samples, no registry
+//! with a lock. A message on its way adds to four counters (its request, its acknowledgement, the pull's request, its delivery) and to one
+//! histogram: 50 ns at most, also while another thread does the same. A message that is alone has its thread look at the clock twice more,
+//! beside a durable write.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -144,7 +144,7 @@ pub const LOG_LINES_AT_ONCE: f64 = 100.0;
 /// Lines that it may say each second from then on.
 pub const LOG_LINES_PER_SECOND: f64 = 10.0;
 
-/// A network thread that does not move for so long is told not to work: more than any disk's hiccup, which a lone sender's thread waits for.
+/// A network thread that does not move for so long does not work: more than any disk's hiccup, which a lone sender's thread waits for.
 pub const STALLED: Duration = Duration::from_secs(30);
 /// With less room than this in a log that cannot grow, a broker is not ready for a send.
 pub const READY_BYTES_MIN: u64 = 64 << 10;
