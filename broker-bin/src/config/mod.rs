@@ -12,6 +12,7 @@ mod options;
 mod replicas;
 mod rocketmq;
 mod units;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,6 +26,7 @@ pub use options::{
 };
 pub use replicas::{Replica, Replicas};
 pub use units::{ByteSize, HostPort, HostPorts, Period, UnitError};
+pub use watched::Watched;
 
 use crate::commands::OperatorCommand;
 use crate::doctor::DoctorArgs;
@@ -311,6 +313,11 @@ impl Config {
                 "ack-timeout is {}: clients give up after 3s and send again before they are answered",
                 self.options.ack_timeout
             ));
+        }
+        if self.options.is_open_behind_tls() {
+            remarks.push(
+                "tls-only without acl and tls-client-ca: nobody reads along, and anyone who can connect may do everything".to_owned(),
+            );
         }
         let reach = |host: &HostPort| host.resolve().ok().map(|address| address.ip());
         let advertise = self.options.advertise.as_ref().and_then(reach);
