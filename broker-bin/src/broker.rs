@@ -16,8 +16,10 @@ use anchorlog_replicator::{InSync, Node, NodeError, Policy, ReplicaId, Security}
 use crate::alarm::Whom;
 use crate::config::{BrokerArgs, HostPort};
 use crate::counters::{Counters, Counts};
+use crate::features::access::AclFileError;
 use crate::features::delay::DelayLevels;
 use crate::limits;
+use crate::net::{Bounds, TlsError, TlsOptions};
 use crate::replicas::Replicated;
 use crate::serving::{Place, Serving};
 use crate::standing::Standing;
@@ -106,6 +108,14 @@ pub struct BrokerOptions {
     pub busy_timeout: Duration,
     /// The options as an operator gave them, to be shown and changed while it runs. Default: made of the others.
     pub args: Option<Box<BrokerArgs>>,
+    /// Whether a request is answered only when it is signed by an account that may make it. Default: no.
+    pub acl: bool,
+    /// A file that accounts come from, a `plain_acl.yml`. Default: none.
+    pub acl_file: Option<PathBuf>,
+    /// What connections that begin with TLS are met with. Default: nothing, they are closed.
+    pub tls: Option<TlsOptions>,
+    /// What peers may have at once.
+    pub bounds: Bounds,
     /// What it is told of its replicas. Default: it has none.
     pub replication: Option<ReplicationOptions>,
     /// What a level of delay means. Default: the 18 levels that clients know.
@@ -146,6 +156,10 @@ impl BrokerOptions {
             message_bytes_max: limits::BODY_BYTES_MAX,
             ack_timeout: Duration::from_millis(2500),
             busy_timeout: Duration::from_secs(2),
+            acl: false,
+            acl_file: None,
+            tls: None,
+            bounds: Bounds::default(),
             args: None,
             replication: None,
             delay_levels: DelayLevels::default(),
@@ -180,6 +194,12 @@ pub enum StartError {
     /// The state cannot be read back.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The file of accounts is not good.
+    #[error(transparent)]
+    AclFile(#[from] AclFileError),
+    /// The files of the certificate are not good.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The node among its replicas cannot start.
     #[error(transparent)]
     Node(#[from] NodeError),

@@ -114,10 +114,28 @@ counters! {
     bad_frames,
     /// Connections closed because they did not read their answers.
     slow_readers,
+    /// Connections closed because a request took too long to come, or too much of their address was unfinished.
+    unfinished_closed,
+    /// Times that a connection was not read until some of its sends were acknowledged.
+    connections_held_back,
+    /// Pulls refused because too many were held.
+    pulls_refused,
     /// Connections closed because they were silent.
     idle_closed,
     /// Connections turned away because there were too many.
     connections_refused,
+    /// Connections closed because they began without TLS where they must not, or with TLS that could not be agreed on.
+    connections_turned_away,
+    /// Times that the files of the certificate changed and were taken over.
+    certificates_reloaded,
+    /// Times that they changed and did not fit together: what was there before holds.
+    certificates_refused,
     /// Requests with a code that is not offered.
     unknown_codes,
+    /// Requests that whoever sent them may not make.
+    requests_denied,
+    /// Times that a file of accounts changed and was taken over.
+    access_reloads,
+    /// Times that it changed and could not be understood: what it said before holds.
+    access_reloads_failed,
 }

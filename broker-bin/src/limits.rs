@@ -22,6 +22,19 @@ pub const TOPIC_QUEUES_MAX: u32 = 1024;
 pub const GROUP_COUNT_MAX: usize = 100_000;
 /// Committed offsets that are remembered.
 pub const OFFSET_COUNT_MAX: usize = 4_000_000;
+/// Accounts that are remembered.
+pub const ACCOUNT_COUNT_MAX: usize = 10_000;
+/// Longest name of an account.
+pub const ACCOUNT_NAME_BYTES_MAX: usize = 255;
+/// Shortest secret that an account signs with, as with the original.
+pub const SECRET_BYTES_MIN: usize = 7;
+/// Longest one.
+pub const SECRET_BYTES_MAX: usize = 1024;
+/// Rules of one account, for topics and groups together.
+pub const RULES_PER_ACCOUNT_MAX: usize = 1024;
+/// Bytes that an account, or all addresses that are trusted, takes in the table.
+pub const ACCOUNT_BYTES_MAX: usize = 8 << 10;
+
 /// Queues of whose offsets one connection was told, as far as that is remembered.
 pub const PLACES_PER_CONNECTION_MAX: usize = 64 << 10;
 /// Queues locked for ordered consumption.
@@ -63,7 +76,7 @@ pub const PULL_BYTES_MAX: usize = 256 << 10;
 pub const PULL_SCAN_MAX: usize = 4096;
 /// Longest time that a pull is held: below every client's own 30 s.
 pub const HOLD_MAX: Duration = Duration::from_secs(25);
-/// Held pulls of one connection; further ones are answered at once.
+/// Held pulls of one connection; further ones are refused.
 pub const HELD_PER_CONNECTION_MAX: usize = 16 << 10;
 
 /// Keys of delayed messages and checks held in memory: what is due soon.
@@ -101,6 +114,18 @@ pub const REGISTER_LOOK: Duration = Duration::from_secs(1);
 /// How long a name server may take to answer.
 pub const REGISTER_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How often a name server is told that this broker is there still.
+pub const REGISTER_BEAT: Duration = REGISTER_LOOK;
+/// How long a name server that is told so waits for the next time until it takes this broker for gone.
+pub const REGISTER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a name server that was just met may not know yet who else is there: every broker tells it all within
+/// [`REGISTER_INTERVAL`].
+pub const NEIGHBOURS_GATHER: Duration = Duration::from_secs(75);
+/// Topics of which it is known who else has queues.
+pub const NEIGHBOUR_TOPICS_MAX: usize = 10_000;
+/// Questions to a name server that are on their way at once.
+pub const NEIGHBOUR_QUESTIONS: usize = 64;
+
 /// How long a client may take to answer what an operator asks of it.
 pub const RELAY_WAIT: Duration = Duration::from_secs(10);
 /// Such questions that one network thread waits for.
@@ -136,6 +161,10 @@ pub const OPERATE_SCAN_MAX: usize = 16 << 10;
 pub const OPERATE_READS_MAX: usize = 1024;
 /// Bytes of messages that one part of an operator's list tells, but for its first.
 pub const OPERATE_PART_BYTES: usize = 2 << 20;
+/// Messages that one step of a republishing moves.
+pub const REPUBLISH_LINKS_MAX: usize = 256;
+/// Bytes of a step's batch, but for its first message.
+pub const REPUBLISH_BATCH_BYTES: u64 = STATE_BATCH_BYTES;
 /// Marks of dead letters that are gone which one replay removes.
 pub const STALE_MARKS_PER_REPLAY: usize = 8;
 
@@ -153,6 +182,20 @@ pub const SPARE_BATCH_BYTES: u64 = 8 << 10;
 pub const COLD_PER_CONNECTION_MAX: usize = 16;
 /// Threads that read for consumers behind the cache.
 pub const COLD_READERS: usize = 4;
+/// Connections of all network threads.
+pub const CONNECTIONS_MAX: usize = 64 << 10;
+/// Connections from one address.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 16 << 10;
+/// Bytes of requests from one address that are not whole, or that wait to be handled.
+pub const UNFINISHED_PER_ADDRESS_BYTES: usize = 256 << 20;
+/// How long a request may take to come, from its first byte to its last.
+pub const UNFINISHED_MAX: Duration = Duration::from_secs(60);
+/// Bytes of one connection's sends that are not answered; from there on it is not read.
+pub const IN_FLIGHT_BYTES: usize = 32 << 20;
+/// Held pulls from one address; further ones are refused.
+pub const HELD_PER_ADDRESS_MAX: usize = 256 << 10;
+/// Smallest bound of a frame that can be asked for: a small message, or a heartbeat of many groups.
+pub const FRAME_BYTES_MIN: usize = 64 << 10;
 /// Connections of one network thread.
 pub const CONNECTIONS_PER_WORKER_MAX: usize = 64 << 10;
 
@@ -184,7 +227,7 @@ const _: () = assert!(
     "every answer to a search fits a frame"
 );
 const _: () = assert!(
-    STATE_BATCH_BYTES + 2048 < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN),
+    STATE_BATCH_BYTES + ACCOUNT_BYTES_MAX as u64 + 2048 < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN),
     "a batch of entries fits every log, with one of the largest as its last"
 );
 const _: () =

@@ -10,14 +10,17 @@ use anchorlog_engine::Engine;
 use crate::alarm::Alarm;
 use crate::config::{BrokerArgs, ByteSize, Live, Period};
 use crate::counters::Counters;
+use crate::features::access::Access;
 use crate::features::clients::Clients;
 use crate::features::delay::{DelayLevels, DueIndex};
 use crate::features::inspect::Rates;
+use crate::features::neighbours::Neighbours;
 use crate::features::repeats::Repeats;
 use crate::features::reply::Requesters;
 use crate::features::reset::Resets;
 use crate::features::send::MadeKeys;
 use crate::features::transactions::Halves;
+use crate::net::{Bounds, Tls, Visitors};
 use crate::standing::Standing;
 use crate::state::State;
 
@@ -92,10 +95,18 @@ pub struct Shared {
     pub resets: Resets,
     /// How much comes and goes.
     pub rates: Rates,
+    /// Other brokers that name servers know.
+    pub neighbours: Neighbours,
     /// When this broker began to serve, in milliseconds since 1970.
     pub started_ms: u64,
     /// Who is where, for whoever answers a request of theirs.
     pub requesters: Requesters,
+    /// Whether whoever asks must say who he is.
+    pub access: Access,
+    /// Who is connected, and what he may have at once.
+    pub visitors: Visitors,
+    /// What connections that begin with TLS are met with; without it they are closed.
+    pub tls: Option<Arc<Tls>>,
     /// Set when everything is known that the log says: a leader learns it when its slaves have confirmed what they have.
     pub knows_all: AtomicBool,
     /// Set once, when the broker stops: what is not appended yet is refused.
@@ -125,8 +136,12 @@ impl Shared {
             clients: Clients::default(),
             resets: Resets::default(),
             rates: Rates::default(),
+            neighbours: Neighbours::default(),
             started_ms: engine.clock().wall_ms(),
             requesters: Requesters::default(),
+            access: Access::default(),
+            visitors: Visitors::default(),
+            tls: None,
             engine,
             state,
             settings,
@@ -151,6 +166,24 @@ impl Shared {
     pub fn with_args(self, args: BrokerArgs) -> Shared {
         let live = Live::new(args, self.engine.clock().wall_ms());
         Shared { live, ..self }
+    }
+
+    /// Says whether whoever asks must say who he is.
+    #[must_use]
+    pub fn with_access(self, access: Access) -> Shared {
+        Shared { access, ..self }
+    }
+
+    /// Says what peers may have at once.
+    #[must_use]
+    pub fn with_bounds(self, bounds: Bounds) -> Shared {
+        Shared { visitors: Visitors::new(bounds), ..self }
+    }
+
+    /// Says what connections that begin with TLS are met with.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Shared {
+        Shared { tls, ..self }
     }
 
     /// Goes on with counters that exist.

@@ -12,6 +12,7 @@ mod options;
 mod replicas;
 mod rocketmq;
 mod units;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,8 +26,10 @@ pub use options::{
 };
 pub use replicas::{Replica, Replicas};
 pub use units::{ByteSize, HostPort, HostPorts, Period, UnitError};
+pub use watched::Watched;
 
 use crate::commands::OperatorCommand;
+use crate::doctor::DoctorArgs;
 use crate::log_tools::LogArgs;
 use crate::replica_tools::{NodeArgs, PromoteArgs};
 use rocketmq::Meaning;
@@ -48,6 +51,8 @@ pub enum Command {
     Broker(Box<BrokerArgs>),
     /// Looks at the files of a log, and mends them
     Log(LogArgs),
+    /// Says what a directory and its machine are good for, before a broker is started there
+    Doctor(DoctorArgs),
     /// Shows how a set of replicas stands, as one of them knows it
     Replicas(NodeArgs),
     /// Makes a slave the leader
@@ -66,6 +71,8 @@ pub enum Order {
     Broker(Box<Config>),
     /// To look at a log.
     Log(LogArgs),
+    /// To say what a directory is good for.
+    Doctor(DoctorArgs),
     /// To ask how a set of replicas stands.
     Replicas(NodeArgs),
     /// To make a slave the leader.
@@ -91,6 +98,7 @@ impl Order {
                 Ok(Order::Broker(Box::new(Config::layered(*options, given)?)))
             }
             Command::Log(args) => Ok(Order::Log(args)),
+            Command::Doctor(args) => Ok(Order::Doctor(args)),
             Command::Replicas(args) => Ok(Order::Replicas(args)),
             Command::Promote(args) => Ok(Order::Promote(args)),
             Command::Demote(args) => Ok(Order::Demote(args)),
@@ -305,6 +313,11 @@ impl Config {
                 "ack-timeout is {}: clients give up after 3s and send again before they are answered",
                 self.options.ack_timeout
             ));
+        }
+        if self.options.is_open_behind_tls() {
+            remarks.push(
+                "tls-only without acl and tls-client-ca: nobody reads along, and anyone who can connect may do everything".to_owned(),
+            );
         }
         let reach = |host: &HostPort| host.resolve().ok().map(|address| address.ip());
         let advertise = self.options.advertise.as_ref().and_then(reach);

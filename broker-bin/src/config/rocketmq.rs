@@ -271,7 +271,10 @@ pub(super) fn meaning(key: &str, value: &str) -> Result<Option<Meaning>, String>
             "default" => Ok(Some(Meaning::Nothing("there is one kind of store"))),
             _ => Err("there is one kind of store".to_owned()),
         },
-        "aclEnable" | "authenticationEnabled" | "authorizationEnabled" => off("access control"),
+        "aclEnable" => is("acl", value),
+        "authenticationEnabled" | "authorizationEnabled" => off(
+            "access control of 5.x (say acl = true; accounts are made by anchorlog user, or stand in a plain_acl.yml)",
+        ),
         "enableDLegerCommitLog" | "enableControllerMode" => off("automatic fail-over"),
         "transientStorePoolEnable" => Ok(Some(Meaning::Nothing(OWN_PACE))),
         _ => Ok(NOTHING.iter().find(|(known, _)| *known == key).map(|(_, reason)| Meaning::Nothing(reason))),
@@ -297,11 +300,11 @@ mod tests {
 
     #[test]
     fn what_is_promised_and_not_built_is_an_error() {
-        for (key, value) in [("aclEnable", "true"), ("enableDLegerCommitLog", "true")] {
+        for (key, value) in [("authenticationEnabled", "true"), ("enableDLegerCommitLog", "true")] {
             let error = meaning(key, value).expect_err(key);
             assert!(error.contains("not built yet"), "{key}: {error}");
         }
-        for (key, value) in [("brokerRole", "ASYNC_MASTER"), ("aclEnable", "false")] {
+        for (key, value) in [("brokerRole", "ASYNC_MASTER"), ("authorizationEnabled", "false")] {
             assert!(matches!(meaning(key, value), Ok(Some(Meaning::Nothing(_)))), "{key}");
         }
     }

@@ -44,6 +44,10 @@ fn every_flag_can_stand_in_a_file_and_shows_its_default() {
                 | "net-threads"
                 | "name-servers"
                 | "on-dead-letter"
+                | "acl-file"
+                | "tls-cert"
+                | "tls-key"
+                | "tls-client-ca"
                 | "replicas"
                 | "replica-key"
                 | "replica-tls"
@@ -145,6 +149,13 @@ fn listening_beyond_loopback_must_be_said_twice() {
     let config = load(&["--listen", "0.0.0.0:9876", "--insecure", "--advertise", "127.0.0.1:9876"]).expect("good");
     assert!(config.options.insecure);
     assert!(load_file("a.conf", "bindAddress=0.0.0.0\ninsecure=true", &[]).is_ok());
+    for words in [&["--acl"][..], &["--acl-file", "x"], &["--tls-only", "--tls-cert", "c", "--tls-key", "k"]] {
+        let words = [&["--listen", "0.0.0.0:9876", "--advertise", "127.0.0.1:9876"], words].concat();
+        assert!(load(&words).is_ok(), "{words:?} keep somebody out");
+    }
+    let offered = ["--listen", "0.0.0.0:9876", "--tls-cert", "c", "--tls-key", "k"];
+    let error = load(&offered).expect_err("who wants no TLS comes in").to_string();
+    assert!(["--acl", "--tls-only", "--insecure"].iter().all(|way| error.contains(way)), "{error}");
     let config = load(&["--advertise", "192.0.2.1:9876"]).expect("good");
     assert!(config.remarks().join("\n").contains("only this machine can connect"));
 }
@@ -167,4 +178,21 @@ fn options_reach_the_broker() {
     assert_eq!((options.store.to_str(), options.network_threads), (Some("/tmp/x"), Some(2)));
     assert!(options.listen.ip().is_loopback());
     assert_eq!(options.cluster, "DefaultCluster");
+}
+
+#[test]
+fn doors_that_could_not_be_shut_stop_the_start() {
+    for (words, part) in [
+        (&["--tls-cert", "c"][..], "tls-key"),
+        (&["--tls-key", "k"], "tls-cert"),
+        (&["--tls-only"], "nothing to show"),
+        (&["--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a"], "tls-only"),
+    ] {
+        let error = load(words).expect_err(part).to_string();
+        assert!(error.contains(part), "{words:?}: {error}");
+    }
+    let open = load(&["--tls-cert", "c", "--tls-key", "k", "--tls-only"]).expect("good");
+    assert!(open.remarks().join("\n").contains("anyone who can connect"));
+    let options = load_file("broker.conf", "aclEnable=true", &[]).expect("good").options.to_options().expect("good");
+    assert!(options.acl && options.acl_file.is_none() && options.tls.is_none());
 }

@@ -3,6 +3,7 @@
 //! In each room: `mod.rs` states the promise, `handler.rs` turns a request into an [`Outcome`], a noun holds its rules and state.
 //! Rooms share nouns ([`topics::Topics`], [`groups::Groups`], [`offsets::Offsets`]), never each other's handlers.
 
+pub mod access;
 pub mod clients;
 pub mod configuration;
 pub mod delay;
@@ -10,6 +11,7 @@ pub mod find;
 pub mod groups;
 pub mod heartbeat;
 pub mod inspect;
+pub mod neighbours;
 pub mod offsets;
 pub mod operate;
 pub mod order;
@@ -17,6 +19,7 @@ pub mod pull;
 pub mod relay;
 pub mod repeats;
 pub mod reply;
+pub mod republish;
 pub mod reset;
 pub mod retry;
 pub mod routes;

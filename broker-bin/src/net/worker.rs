@@ -8,6 +8,7 @@
 
 mod relaying;
 mod replying;
+mod visiting;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,10 +16,12 @@ use std::time::Duration;
 
 use anchorlog_engine::{AppendError, AppendOutcome, Lsn, Subscription, Watcher, Watermark, WriteBatch};
 
-use super::connection::{CloseReason, Connection};
+use super::connection::{CloseReason, Connection, unmapped};
+use super::door::Refusal;
 use super::held::{HeldPull, HeldPulls};
 use super::mailbox::{Mail, Mailbox};
 use super::readers::{Cold, ColdPull, ColdReads};
+use super::visitors::Visitor;
 use super::{ConnectionId, ReplyTo};
 use crate::features::groups::Change;
 use crate::features::pull::{Evaluation, Pull, evaluate};
@@ -36,6 +39,7 @@ use crate::wire::{Encoding, FrameRef, Header};
 pub(in crate::net) use relaying::QuestionId;
 use relaying::Relays;
 use replying::Replies;
+use visiting::announced;
 
 /// Acknowledged by the leader alone, as an operator asked by name.
 const ALONE: (i32, Option<&str>) = (code::SLAVE_NOT_AVAILABLE, Some("stored here alone: too few slaves are in sync"));
@@ -53,6 +57,8 @@ struct Parsed {
     to: ReplyTo,
     purpose: Purpose,
     since: Duration,
+    /// Bytes that its connection is charged for.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -70,6 +76,8 @@ struct Ack {
     deadline: Duration,
     to: ReplyTo,
     answer: Answer,
+    /// Bytes that its connection is charged for.
+    bytes: usize,
 }
 
 /// A task that is tried again soon.
@@ -217,6 +225,22 @@ impl Worker {
 
     /// Takes a new connection; `None` when there are too many.
     pub fn accept(&mut self, peer: std::net::SocketAddr) -> Option<ConnectionId> {
+        let visitor = match self.shared.visitors.enter(unmapped(peer).ip()) {
+            Ok(visitor) => visitor,
+            Err(full) => {
+                self.shared.counters.connections_refused.add(1);
+                self.complain(peer, "turned a connection away: there are too many", &full);
+                return None;
+            }
+        };
+        let id = self.place(peer, &visitor);
+        if id.is_none() {
+            self.shared.visitors.leave(&visitor);
+        }
+        id
+    }
+
+    fn place(&mut self, peer: std::net::SocketAddr, visitor: &Arc<Visitor>) -> Option<ConnectionId> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if self.slots.len() >= limits::CONNECTIONS_PER_WORKER_MAX => {
@@ -230,7 +254,8 @@ impl Worker {
         };
         let place = &mut self.slots[slot as usize];
         let id = ConnectionId { worker: self.index, slot, generation: place.generation };
-        let mut connection = Box::new(Connection::new(id, peer, self.now));
+        let mut connection =
+            Box::new(Connection::new(id, peer, self.now, visitor.clone(), self.shared.visitors.bounds()));
         let end = self.shared.engine.watermarks().assigned;
         connection.life = self.shared.repeats.connections().opened(connection.peer, id, end);
         place.connection = Some(connection);
@@ -267,10 +292,12 @@ impl Worker {
         if connection.input.is_empty() {
             let used = self.requests(&mut connection, bytes);
             connection.input.extend_from_slice(&bytes[used..]);
+            connection.unfinished_since = (!connection.input.is_empty()).then_some(self.now);
         } else {
             connection.input.extend_from_slice(bytes);
             self.go_on(&mut connection);
         }
+        self.weigh(&mut connection);
         self.give_back(connection);
     }
 
@@ -293,13 +320,22 @@ impl Worker {
             input = Vec::new();
         }
         input.drain(..used.min(input.len()));
+        if used > 0 {
+            connection.unfinished_since = (!input.is_empty()).then_some(self.now);
+        }
         connection.input = input;
     }
 
     /// Handles every whole request at the start of `bytes`; says how many bytes that were.
     fn requests(&mut self, connection: &mut Connection, bytes: &[u8]) -> usize {
         let mut used = 0;
+        let frame_bytes_max = self.shared.visitors.bounds().frame_bytes;
         while !connection.is_paused() {
+            if let Some(announced) = announced(&bytes[used..]).filter(|announced| *announced > frame_bytes_max) {
+                self.shared.counters.bad_frames.add(1);
+                self.close_because(connection, CloseReason::FrameTooLarge(announced));
+                return bytes.len();
+            }
             let frame = match FrameRef::parse(&bytes[used..]) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
@@ -325,6 +361,15 @@ impl Worker {
         used
     }
 
+    /// A connection is not what it must be: the driver closes it next.
+    pub(super) fn turn_away(&mut self, id: ConnectionId, refusal: Refusal) {
+        if let Some(mut connection) = self.lend(id) {
+            self.shared.counters.connections_turned_away.add(1);
+            self.close_because(&mut connection, CloseReason::TurnedAway(refusal));
+            self.give_back(connection);
+        }
+    }
+
     fn bad_frame(&mut self, connection: &mut Connection, what: String) {
         self.shared.counters.bad_frames.add(1);
         self.close_because(connection, CloseReason::BadFrame(what));
@@ -338,11 +383,13 @@ impl Worker {
             encoding: header.encoding,
             oneway: header.is_oneway(),
         };
-        let request = Request { header, body, connection: connection.id, peer: connection.peer };
+        let request = Request { header, body, connection: connection.id, peer: connection.peer, pass: None };
         let mut batch = self.spare.pop().unwrap_or_default();
         let mut joined = Vec::new();
         let outcome = router::route(&self.shared, &request, &mut batch, &mut joined);
-        let Some(outcome) = self.take_batch(to, outcome, &mut batch) else { return };
+        let Some(outcome) = self.take_batch(to, outcome, &mut batch) else {
+            return self.took_off(connection);
+        };
         batch.clear();
         self.spare.push(batch);
         match outcome {
@@ -382,8 +429,9 @@ impl Worker {
             Outcome::Write(writing) => Purpose::Write(writing),
             other => return Some(other),
         };
+        let bytes = usize::try_from(batch.frame_bytes()).unwrap_or(usize::MAX);
         self.batches.push(std::mem::take(batch));
-        self.parsed.push_back(Parsed { to, purpose, since: self.now });
+        self.parsed.push_back(Parsed { to, purpose, since: self.now, bytes });
         None
     }
 
@@ -406,6 +454,9 @@ impl Worker {
         let outcome = self.take_batch(to, outcome, &mut batch);
         let Some(mut connection) = self.lend(to.connection) else { return };
         connection.cold = connection.cold.saturating_sub(1);
+        if outcome.is_none() {
+            self.took_off(&mut connection);
+        }
         match outcome {
             Some(Outcome::Reply(reply)) => self.answer(&mut connection, to, &reply),
             Some(Outcome::Recorded(reply, kept)) => self.recording.push((to, reply, kept)),
@@ -435,7 +486,7 @@ impl Worker {
         connection.cold += 1;
         let end_lsn = self.acks.back().map_or(lsn.plus(1), |last| last.end_lsn.max(lsn.plus(1)));
         let deadline = since + self.shared.settings.ack_timeout;
-        self.acks.push_back(Ack { end_lsn, deadline, to, answer: Answer::Task(task, overdue) });
+        self.acks.push_back(Ack { end_lsn, deadline, to, answer: Answer::Task(task, overdue), bytes: 0 });
     }
 
     /// Lets a task go on that has waited; when nobody is there any more, nobody knows what to do with what it finds.
@@ -484,12 +535,18 @@ impl Worker {
             Evaluation::Answer(reply, messages) => self.pulled(connection, to, &reply, messages),
             Evaluation::NeedsDisk => self.read_cold(connection, to, pull),
             Evaluation::Nothing(from) => {
-                let held_too_many = connection.held.len() >= limits::HELD_PER_CONNECTION_MAX;
-                let hold = pull.hold.filter(|_| !held_too_many && !to.oneway && !self.shared.is_closing());
+                let hold = pull.hold.filter(|_| !to.oneway && !self.shared.is_closing());
                 let Some(hold) = hold else {
                     let reply = pull.nothing(&self.shared);
                     return self.answer(connection, to, &reply);
                 };
+                if self.holds_too_many(connection) {
+                    self.shared.counters.pulls_refused.add(1);
+                    // Clients come again some seconds after this; after an empty answer they would at once.
+                    let remark =
+                        "too many pulls of this connection, or from its address, are held already; try again later";
+                    return self.answer(connection, to, &Reply::failure(code::SYSTEM_BUSY, remark));
+                }
                 self.shared.counters.pulls_held.add(1);
                 let deadline = self.now + hold;
                 self.hold(connection, HeldPull { pull: Box::new(Pull { from, ..*pull }), to, deadline });
@@ -499,7 +556,7 @@ impl Worker {
 
     fn hold(&mut self, connection: &mut Connection, held: HeldPull) {
         let token = self.held.hold(&self.shared.engine, &self.watcher, held);
-        connection.held.insert(token);
+        connection.hold(token);
     }
 
     fn pulled(&mut self, connection: &mut Connection, to: ReplyTo, reply: &Reply, messages: usize) {
@@ -539,14 +596,7 @@ impl Worker {
     }
 
     fn close_because(&mut self, connection: &mut Connection, reason: CloseReason) {
-        // At most one line a second: a peer must not be able to fill a disk with our log.
-        if self.complained.is_none_or(|last| self.now >= last + Duration::from_secs(1)) {
-            tracing::warn!(peer = %connection.peer, suppressed = self.complaints, ?reason, "closed a connection");
-            self.complained = Some(self.now);
-            self.complaints = 0;
-        } else {
-            self.complaints += 1;
-        }
+        self.complain(connection.peer, "closed a connection", &reason);
         connection.close = Some(reason);
         connection.input = Vec::new();
         if !connection.dirty {
@@ -665,7 +715,7 @@ impl Worker {
         let (names, offsets) = (remark(names), remark(offsets));
         for (to, reply, kept) in std::mem::take(&mut self.recording) {
             match if kept == Kept::Names { &names } else { &offsets } {
-                None => self.acks.push_back(Ack { end_lsn, deadline, to, answer: Answer::Recorded(reply) }),
+                None => self.acks.push_back(Ack { end_lsn, deadline, to, answer: Answer::Recorded(reply), bytes: 0 }),
                 Some(remark) => self.answer_to(to, &Reply::failure(code::SERVICE_NOT_AVAILABLE, remark.clone())),
             }
         }
@@ -689,7 +739,7 @@ impl Worker {
             }
         }
         for outcome in &self.outcomes {
-            let Some(Parsed { to, purpose, since }) = self.parsed.pop_front() else { break };
+            let Some(Parsed { to, purpose, since, bytes }) = self.parsed.pop_front() else { break };
             let (answer, due) = match purpose {
                 Purpose::Send(mut sending) => {
                     (sending.counted)(&self.shared.counters);
@@ -718,20 +768,20 @@ impl Worker {
                 self.shared.due.assigned(due, outcome.end_lsn);
             }
             let deadline = since + self.shared.live.ack_timeout();
-            self.acks.push_back(Ack { end_lsn: outcome.end_lsn, deadline, to, answer });
+            self.acks.push_back(Ack { end_lsn: outcome.end_lsn, deadline, to, answer, bytes });
         }
     }
 
     /// The first batch can never be appended.
     fn refuse_first(&mut self, error: &AppendError) {
         if let AppendError::Rejected(rejection) = error
-            && let Some(Parsed { to, purpose: Purpose::Write(writing), since }) = self.parsed.front()
+            && let Some(Parsed { to, purpose: Purpose::Write(writing), since, bytes }) = self.parsed.front()
         {
             // What it says may not be durable yet: it is answered when that is.
             let end_lsn = self.acks.back().map_or(rejection.rests_on, |last| last.end_lsn.max(rejection.rests_on));
             let answer = Answer::Recorded((writing.rejected)(&self.shared, rejection));
             let deadline = *since + self.shared.live.ack_timeout();
-            self.acks.push_back(Ack { end_lsn, deadline, to: *to, answer });
+            self.acks.push_back(Ack { end_lsn, deadline, to: *to, answer, bytes: *bytes });
             self.batches.remove(0);
             self.parsed.pop_front();
             return;
@@ -745,7 +795,8 @@ impl Worker {
 
     fn refuse(&mut self, code: i32, remark: String) {
         self.batches.remove(0);
-        if let Some(Parsed { to, purpose, .. }) = self.parsed.pop_front() {
+        if let Some(Parsed { to, purpose, bytes, .. }) = self.parsed.pop_front() {
+            self.landed(to.connection, bytes);
             match purpose {
                 Purpose::Send(sending) => {
                     self.shared.counters.sends_refused.add(1);
@@ -816,6 +867,7 @@ impl Worker {
     fn release(&mut self, acked: Lsn) {
         let kept = self.shared.standing.kept_promise(&self.shared.engine);
         while let Some(ack) = pop_if(&mut self.acks, |ack| ack.end_lsn <= acked) {
+            self.landed(ack.to.connection, ack.bytes);
             match &ack.answer {
                 Answer::Sent(sending) => self.shared.counters.messages_acked.add(sending.count()),
                 Answer::Recorded(_) => {}
@@ -835,6 +887,7 @@ impl Worker {
         }
         if self.shared.engine.fenced().is_some() {
             while let Some(ack) = self.acks.pop_front() {
+                self.landed(ack.to.connection, ack.bytes);
                 self.unconfirmed(
                     ack,
                     code::FLUSH_DISK_TIMEOUT,
@@ -943,7 +996,7 @@ impl Worker {
         for token in woken.drain(..) {
             let Some(held) = self.held.take(token) else { continue };
             let Some(mut connection) = self.lend(held.to.connection) else { continue };
-            connection.held.remove(&token);
+            connection.let_go(token);
             self.wake(&mut connection, held);
             self.give_back(connection);
         }
@@ -1012,6 +1065,7 @@ impl Worker {
         }
         let now = self.now;
         while let Some(ack) = pop_if(&mut self.acks, |ack| ack.deadline <= now) {
+            self.landed(ack.to.connection, ack.bytes);
             self.overdue(ack);
         }
         if self.full {
@@ -1043,7 +1097,7 @@ impl Worker {
     fn end_hold(&mut self, token: u64) {
         let Some(held) = self.held.cancel(&self.shared.engine, &self.watcher, token) else { return };
         if let Some(mut connection) = self.lend(held.to.connection) {
-            connection.held.remove(&token);
+            connection.let_go(token);
             let reply = held.pull.nothing(&self.shared);
             self.answer(&mut connection, held.to, &reply);
             self.give_back(connection);
@@ -1076,6 +1130,11 @@ impl Worker {
                 self.shared.counters.idle_closed.add(1);
                 self.close_because(&mut connection, CloseReason::Idle);
             }
+            let is_late = connection.unfinished_since.is_some_and(|since| self.now >= since + limits::UNFINISHED_MAX);
+            if is_late && !connection.is_paused() {
+                self.shared.counters.unfinished_closed.add(1);
+                self.close_because(&mut connection, CloseReason::Unfinished);
+            }
             self.give_back(connection);
         }
     }
@@ -1094,9 +1153,13 @@ impl Worker {
     /// The socket is gone, or the driver is about to close it.
     pub fn closed(&mut self, id: ConnectionId) {
         let Some(mut connection) = self.lend(id) else { return };
-        for token in std::mem::take(&mut connection.held) {
+        while let Some(token) = connection.any_held() {
+            connection.let_go(token);
             self.held.cancel(&self.shared.engine, &self.watcher, token);
         }
+        connection.input = Vec::new();
+        connection.charge();
+        self.shared.visitors.leave(&connection.visitor);
         self.leave_all(&mut connection);
         self.end_questions_to(id);
         self.shared.halves.producers.gone(id);
@@ -1149,6 +1212,15 @@ impl Worker {
         })
     }
 
+    /// The same for the first bytes, at most so many.
+    pub fn take_output_up_to(&mut self, id: ConnectionId, most: usize) -> bytes::BytesMut {
+        self.connection(id).map_or_else(bytes::BytesMut::new, |connection| {
+            let count = connection.output.len().min(most);
+            connection.writing = count;
+            connection.output.split_to(count)
+        })
+    }
+
     /// What [`Worker::take_output`] gave is written.
     pub fn wrote_taken(&mut self, id: ConnectionId) {
         let now = self.now;
@@ -1173,6 +1245,7 @@ impl Worker {
         let before = connection.input.len();
         if before > 0 && !connection.is_paused() {
             self.go_on(&mut connection);
+            self.weigh(&mut connection);
         }
         let after = connection.input.len();
         self.give_back(connection);

@@ -17,7 +17,9 @@ pub mod codes;
 pub mod frame;
 pub mod header;
 mod json;
+pub mod loose;
 pub mod message;
+pub mod neighbour;
 pub mod object;
 pub mod operate;
 

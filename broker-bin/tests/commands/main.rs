@@ -2,12 +2,14 @@
 
 mod delay;
 mod dlq;
+mod doctor;
 mod group;
 mod message;
 mod offset;
 mod stage;
 mod topic;
 mod transaction;
+mod user;
 
 use stage::{Stage, ended};
 

@@ -2,8 +2,10 @@
 //!
 //! Every conversation runs over each driver. The numbers are those of the wire notes' section 8.6.
 
+mod bounds;
 mod damage;
 mod delays;
+mod doors;
 mod groups;
 mod naming;
 mod offsets;
@@ -19,6 +21,7 @@ mod replies;
 mod restart;
 mod retention;
 mod retries;
+mod sealed;
 mod sending;
 mod stage;
 mod transactions;

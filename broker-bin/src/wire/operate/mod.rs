@@ -5,14 +5,17 @@
 //! 3. A telling may have names that its reader does not know, and lack those that it does: both sides may be of any version.
 //! 4. A list is told in parts: `next` says where the following part begins, and is not there behind the last. A part may be empty.
 
+mod accounts;
 mod dead_letters;
 mod delays;
 mod groups;
 mod message;
 mod messages;
+mod republish;
 mod trace;
 mod transactions;
 
+pub use accounts::{AccountTold, AccountsTold, DeleteAccount, ListAccounts, PutAccount, SetRules};
 pub use dead_letters::{
     DeadLetter, DeadLetterGroup, DeadLetterGroups, DeadLetters, ListDeadLetterGroups, ListDeadLetters,
     ReplayDeadLetter, Replayed, ReplayedTo,
@@ -24,6 +27,7 @@ pub use groups::{
 };
 pub use message::ShownMessage;
 pub use messages::{ListMessages, Messages};
+pub use republish::{RepublishPair, RepublishQueue, RepublishStep, RepublishStepped, Republished};
 pub use trace::{ShowTrace, Step, StepKind, Trace};
 pub use transactions::{
     DecideTransaction, ListTransactions, ShowTransaction, TransactionState, TransactionTold, Transactions,
