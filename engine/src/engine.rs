@@ -142,8 +142,8 @@ pub struct Engine {
 
 struct Inner {
     info: EngineInfo,
-    /// Where the leader's log ended when this one was seeded; 0 where that does not matter.
-    seeded_to: Lsn,
+    /// Where the leader's log ended when this one was seeded, or ends by now if it is shorter; 0 where that does not matter.
+    seeded_to: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
     marks: Arc<Marks>,
     sequencer: Arc<Mutex<Sequencer>>,
@@ -336,12 +336,18 @@ impl Engine {
                 }
             })?;
         }
-        let seeded_to = side.map_or(Lsn::ZERO, |block| block.seeded_to);
+        let seeded_to = Arc::new(AtomicU64::new(side.map_or(0, |block| block.seeded_to.0)));
         let side = side.map(|block| {
             let file = backend
                 .open(&dir.join(SIDE_NAME), OpenMode::Existing)
                 .map_err(io_error("opening the side block in"))?;
-            Ok::<_, OpenError>(SideKeeper::new(file, Arc::clone(&marks), Arc::clone(&sequencer), block))
+            Ok::<_, OpenError>(SideKeeper::new(
+                file,
+                Arc::clone(&marks),
+                Arc::clone(&sequencer),
+                block,
+                Arc::clone(&seeded_to),
+            ))
         });
         let side = side.transpose()?;
         let scrubber = Scrubber::new(ScrubParts {
@@ -977,7 +983,7 @@ impl Engine {
     /// acknowledged from this machine earlier.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.inner.marks.load(Watermark::Durable) >= self.inner.seeded_to
+        self.inner.marks.load(Watermark::Durable) >= Lsn(self.inner.seeded_to.load(Ordering::SeqCst))
     }
 
     /// Why the log is fenced, if it is.

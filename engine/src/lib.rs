@@ -94,7 +94,7 @@ pub use error::{
     Advice, AppendError, BatchError, Fenced, OpenError, ReadError, Rejection, ReleaseError, TooLarge, WaitError,
 };
 pub use key_index::{KeyOrder, KeyQuery};
-pub use mend::{DamagedRange, MendError};
+pub use mend::{DamagedRange, MendError, Mended};
 pub use options::{BackendChoice, EngineOptions, Flush, Tail};
 pub use read::{Fetch, FetchOutcome, FetchStatus, Message, QueueRange};
 pub use recovery::cases::{CaseOutcome, RECOVERY_CASES, RecoveryCase};
