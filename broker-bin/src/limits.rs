@@ -78,6 +78,8 @@ pub const DUE_AHEAD: Duration = Duration::from_secs(60);
 pub const DUE_PAGE_ENTRIES: usize = 1024;
 /// Entries that one step of the timer does: live sends get their turn between two of them.
 pub const DUE_PER_STEP: usize = 512;
+/// Bytes of a batch that does what several asked for, from which on the next one is begun.
+pub const MERGED_BATCH_BYTES: u64 = 16 << 10;
 /// Producers that one step of the timer asks: each costs the reading of a message.
 pub const ASKED_PER_STEP: usize = 64;
 /// How long the outcome of a transaction is remembered, in milliseconds: a verdict that comes again gets the same answer so long.
@@ -187,6 +189,8 @@ const _: () = assert!(
     STATE_BATCH_BYTES + 2048 < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN),
     "a batch of entries fits every log, with one of the largest as its last"
 );
+const _: () =
+    assert!(MERGED_BATCH_BYTES < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN), "merged batches fit every log");
 const _: () =
     assert!(DUE_KEYS_BYTES_MAX * 2 <= engine::TABLE_VALUE_BYTES_MAX, "every entry has a value, parked or not");
 const _: () = assert!(OUT_PAUSE_BYTES < OUT_BYTES_MAX, "a reader is paused before it is cut off");

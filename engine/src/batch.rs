@@ -411,6 +411,48 @@ impl WriteBatch {
         self.essential = essential;
     }
 
+    /// Takes over all of another batch, behind its own operations, so that both happen together or not at all: one frame costs less than
+    /// two. False when they cannot be one, and nothing has changed then: they were made for different engines or claims, together they are
+    /// larger than `limits` allow, or a precondition of the other one asks about what this one changes. Places in the other one's
+    /// [`AppendOutcome`] come behind its own.
+    pub fn absorb(&mut self, other: &mut WriteBatch) -> bool {
+        let (count, preconditions) = (self.records.len() + other.records.len(), self.preconditions.len());
+        let frame = frame::header_bytes(count) + self.bytes.len() + other.bytes.len();
+        let fits = to_u64(frame) <= limits::FRAME_BYTES_MAX
+            && count <= limits::BATCH_RECORDS_MAX
+            && preconditions + other.preconditions.len() <= limits::PRECONDITIONS_MAX;
+        let same = self.opening == other.opening || self.is_empty() && self.preconditions.is_empty();
+        let is_changed_here = |precondition: &Precondition| match precondition.key() {
+            Some(key) => {
+                self.records.iter().any(|record| record.change.as_ref().is_some_and(|change| change.key == *key))
+            }
+            None => !self.is_empty(),
+        };
+        let drops = |record: &BatchRecord| record.kind == RecordKind::DropQueue;
+        if !fits
+            || !same
+            || self.essential != other.essential
+            || self.records.iter().any(drops)
+            || other.preconditions.iter().any(is_changed_here)
+        {
+            return false;
+        }
+        let before = self.records.len();
+        for record in &mut other.records {
+            if let Some(Pending::InBatch { record, origin }) = &mut record.pending {
+                *record += before;
+                *origin += before;
+            }
+        }
+        self.bytes.append(&mut other.bytes);
+        self.records.append(&mut other.records);
+        self.preconditions.append(&mut other.preconditions);
+        self.opening = other.opening;
+        self.sealed = false;
+        other.clear();
+        true
+    }
+
     fn pending(&self, target: Target) -> Result<Pending, BatchError> {
         match target {
             Target::Message(message) => Ok(Pending::Known { lsn: message.lsn, origin: message.origin }),

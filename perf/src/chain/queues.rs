@@ -1,7 +1,8 @@
 //! Sends and ordered consumption at once, by many queues and by one: what global order costs.
 //!
-//! As many producers as the row says send as fast as they are answered; a group takes everything in order as it comes. What is counted is
-//! what was processed.
+//! As many messages as the row says are on their way from the send to the consumer, which takes everything in order as it comes. What is
+//! counted is what was processed. Senders that did not wait for that would show how a backlog grows: a queue has one pull on its way, of as
+//! many messages as clients ask for, so that how many of them a second are answered depends on how busy the machine is with sends.
 
 use super::bench::{Bench, Found, between, with_faults};
 use super::consumer::Consuming;
@@ -26,7 +27,7 @@ pub(super) fn measure(queues: u32, bench: &Bench<'_>) -> Result<RowResult, PerfE
     let mut store = bench.broker()?;
     let backend = store.served().backend.clone();
     let topic = Topic::create(store.address(), TOPIC, queues)?;
-    let producing = Producing { followed: Followed::ByWhoCounts, ..bench.producing(&topic, &payloads)? };
+    let producing = Producing { followed: Followed::ByWhoCountsAndFrees, ..bench.producing(&topic, &payloads)? };
     let consuming = Consuming {
         topic: &topic,
         group: "perf-orderly",

@@ -3,6 +3,7 @@
 //! 1. An entry and what it asks for change in one batch, which is refused when the entry is not what was read: nothing is done twice.
 //! 2. What cannot be done now is tried again; what can never be done is parked, with what it refers to, and said out loud.
 //! 3. One turn is in flight at a time, and no larger than `limits::DUE_PER_STEP`.
+//! 4. What falls due together is done by few batches, as long as all of it can be done.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -14,13 +15,12 @@ use anchorlog_engine::{
 };
 
 use super::due::{Due, DueKey, Place};
-use crate::features::send::stored::Attributes;
+use crate::features::send::stored;
 use crate::features::transactions::{self, Next};
 use crate::limits;
 use crate::net::{Mail, Mailbox};
 use crate::shared::Shared;
 use crate::state::entries::{self, parked};
-use crate::wire::message::append_property;
 
 /// What to do before the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +65,13 @@ pub struct Timer {
     reading: Option<Reading>,
     /// End of the last turn.
     in_flight: Lsn,
+    /// What is being filled in for one entry.
+    filling: WriteBatch,
+    /// Those of a turn, each for one entry or more.
     batches: Vec<WriteBatch>,
     outcomes: Vec<AppendOutcome>,
+    /// One of several in a batch was refused: each gets its own in the next turn.
+    apart: bool,
     complained: bool,
 }
 
@@ -78,8 +83,10 @@ impl Timer {
             mailboxes,
             reading: None,
             in_flight: Lsn::ZERO,
+            filling: WriteBatch::new(),
             batches: Vec::new(),
             outcomes: Vec::new(),
+            apart: false,
             complained: false,
         }
     }
@@ -174,18 +181,33 @@ impl Timer {
         }
         let snapshot = shared.engine.snapshot();
         let mut acts = Vec::with_capacity(due.len());
+        // By batch: where its entries end.
+        let mut ends: Vec<usize> = Vec::new();
+        let apart = std::mem::take(&mut self.apart);
         let (mut unseen, mut asked) = (None, 0);
         for (key, end_lsn) in due {
             let bytes = entries::due::encode_key(&key);
             match snapshot.get(&bytes).map_err(Hitch::Read)? {
                 Some(entry) => {
-                    if self.batches.len() == acts.len() {
-                        self.batches.push(WriteBatch::new());
-                    }
-                    let batch = &mut self.batches[acts.len()];
-                    let act = fill(shared, batch, &key, &entry, now_ms);
+                    let act = fill(shared, &mut self.filling, &key, &entry, now_ms);
                     asked += usize::from(matches!(act, Act::Decide(Next { question: Some(_), .. })));
                     acts.push((key, entry, act));
+                    let bytes = self.filling.frame_bytes();
+                    let mut joins = |last: &mut WriteBatch| {
+                        !apart
+                            && last.frame_bytes() + bytes <= limits::MERGED_BATCH_BYTES
+                            && last.absorb(&mut self.filling)
+                    };
+                    match ends.len().checked_sub(1) {
+                        Some(last) if joins(&mut self.batches[last]) => ends[last] = acts.len(),
+                        _ => {
+                            if self.batches.len() == ends.len() {
+                                self.batches.push(WriteBatch::new());
+                            }
+                            std::mem::swap(&mut self.batches[ends.len()], &mut self.filling);
+                            ends.push(acts.len());
+                        }
+                    }
                     if asked == limits::ASKED_PER_STEP {
                         break;
                     }
@@ -204,22 +226,39 @@ impl Timer {
             return Ok(Step::Nap(limits::DUE_NAP));
         }
         self.outcomes.clear();
-        let appended = shared.engine.append_all(&mut self.batches[..acts.len()], &mut self.outcomes);
-        for ((key, entry, act), outcome) in acts.iter().zip(&self.outcomes) {
-            shared.due.forget(key);
+        let appended = shared.engine.append_all(&mut self.batches[..ends.len()], &mut self.outcomes);
+        let mut done = 0;
+        for (outcome, end) in self.outcomes.iter().zip(&ends) {
             self.in_flight = outcome.end_lsn;
-            match act {
-                Act::Deliver => shared.counters.messages_delivered.add(1),
-                Act::Decide(next) => self.decided(shared, next, outcome.end_lsn),
-                Act::Park(reason) => parked_one(shared, &entries::due::encode_key(key), entry, reason),
+            for (key, entry, act) in &acts[done..*end] {
+                shared.due.forget(key);
+                match act {
+                    Act::Deliver => shared.counters.messages_delivered.add(1),
+                    Act::Decide(next) => self.decided(shared, next, outcome.end_lsn),
+                    Act::Park(reason) => parked_one(shared, &entries::due::encode_key(key), entry, reason),
+                }
             }
+            done = *end;
         }
-        let refused = acts.get(self.outcomes.len());
+        let refused = acts.get(done);
+        let is_one_of_several = ends.get(self.outcomes.len()).is_some_and(|end| end - done > 1);
         match (appended, refused) {
             (Ok(_), None) => Ok(Step::Wait(self.in_flight)),
             // The buffer is full.
             (Ok(0), Some(_)) => Ok(Step::Nap(limits::DUE_NAP / 20)),
             (Ok(_), Some(_)) => Ok(Step::Wait(self.in_flight)),
+            (
+                Err(
+                    AppendError::Rejected(_)
+                    | AppendError::TargetGone(_)
+                    | AppendError::TooLarge(_)
+                    | AppendError::Dropped,
+                ),
+                _,
+            ) if is_one_of_several => {
+                self.apart = true;
+                Ok(Step::Again)
+            }
             // It is not what was read any more: somebody else has dealt with it.
             (Err(AppendError::Rejected(Rejection { index: 0, .. })), Some((key, ..))) => {
                 shared.due.forget(key);
@@ -320,11 +359,8 @@ fn deliver(
     let told;
     let attributes = match left_timer_ms {
         Some(now_ms) => {
-            let attributes = Attributes::decode(&place.attributes).ok_or("its attributes are of another version")?;
-            let mut changed = attributes.changed.to_owned();
-            append_property(&mut changed, "TIMER_DEQUEUE_MS", &now_ms.to_string());
-            told = Attributes { changed: &changed, ..attributes }.encode();
-            &told
+            told = stored::with_number(&place.attributes, "TIMER_DEQUEUE_MS", now_ms);
+            told.as_ref().ok_or("its attributes are of another version")?
         }
         None => &place.attributes,
     };

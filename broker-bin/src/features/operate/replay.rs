@@ -126,9 +126,9 @@ fn queue_number(shared: &Shared, topic: &Topic, message: &Message) -> u32 {
 
 /// What the letter says once it is returned.
 fn returned(message: &Message, to_group: bool) -> Option<Vec<u8>> {
-    let attributes = Attributes::decode(message.attributes())?;
+    let attributes = Attributes::of(message)?;
     let mut changed = String::new();
-    for (name, value) in properties(attributes.changed) {
+    for (name, value) in properties(&attributes.changed) {
         // The group's consumers know by it which subscription it belongs to.
         let is_past = OF_THE_PAST.contains(&name) || name == "RETRY_TOPIC" && !to_group;
         if !is_past {
@@ -136,7 +136,7 @@ fn returned(message: &Message, to_group: bool) -> Option<Vec<u8>> {
         }
     }
     let stored = Stored { reconsume_times: 0, ..attributes.stored };
-    Some(Attributes { stored, changed: &changed }.encode())
+    Some(Attributes { stored, changed: changed.into() }.encode())
 }
 
 /// Ends marks of letters that are not there any more, so that their number stays in proportion to that of the letters.

@@ -603,7 +603,9 @@ fn what_lies_behind_thousands_of_others_is_found() {
     for thousand in 0..5 {
         let mut batch = anchorlog_engine::WriteBatch::new();
         for number in 0..500 {
-            let key = entries::due::first_key(first + thousand * 500 + number);
+            let (time_ms, epoch) = (first + thousand * 500 + number, anchorlog_engine::Epoch::default());
+            let key =
+                entries::due::encode_key(&crate::features::delay::DueKey { time_ms, epoch, count: 0, is_long: false });
             batch.put(&anchorlog_engine::Put { key: &key, value: &other, target: None }).expect("small");
         }
         scene.append(batch);

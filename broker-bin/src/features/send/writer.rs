@@ -8,7 +8,7 @@ use anchorlog_engine::{Append, BatchError, Queue, WriteBatch};
 
 use super::properties::Known;
 use super::sending::Sending;
-use super::stored::{Attributes, Stored};
+use super::stored::{self, Attributes, Stored};
 use crate::counters::Counters;
 use crate::features::delay::{self, DueKey, Later, Place};
 use crate::features::repeats::{self, Claims, Identity};
@@ -258,12 +258,12 @@ impl<'a> Writer<'a> {
             queue: self.number,
             tag,
             keys: Place::bounded_keys(keys.iter().copied()),
-            attributes: Attributes { stored, changed: &later.changed }.encode(),
+            attributes: stored::AS_ITS_MESSAGE.to_vec(),
         };
         let queue = self.shared.due.hidden(&self.shared.engine);
         let queue = queue.map_err(|error| Reply::failure(code::SYSTEM_ERROR, error.to_string()))?;
         // What it will say where it is read tells also where that is, and when.
-        let attributes = place.attributes.clone();
+        let attributes = Attributes { stored, changed: later.changed.as_str().into() }.encode();
         let hidden = Append { queue, keys: hidden_key, attributes: &attributes, ..message };
         let due = delay::store(self.shared, out, &hidden, &later, place);
         let due = due.map_err(|error: BatchError| illegal(error.to_string()))?;

@@ -81,7 +81,7 @@ pub fn store(
 ) -> Result<DueKey, BatchError> {
     let due = shared.due.next_key(wanted.ask_ms);
     let id = TransactionId::of(&due);
-    let attributes = Attributes { stored, changed: &wanted.changed() }.encode();
+    let attributes = Attributes { stored, changed: wanted.changed().into() }.encode();
     let key = [KEY_PREFIX, &id.to_bytes()].concat();
     let keys: Vec<&[u8]> = std::iter::once(&key[..]).chain(message.keys.iter().copied()).collect();
     let half = out.append(&Append { keys: &keys, attributes: &attributes, ..*message })?;
@@ -133,7 +133,7 @@ impl Half {
         let message = engine.read(lsn)?;
         let id = message.keys().next().and_then(|key| key.strip_prefix(KEY_PREFIX)).and_then(|id| id.try_into().ok());
         let (Some(id), true) = (id, *message.queue_name == *HALF_QUEUE) else { return Err(NoHalf::Other) };
-        let attributes = Attributes::decode(message.attributes()).ok_or(NoHalf::Other)?;
+        let attributes = Attributes::of(&message).ok_or(NoHalf::Other)?;
         let payload = message.payload().get(attributes.stored.body_bytes as usize..).ok_or(NoHalf::Other)?;
         let payload = std::str::from_utf8(payload).map_err(|_| NoHalf::Other)?;
         let properties = attributes.properties(payload).into_owned();

@@ -7,7 +7,7 @@ use super::half::{Half, NoHalf};
 use super::transaction::{Transaction, TransactionId, Verdict};
 use crate::counters::Counters;
 use crate::features::delay::{Due, DueKey};
-use crate::features::send::stored::{Attributes, Stored};
+use crate::features::send::stored::{Attributes, Beside, Stored};
 use crate::features::{Outcome, Reply, Request, Task, Writing, code};
 use crate::limits;
 use crate::shared::Shared;
@@ -205,7 +205,7 @@ fn link(shared: &Shared, half: &Half, batch: &mut WriteBatch) -> Result<(), Stri
     let number = number % topic.config.queues().max(1);
     let queue = topic.queue(&shared.engine, number).map_err(|error| error.to_string())?;
     let queue = queue.ok_or_else(|| format!("topic {} has no queue", topic.name))?;
-    let attributes = Attributes::decode(half.message.attributes()).ok_or("it was stored by another version")?;
+    let attributes = Attributes::of(&half.message).ok_or("it was stored by another version")?;
     let flags = attributes.stored.sys_flag & !sys_flag::TRANSACTION_MASK | sys_flag::TRANSACTION_COMMIT;
     let prepared_offset = half.message.lsn.0.cast_signed();
     let stored = Stored { sys_flag: flags, prepared_offset, ..attributes.stored };
@@ -214,7 +214,11 @@ fn link(shared: &Shared, half: &Half, batch: &mut WriteBatch) -> Result<(), Stri
         target: half.message.reference().into(),
         tag: half.message.tag,
         keys: &half.keys(),
-        attributes: &Attributes { stored, ..attributes }.encode(),
+        attributes: &Attributes { stored, ..attributes }.encode_beside(&Beside::origin_of(
+            &half.message,
+            &topic.name,
+            number,
+        )),
     };
     batch.link(&link).map(drop).map_err(|error| error.to_string())
 }

@@ -263,7 +263,9 @@ fn a_broken_transaction_does_not_keep_others_from_being_asked() {
     let ask_ms = scene.now_ms() + 6000;
     for count in 0..3u64 {
         let mut batch = WriteBatch::new();
-        let due = [&entries::due::first_key(ask_ms)[..20], &(1000 + count).to_be_bytes()].concat();
+        let epoch = anchorlog_engine::Epoch::default();
+        let key = crate::features::delay::DueKey { time_ms: ask_ms, epoch, count: 1000 + count, is_long: true };
+        let due = entries::due::encode_key(&key);
         let name = &due[12..];
         let ask = [&[1, 3][..], name, &[0; 4]].concat();
         batch.put(&Put { key: &due, value: &ask, target: None }).expect("small");

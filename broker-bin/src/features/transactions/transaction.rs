@@ -57,7 +57,7 @@ impl TransactionId {
     /// The key of its entry at a time; there is never more than one.
     #[must_use]
     pub fn due_at(&self, time_ms: u64) -> DueKey {
-        DueKey { time_ms, epoch: self.epoch, count: self.count }
+        DueKey { time_ms, epoch: self.epoch, count: self.count, is_long: false }
     }
 
     /// The bytes of its name.
