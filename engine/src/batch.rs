@@ -226,6 +226,21 @@ impl BatchRecord {
     }
 }
 
+/// A place in a batch: see [`WriteBatch::mark`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchMark {
+    records: usize,
+    preconditions: usize,
+}
+
+impl BatchMark {
+    /// Operations before it: the number of the first one behind it.
+    #[must_use]
+    pub fn operations(self) -> usize {
+        self.records
+    }
+}
+
 /// A list of operations that happen together or not at all.
 #[derive(Debug, Default)]
 pub struct WriteBatch {
@@ -325,7 +340,7 @@ impl WriteBatch {
             payload: &[value],
         };
         let index = self.push(None, &parts, pending)?;
-        self.records[index.0].change = Some(change.clone());
+        self.records[index.0].change = Some(change);
         Ok(index)
     }
 
@@ -423,9 +438,8 @@ impl WriteBatch {
             && preconditions + other.preconditions.len() <= limits::PRECONDITIONS_MAX;
         let same = self.opening == other.opening || self.is_empty() && self.preconditions.is_empty();
         let is_changed_here = |precondition: &Precondition| match precondition.key() {
-            Some(key) => {
-                self.records.iter().any(|record| record.change.as_ref().is_some_and(|change| change.key == *key))
-            }
+            // Keys mostly differ at their ends.
+            Some(key) => self.changed_keys().any(|changed| changed.last() == key.last() && changed == key),
             None => !self.is_empty(),
         };
         let drops = |record: &BatchRecord| record.kind == RecordKind::DropQueue;
@@ -451,6 +465,38 @@ impl WriteBatch {
         self.sealed = false;
         other.clear();
         true
+    }
+
+    fn changed_keys(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.records.iter().filter_map(|record| record.change.as_ref().map(|change| &change.key))
+    }
+
+    /// Where the next operation comes: for [`WriteBatch::split_off`].
+    #[must_use]
+    pub fn mark(&self) -> BatchMark {
+        BatchMark { records: self.records.len(), preconditions: self.preconditions.len() }
+    }
+
+    /// Gives back what came behind a mark, by [`WriteBatch::absorb`] or otherwise. What goes must not refer to what stays.
+    #[must_use]
+    pub fn split_off(&mut self, mark: BatchMark) -> WriteBatch {
+        let at = self.records[..mark.records].iter().map(|record| record.len as usize).sum();
+        let mut records = self.records.split_off(mark.records);
+        for record in &mut records {
+            if let Some(Pending::InBatch { record, origin }) = &mut record.pending {
+                *record -= mark.records;
+                *origin -= mark.records;
+            }
+        }
+        self.sealed = false;
+        WriteBatch {
+            bytes: self.bytes.split_off(at),
+            records,
+            preconditions: self.preconditions.split_off(mark.preconditions),
+            essential: self.essential,
+            opening: self.opening,
+            sealed: false,
+        }
     }
 
     fn pending(&self, target: Target) -> Result<Pending, BatchError> {

@@ -162,7 +162,7 @@ fn a_link_has_its_own_place_and_attributes_and_its_origins_payload() {
 /// What several callers ask for is one frame, with everything where each of them put it.
 #[test]
 fn a_batch_that_takes_over_another_one_does_what_both_say() {
-    let mut scene = Scene::new();
+    let scene = Scene::new();
     let engine = scene.open();
     let (half, orders) = (engine.queue(b"half").unwrap(), engine.queue(b"orders").unwrap());
     let with_entry = |key: &[u8], payload: &[u8]| {
@@ -176,7 +176,11 @@ fn a_batch_that_takes_over_another_one_does_what_both_say() {
     let (mut one, mut two) = (with_entry(b"a", b"first"), with_entry(b"b", b"second"));
     let apart = one.frame_bytes() + two.frame_bytes();
     two.require_absent(b"b").unwrap();
+    let (mark, whole) = (one.mark(), two.frame_bytes());
     assert!(one.absorb(&mut two) && two.is_empty());
+    let mut two = one.split_off(mark);
+    assert_eq!((mark.operations(), one.len(), two.len(), two.frame_bytes()), (3, 3, 3, whole));
+    assert!(one.absorb(&mut two));
     assert_eq!((one.len(), apart - one.frame_bytes()), (6, 64));
     scene.commit(&engine, &mut one);
     let found = read_all(&engine, &orders);

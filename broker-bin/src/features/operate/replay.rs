@@ -60,7 +60,15 @@ pub fn replay(shared: &Shared, request: &Request<'_>) -> Outcome {
         tracing::info!(group = ask.group, topic = &*topic.name, lsn = %message.lsn, times, "an operator returns a dead letter");
         let counted = |counters: &Counters| counters.dead_letters_replayed.add(1);
         let reply = told(&ReplayedTo { topic: topic.name.to_string(), queue: number });
-        Ok(Outcome::Write(Writing { reply, due: None, letter: None, rejected: was_late, counted, back: None }))
+        Ok(Outcome::Write(Writing {
+            reply,
+            due: None,
+            ends: None,
+            letter: None,
+            rejected: was_late,
+            counted,
+            back: None,
+        }))
     })
 }
 

@@ -230,7 +230,7 @@ impl Life<'_> {
         let entry = self.shared.engine.get(&entries::transaction::encode_key(&half.id)).map_err(unreadable)?;
         let transaction = entry.and_then(|entry| entries::transaction::decode(&entry.value).ok());
         let group = match &transaction {
-            Some(Transaction::Prepared { group } | Transaction::Parked { group }) => Some(group.clone()),
+            Some(Transaction::Prepared { group, .. } | Transaction::Parked { group }) => Some(group.clone()),
             _ => None,
         };
         let parked = matches!(transaction, Some(Transaction::Parked { .. }));

@@ -33,7 +33,7 @@ pub(super) fn select(shared: &Shared, fetch: &Fetch<'_>, expression: &Expression
     let mut taken: Vec<Message> = Vec::new();
     let mut from = fetch.from;
     loop {
-        let read = shared.engine.fetch(&Fetch { from, messages_max: limits::PULL_MESSAGES_MAX, ..*fetch });
+        let read = shared.engine.fetch(&Fetch { from, messages_max: limits::PULL_MESSAGES, ..*fetch });
         let FetchOutcome { status, messages, next, range } = match read {
             Ok(outcome) => outcome,
             // What was found before it is given first; the next pull begins with it.

@@ -294,6 +294,7 @@ impl Asking {
         Ok(Writing {
             reply: Reply::default(),
             due: Some(due),
+            ends: None,
             letter: None,
             rejected: nothing_required,
             counted,
@@ -331,7 +332,15 @@ impl Asking {
             attempts: found.attributes.stored.reconsume_times.saturating_add(1),
         };
         let (letter, counted) = (Some(Box::new(letter)), |_: &Counters| {});
-        Ok(Writing { reply: Reply::default(), due: None, letter, rejected: nothing_required, counted, back: None })
+        Ok(Writing {
+            reply: Reply::default(),
+            due: None,
+            ends: None,
+            letter,
+            rejected: nothing_required,
+            counted,
+            back: None,
+        })
     }
 }
 

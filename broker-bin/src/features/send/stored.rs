@@ -16,12 +16,12 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use anchorlog_engine::Message;
+use anchorlog_engine::{Lsn, Message};
 
 use super::changes::{self, Around};
 use crate::features::topics::topic_of;
 use crate::state::entries::number;
-use crate::wire::message::{append_property, properties};
+use crate::wire::message::{append_property, properties, sys_flag};
 
 const VERSION: u8 = 1;
 const VERSION_CHANGED: u8 = 2;
@@ -205,6 +205,17 @@ pub struct Attributes<'a> {
 /// The attributes of a link that says what its message says.
 pub const AS_ITS_MESSAGE: [u8; 2] = [VERSION_BESIDE, KEEPS_CHANGED];
 
+/// The attributes of the link that commits the half message at `half`, whose flags are these.
+#[must_use]
+pub fn as_committed(sys_flag: i32, half: Lsn) -> Vec<u8> {
+    let flags = sys_flag & !sys_flag::TRANSACTION_MASK | sys_flag::TRANSACTION_COMMIT;
+    let mut bytes = Vec::with_capacity(16);
+    bytes.extend_from_slice(&[VERSION_BESIDE, KEEPS_CHANGED | OTHER_FLAGS | OTHER_PREPARED]);
+    bytes.extend_from_slice(&flags.to_be_bytes());
+    number::put(&mut bytes, half.0);
+    bytes
+}
+
 /// The attributes of a link with one property more, which is a number; `None` when they are of another version.
 #[must_use]
 pub fn with_number(attributes: &[u8], name: &str, number: u64) -> Option<Vec<u8>> {
@@ -358,7 +369,6 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
-    use anchorlog_engine::Lsn;
     use proptest::prelude::*;
 
     use super::*;

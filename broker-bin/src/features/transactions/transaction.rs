@@ -32,6 +32,8 @@ pub enum Transaction {
     Prepared {
         /// The producer group.
         group: Box<str>,
+        /// When; none where an entry of its own says so, as before format 3.
+        asks: Option<NextAsk>,
     },
     /// Nobody knew, and nobody is asked any more.
     Parked {
@@ -45,6 +47,15 @@ pub enum Transaction {
         /// When, in milliseconds since 1970.
         at_ms: u64,
     },
+}
+
+/// The next question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextAsk {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// How often somebody was asked before.
+    pub checks: u32,
 }
 
 impl TransactionId {

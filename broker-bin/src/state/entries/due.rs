@@ -100,12 +100,13 @@ pub fn decode_key(key: &[u8]) -> Result<DueKey, BadEntry> {
 /// The value.
 #[must_use]
 pub fn encode(due: &Due) -> Vec<u8> {
-    let mut value = Vec::with_capacity(160);
+    let mut value = Vec::with_capacity(24);
     match due {
         Due::Deliver { record_bytes, timed, place } => {
-            value.extend_from_slice(&[VERSION_PACKED, if *timed { DELIVER_TIMED } else { DELIVER }]);
-            number::put(&mut value, u64::from(*record_bytes));
-            put_place(&mut value, place);
+            let keys: Vec<&[u8]> = place.keys.iter().map(|key| &**key).collect();
+            let Place { topic, queue, tag, attributes, .. } = place;
+            let (record_bytes, timed, queue, tag) = (*record_bytes, *timed, *queue, *tag);
+            return Delivery { record_bytes, timed, topic, queue, tag, keys: &keys, attributes }.encode();
         }
         Due::Ask { id, checks } => {
             value.extend_from_slice(&[VERSION, ASK]);
@@ -120,7 +121,39 @@ pub fn encode(due: &Due) -> Vec<u8> {
     value
 }
 
-fn put_place(value: &mut Vec<u8>, place: &Place) {
+/// A delivery, as it is put together.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    /// Bytes of the message's record.
+    pub record_bytes: u32,
+    /// Its reader is told when it left the timer.
+    pub timed: bool,
+    /// The topic.
+    pub topic: &'a str,
+    /// The queue's number in it.
+    pub queue: u32,
+    /// The tag's hash.
+    pub tag: u32,
+    /// Keys that it will be found by.
+    pub keys: &'a [&'a [u8]],
+    /// The attributes of its record.
+    pub attributes: &'a [u8],
+}
+
+impl Delivery<'_> {
+    /// The value.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let keys: usize = self.keys.iter().map(|key| key.len() + 3).sum();
+        let mut value = Vec::with_capacity(32 + self.topic.len() + keys + self.attributes.len());
+        value.extend_from_slice(&[VERSION_PACKED, if self.timed { DELIVER_TIMED } else { DELIVER }]);
+        number::put(&mut value, u64::from(self.record_bytes));
+        put_place(&mut value, self);
+        value
+    }
+}
+
+fn put_place(value: &mut Vec<u8>, place: &Delivery<'_>) {
     let group = place.topic.strip_prefix(RETRY_PREFIX);
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
     value.push(bit(place.tag != 0, HAS_TAG) | bit(group.is_some(), IS_RETRY));
@@ -128,11 +161,11 @@ fn put_place(value: &mut Vec<u8>, place: &Place) {
         value.extend_from_slice(&place.tag.to_be_bytes());
     }
     number::put(value, u64::from(place.queue));
-    let name = group.unwrap_or(&place.topic);
+    let name = group.unwrap_or(place.topic);
     number::put(value, name.len() as u64);
     value.extend_from_slice(name.as_bytes());
     number::put(value, place.keys.len() as u64);
-    for key in &place.keys {
+    for key in place.keys {
         if let Some(lsn) = repeats::lsn_of_back_key(key) {
             number::put(value, KEY_BACK);
             number::put(value, lsn.0);
@@ -144,7 +177,7 @@ fn put_place(value: &mut Vec<u8>, place: &Place) {
             value.extend_from_slice(key);
         }
     }
-    value.extend_from_slice(&place.attributes);
+    value.extend_from_slice(place.attributes);
 }
 
 /// Reads a value.
