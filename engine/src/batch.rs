@@ -436,7 +436,7 @@ impl WriteBatch {
         let fits = to_u64(frame) <= limits::FRAME_BYTES_MAX
             && count <= limits::BATCH_RECORDS_MAX
             && preconditions + other.preconditions.len() <= limits::PRECONDITIONS_MAX;
-        let same = self.opening == other.opening || self.is_empty() && self.preconditions.is_empty();
+        let same = self.opening.zip(other.opening).is_none_or(|(own, other)| own == other);
         let is_changed_here = |precondition: &Precondition| match precondition.key() {
             // Keys mostly differ at their ends.
             Some(key) => self.changed_keys().any(|changed| changed.last() == key.last() && changed == key),
@@ -461,7 +461,7 @@ impl WriteBatch {
         self.bytes.append(&mut other.bytes);
         self.records.append(&mut other.records);
         self.preconditions.append(&mut other.preconditions);
-        self.opening = other.opening;
+        self.opening = self.opening.or(other.opening);
         self.sealed = false;
         other.clear();
         true

@@ -8,8 +8,9 @@
 //! version 3 | bits 1 | sysFlag 4, if bit 1 | reconsumeTimes 4, if bit 2 | preparedTransactionOffset n, if bit 3
 //!           | changed properties, packed: behind those of the message with bit 0                            see `changes.rs`
 //! ```
-//! A link restates all of them, or with version 3 what differs from those of the message that it leads to. The payload is the body, then the properties exactly as the client sent them. What the broker adds for
-//! readers (`MSG_REGION`, `TRACE_ON`, `CLUSTER`, a separator) is added when the message is read; the bits remember what is there already.
+//! A link restates all of them, or with version 3 what differs from those of the message that it leads to. The payload is the body, then
+//! the properties exactly as the client sent them. What the broker adds for readers (`MSG_REGION`, `TRACE_ON`, `CLUSTER`, a separator) is
+//! added when the message is read; the bits remember what is there already.
 //! A message that the broker moved has properties that its producer never wrote (where it came from, how often it was tried): they stand
 //! here and count instead of those of the same name in the payload, which is the origin's and cannot change.
 

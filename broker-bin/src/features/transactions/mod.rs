@@ -1,8 +1,8 @@
 //! Transactions: a message that nobody sees until its producer says what became of its own part.
 //!
 //! 1. A half message is stored in a queue that nobody reads, with a table entry that says *prepared* and when its producer is asked, in one
-//!    batch. A verdict is one batch too: the message's link in its queue and *committed*, or *rolled back*; refused unless the entry is still
-//!    what was read.
+//!    batch. A verdict is one batch too: the message's link in its queue and *committed*, or *rolled back*; refused unless the entry still
+//!    says what was read.
 //! 2. The first outcome wins. The same verdict again gets the same answer, the contrary one is refused, counted and said out loud.
 //! 3. A verdict that cannot be written is not answered as done.
 //! 4. A producer of the group is asked by due time, until there is a verdict: only questions to somebody who is there count. After the last
