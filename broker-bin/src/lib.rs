@@ -13,6 +13,7 @@ pub mod broker;
 pub mod commands;
 pub mod config;
 pub mod counters;
+pub mod doctor;
 pub mod features;
 pub mod limits;
 mod lock;

@@ -111,6 +111,18 @@ pub const REGISTER_LOOK: Duration = Duration::from_secs(1);
 /// How long a name server may take to answer.
 pub const REGISTER_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How often a name server is told that this broker is there still.
+pub const REGISTER_BEAT: Duration = REGISTER_LOOK;
+/// How long a name server that is told so waits for the next time until it takes this broker for gone.
+pub const REGISTER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a name server that was just met may not know yet who else is there: every broker tells it all within
+/// [`REGISTER_INTERVAL`].
+pub const NEIGHBOURS_GATHER: Duration = Duration::from_secs(75);
+/// Topics of which it is known who else has queues.
+pub const NEIGHBOUR_TOPICS_MAX: usize = 10_000;
+/// Questions to a name server that are on their way at once.
+pub const NEIGHBOUR_QUESTIONS: usize = 64;
+
 /// How long a client may take to answer what an operator asks of it.
 pub const RELAY_WAIT: Duration = Duration::from_secs(10);
 /// Such questions that one network thread waits for.
@@ -146,6 +158,10 @@ pub const OPERATE_SCAN_MAX: usize = 16 << 10;
 pub const OPERATE_READS_MAX: usize = 1024;
 /// Bytes of messages that one part of an operator's list tells, but for its first.
 pub const OPERATE_PART_BYTES: usize = 2 << 20;
+/// Messages that one step of a republishing moves.
+pub const REPUBLISH_LINKS_MAX: usize = 256;
+/// Bytes of a step's batch, but for its first message.
+pub const REPUBLISH_BATCH_BYTES: u64 = STATE_BATCH_BYTES;
 /// Marks of dead letters that are gone which one replay removes.
 pub const STALE_MARKS_PER_REPLAY: usize = 8;
 

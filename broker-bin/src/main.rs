@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 stopped cleanly or helped; 1 a start or stop that failed; 2 a configuration that does not hold;
 //! 130 a second signal while stopping. Those of `anchorlog log` stand in `log_tools`, those of
-//! operators' commands in `commands`.
+//! `anchorlog doctor` in `doctor`, and those of operators' commands in `commands`.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anchorlog::config::{Config, ConfigError, Order};
-use anchorlog::{Broker, commands, log_tools, replica_tools, telemetry};
+use anchorlog::{Broker, commands, doctor, log_tools, replica_tools, telemetry};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -46,6 +46,9 @@ fn run() -> Result<ExitCode, Failure> {
         Ok(Order::Log(args)) => log_tools::run(&args, &mut std::io::stdout().lock())
             .map(ExitCode::from)
             .map_err(|error| Failure { code: log_tools::NOT_DONE, text: error.to_string() }),
+        Ok(Order::Doctor(args)) => doctor::run(&args, &mut std::io::stdout().lock())
+            .map(ExitCode::from)
+            .map_err(|error| Failure { code: doctor::NOT_EXAMINED, text: error.to_string() }),
         Ok(Order::Replicas(node)) => asked(replica_tools::show(&node, &mut std::io::stdout().lock())),
         Ok(Order::Promote(args)) => asked(replica_tools::promote(&args, &mut std::io::stdout().lock())),
         Ok(Order::Demote(node)) => asked(replica_tools::demote(&node, &mut std::io::stdout().lock())),

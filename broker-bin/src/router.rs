@@ -4,7 +4,7 @@ use anchorlog_engine::WriteBatch;
 
 use crate::features::{
     Outcome, Reply, Request, code, configuration, delay, find, groups, heartbeat, inspect, offsets, operate, order,
-    pull, relay, reset, retry, routes, send, topics, transactions,
+    pull, relay, republish, reset, retry, routes, send, topics, transactions,
 };
 use crate::shared::Shared;
 use crate::wire::codes::{private, request as ask};
@@ -92,6 +92,8 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
         private::DEAD_LETTER_REPLAY => operate::replay_dead_letter(shared, request),
         private::MESSAGE_LIST => operate::list_messages(shared, request),
         private::TRACE => operate::trace(shared, request),
+        private::REPUBLISH_SHOW => republish::show(shared, request),
+        private::REPUBLISH_STEP => republish::step(shared, request),
         private::GROUP_SHOW => groups::show(shared, request),
         private::GROUP_SET => groups::set(shared, request),
         other => {

@@ -134,6 +134,7 @@ impl Scene {
         let shared = Shared::new(engine, state, settings, MadeKeys::new(advertise.ip(), 1, 1));
         let shared = Arc::new(shared.with_standing(standing));
         shared.repeats.load(&shared.engine).expect("a window");
+        shared.neighbours.load(&shared.engine).expect("a table");
         let mailboxes: Arc<[Mailbox]> = Arc::new([Mailbox::new(Box::new(Nobody))]);
         let timer = Timer::new(mailboxes.clone());
         let (cold_reads, readers) = start_readers(&shared, &mailboxes).expect("readers");

@@ -164,6 +164,9 @@ impl Serving {
         if shared.standing.writes() && knows_all {
             learn_repeats(&shared)?;
         }
+        if !options.name_servers.is_empty() {
+            shared.neighbours.load(&shared.engine).map_err(StateError::from)?;
+        }
         shared.knows_all.store(knows_all, Ordering::Release);
         let shared = Arc::new(shared);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -13,6 +13,7 @@ use crate::counters::Counters;
 use crate::features::clients::Clients;
 use crate::features::delay::{DelayLevels, DueIndex};
 use crate::features::inspect::Rates;
+use crate::features::neighbours::Neighbours;
 use crate::features::repeats::Repeats;
 use crate::features::reply::Requesters;
 use crate::features::reset::Resets;
@@ -92,6 +93,8 @@ pub struct Shared {
     pub resets: Resets,
     /// How much comes and goes.
     pub rates: Rates,
+    /// Other brokers that name servers know.
+    pub neighbours: Neighbours,
     /// When this broker began to serve, in milliseconds since 1970.
     pub started_ms: u64,
     /// Who is where, for whoever answers a request of theirs.
@@ -125,6 +128,7 @@ impl Shared {
             clients: Clients::default(),
             resets: Resets::default(),
             rates: Rates::default(),
+            neighbours: Neighbours::default(),
             started_ms: engine.clock().wall_ms(),
             requesters: Requesters::default(),
             engine,

@@ -27,7 +27,7 @@ use crate::fault::Fault;
 use crate::io::{AlignedBuf, DirLock, IO_ALIGN, IoBackend, IoFile, OpenMode, is_full};
 use crate::key_index::KeyIndex;
 use crate::limits;
-use crate::options::EngineOptions;
+use crate::options::{Drivers, EngineOptions};
 use crate::recovery::cases::property;
 use crate::recovery::{Found, Recovery};
 use crate::replica::{self, Promise, Role, SEED_NAME, SIDE_NAME, SideBlock};
@@ -280,6 +280,7 @@ fn read_log(
             broken: options.broken(),
             side,
             holds_back: options.waits_for_replicas(),
+            has_threads: options.drivers == Drivers::Threads,
         };
         let outcome = recovery
             .run(manifest.start, derived.applied, |frozen| derived.save(backend, dir, options, manifest, &frozen));

@@ -188,6 +188,36 @@ fn a_log_that_is_read_whole_is_saved_on_the_way() {
     }
 }
 
+/// Where threads drive the engine, one applies what another reads, and a third saves: of enough queues and bytes that they do.
+#[test]
+fn a_long_log_that_threads_read_is_the_same() {
+    let home = tempfile::tempdir().unwrap();
+    let options = EngineOptions::default()
+        .with_backend(BackendChoice::Threads)
+        .with_flush(Flush::async_default())
+        .with_segment_bytes(1 << 20)
+        .with_spare_count(1);
+    let engine = Engine::open(home.path(), options.clone()).unwrap();
+    let queues: Vec<_> = (0..300).map(|number| engine.queue(format!("topic/{number}").as_bytes()).unwrap()).collect();
+    for (number, queue) in queues.iter().cycle().take(9000).enumerate() {
+        let mut batch = WriteBatch::new();
+        let body = number.to_string().repeat(120);
+        batch.append(&Append { queue, tag: 0, keys: &[], attributes: b"", payload: &[body.as_bytes()] }).unwrap();
+        let value = body.as_bytes();
+        batch.put(&Put { key: format!("entry/{}", number % 700).as_bytes(), value, target: None }).unwrap();
+        drop(engine.append(batch).unwrap());
+    }
+    engine.flush().unwrap();
+    let seen = view(&engine);
+    engine.close().unwrap();
+    for bound in [256 << 10, 512 << 20] {
+        std::fs::remove_file(home.path().join("DERIVED")).unwrap();
+        let engine = Engine::open(home.path(), options.clone().with_unsaved_bytes_max(bound)).unwrap();
+        assert!(view(&engine) == seen, "bound {bound}");
+        engine.close().unwrap();
+    }
+}
+
 #[test]
 fn after_retention_the_checkpoint_and_the_log_still_agree() {
     let retaining = options().with_retain_bytes(Some(256 << 10));

@@ -13,11 +13,11 @@ mod completion;
 mod delay;
 mod dlq;
 mod group;
-mod loose;
 mod message;
 mod offset;
 mod output;
 mod remote;
+mod republish;
 mod topic;
 mod trace;
 mod transaction;
@@ -28,6 +28,7 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 
 use crate::config::HostPort;
+use crate::wire::loose;
 pub use remote::{Answer, Query, Remote};
 pub use when::When;
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::output::{self, maybe_time};
-use super::{Answer, CommandError, DONE, Query, Remote, TargetArgs, loose};
+use super::{Answer, CommandError, DONE, Query, Remote, TargetArgs, loose, republish};
 use crate::wire::codes::request as ask;
 
 /// Topics that are asked about at once.
@@ -66,6 +66,9 @@ enum Verb {
         #[arg(long, value_name = "COUNT")]
         queues: u32,
     },
+    /// Puts what lies in it into another topic too, usually one with more queues, by reference: while both are in use, and nothing twice,
+    /// however often this is broken off and called again
+    Republish(republish::RepublishArgs),
 }
 
 /// A topic as clients are told of it.
@@ -93,6 +96,7 @@ pub(super) fn run(args: &TopicArgs, out: &mut dyn Write) -> Result<u8, CommandEr
             done(&mut remote, topic, as_json, out)
         }
         Verb::Delete { topic, yes } => delete(&mut remote, topic, *yes, as_json, out),
+        Verb::Republish(args) => republish::run(&mut remote, args, as_json, out),
         Verb::Expand { topic, queues } => {
             expand(&mut remote, topic, *queues)?;
             done(&mut remote, topic, as_json, out)

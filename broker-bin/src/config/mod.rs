@@ -27,6 +27,7 @@ pub use replicas::{Replica, Replicas};
 pub use units::{ByteSize, HostPort, HostPorts, Period, UnitError};
 
 use crate::commands::OperatorCommand;
+use crate::doctor::DoctorArgs;
 use crate::log_tools::LogArgs;
 use crate::replica_tools::{NodeArgs, PromoteArgs};
 use rocketmq::Meaning;
@@ -48,6 +49,8 @@ pub enum Command {
     Broker(Box<BrokerArgs>),
     /// Looks at the files of a log, and mends them
     Log(LogArgs),
+    /// Says what a directory and its machine are good for, before a broker is started there
+    Doctor(DoctorArgs),
     /// Shows how a set of replicas stands, as one of them knows it
     Replicas(NodeArgs),
     /// Makes a slave the leader
@@ -66,6 +69,8 @@ pub enum Order {
     Broker(Box<Config>),
     /// To look at a log.
     Log(LogArgs),
+    /// To say what a directory is good for.
+    Doctor(DoctorArgs),
     /// To ask how a set of replicas stands.
     Replicas(NodeArgs),
     /// To make a slave the leader.
@@ -91,6 +96,7 @@ impl Order {
                 Ok(Order::Broker(Box::new(Config::layered(*options, given)?)))
             }
             Command::Log(args) => Ok(Order::Log(args)),
+            Command::Doctor(args) => Ok(Order::Doctor(args)),
             Command::Replicas(args) => Ok(Order::Replicas(args)),
             Command::Promote(args) => Ok(Order::Promote(args)),
             Command::Demote(args) => Ok(Order::Demote(args)),

@@ -22,7 +22,7 @@ pub struct DataVersion {
 }
 
 impl DataVersion {
-    fn put(&self, object: &mut Object<'_>) {
+    pub(super) fn put(&self, object: &mut Object<'_>) {
         object.count("counter", self.counter).number("stateVersion", 0).count("timestamp", self.time_ms);
     }
 

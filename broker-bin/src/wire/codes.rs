@@ -148,6 +148,8 @@ pub mod request {
     pub const SEND_BATCH_MESSAGE: i32 = 320;
     /// Raw entries of a consume queue.
     pub const QUERY_CONSUME_QUEUE: i32 = 321;
+    /// Does a name server know this state of a broker's topics?
+    pub const QUERY_DATA_VERSION: i32 = 322;
     /// Send a reply; long names.
     pub const SEND_REPLY_MESSAGE: i32 = 324;
     /// Send a reply; one letter each.
@@ -174,6 +176,8 @@ pub mod request {
     pub const QUERY_ASSIGNMENT: i32 = 400;
     /// Pull or pop, for a group.
     pub const SET_MESSAGE_REQUEST_MODE: i32 = 401;
+    /// A broker is there still.
+    pub const BROKER_HEARTBEAT: i32 = 904;
     /// Take messages for a time.
     pub const POP_MESSAGE: i32 = 200_050;
     /// A popped message is done.
@@ -209,11 +213,15 @@ pub mod private {
     pub const GROUP_SHOW: i32 = 30_100;
     /// How strict a consumer group is.
     pub const GROUP_SET: i32 = 30_101;
+    /// How much of a topic stands in another one.
+    pub const REPUBLISH_SHOW: i32 = 30_501;
+    /// Puts some more of it there.
+    pub const REPUBLISH_STEP: i32 = 30_502;
 
     /// Whether a request changes what is stored: only a leader that can have it acknowledged takes it.
     #[must_use]
     pub const fn writes(code: i32) -> bool {
-        matches!(code, TRANSACTION_DECIDE | DELAY_CANCEL | DEAD_LETTER_REPLAY | GROUP_SET)
+        matches!(code, TRANSACTION_DECIDE | DELAY_CANCEL | DEAD_LETTER_REPLAY | GROUP_SET | REPUBLISH_STEP)
     }
 }
 

@@ -18,7 +18,9 @@ pub mod frame;
 pub mod header;
 pub mod hex;
 mod json;
+pub mod loose;
 pub mod message;
+pub mod neighbour;
 pub mod object;
 pub mod operate;
 

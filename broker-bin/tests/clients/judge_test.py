@@ -8,6 +8,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import chain  # noqa: E402
+import mixed  # noqa: E402
 import scenarios  # noqa: E402
 from drivers import CLIENTS  # noqa: E402
 from judge import judge, positions  # noqa: E402
@@ -231,6 +232,44 @@ class Scenarios(unittest.TestCase):
     def test_what_is_expected_to_fail_and_passes_is_out_of_date(self):
         self.assertTrue(self.is_right("request-reply", **{"request-reply": "failed"}))
         self.assertFalse(self.is_right("request-reply", **{"request-reply": "ok"}))
+
+
+class Mixed(unittest.TestCase):
+    """A part with twenty messages over both brokers; one of them dies at 1000 ms."""
+
+    def setUp(self):
+        self.acks = [dict(index=i, status="acked", attempts=1, started=100 * i, ended=100 * i + 50, queueId=0,
+                          broker=mixed.THEIRS if i % 2 and i < 10 else mixed.OURS) for i in range(20)]
+
+    def wrong(self, count=20, killed=mixed.THEIRS, since=1000, brokers=(mixed.THEIRS, mixed.OURS)):
+        return " / ".join(mixed.faults(self.acks, count, brokers, killed, since))
+
+    def test_all_right_is_ok(self):
+        self.assertEqual(self.wrong(), "")
+        self.assertEqual(self.wrong(killed=None), "")
+
+    def test_a_broker_that_got_nothing_is_seen(self):
+        for ack in self.acks:
+            ack["broker"] = mixed.OURS
+        self.assertIn(f"{mixed.THEIRS} acknowledged nothing", self.wrong())
+
+    def test_what_was_not_acknowledged_is_seen(self):
+        self.acks[3].update(status="refused", error="no")
+        self.assertIn("19 of 20", self.wrong())
+        del self.acks[10:]
+        self.assertIn("nothing was sent after", self.wrong())
+
+    def test_who_is_dead_acknowledges_nothing(self):
+        self.acks[15]["broker"] = mixed.THEIRS
+        self.assertIn("was dead and acknowledged [15]", self.wrong())
+
+    def test_trouble_that_does_not_end_is_seen(self):
+        self.acks[19].update(started=1001 + mixed.SETTLED_MS, attempts=2)
+        self.assertIn("tried again long after", self.wrong())
+
+    def test_queues_of_the_same_number_are_told_apart_by_broker(self):
+        self.assertEqual({line["queueId"] for line in mixed.placed(self.acks)}, {"broker-a:0", "broker-b:0"})
+        self.assertEqual(mixed.placed([dict(status="refused")]), [dict(status="refused")])
 
 
 if __name__ == "__main__":

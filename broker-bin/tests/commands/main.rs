@@ -2,6 +2,7 @@
 
 mod delay;
 mod dlq;
+mod doctor;
 mod group;
 mod message;
 mod offset;

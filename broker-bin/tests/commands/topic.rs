@@ -1,5 +1,6 @@
 //! `anchorlog topic`, `cluster` and `completion`.
 
+use anchorlog_engine::{Clock, SystemClock};
 use serde_json::json;
 
 use crate::stage::{Stage, ended};
@@ -56,4 +57,43 @@ fn shells_get_the_words_that_there_are() {
         ended(&["completion", shell]).says(&["anchorlog", "transaction", "replay"]);
     }
     assert_eq!(ended(&["completion", "nutshell"]).code, Some(2));
+}
+
+#[test]
+fn a_backlog_is_republished_to_a_wider_topic_once_however_often_it_is_called_for() {
+    let stage = Stage::new();
+    stage.run(&["topic", "create", "T1", "--queues", "1"]).says(&["1 queues"]);
+    stage.run(&["topic", "create", "T2", "--queues", "4"]).says(&["4 queues"]);
+    let mut client = stage.client();
+    for number in 0..30 {
+        client.send("T1", &format!("KEYS=k{number};"), b"x");
+    }
+    let done = stage.run(&["topic", "republish", "T1", "--to", "T2", "--rate", "0"]);
+    done.says(&["30 messages of T1 stand in the 4 queues of T2, too"]);
+    let shown = stage.json(&["topic", "show", "T2"]);
+    let counts: Vec<u64> = (0..4).map(|queue| shown["queues"][queue]["max"].as_u64().expect("a number")).collect();
+    assert_eq!(counts, [8, 8, 7, 7]);
+    client.send("T1", "", b"later");
+    let again = stage.json(&["topic", "republish", "T1", "--to", "T2"]);
+    assert_eq!((&again["moved"], &again["total"], &again["done"]), (&json!(1), &json!(1), &json!(true)));
+    assert_eq!(client.read("T1").len(), 31, "they stay where they are");
+    stage.run(&["topic", "republish", "T1", "--to", "T9"]).is_refused("T9");
+    stage.run(&["topic", "republish", "T1", "--to", "T1"]).is_refused("anchorlog topic expand");
+    stage.run(&["topic", "republish", "T1", "--to", "T2", "--group", "nobody"]).is_refused("nobody");
+}
+
+#[test]
+fn republishing_is_no_faster_than_it_may_be_and_says_how_far_it_is() {
+    let stage = Stage::new();
+    stage.run(&["topic", "create", "T1", "--queues", "1"]).says(&["1 queues"]);
+    stage.run(&["topic", "create", "T2", "--queues", "2"]).says(&["2 queues"]);
+    let mut client = stage.client();
+    for _ in 0..25 {
+        client.send("T1", "", b"x");
+    }
+    let clock = SystemClock::new();
+    let done = stage.run(&["topic", "republish", "T1", "--to", "T2", "--rate", "10"]);
+    let took = clock.monotonic();
+    done.says(&[" of 25 messages, ", "25 messages of T1"]);
+    assert!(took >= std::time::Duration::from_millis(2400), "{took:?}");
 }

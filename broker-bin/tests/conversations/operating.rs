@@ -11,12 +11,15 @@ over_every_driver! {
     a_decision_by_hand_is_as_good_as_the_producers,
     more_asks_than_are_worked_at_once_are_all_answered,
     a_wrong_ask_is_refused_and_the_connection_goes_on,
+    republishing_goes_on_where_a_restart_broke_it_off,
 }
 
 const TRANSACTION_LIST: i64 = 30_001;
 const TRANSACTION_DECIDE: i64 = 30_003;
 const DEAD_LETTER_LIST: i64 = 30_022;
 const DEAD_LETTER_REPLAY: i64 = 30_023;
+const REPUBLISH_SHOW: i64 = 30_501;
+const REPUBLISH_STEP: i64 = 30_502;
 
 fn ask(peer: &mut Peer, code: i64, what: &Value) -> Frame {
     peer.ask(code, &json!(null), what.to_string().as_bytes())
@@ -121,4 +124,41 @@ fn each_letter_is_returned_once_through_kills() {
     let mut wanted: Vec<_> = (0..LETTERS).flat_map(|number| [format!("K{number}"), format!("K{number}")]).collect();
     wanted.sort_unstable();
     assert_eq!(keys, wanted, "once as sent, and once as returned");
+}
+
+fn republishing_goes_on_where_a_restart_broke_it_off(driver: Driver) {
+    let stage = Stage::new(driver);
+    let mut peer = stage.peer();
+    for (topic, queues) in [("T1", "1"), ("T2", "3")] {
+        let fields = json!({
+            "topic": topic, "defaultTopic": "any", "readQueueNums": queues, "writeQueueNums": queues, "perm": "6",
+            "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0", "order": "false",
+        });
+        peer.ask(17, &fields, &[]).expect(0);
+    }
+    for number in 0..9 {
+        peer.send_message("T1", 0, format!("{number}").as_bytes(), &format!("KEYS\u{1}k{number}\u{2}")).expect(0);
+    }
+    let pair = json!({"from": "T1", "to": "T2"});
+    let step = |at: u64, begun: bool| json!({"pair": pair, "queue": 0, "at": at, "begun": begun, "end": 9, "limit": 4});
+    let stepped = ask(&mut peer, REPUBLISH_STEP, &step(0, false)).expect(0).json();
+    assert_eq!((&stepped["next"], &stepped["moved"]), (&json!(4), &json!(4)));
+    let stage = stage.restart(driver);
+    let mut peer = stage.peer();
+    ask(&mut peer, REPUBLISH_STEP, &step(0, false)).expect(2);
+    let shown = ask(&mut peer, REPUBLISH_SHOW, &pair).expect(0).json();
+    assert_eq!((&shown["queues"][0]["next"], &shown["queues"][0]["end"]), (&json!(4), &json!(9)));
+    ask(&mut peer, REPUBLISH_STEP, &step(4, false)).expect(0);
+    // What is told by a step is what the next one goes on with, at once.
+    ask(&mut peer, REPUBLISH_STEP, &step(8, true)).expect(0);
+    ask(&mut peer, REPUBLISH_STEP, &step(9, true)).expect(0);
+    let mut bodies = Vec::new();
+    for queue in 0..3 {
+        let records = peer.pull("g", "T2", queue, 0).expect(0).records();
+        assert_eq!(records.len(), 3, "they are spread evenly");
+        bodies.extend(records.into_iter().map(|record| (record.topic, String::from_utf8(record.body).expect("text"))));
+    }
+    bodies.sort();
+    let expected: Vec<_> = (0..9).map(|number| ("T2".to_owned(), number.to_string())).collect();
+    assert_eq!(bodies, expected);
 }

@@ -7,7 +7,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anchorlog::broker::{OtherReplica, ReplicationOptions};
@@ -35,9 +35,13 @@ over_every_driver! {
 const REFUSE: Policy = Policy::Sync { copies: 2, on_missing: OnMissing::Refuse };
 const DEGRADE: Policy = Policy::Sync { copies: 2, on_missing: OnMissing::Degrade };
 
-/// A place that a broker may listen at in a moment.
+/// A place that a broker may listen at in a moment, and after every restart: nothing else on this machine is given it meanwhile, for
+/// outgoing connections and listeners that ask for any port live at 127.0.0.1.
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+    let place = SocketAddr::from(([127, 1 + high, low, 1], 0));
+    TcpListener::bind(place).and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
 /// Two brokers, a and b, each with a store, and where they are.

@@ -20,9 +20,12 @@ struct Entries {
     min: u64,
     /// Behind the last entry.
     max: u64,
-    chunks: VecDeque<Vec<QueueEntry>>,
     /// Where the newest record stands that tells `max`.
     latest: Option<Lsn>,
+    /// The chunk that fills.
+    tail: Vec<QueueEntry>,
+    /// Full ones before it.
+    full: VecDeque<Vec<QueueEntry>>,
     /// Whether it was dropped.
     dropped: bool,
 }
@@ -41,7 +44,8 @@ struct Watch {
     token: u64,
 }
 
-/// One queue.
+/// One queue. What every new entry touches lies side by side: with thousands of queues none of it is in the processor's caches.
+#[repr(C, align(128))]
 pub(crate) struct QueueState {
     entries: RwLock<Entries>,
     /// Whether anything changed since the last checkpoint began.
@@ -79,22 +83,22 @@ impl QueueState {
     /// The first entry of all decides where the queue begins: what came before was released.
     pub(crate) fn push(&self, offset: QueueOffset, entry: QueueEntry) -> Result<(), QueueOffset> {
         let mut entries = self.entries.write().expect(INTACT);
-        if entries.chunks.is_empty() && entries.max == 0 {
+        if entries.is_untouched() {
             (entries.base, entries.min, entries.max) = (offset.0, offset.0, offset.0);
         }
         if entries.max != offset.0 {
             return Err(QueueOffset(entries.max));
         }
-        match entries.chunks.back_mut() {
-            Some(chunk) if to_u64(chunk.len()) < CHUNK_ENTRIES => {
-                if chunk.len() == chunk.capacity() {
-                    // Twice as many, and never more than a chunk has.
-                    chunk.reserve_exact(chunk.len().min(to_usize(CHUNK_ENTRIES) - chunk.len()));
-                }
-                chunk.push(entry);
-            }
-            _ => entries.chunks.push_back(vec![entry]),
+        if to_u64(entries.tail.len()) == CHUNK_ENTRIES {
+            let full = std::mem::take(&mut entries.tail);
+            entries.full.push_back(full);
         }
+        let tail = &mut entries.tail;
+        if tail.len() == tail.capacity() {
+            // Twice as many, and never more than a chunk has.
+            tail.reserve_exact(tail.len().max(1).min(to_usize(CHUNK_ENTRIES) - tail.len()));
+        }
+        tail.push(entry);
         entries.max += 1;
         entries.latest = Some(entry.lsn);
         Ok(())
@@ -105,7 +109,7 @@ impl QueueState {
         let mut entries = self.entries.write().expect(INTACT);
         if entries.min == entries.max && entries.max <= next.0 {
             (entries.base, entries.min, entries.max) = (next.0, next.0, next.0);
-            entries.chunks.clear();
+            entries.clear();
         }
         if entries.max != next.0 {
             return Err(QueueOffset(entries.max));
@@ -119,7 +123,7 @@ impl QueueState {
     pub(crate) fn lose(&self, next: QueueOffset, gap: QueueEntry) -> Result<u64, QueueOffset> {
         let due = {
             let entries = self.entries.read().expect(INTACT);
-            if entries.chunks.is_empty() && entries.max == 0 { next.0 } else { entries.max }
+            if entries.is_untouched() { next.0 } else { entries.max }
         };
         if due > next.0 {
             return Err(QueueOffset(due));
@@ -133,6 +137,11 @@ impl QueueState {
     /// Notes the record that makes this an incarnation of its own.
     pub(crate) fn begin(&self, lsn: Lsn) {
         self.entries.write().expect(INTACT).latest.get_or_insert(lsn);
+    }
+
+    /// Whether anything changed since the last checkpoint began.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.changed.load(Ordering::Relaxed)
     }
 
     /// True when this is the first change since the last checkpoint began.
@@ -174,7 +183,7 @@ impl QueueState {
     pub(crate) fn set_saved(&self, mark: QueueMark, floor: Lsn) -> bool {
         *self.saved.lock().expect(INTACT) = mark.range;
         if mark.dropped {
-            self.entries.write().expect(INTACT).chunks.clear();
+            self.entries.write().expect(INTACT).clear();
         }
         self.forget(floor)
     }
@@ -184,18 +193,16 @@ impl QueueState {
     pub(crate) fn forget(&self, floor: Lsn) -> bool {
         let saved = self.saved();
         let mut entries = self.entries.write().expect(INTACT);
-        while let Some(chunk) = entries.chunks.front() {
-            let end = entries.base + to_u64(chunk.len());
-            // A chunk that still fills stays whole.
-            let is_closed = to_u64(chunk.len()) == CHUNK_ENTRIES || end == entries.max;
-            if !is_closed || end > saved.max.0 {
+        while let Some(last) = entries.first_chunk().last().copied() {
+            let end = entries.base + to_u64(entries.first_chunk().len());
+            // What was dropped goes with the checkpoint that says so, and a chunk that still fills stays whole.
+            if (entries.full.is_empty() && end != entries.max) || end > saved.max.0 {
                 return false;
             }
-            if chunk.last().is_some_and(|last| last.lsn >= floor) {
+            if last.lsn >= floor {
                 return true;
             }
-            entries.chunks.pop_front();
-            entries.base = end;
+            entries.pop_first_chunk();
         }
         false
     }
@@ -226,14 +233,12 @@ impl QueueState {
     pub(crate) fn set_min(&self, min: QueueOffset) {
         let mut entries = self.entries.write().expect(INTACT);
         entries.min = entries.min.max(min.0.min(entries.max));
-        while let Some(chunk) = entries.chunks.front() {
-            let end = entries.base + to_u64(chunk.len());
-            let is_full = to_u64(chunk.len()) == CHUNK_ENTRIES || end == entries.max;
-            if !is_full || end > entries.min {
+        while !entries.first_chunk().is_empty() {
+            let end = entries.base + to_u64(entries.first_chunk().len());
+            if (entries.full.is_empty() && end != entries.max) || end > entries.min {
                 break;
             }
-            entries.chunks.pop_front();
-            entries.base = end;
+            entries.pop_first_chunk();
         }
     }
 
@@ -252,7 +257,9 @@ impl QueueState {
         let min = entries.min - to_u64(older.len());
         let newer: Vec<QueueEntry> = (entries.min..entries.max).map(|offset| entries.get(offset)).collect();
         let all: Vec<QueueEntry> = older.iter().copied().chain(newer).collect();
-        entries.chunks = all.chunks(to_usize(CHUNK_ENTRIES)).map(<[QueueEntry]>::to_vec).collect();
+        let mut chunks = all.chunks(to_usize(CHUNK_ENTRIES)).map(<[QueueEntry]>::to_vec);
+        entries.tail = chunks.next_back().unwrap_or_default();
+        entries.full = chunks.collect();
         (entries.base, entries.min) = (min, min);
         true
     }
@@ -306,13 +313,33 @@ impl Entries {
 
     /// Behind the last entry in memory.
     fn end(&self) -> u64 {
-        let full = to_u64(self.chunks.len().saturating_sub(1)) * CHUNK_ENTRIES;
-        self.base + full + self.chunks.back().map_or(0, |last| to_u64(last.len()))
+        self.base + to_u64(self.full.len()) * CHUNK_ENTRIES + to_u64(self.tail.len())
+    }
+
+    /// Whether nothing was ever in it, as far as is known.
+    fn is_untouched(&self) -> bool {
+        self.max == 0 && self.tail.is_empty() && self.full.is_empty()
+    }
+
+    fn first_chunk(&self) -> &[QueueEntry] {
+        self.full.front().unwrap_or(&self.tail)
+    }
+
+    fn pop_first_chunk(&mut self) {
+        let chunk = self.full.pop_front().unwrap_or_else(|| std::mem::take(&mut self.tail));
+        self.base += to_u64(chunk.len());
+    }
+
+    /// Lets all entries leave memory.
+    fn clear(&mut self) {
+        self.full.clear();
+        self.tail = Vec::new();
     }
 
     fn get(&self, offset: u64) -> QueueEntry {
         let index = offset - self.base;
-        self.chunks[to_usize(index / CHUNK_ENTRIES)][to_usize(index % CHUNK_ENTRIES)]
+        let chunk = self.full.get(to_usize(index / CHUNK_ENTRIES)).unwrap_or(&self.tail);
+        chunk[to_usize(index % CHUNK_ENTRIES)]
     }
 }
 

@@ -7,7 +7,9 @@
 //!
 //! It is a state machine: a thread drives it for watched queues, readers drive it for themselves.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,9 +33,58 @@ use crate::units::{Lsn, QueueOffset, to_u64, to_usize};
 
 /// Most bytes looked at in one piece.
 const WINDOW_BYTES: u64 = 1 << 20;
+/// Frames that are looked at together before they are applied one by one.
+const FRAMES_AHEAD: usize = 16;
+/// So many queues lie in the processor's caches anyway.
+const FEW_QUEUES: usize = 256;
 
-/// A queue by name and incarnation.
-type Known = HashMap<Vec<u8>, (u32, u32, Arc<QueueState>)>;
+/// Queues that frames have named: the incarnation, the number and the state behind each name.
+type Known = HashMap<Name, (u32, u32, Arc<QueueState>)>;
+
+/// Bytes of a name that lie in the map itself: looking at others waits for memory once more.
+const SHORT_NAME: usize = 39;
+
+/// A queue's name as a key.
+enum Name {
+    Short(u8, [u8; SHORT_NAME]),
+    Long(Box<[u8]>),
+}
+
+impl From<&[u8]> for Name {
+    fn from(name: &[u8]) -> Name {
+        let mut short = [0; SHORT_NAME];
+        match (short.get_mut(..name.len()), u8::try_from(name.len())) {
+            (Some(place), Ok(len)) => {
+                place.copy_from_slice(name);
+                Name::Short(len, short)
+            }
+            _ => Name::Long(name.into()),
+        }
+    }
+}
+
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        match self {
+            Name::Short(len, bytes) => &bytes[..usize::from(*len)],
+            Name::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Borrow::<[u8]>::borrow(self).hash(state);
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Name) -> bool {
+        Borrow::<[u8]>::borrow(self) == Borrow::<[u8]>::borrow(other)
+    }
+}
+
+impl Eq for Name {}
 
 /// Applies frames to queues, table and key index.
 pub(crate) struct Applier {
@@ -68,20 +119,30 @@ impl Applier {
         Applier { queues, table, keys, registered, known, changes, found_keys, changed, entries: 0, broken }
     }
 
-    /// Applies the records of a frame; calls `touched` with the queue of each and the record's LSN.
+    /// Applies frames that stand one behind the other in `bytes`, each with where it ends; calls `touched` with the queue of each record.
     ///
     /// # Errors
     /// When an entry is out of turn. Damaged records are the caller's to find.
-    pub(crate) fn apply(
+    pub(crate) fn apply_all(
         &mut self,
-        header: &FrameHeader,
+        frames: &[(FrameHeader, usize)],
         bytes: &[u8],
-        mut touched: impl FnMut(u32, Lsn),
+        mut touched: impl FnMut(u32),
     ) -> Result<(), NotDense> {
+        let mut begin = 0;
+        for some in frames.chunks(FRAMES_AHEAD) {
+            self.look_ahead(frames_of(some, begin, bytes));
+            frames_of(some, begin, bytes).try_for_each(|(header, frame)| self.apply(header, frame, &mut touched))?;
+            begin = some.last().map_or(begin, |(_, end)| *end);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, header: &FrameHeader, bytes: &[u8], mut touched: impl FnMut(u32)) -> Result<(), NotDense> {
         // Verified when it was read or written by this process: a record that does not parse is one of a later version.
         for (lsn, entry, record) in record::of_frame(header, bytes) {
             if let Some(id) = self.apply_record(header, &entry, &record, lsn)? {
-                touched(id, lsn);
+                touched(id);
             }
         }
         if !self.found_keys.is_empty() {
@@ -91,6 +152,21 @@ impl Applier {
             self.table.apply(&mut self.changes, header.lsn..header.lsn.plus(u64::from(header.frame_len)));
         }
         Ok(())
+    }
+
+    /// Touches what these frames' records will change. With thousands of queues each of them waits for memory several times over, and the
+    /// processor does so for many at once only where nothing else stands between.
+    fn look_ahead<'f>(&self, frames: impl Iterator<Item = (&'f FrameHeader, &'f [u8])>) {
+        if self.known.len() < FEW_QUEUES {
+            return;
+        }
+        let mut found = [None; FRAMES_AHEAD];
+        let records = frames.flat_map(|(header, bytes)| record::of_frame(header, bytes));
+        for (place, (_, _, record)) in found.iter_mut().zip(records) {
+            *place = self.known.get(record.name).map(|(_, _, state)| state);
+        }
+        let changed = found.iter().flatten().filter(|state| state.is_changed()).count();
+        std::hint::black_box(changed);
     }
 
     fn apply_record(
@@ -194,7 +270,7 @@ impl Applier {
                 .intern_incarnation(name, incarnation, &self.registered)
                 .expect("names in the log were checked before they got there");
             let state = self.queues.state(queue.id());
-            self.known.insert(name.to_vec(), (incarnation, queue.id(), state));
+            self.known.insert(Name::from(name), (incarnation, queue.id(), state));
         }
         let (_, id, state) = &self.known[name];
         (*id, state)
@@ -214,6 +290,8 @@ pub(crate) struct Dispatcher {
     geometry: Geometry,
     touched: Vec<u32>,
     copied: Vec<u8>,
+    /// Frames that were looked at and are not applied yet, and where each ends in its piece.
+    ahead: Vec<(FrameHeader, usize)>,
     /// An entry was out of turn: nothing behind it is looked at.
     failed: bool,
     backlog: Arc<Backlog>,
@@ -238,6 +316,7 @@ impl Dispatcher {
             geometry,
             touched: Vec::new(),
             copied: Vec::new(),
+            ahead: Vec::with_capacity(FRAMES_AHEAD),
             failed: false,
             backlog,
             watch_count,
@@ -364,30 +443,91 @@ impl Dispatcher {
 
     /// Applies the frames that lie wholly in `bytes`, which begin at `at`; returns where the rest begins.
     fn apply_whole(&mut self, mut at: Lsn, mut bytes: &[u8]) -> Result<Lsn, String> {
-        while bytes.len() >= FRAME_HEADER_BYTES {
-            let need = frame::header_bytes_needed(bytes).map_err(|error| format!("LSN {at}: {error}"))?;
-            if bytes.len() < need {
-                break;
+        let mut ahead = std::mem::take(&mut self.ahead);
+        let outcome = loop {
+            ahead.clear();
+            if let Err(error) = self.gather(at, bytes, &mut ahead) {
+                break Err(error);
             }
-            let header = frame::decode_header(bytes, at).map_err(|error| format!("LSN {at}: {error}"))?;
-            let len = to_usize(u64::from(header.frame_len));
-            if bytes.len() < len {
-                break;
-            }
+            let Some((_, taken)) = ahead.last() else { break Ok(at) };
+            let taken = *taken;
             let touched = &mut self.touched;
-            let outcome = self.applier.apply(&header, &bytes[..len], |id, _| {
+            let applied = self.applier.apply_all(&ahead, bytes, |id| {
                 if touched.last() != Some(&id) {
                     touched.push(id);
                 }
             });
-            outcome.map_err(|error| error.to_string())?;
-            at = at.plus(u64::from(header.frame_len));
-            bytes = &bytes[len..];
-            let rest = self.geometry.segment_end(at).since(at);
-            if rest < to_u64(FRAME_HEADER_BYTES) {
+            if let Err(error) = applied {
+                break Err(error.to_string());
+            }
+            at = at.plus(to_u64(taken));
+            bytes = &bytes[taken..];
+        };
+        self.ahead = ahead;
+        outcome
+    }
+
+    /// The next frames that lie wholly in `bytes`, which begin at `at`: a few, and none of another segment. What is wrong is told when it
+    /// comes first.
+    fn gather(&self, mut at: Lsn, bytes: &[u8], ahead: &mut Vec<(FrameHeader, usize)>) -> Result<(), String> {
+        let mut end = 0;
+        let segment_end = self.geometry.segment_end(at);
+        while ahead.len() < FRAMES_AHEAD && segment_end.since(at) >= to_u64(FRAME_HEADER_BYTES) {
+            let rest = &bytes[end..];
+            if rest.len() < FRAME_HEADER_BYTES {
                 break;
             }
+            let header = match frame::header_bytes_needed(rest) {
+                Ok(need) if rest.len() < need => break,
+                Ok(_) => frame::decode_header(rest, at),
+                Err(error) => Err(error),
+            };
+            let header = match header {
+                Ok(header) => header,
+                Err(_) if !ahead.is_empty() => break,
+                Err(error) => return Err(format!("LSN {at}: {error}")),
+            };
+            let len = to_usize(u64::from(header.frame_len));
+            if rest.len() < len {
+                break;
+            }
+            end += len;
+            at = at.plus(to_u64(len));
+            ahead.push((header, end));
         }
-        Ok(at)
+        Ok(())
+    }
+}
+
+/// These frames of those that stand one behind the other in `bytes`: the first begins at `begin`, each ends as told.
+fn frames_of<'f>(
+    frames: &'f [(FrameHeader, usize)],
+    begin: usize,
+    bytes: &'f [u8],
+) -> impl Iterator<Item = (&'f FrameHeader, &'f [u8])> {
+    frames.iter().scan(begin, move |begin, (header, end)| {
+        let frame = &bytes[*begin..*end];
+        *begin = *end;
+        Some((header, frame))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_any_length_is_found_by_its_bytes_and_no_other_is() {
+        let name = |len: usize| vec![b'n'; len];
+        let lengths = || (0..2 * SHORT_NAME).chain([255, 256, 300]);
+        let mut known = HashMap::new();
+        for len in lengths() {
+            assert!(known.insert(Name::from(&name(len)[..]), len).is_none(), "{len}");
+        }
+        for len in lengths() {
+            assert_eq!(known.get(&name(len)[..]), Some(&len));
+        }
+        assert_eq!(known.get(&name(299)[..]), None);
+        assert_eq!(known.get(&b"nnm"[..]), None);
     }
 }

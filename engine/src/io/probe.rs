@@ -9,6 +9,8 @@
 //!
 //! Deliberately not here: what an operator's `--backend` means (the binary passes it as a [`BackendChoice`]).
 
+mod sustained;
+
 use std::fmt;
 use std::fs;
 use std::io;
@@ -23,6 +25,7 @@ use super::uring::{RingRefusal, UringBackend};
 use super::{BackendKind, IO_ALIGN, IoBackend, IoFile, IoOp, IoQueue, OpenMode, Wait, file};
 use crate::clock::Clock;
 use crate::units::to_u64;
+pub use sustained::{Sustained, sustain};
 
 /// Name of the file that keeps the verdict.
 pub const VERDICT_FILE: &str = "probe.toml";

@@ -18,11 +18,13 @@
 //! All that opening may find, with its remedies: [`cases`], `engine/docs/recovery.md`.
 
 pub(crate) mod cases;
+mod replay;
 pub(crate) mod scan;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::thread::{Scope, ScopedJoinHandle};
 
 use crate::checkpoint::Frozen;
 use crate::commitlog::frame::{self, FrameError, FrameHeader, FrameKind};
@@ -31,7 +33,7 @@ use crate::commitlog::segment::{Geometry, file_name};
 use crate::consume_queue::Queues;
 use crate::dispatch::Applier;
 use crate::epoch::EpochHistory;
-use crate::error::OpenError;
+use crate::error::{NotDense, OpenError};
 use crate::fault::{Broken, Fault};
 use crate::io::{AlignedBuf, IO_ALIGN, IoBackend, IoFile};
 use crate::key_index::KeyIndex;
@@ -42,6 +44,7 @@ use crate::table::Visible;
 use crate::units::{Lsn, to_u64, to_usize};
 
 use cases::property;
+use replay::Replay;
 use scan::SegmentScan;
 
 /// What the scan found.
@@ -97,7 +100,8 @@ pub(crate) struct Recovery<'a> {
     pub(crate) files: &'a BTreeMap<Lsn, Arc<dyn IoFile>>,
     pub(crate) queues: &'a Arc<Queues>,
     pub(crate) table: &'a Arc<Visible>,
-    /// Checkpoints are written on the way whenever about so many bytes of memory wait for one; never with `None`.
+    /// Checkpoints are written on the way whenever about so many bytes of memory wait for one, one at a time, so that no more than about
+    /// twice as many ever wait; never with `None`.
     pub(crate) save_bytes: Option<u64>,
     /// No queue of the last checkpoint begins before; the log's start where there is none.
     pub(crate) released: Lsn,
@@ -107,6 +111,31 @@ pub(crate) struct Recovery<'a> {
     pub(crate) side: Option<SideBlock>,
     /// Whether only what is acknowledged goes into queues and table.
     pub(crate) holds_back: bool,
+    /// Whether threads may be used: what is read is applied beside the reading.
+    pub(crate) has_threads: bool,
+}
+
+/// The checkpoint that is being written, beside the reading where there are threads for it.
+struct Saves<'scope, 'env> {
+    under_way: Option<ScopedJoinHandle<'scope, Result<(), OpenError>>>,
+    scope: Option<&'scope Scope<'scope, 'env>>,
+}
+
+impl<'scope> Saves<'scope, '_> {
+    fn begin(&mut self, save: impl FnOnce() -> Result<(), OpenError> + Send + 'scope) -> Result<(), OpenError> {
+        match self.scope {
+            Some(scope) => self.under_way = Some(scope.spawn(save)),
+            None => return save(),
+        }
+        Ok(())
+    }
+
+    /// Waits until none is being written.
+    fn settle(&mut self) -> Result<(), OpenError> {
+        self.under_way
+            .take()
+            .map_or(Ok(()), |save| save.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
 }
 
 /// Why the scan stopped where it did.
@@ -124,7 +153,23 @@ impl Recovery<'_> {
         &self,
         start: Lsn,
         applied: Lsn,
-        mut save: impl FnMut(Frozen) -> Result<(), OpenError>,
+        save: impl FnMut(Frozen) -> Result<(), OpenError> + Send,
+    ) -> Result<Found, OpenError> {
+        let (queues, table, keys) = (Arc::clone(self.queues), Arc::clone(self.table), Arc::clone(self.keys));
+        let applier = Mutex::new(Applier::new(queues, table, keys, Box::new(|_| {}), self.broken));
+        let save = Mutex::new(save);
+        let mut found = std::thread::scope(|scope| self.read(start, applied, &applier, scope, &save))?;
+        found.changed = applier.into_inner().expect("nobody who held it panicked").changed();
+        Ok(found)
+    }
+
+    fn read<'scope>(
+        &self,
+        start: Lsn,
+        applied: Lsn,
+        applier: &'scope Mutex<Applier>,
+        scope: &'scope Scope<'scope, '_>,
+        save: &'scope Mutex<impl FnMut(Frozen) -> Result<(), OpenError> + Send>,
     ) -> Result<Found, OpenError> {
         // The last segment is looked at again whatever the checkpoint says: what was written last is what rots first.
         let start = if applied > start { self.geometry.base(Lsn(applied.0 - 1)).max(start) } else { start };
@@ -141,8 +186,8 @@ impl Recovery<'_> {
             changed: Vec::new(),
             hidden_lists: BTreeMap::new(),
         };
-        let (queues, table, keys) = (Arc::clone(self.queues), Arc::clone(self.table), Arc::clone(self.keys));
-        let mut applier = Applier::new(queues, table, keys, Box::new(|_| {}), self.broken);
+        let mut replay = Replay::new(applier, self.has_threads.then_some(scope));
+        let mut saves = Saves { under_way: None, scope: self.has_threads.then_some(scope) };
         let mut held = VecDeque::new();
         let mut scan: Option<SegmentScan<'_>> = None;
         let stop = loop {
@@ -160,18 +205,23 @@ impl Recovery<'_> {
             if let Some(next) = self.files.get(&self.geometry.segment_end(base)) {
                 scan.then(next);
             }
-            if let Some(stop) = self.scan_segment(scan, &mut found, &mut applier, applied, &mut held)? {
+            let scanned = self.scan_segment(scan, &mut found, &mut replay, applied, &mut held);
+            // Whatever stopped it: a frame before that which does not fit comes first.
+            replay.settle().map_err(|error| self.out_of_turn(&error))?;
+            if let Some(stop) = scanned? {
                 break stop;
             }
             // Only what is known to be durable goes into a checkpoint.
-            let is_much = self.save_bytes.is_some_and(|bytes| applier.unsaved_bytes() >= bytes);
+            let is_much = self.save_bytes.is_some_and(|bytes| replay.applier().unsaved_bytes() >= bytes);
             if is_much && found.visible <= self.durable_ahead(found.visible, &found) {
-                save(applier.freeze(found.visible, self.released))?;
+                saves.settle()?;
+                let frozen = replay.applier().freeze(found.visible, self.released);
+                saves.begin(move || save.lock().expect("nobody who held it panicked")(frozen))?;
             }
         };
+        saves.settle()?;
         self.judge(&stop, &mut found, applied)?;
         found.acked = if self.holds_back { found.acked.min(found.end) } else { found.end };
-        found.changed = applier.changed();
         found.hidden_lists = lists_in(&held);
         Ok(found)
     }
@@ -204,7 +254,7 @@ impl Recovery<'_> {
         &self,
         scan: &mut SegmentScan<'_>,
         found: &mut Found,
-        applier: &mut Applier,
+        replay: &mut Replay<'_, '_>,
         applied: Lsn,
         held: &mut VecDeque<(FrameHeader, Vec<u8>)>,
     ) -> Result<Option<Stop>, OpenError> {
@@ -238,7 +288,8 @@ impl Recovery<'_> {
                     found: format!("one of {} bytes at LSN {at}", header.frame_len),
                 });
             }
-            let bytes = scan.need(to_usize(u64::from(header.frame_len)))?;
+            let len = to_usize(u64::from(header.frame_len));
+            let bytes = &scan.need(len)?[..len];
             match record_fault(bytes, &header, self.broken) {
                 None => {}
                 Some(RecordFault::Damaged(what)) => return stop("whole records".into(), what),
@@ -251,14 +302,13 @@ impl Recovery<'_> {
                 while let Some((header, bytes)) = held.front()
                     && end_of(header) <= found.acked
                 {
-                    self.apply(applier, header, bytes)?;
+                    replay.push(header, bytes).map_err(|error| self.out_of_turn(&error))?;
                     found.visible = end_of(header);
                     held.pop_front();
                 }
             } else if at >= applied {
-                self.apply(applier, &header, bytes)?;
+                replay.push(&header, bytes).map_err(|error| self.out_of_turn(&error))?;
             }
-            let len = to_usize(u64::from(header.frame_len));
             scan.consume(len);
             found.frames += 1;
             found.records += u64::from(header.record_count);
@@ -279,13 +329,13 @@ impl Recovery<'_> {
         Ok(None)
     }
 
-    fn apply(&self, applier: &mut Applier, header: &FrameHeader, bytes: &[u8]) -> Result<(), OpenError> {
-        applier.apply(header, bytes, |_, _| {}).map_err(|error| OpenError::Contradiction {
-            path: self.dir.join(file_name(self.geometry.base(header.lsn))),
+    fn out_of_turn(&self, error: &NotDense) -> OpenError {
+        OpenError::Contradiction {
+            path: self.dir.join(file_name(self.geometry.base(error.lsn))),
             what: property::QUEUE_ENTRY,
             expected: format!("offset {} of {}", error.expected, error.queue),
             found: format!("offset {} at LSN {}", error.found, error.lsn),
-        })
+        }
     }
 
     /// The broken promise under which frames are taken wherever they stand.

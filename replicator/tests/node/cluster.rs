@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -150,12 +151,20 @@ pub(crate) fn options() -> EngineOptions {
         .with_cache_bytes(16 << 20)
 }
 
+/// A place to listen at, now and after every restart, that nothing else on this machine is given meanwhile: outgoing connections and
+/// listeners that ask for any port live at 127.0.0.1.
+fn place_of_its_own() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+    TcpListener::bind(SocketAddr::from(([127, 1 + high, low, 1], 0))).unwrap().local_addr().unwrap()
+}
+
 impl Cluster {
     /// Machines by these names; the first begins the log when it is started.
     pub(crate) fn new(names: &[&str], policy: Policy) -> Cluster {
         let home = tempfile::tempdir().unwrap();
         let machine = |(at, name): (usize, &&str)| {
-            let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let listen = place_of_its_own();
             Machine {
                 id: (*name).to_owned(),
                 dir: home.path().join(format!("{at}-{name}")),

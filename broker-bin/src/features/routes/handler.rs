@@ -1,5 +1,6 @@
 //! 100, 101, 102, 105, 106, 205, 206, 219, 224, 304, 305, 327: what is asked of a name server.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +11,7 @@ use crate::features::{Outcome, Reply, Request, code, reply};
 use crate::shared::Shared;
 use crate::wire::admin::put_topics_of_broker;
 use crate::wire::body::{IdStyle, Route, RouteBroker, RouteQueues, put_cluster_info, put_topic_list};
+use crate::wire::neighbour::Neighbour;
 
 /// What clients report what they do to.
 const TRACE_TOPIC: &str = "RMQ_SYS_TRACE_TOPIC";
@@ -22,23 +24,27 @@ pub fn route(shared: &Shared, request: &Request<'_>) -> Outcome {
         Ok(name) => name,
         Err(error) => return Reply::from(error).into(),
     };
-    let Some(topic) = shared.state.topics.get(name).or_else(|| made_for_asking(shared, name)) else {
+    let own = shared.state.topics.get(name).or_else(|| made_for_asking(shared, name));
+    let known = shared.neighbours.shown();
+    let others = known.get(name).map_or(&[][..], Vec::as_slice);
+    if own.is_none() && others.is_empty() {
         return Reply::failure(code::TOPIC_NOT_EXIST, format!("there is no route for topic {name}: it does not exist"))
             .into();
-    };
-    let config = topic.config;
+    }
     let wiped = if shared.writes_wiped.load(Ordering::Relaxed) { PERM_WRITE } else { 0 };
-    let broker = &shared.settings.broker;
-    let queues = RouteQueues {
-        broker_name: broker,
-        read_queues: config.read_queues,
-        write_queues: config.write_queues,
-        permissions: (config.perm & !wiped).into(),
-        sys_flag: config.sys_flag.cast_unsigned(),
-    };
+    let own_queues = own.as_ref().map(|topic| RouteQueues {
+        broker_name: &shared.settings.broker,
+        read_queues: topic.config.read_queues,
+        write_queues: topic.config.write_queues,
+        permissions: (topic.config.perm & !wiped).into(),
+        sys_flag: topic.config.sys_flag.cast_unsigned(),
+    });
+    let queues: Vec<_> = own_queues.into_iter().chain(others.iter().map(Neighbour::queues)).collect();
     // Quoted ids for everyone: every client family in use reads them, and some read nothing else.
     let mut body = BytesMut::new();
-    with_broker(shared, |broker| Route { queues: &[queues], brokers: &[broker] }.encode(&mut body, IdStyle::Quoted));
+    with_brokers(shared, own.is_some(), others.iter(), |brokers| {
+        Route { queues: &queues, brokers }.encode(&mut body, IdStyle::Quoted);
+    });
     Reply::body(body).into()
 }
 
@@ -59,37 +65,67 @@ fn made_for_asking(shared: &Shared, name: &str) -> Option<Arc<Topic>> {
     shared.state.get_or_make_topic(name, TopicConfig::open(shared.settings.template_queues.min(TRACE_QUEUES)))
 }
 
-fn with_broker(shared: &Shared, write: impl FnOnce(RouteBroker<'_>)) {
+/// This broker, if it is `in_it`, and others after it.
+fn with_brokers<'a>(
+    shared: &Shared,
+    in_it: bool,
+    others: impl Iterator<Item = &'a Neighbour> + Clone,
+    write: impl FnOnce(&[RouteBroker<'_>]),
+) {
     let settings = &shared.settings;
-    let addresses = shared.standing.addresses(settings.advertise);
-    let addresses: Vec<_> = addresses.iter().map(|(id, address)| (*id, address.as_str())).collect();
-    write(RouteBroker { cluster: &settings.cluster, name: &settings.broker, addresses: &addresses });
+    let own = shared.standing.addresses(settings.advertise);
+    let own: Vec<_> = own.iter().map(|(id, address)| (*id, address.as_str())).collect();
+    let own = in_it.then_some(RouteBroker { cluster: &settings.cluster, name: &settings.broker, addresses: &own });
+    let addresses: Vec<_> = others.clone().map(Neighbour::addresses).collect();
+    let others = others.zip(&addresses).map(|(other, addresses)| other.with_addresses(addresses));
+    write(&own.into_iter().chain(others).collect::<Vec<_>>());
 }
 
 /// 106: the cluster.
 pub fn cluster(shared: &Shared) -> Outcome {
+    let known = shared.neighbours.shown();
+    let others: BTreeMap<&str, &Neighbour> =
+        known.values().flatten().map(|neighbour| (neighbour.broker.as_str(), neighbour)).collect();
     let mut body = BytesMut::new();
-    with_broker(shared, |broker| put_cluster_info(&mut body, &[broker]));
+    with_brokers(shared, true, others.values().copied(), |brokers| put_cluster_info(&mut body, brokers));
     Reply::body(body).into()
 }
 
 /// 206: every topic's name.
 pub fn topic_list(shared: &Shared) -> Outcome {
+    listed(&names(shared, |_| true, true))
+}
+
+/// Names of topics: this broker's if they are `wanted`, and those of others that are.
+fn names(shared: &Shared, wanted: impl Fn(&Neighbour) -> bool, own: bool) -> BTreeSet<Box<str>> {
+    let mut names = BTreeSet::new();
+    if own {
+        names.extend(shared.state.topics.names());
+    }
+    let known = shared.neighbours.shown();
+    names.extend(known.iter().filter(|(_, others)| others.iter().any(&wanted)).map(|(name, _)| name.clone()));
+    names
+}
+
+fn listed(names: &BTreeSet<Box<str>>) -> Outcome {
     let mut body = BytesMut::new();
-    put_topic_list(&mut body, &shared.state.topics.names());
+    put_topic_list(&mut body, &names.iter().collect::<Vec<_>>());
     Reply::body(body).into()
 }
 
-/// 224: the topics of a cluster. There is one.
+/// 224: the topics of a cluster.
 pub fn topics_of_cluster(shared: &Shared, request: &Request<'_>) -> Outcome {
-    match request.required("cluster") {
-        Ok(cluster) if *cluster == *shared.settings.cluster => topic_list(shared),
-        Ok(cluster) => {
-            let remark = format!("there is no cluster {cluster}; this one is {}", shared.settings.cluster);
-            Reply::failure(code::SYSTEM_ERROR, remark).into()
-        }
-        Err(error) => Reply::from(error).into(),
+    let cluster = match request.required("cluster") {
+        Ok(cluster) => cluster,
+        Err(error) => return Reply::from(error).into(),
+    };
+    let is_own = *cluster == *shared.settings.cluster;
+    let names = names(shared, |neighbour| neighbour.cluster == cluster, is_own);
+    if !is_own && names.is_empty() {
+        let remark = format!("there is no cluster {cluster}; this one is {}", shared.settings.cluster);
+        return Reply::failure(code::SYSTEM_ERROR, remark).into();
     }
+    listed(&names)
 }
 
 /// 304, 305: the topics that are the broker's own, whether there is anything in them or not.

@@ -11,6 +11,8 @@
 //! | `txn/` what tells transactions apart | a transaction, until it is forgotten | [`transaction`] |
 //! | `parked/` key of an entry | an entry that could not be done, and why | [`parked`] |
 //! | `replayed/` topic, 0, queue u32, offset u64 | a dead letter that was returned | [`replayed`] |
+//! | `republished/` group, 0, topic, 0, other topic, 0, queue u32 | how much of a queue stands in another topic | [`republished`] |
+//! | `neighbours/` topic | who else has queues of a topic, as name servers told last | [`neighbours`] |
 //!
 //! All integers are big-endian, so that keys sort as what they name. Values begin with a version byte. What stands here is on disks: a kind
 //! never changes its prefix, a value never changes its meaning without a new version byte, and what older brokers must not overlook
@@ -20,10 +22,12 @@ pub mod due;
 pub mod format;
 pub mod group;
 pub mod lock;
+pub mod neighbours;
 pub mod number;
 pub mod offset;
 pub mod parked;
 pub mod replayed;
+pub mod republished;
 pub mod topic;
 pub mod transaction;
 
@@ -103,7 +107,8 @@ mod tests {
 
     #[test]
     fn kinds_do_not_reach_into_each_other() {
-        let singles = [topic::PREFIX, group::PREFIX, parked::PREFIX, replayed::PREFIX];
+        let singles =
+            [topic::PREFIX, group::PREFIX, parked::PREFIX, replayed::PREFIX, neighbours::PREFIX, republished::PREFIX];
         let prefixes = [offset::PREFIX, lock::PREFIX, due::PREFIX, transaction::PREFIX].into_iter().chain(singles);
         let prefixes: Vec<_> = prefixes.collect();
         for &prefix in &prefixes {

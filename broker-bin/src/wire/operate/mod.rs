@@ -10,6 +10,7 @@ mod delays;
 mod groups;
 mod message;
 mod messages;
+mod republish;
 mod trace;
 mod transactions;
 
@@ -24,6 +25,7 @@ pub use groups::{
 };
 pub use message::ShownMessage;
 pub use messages::{ListMessages, Messages};
+pub use republish::{RepublishPair, RepublishQueue, RepublishStep, RepublishStepped, Republished};
 pub use trace::{ShowTrace, Step, StepKind, Trace};
 pub use transactions::{
     DecideTransaction, ListTransactions, ShowTransaction, TransactionState, TransactionTold, Transactions,

@@ -107,6 +107,7 @@ public class Driver {
             line.put("status", r.getSendStatus() == SendStatus.SEND_OK ? "acked" : r.getSendStatus().name());
             line.put("msgId", r.getMsgId());
             line.put("offsetMsgId", r.getOffsetMsgId());
+            line.put("broker", r.getMessageQueue().getBrokerName());
             line.put("queueId", r.getMessageQueue().getQueueId());
             line.put("queueOffset", r.getQueueOffset());
             return r.getSendStatus() == SendStatus.SEND_OK;
@@ -180,6 +181,7 @@ public class Driver {
         }
         line.put("length", m.getBody().length);
         line.put("properties", m.getProperties());
+        line.put("broker", m.getBrokerName());
         line.put("queueId", m.getQueueId());
         line.put("queueOffset", m.getQueueOffset());
         line.put("reconsumeTimes", m.getReconsumeTimes());

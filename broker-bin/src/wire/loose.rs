@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 const DEPTH_MAX: usize = 32;
 
 /// Reads a body; `None` for what is not even that.
-pub(super) fn read(body: &[u8]) -> Option<Value> {
+#[must_use]
+pub fn read(body: &[u8]) -> Option<Value> {
     let mut rest = std::str::from_utf8(body).ok()?;
     let value = value(&mut rest, 0)?;
     rest.trim_start().is_empty().then_some(value)
