@@ -68,8 +68,10 @@ pub const LONE_TURNS: u32 = 8;
 /// Time between two looks of a new leader whether all that was acknowledged before it shows.
 pub const KNOW_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Messages of one pull answer.
-pub const PULL_MESSAGES_MAX: usize = 32;
+/// Most messages of one pull answer: as many as a client can ask for. Its bytes are bounded by [`PULL_BYTES_MAX`].
+pub const PULL_MESSAGES_MAX: usize = 1024;
+/// Messages of an answer to who does not say how many.
+pub const PULL_MESSAGES: usize = 32;
 /// Bytes of one pull answer, but for its first message.
 pub const PULL_BYTES_MAX: usize = 256 << 10;
 /// Queue entries that one pull looks at when its filter passes few.
@@ -91,6 +93,14 @@ pub const DUE_AHEAD: Duration = Duration::from_secs(60);
 pub const DUE_PAGE_ENTRIES: usize = 1024;
 /// Entries that one step of the timer does: live sends get their turn between two of them.
 pub const DUE_PER_STEP: usize = 512;
+/// Bytes of a batch that does what several asked for, from which on the next one is begun.
+pub const MERGED_BATCH_BYTES: u64 = 16 << 10;
+/// Transactions of which all that a verdict needs is held in memory, a few hundred bytes each: those that were begun last.
+pub const BEGUN_MAX: usize = 32 << 10;
+/// Time between two looks for outcomes of transactions that need not be remembered any more.
+pub const OUTCOMES_INTERVAL_MS: u64 = 10_000;
+/// Pages of entries that one such look goes through; the next one goes on there.
+pub const OUTCOME_PAGES_MAX: usize = 64;
 /// Producers that one step of the timer asks: each costs the reading of a message.
 pub const ASKED_PER_STEP: usize = 64;
 /// How long the outcome of a transaction is remembered, in milliseconds: a verdict that comes again gets the same answer so long.
@@ -254,6 +264,8 @@ const _: () = assert!(
     STATE_BATCH_BYTES + ACCOUNT_BYTES_MAX as u64 + 2048 < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN),
     "a batch of entries fits every log, with one of the largest as its last"
 );
+const _: () =
+    assert!(MERGED_BATCH_BYTES < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN), "merged batches fit every log");
 const _: () =
     assert!(DUE_KEYS_BYTES_MAX * 2 <= engine::TABLE_VALUE_BYTES_MAX, "every entry has a value, parked or not");
 const _: () = assert!(OUT_PAUSE_BYTES < OUT_BYTES_MAX, "a reader is paused before it is cut off");

@@ -332,16 +332,16 @@ fn a_store_of_a_newer_version_is_refused_with_what_to_do() {
     let store = Store::new();
     drop(store.state());
     store.settle();
-    assert_eq!(*store.engine.get(b"meta/format").expect("memory").expect("the first entry").value, [0, 0, 0, 2]);
-    store.put(b"meta/format", &[0, 0, 0, 3]);
+    assert_eq!(*store.engine.get(b"meta/format").expect("memory").expect("the first entry").value, [0, 0, 0, 3]);
+    store.put(b"meta/format", &[0, 0, 0, 4]);
     let store = store.crash(1, Survival::Nothing);
     let error = store.refused();
-    assert!(matches!(error, StateError::Newer { found: 3, known: 2, .. }));
+    assert!(matches!(error, StateError::Newer { found: 4, known: 3, .. }));
     let text = error.to_string();
     for part in [
         "/store was written by a newer version",
+        "format 4",
         "format 3",
-        "format 2",
         "Open the store with the version that wrote it",
         "new directory",
     ] {
@@ -350,17 +350,19 @@ fn a_store_of_a_newer_version_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn a_store_of_the_first_table_format_is_read_and_raised() {
-    let store = Store::new();
-    let state = store.state();
-    state.put_topic("T1", TopicConfig::open(3));
-    store.flush_all(&state);
-    store.put(b"meta/format", &[0, 0, 0, 1]);
-    let store = store.crash(1, Survival::Nothing);
-    assert_eq!(store.state().topics.get("T1").expect("there").config.read_queues, 3);
-    store.settle();
-    let store = store.crash(1, Survival::Nothing);
-    assert_eq!(*store.engine.get(b"meta/format").expect("memory").expect("the first entry").value, [0, 0, 0, 2]);
+fn a_store_of_an_older_table_format_is_read_and_raised() {
+    for older in [1, 2] {
+        let store = Store::new();
+        let state = store.state();
+        state.put_topic("T1", TopicConfig::open(3));
+        store.flush_all(&state);
+        store.put(b"meta/format", &[0, 0, 0, older]);
+        let store = store.crash(1, Survival::Nothing);
+        assert_eq!(store.state().topics.get("T1").expect("there").config.read_queues, 3);
+        store.settle();
+        let store = store.crash(1, Survival::Nothing);
+        assert_eq!(*store.engine.get(b"meta/format").expect("memory").expect("the first entry").value, [0, 0, 0, 3]);
+    }
 }
 
 /// K-28, K-29: a state that is not there is no empty one.

@@ -226,6 +226,21 @@ impl BatchRecord {
     }
 }
 
+/// A place in a batch: see [`WriteBatch::mark`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchMark {
+    records: usize,
+    preconditions: usize,
+}
+
+impl BatchMark {
+    /// Operations before it: the number of the first one behind it.
+    #[must_use]
+    pub fn operations(self) -> usize {
+        self.records
+    }
+}
+
 /// A list of operations that happen together or not at all.
 #[derive(Debug, Default)]
 pub struct WriteBatch {
@@ -325,7 +340,7 @@ impl WriteBatch {
             payload: &[value],
         };
         let index = self.push(None, &parts, pending)?;
-        self.records[index.0].change = Some(change.clone());
+        self.records[index.0].change = Some(change);
         Ok(index)
     }
 
@@ -409,6 +424,79 @@ impl WriteBatch {
     /// Lets the batch use the reserve of a full disk: for offsets, deletions, and what frees space. Default: off.
     pub fn set_essential(&mut self, essential: bool) {
         self.essential = essential;
+    }
+
+    /// Takes over all of another batch, behind its own operations, so that both happen together or not at all: one frame costs less than
+    /// two. False when they cannot be one, and nothing has changed then: they were made for different engines or claims, together they are
+    /// larger than `limits` allow, or a precondition of the other one asks about what this one changes. Places in the other one's
+    /// [`AppendOutcome`] come behind its own.
+    pub fn absorb(&mut self, other: &mut WriteBatch) -> bool {
+        let (count, preconditions) = (self.records.len() + other.records.len(), self.preconditions.len());
+        let frame = frame::header_bytes(count) + self.bytes.len() + other.bytes.len();
+        let fits = to_u64(frame) <= limits::FRAME_BYTES_MAX
+            && count <= limits::BATCH_RECORDS_MAX
+            && preconditions + other.preconditions.len() <= limits::PRECONDITIONS_MAX;
+        let same = self.opening.zip(other.opening).is_none_or(|(own, other)| own == other);
+        let is_changed_here = |precondition: &Precondition| match precondition.key() {
+            // Keys mostly differ at their ends.
+            Some(key) => self.changed_keys().any(|changed| changed.last() == key.last() && changed == key),
+            None => !self.is_empty(),
+        };
+        let drops = |record: &BatchRecord| record.kind == RecordKind::DropQueue;
+        if !fits
+            || !same
+            || self.essential != other.essential
+            || self.records.iter().any(drops)
+            || other.preconditions.iter().any(is_changed_here)
+        {
+            return false;
+        }
+        let before = self.records.len();
+        for record in &mut other.records {
+            if let Some(Pending::InBatch { record, origin }) = &mut record.pending {
+                *record += before;
+                *origin += before;
+            }
+        }
+        self.bytes.append(&mut other.bytes);
+        self.records.append(&mut other.records);
+        self.preconditions.append(&mut other.preconditions);
+        self.opening = self.opening.or(other.opening);
+        self.sealed = false;
+        other.clear();
+        true
+    }
+
+    fn changed_keys(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.records.iter().filter_map(|record| record.change.as_ref().map(|change| &change.key))
+    }
+
+    /// Where the next operation comes: for [`WriteBatch::split_off`].
+    #[must_use]
+    pub fn mark(&self) -> BatchMark {
+        BatchMark { records: self.records.len(), preconditions: self.preconditions.len() }
+    }
+
+    /// Gives back what came behind a mark, by [`WriteBatch::absorb`] or otherwise. What goes must not refer to what stays.
+    #[must_use]
+    pub fn split_off(&mut self, mark: BatchMark) -> WriteBatch {
+        let at = self.records[..mark.records].iter().map(|record| record.len as usize).sum();
+        let mut records = self.records.split_off(mark.records);
+        for record in &mut records {
+            if let Some(Pending::InBatch { record, origin }) = &mut record.pending {
+                *record -= mark.records;
+                *origin -= mark.records;
+            }
+        }
+        self.sealed = false;
+        WriteBatch {
+            bytes: self.bytes.split_off(at),
+            records,
+            preconditions: self.preconditions.split_off(mark.preconditions),
+            essential: self.essential,
+            opening: self.opening,
+            sealed: false,
+        }
     }
 
     fn pending(&self, target: Target) -> Result<Pending, BatchError> {

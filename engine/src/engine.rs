@@ -267,6 +267,7 @@ impl Engine {
             store_time_ms: found.store_time_ms,
             queues: heads.collect(),
             head: HeadView::default(),
+            entries: Vec::new(),
             closed_below: log_start,
             survivors: Arc::clone(&survivors),
             geometry: manifest.geometry,

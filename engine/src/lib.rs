@@ -83,7 +83,8 @@ pub mod table;
 pub mod units;
 
 pub use batch::{
-    Append, AppendOutcome, Link, MessageRef, Precondition, Put, Queue, RecordIndex, RecordPosition, Target, WriteBatch,
+    Append, AppendOutcome, BatchMark, Link, MessageRef, Precondition, Put, Queue, RecordIndex, RecordPosition, Target,
+    WriteBatch,
 };
 pub use clock::{Clock, SystemClock};
 pub use commit::{FlushStats, HistogramCounts, Space, Subscription, Ticket, Watcher, Watermark, Watermarks};

@@ -28,6 +28,9 @@ pub struct Message {
     attributes: Range<usize>,
     /// In `record`, or in the origin's where there is one.
     payload: Range<usize>,
+    /// In the origin's record, where there is one: its queue's name, and its attributes.
+    origin_name: Range<usize>,
+    origin_attributes: Range<usize>,
     origin: Option<(Lsn, Vec<u8>)>,
 }
 
@@ -61,15 +64,15 @@ impl Message {
         origin: Option<(Lsn, Vec<u8>)>,
     ) -> Result<Message, RecordError> {
         let [keys, attributes, own_payload] = fields(&bytes)?;
-        let payload = match &origin {
+        let (origin_name, origin_attributes, payload) = match &origin {
             Some((_, origin)) => {
-                let [_, _, payload] = fields(origin)?;
+                let [keys, attributes, payload] = fields(origin)?;
                 if record::parse(origin)?.kind != RecordKind::Append {
                     return Err(RecordError::Inconsistent("a link that leads to no message"));
                 }
-                payload
+                (RECORD_HEADER_BYTES..keys.start, attributes, payload)
             }
-            None => own_payload,
+            None => (0..0, 0..0, own_payload),
         };
         Ok(Message {
             lsn: entry.lsn,
@@ -81,6 +84,8 @@ impl Message {
             keys,
             attributes,
             payload,
+            origin_name,
+            origin_attributes,
             record: bytes,
             origin,
         })
@@ -115,6 +120,18 @@ impl Message {
     #[must_use]
     pub fn attributes(&self) -> &[u8] {
         &self.record[self.attributes.clone()]
+    }
+
+    /// What a link's origin has as attributes, for a caller whose links say only what differs; none for a message that is no link.
+    #[must_use]
+    pub fn origin_attributes(&self) -> Option<&[u8]> {
+        self.origin.as_ref().map(|(_, bytes)| &bytes[self.origin_attributes.clone()])
+    }
+
+    /// The queue that a link's origin was appended to; none for a message that is no link.
+    #[must_use]
+    pub fn origin_queue_name(&self) -> Option<&[u8]> {
+        self.origin.as_ref().map(|(_, bytes)| &bytes[self.origin_name.clone()])
     }
 
     /// The caller's bytes.

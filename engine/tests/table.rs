@@ -159,6 +159,61 @@ fn a_link_has_its_own_place_and_attributes_and_its_origins_payload() {
     }
 }
 
+/// What several callers ask for is one frame, with everything where each of them put it.
+#[test]
+fn a_batch_that_takes_over_another_one_does_what_both_say() {
+    let scene = Scene::new();
+    let engine = scene.open();
+    let (half, orders) = (engine.queue(b"half").unwrap(), engine.queue(b"orders").unwrap());
+    let with_entry = |key: &[u8], payload: &[u8]| {
+        let mut batch = WriteBatch::new();
+        let record = batch.append(&message(&half, &[payload])).unwrap();
+        batch.put(&Put { key, value: payload, target: Some(record.into()) }).unwrap();
+        let link = Link { queue: &orders, target: record.into(), tag: 1, keys: &[], attributes: payload };
+        batch.link(&link).unwrap();
+        batch
+    };
+    let (mut one, mut two) = (with_entry(b"a", b"first"), with_entry(b"b", b"second"));
+    let apart = one.frame_bytes() + two.frame_bytes();
+    two.require_absent(b"b").unwrap();
+    let (mark, whole) = (one.mark(), two.frame_bytes());
+    assert!(one.absorb(&mut two) && two.is_empty());
+    let mut two = one.split_off(mark);
+    assert_eq!((mark.operations(), one.len(), two.len(), two.frame_bytes()), (3, 3, 3, whole));
+    assert!(one.absorb(&mut two));
+    assert_eq!((one.len(), apart - one.frame_bytes()), (6, 64));
+    scene.commit(&engine, &mut one);
+    let found = read_all(&engine, &orders);
+    let told: Vec<_> = found.iter().map(|message| (message.payload(), message.attributes())).collect();
+    assert_eq!(told, [(&b"first"[..], &b"first"[..]), (b"second", b"second")]);
+    for ((key, entry), message) in all_entries(&engine).iter().zip(&found) {
+        assert_eq!((entry.target, &*entry.value), (Some(message.origin_lsn()), message.payload()), "{key:?}");
+    }
+
+    // Both would be judged by what was there before either.
+    let decide = |verdict: &[u8]| {
+        let mut batch = WriteBatch::new();
+        batch.require_value(b"a", b"first").unwrap();
+        batch.put(&Put { key: b"a", value: verdict, target: None }).unwrap();
+        batch
+    };
+    let (mut one, mut two) = (decide(b"yes"), decide(b"no"));
+    assert!(!one.absorb(&mut two) && (one.len(), two.len()) == (1, 1));
+    let mut essential = WriteBatch::new();
+    essential.delete(b"c").unwrap();
+    essential.set_essential(true);
+    assert!(!one.absorb(&mut essential));
+    let mut next = WriteBatch::new();
+    next.require_next(&half, QueueOffset(2)).unwrap();
+    next.delete(b"c").unwrap();
+    assert!(!one.absorb(&mut next));
+    let mut dropping = WriteBatch::new();
+    dropping.drop_queue(&half).unwrap();
+    assert!(!dropping.absorb(&mut two));
+    scene.commit(&engine, &mut one);
+    scene.commit(&engine, &mut next);
+}
+
 #[test]
 fn entries_are_found_by_the_message_that_they_are_about_as_long_as_they_are() {
     let mut scene = Scene::new();

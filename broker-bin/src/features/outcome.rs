@@ -71,6 +71,8 @@ pub struct Writing {
     pub reply: Reply,
     /// An entry for a later time that stands in the batch.
     pub due: Option<DueKey>,
+    /// A transaction that nobody needs be asked about any more.
+    pub ends: Option<DueKey>,
     /// A dead letter that stands in the batch, as its first operation.
     pub letter: Option<Box<Letter>>,
     /// The answer when what the batch requires does not hold; it leaves when that is sure.

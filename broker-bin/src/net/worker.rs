@@ -1,7 +1,7 @@
 //! What one network thread does, without its thread: connections, the batches parsed in this turn, and the answers that wait.
 //!
 //! 1. Everything parsed in one turn is appended by one call; its answers leave when the acked watermark has passed them, all that it
-//!    passed at one notification.
+//!    passed at one notification. What only moves messages shares frames; when one of those is refused, each gets its own.
 //! 2. Acks wait in the order of the log, so the first one decides when to wake up.
 //! 3. No answer is given twice, and none to a oneway request.
 //! 4. What does not fit the log buffer waits here, and the connections that it came by are not read meanwhile.
@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchorlog_engine::{AppendError, AppendOutcome, Lsn, Subscription, Watcher, Watermark, WriteBatch};
+use anchorlog_engine::{AppendError, AppendOutcome, BatchMark, Lsn, Subscription, Watcher, Watermark, WriteBatch};
 
 use super::connection::{CloseReason, Connection, unmapped};
 use super::door::Refusal;
@@ -108,8 +108,10 @@ pub struct Worker {
     slots: Vec<Slot>,
     free: Vec<u32>,
     now: Duration,
-    /// Parsed and not appended, in order; the same length as `parsed`.
+    /// Parsed and not appended, in order: one for each request of `parsed`, or one for several writings that follow each other.
     batches: Vec<WriteBatch>,
+    /// By batch: where those begin in it that are behind the first.
+    joints: VecDeque<Vec<BatchMark>>,
     parsed: VecDeque<Parsed>,
     spare: Vec<WriteBatch>,
     outcomes: Vec<AppendOutcome>,
@@ -174,6 +176,7 @@ impl Worker {
             free: Vec::new(),
             now: Duration::ZERO,
             batches: Vec::new(),
+            joints: VecDeque::new(),
             parsed: VecDeque::new(),
             spare: Vec::new(),
             outcomes: Vec::new(),
@@ -436,9 +439,38 @@ impl Worker {
             other => return Some(other),
         };
         let bytes = usize::try_from(batch.frame_bytes()).unwrap_or(usize::MAX);
-        self.batches.push(std::mem::take(batch));
+        // What moves messages is small: a frame for each would be most of it.
+        let is_writing = matches!(purpose, Purpose::Write(_));
+        let joins = is_writing && matches!(self.parsed.back(), Some(Parsed { purpose: Purpose::Write(_), .. }));
         self.parsed.push_back(Parsed { to, purpose, since: self.now, bytes });
+        if joins
+            && let (Some(last), Some(joints)) = (self.batches.last_mut(), self.joints.back_mut())
+            && last.frame_bytes() + batch.frame_bytes() <= limits::MERGED_BATCH_BYTES
+        {
+            let mark = last.mark();
+            if last.absorb(batch) {
+                joints.push(mark);
+                self.spare.push(std::mem::take(batch));
+                return None;
+            }
+        }
+        self.batches.push(std::mem::take(batch));
+        self.joints.push_back(Vec::new());
         None
+    }
+
+    /// Gives each request of the first batch its own again; false when it has.
+    fn part_first(&mut self) -> bool {
+        let Some(joints) = self.joints.front_mut().map(std::mem::take) else { return false };
+        let Some(first) = self.batches.first_mut() else { return false };
+        let is_joined = !joints.is_empty();
+        // The last one first: each is put before those that were split off before it.
+        let parts: Vec<WriteBatch> = joints.into_iter().rev().map(|mark| first.split_off(mark)).collect();
+        for part in parts {
+            self.batches.insert(1, part);
+            self.joints.insert(1, Vec::new());
+        }
+        is_joined
     }
 
     fn read_elsewhere(&mut self, connection: &mut Connection, to: ReplyTo, since: Duration, task: Task) {
@@ -700,7 +732,7 @@ impl Worker {
     /// Whether the one message of this turn, like those of the turns before it, is all that this thread has to do: then the commit may as
     /// well run here. A stalled disk would hold up everybody else.
     fn is_alone(&mut self) -> bool {
-        if self.batches.len() > 1 || !self.acks.is_empty() {
+        if self.parsed.len() > 1 || !self.acks.is_empty() {
             self.lone_turns = 0;
             return false;
         }
@@ -759,7 +791,12 @@ impl Worker {
                 self.spare.push(batch);
             }
         }
-        for outcome in &self.outcomes {
+        let mut joints = self.joints.drain(..count).collect::<Vec<_>>().into_iter();
+        let parts = self.outcomes.iter().flat_map(|outcome| {
+            let begins = joints.next().unwrap_or_default();
+            std::iter::once(0).chain(begins.into_iter().map(BatchMark::operations)).map(move |at| (outcome, at))
+        });
+        for (outcome, at) in parts {
             let Some(Parsed { to, purpose, since, bytes }) = self.parsed.pop_front() else { break };
             let (answer, due) = match purpose {
                 Purpose::Send(mut sending) => {
@@ -771,16 +808,25 @@ impl Worker {
                     if let Some(letter) = &sending.letter {
                         letter.arrived(&self.shared, outcome.first.lsn);
                     }
+                    if let Some(begun) = sending.begun.take() {
+                        self.shared.halves.asks.assigned(begun.asks(), outcome.end_lsn);
+                        let first = outcome.first;
+                        self.shared.halves.recent.begun(first.lsn, first.queue_offset, *begun);
+                    }
                     let due = sending.due;
                     (Answer::Sent(sending), due)
                 }
-                Purpose::Write(Writing { reply, due, letter, counted, back, .. }) => {
+                Purpose::Write(Writing { reply, due, ends, letter, counted, back, .. }) => {
                     counted(&self.shared.counters);
+                    if let Some(ends) = ends {
+                        self.shared.halves.asks.forget(&ends);
+                    }
                     if let Some(back) = back {
                         self.shared.repeats.backs().appended(&back, outcome.end_lsn);
                     }
                     if let Some(letter) = letter {
-                        letter.arrived(&self.shared, outcome.first.lsn);
+                        let first = outcome.positions().nth(at).unwrap_or(outcome.first);
+                        letter.arrived(&self.shared, first.lsn);
                     }
                     (Answer::Recorded(reply), due)
                 }
@@ -795,6 +841,10 @@ impl Worker {
 
     /// The first batch can never be appended.
     fn refuse_first(&mut self, error: &AppendError) {
+        // Which one of several it is shows when each is appended by itself.
+        if self.part_first() {
+            return;
+        }
         if let AppendError::Rejected(rejection) = error
             && let Some(Parsed { to, purpose: Purpose::Write(writing), since, bytes }) = self.parsed.front()
         {
@@ -804,6 +854,7 @@ impl Worker {
             let deadline = *since + self.shared.live.ack_timeout();
             self.acks.push_back(Ack { end_lsn, since: *since, deadline, to: *to, answer, bytes: *bytes });
             self.batches.remove(0);
+            self.joints.pop_front();
             self.parsed.pop_front();
             return;
         }
@@ -815,7 +866,9 @@ impl Worker {
     }
 
     fn refuse(&mut self, code: i32, remark: String) {
+        self.part_first();
         self.batches.remove(0);
+        self.joints.pop_front();
         if let Some(Parsed { to, purpose, bytes, .. }) = self.parsed.pop_front() {
             self.landed(to.connection, bytes);
             match purpose {

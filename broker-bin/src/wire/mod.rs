@@ -16,6 +16,7 @@ pub mod body;
 pub mod codes;
 pub mod frame;
 pub mod header;
+pub mod hex;
 mod json;
 pub mod loose;
 pub mod message;

@@ -55,6 +55,8 @@ pub(crate) struct Sequencer {
     pub(crate) queues: Vec<QueueHead>,
     /// The table at the head of the log.
     pub(crate) head: HeadView,
+    /// Room for what the header of a frame says of its records.
+    pub(crate) entries: Vec<RecordEntry>,
     /// Messages below are gone, or on their way out: nothing new may refer to them, unless they survive.
     pub(crate) closed_below: Lsn,
     pub(crate) survivors: Arc<Survivors>,
@@ -207,11 +209,12 @@ impl Sequencer {
         let lsn = self.next;
         let mut at = lsn.plus(to_u64(frame::header_bytes(batch.len())));
         let first = self.position(&batch.records[0], at);
-        let mut rest = Vec::new();
+        let mut rest = Vec::with_capacity(batch.len() - 1);
         if batch.len() == 1 {
             self.put_frame(FrameKind::Records, len, &[batch.entry(0, first.queue_offset)], &batch.bytes);
         } else {
-            let mut entries = Vec::with_capacity(batch.len());
+            let mut entries = std::mem::take(&mut self.entries);
+            entries.clear();
             entries.push(batch.entry(0, first.queue_offset));
             for (index, record) in batch.records.iter().enumerate().skip(1) {
                 at = at.plus(u64::from(batch.records[index - 1].len));
@@ -220,6 +223,7 @@ impl Sequencer {
                 rest.push(position);
             }
             self.put_frame(FrameKind::Records, len, &entries, &batch.bytes);
+            self.entries = entries;
         }
         self.note_changes(batch, first, &rest);
         self.batches += 1;
@@ -298,7 +302,7 @@ impl Sequencer {
         };
         let frame_len = u32::try_from(frame_len).expect("bounded by the segment size");
         let header_len = frame::header_bytes(entries.len());
-        let mut small = [0; FRAME_HEADER_BYTES + FRAME_ENTRY_BYTES];
+        let mut small = [0; FRAME_HEADER_BYTES + 4 * FRAME_ENTRY_BYTES];
         let mut large = Vec::new();
         let header = if header_len <= small.len() {
             &mut small[..header_len]

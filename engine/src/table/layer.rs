@@ -5,6 +5,7 @@
 //! 2. A version that a snapshot may read stays; all others leave when they are replaced.
 //! 3. A removal stays as a version of its own: below this layer there may be an entry.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Range};
 
@@ -23,10 +24,17 @@ struct Version {
     entry: Option<TableEntry>,
 }
 
+/// A key's versions: most have one.
+#[derive(Debug)]
+struct Versions {
+    newest: Version,
+    older: Vec<Version>,
+}
+
 /// One layer.
 #[derive(Debug, Default)]
 pub(crate) struct Layer {
-    entries: BTreeMap<Vec<u8>, Vec<Version>>,
+    entries: BTreeMap<Vec<u8>, Versions>,
     /// Keys with more than one version.
     versioned: BTreeSet<Vec<u8>>,
     /// Messages that entries of this layer refer, or referred, to.
@@ -54,34 +62,32 @@ impl Version {
 
 impl Layer {
     pub(crate) fn change(&mut self, change: Change, snapshots: &Snapshots) {
-        if let Some(target) = change.entry.as_ref().and_then(|entry| entry.target) {
-            self.targets.insert((target, change.key.clone()));
+        let Change { key, lsn, entry } = change;
+        let target = entry.as_ref().and_then(|entry| entry.target);
+        if let Some(target) = target {
+            self.targets.insert((target, key.clone()));
         }
-        let key_bytes = change.key.len();
-        let versions = self.entries.entry(change.key.clone()).or_default();
-        if versions.is_empty() {
-            self.bytes += key_bytes;
-        }
-        // The version before is needed by a snapshot that began behind it; nobody can read one that none began behind.
-        let needed = |version: &Version| snapshots.range(version.lsn.plus(1)..=change.lsn).next().is_some();
-        let next = Version { lsn: change.lsn, entry: change.entry };
+        let next = Version { lsn, entry };
         self.bytes += next.value_bytes();
-        match versions.last_mut() {
-            Some(last) if !needed(last) => {
-                if let Some(target) = last.entry.as_ref().and_then(|entry| entry.target)
-                    && next.entry.as_ref().and_then(|entry| entry.target) != Some(target)
-                {
-                    self.targets.remove(&(target, change.key));
-                }
-                self.bytes -= last.value_bytes();
-                *last = next;
+        let mut known = match self.entries.entry(key) {
+            Entry::Vacant(vacant) => {
+                self.bytes += vacant.key().len();
+                vacant.insert(Versions { newest: next, older: Vec::new() });
+                return;
             }
-            _ => {
-                versions.push(next);
-                if versions.len() > 1 {
-                    self.versioned.insert(change.key);
-                }
-            }
+            Entry::Occupied(known) => known,
+        };
+        let before = std::mem::replace(&mut known.get_mut().newest, next);
+        // The version before is needed by a snapshot that began behind it; nobody can read one that none began behind.
+        if snapshots.range(before.lsn.plus(1)..=lsn).next().is_some() {
+            self.versioned.insert(known.key().clone());
+            known.get_mut().older.push(before);
+            return;
+        }
+        self.bytes -= before.value_bytes();
+        let was = before.entry.and_then(|entry| entry.target);
+        if let Some(was) = was.filter(|was| Some(*was) != target) {
+            self.targets.remove(&(was, known.key().clone()));
         }
     }
 
@@ -95,9 +101,14 @@ impl Layer {
         let (entries, bytes) = (&mut self.entries, &mut self.bytes);
         self.versioned.retain(|key| {
             let Some(versions) = entries.get_mut(key) else { return false };
-            let read_by_lowest = versions.iter().rposition(|version| version.lsn < lowest).unwrap_or(0);
-            *bytes -= versions.drain(..read_by_lowest).map(|version| version.value_bytes()).sum::<usize>();
-            versions.len() > 1
+            let older = &mut versions.older;
+            let read_by_lowest = if versions.newest.lsn < lowest {
+                older.len()
+            } else {
+                older.iter().rposition(|version| version.lsn < lowest).unwrap_or(0)
+            };
+            *bytes -= older.drain(..read_by_lowest).map(|version| version.value_bytes()).sum::<usize>();
+            !older.is_empty()
         });
     }
 
@@ -141,6 +152,7 @@ impl Layer {
     }
 }
 
-fn at(versions: &[Version], lsn: Lsn) -> Lookup<'_> {
-    versions.iter().rev().find(|version| version.lsn < lsn).map(|version| version.entry.as_ref())
+fn at(versions: &Versions, lsn: Lsn) -> Lookup<'_> {
+    let mut all = std::iter::once(&versions.newest).chain(versions.older.iter().rev());
+    all.find(|version| version.lsn < lsn).map(|version| version.entry.as_ref())
 }

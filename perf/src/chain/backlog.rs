@@ -6,7 +6,7 @@
 use hdrhistogram::Histogram;
 
 use super::bench::{Bench, Found, OnStore, committed, with_faults};
-use super::consumer::Consuming;
+use super::consumer::{Consuming, PULL_MESSAGES};
 use super::drive::Drive;
 use super::producer::Producing;
 use super::rows::{Kind, MANY_QUEUES};
@@ -140,8 +140,17 @@ impl Sum {
     ) -> Result<(), PerfError> {
         let streams = sent.ledgers.len();
         let (orderly, encoding) = (self.orderly, bench.encoding);
-        let consuming =
-            Consuming { topic, group, members: MEMBERS, orderly, ends: Some(ends), streams, encoding, payloads };
+        let consuming = Consuming {
+            topic,
+            group,
+            members: MEMBERS,
+            orderly,
+            pull_messages: PULL_MESSAGES,
+            ends: Some(ends),
+            streams,
+            encoding,
+            payloads,
+        };
         let meter = Meter::new(2);
         meter.open();
         let stats = |store: &OnStore<'_>| store.device.as_ref().and_then(anchorlog_engine::io::sys::BlockDevice::stats);

@@ -26,8 +26,10 @@ use crate::wires::{Outs, Wires};
 pub(crate) const PROCESSED: usize = 1;
 /// How long the broker may hold a pull.
 const HOLD_MS: &str = "5000";
-/// Messages asked for at once, as clients do.
-const PULL_MESSAGES: &str = "32";
+/// Messages asked for at once, as clients do unless told otherwise.
+pub(crate) const PULL_MESSAGES: &str = "32";
+/// The most that they can be told to ask for.
+pub(crate) const PULL_MESSAGES_MOST: &str = "1024";
 
 /// Who takes messages, and how.
 #[derive(Clone, Copy)]
@@ -40,6 +42,8 @@ pub(crate) struct Consuming<'a> {
     pub(crate) members: usize,
     /// Locked queues and answered commits, or neither.
     pub(crate) orderly: bool,
+    /// Messages asked for at once.
+    pub(crate) pull_messages: &'static str,
     /// Where it ends, by queue; without it, pulls are held at the end of a queue.
     pub(crate) ends: Option<&'a [u64]>,
     /// Streams that there may be.
@@ -217,7 +221,7 @@ impl Taken {
             ("topic", &wish.topic.name),
             ("queueId", &number),
             ("queueOffset", NUMBER),
-            ("maxMsgNums", PULL_MESSAGES),
+            ("maxMsgNums", wish.pull_messages),
             ("sysFlag", if end.is_none() { HOLD_AND_SUBSCRIPTION } else { SUBSCRIPTION }),
             ("commitOffset", "0"),
             ("suspendTimeoutMillis", HOLD_MS),

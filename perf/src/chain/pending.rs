@@ -13,7 +13,7 @@ use anchorlog_engine::io::sys::BlockDevice;
 use hdrhistogram::Histogram;
 
 use super::bench::{Bench, Found, OnStore, between, with_faults};
-use super::consumer::Consuming;
+use super::consumer::{Consuming, PULL_MESSAGES};
 use super::drive::Drive;
 use super::producer::{Followed, Producing, Times};
 use super::rows::Kind;
@@ -165,6 +165,7 @@ fn probe(bench: &Bench<'_>, broker: &str, probing: Duration) -> Result<Probes, P
         group: "probes",
         members: 1,
         orderly: false,
+        pull_messages: PULL_MESSAGES,
         ends: None,
         streams: 1,
         encoding: bench.encoding,

@@ -1,10 +1,13 @@
 //! Sends and ordered consumption at once, by many queues and by one: what global order costs.
 //!
-//! As many producers as the row says send as fast as they are answered; a group takes everything in order as it comes. What is counted is
-//! what was processed.
+//! As many messages as the row says are on their way from the send to the consumer, which takes everything in order as it comes. What is
+//! counted is what was processed. Senders that did not wait for that would only show how a backlog grows.
+//!
+//! A queue has one pull on its way. Who wants one queue to be as fast as many lets its consumers ask for as many messages at once as they
+//! can (`pullBatchSize`), so these do, by one queue and by many: with the 32 of the default, one queue's rate is 32 for each round trip.
 
 use super::bench::{Bench, Found, between, with_faults};
-use super::consumer::Consuming;
+use super::consumer::{Consuming, PULL_MESSAGES_MOST};
 use super::drive::Drive;
 use super::producer::{Followed, Producing};
 use super::rows::Kind;
@@ -26,12 +29,13 @@ pub(super) fn measure(queues: u32, bench: &Bench<'_>) -> Result<RowResult, PerfE
     let mut store = bench.broker()?;
     let backend = store.served().backend.clone();
     let topic = Topic::create(store.address(), TOPIC, queues)?;
-    let producing = Producing { followed: Followed::ByWhoCounts, ..bench.producing(&topic, &payloads)? };
+    let producing = Producing { followed: Followed::ByWhoCountsAndFrees, ..bench.producing(&topic, &payloads)? };
     let consuming = Consuming {
         topic: &topic,
         group: "perf-orderly",
         members: queues.min(MEMBERS) as usize,
         orderly: true,
+        pull_messages: PULL_MESSAGES_MOST,
         ends: None,
         streams: bench.spec.producers.outstanding(),
         encoding: bench.encoding,

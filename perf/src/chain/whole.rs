@@ -11,7 +11,7 @@
 //! answered has no other bound.
 
 use super::bench::{ASK_AFTER_MS, Bench, Found, between, with_faults};
-use super::consumer::Consuming;
+use super::consumer::{Consuming, PULL_MESSAGES};
 use super::drive::Drive;
 use super::producer::{Followed, Producing};
 use super::rows::Kind;
@@ -70,6 +70,7 @@ fn measure_in(safe: bool, bench: &Bench<'_>, stores: &Stores) -> Result<RowResul
         group: "perf-chain",
         members: MEMBERS,
         orderly: safe,
+        pull_messages: PULL_MESSAGES,
         ends: None,
         streams: row.producers.outstanding(),
         encoding: bench.encoding,

@@ -17,14 +17,18 @@ pub struct DueKey {
     pub epoch: Epoch,
     /// How many that run had made before.
     pub count: u64,
+    /// Its key in the table has the form that brokers wrote before format 3.
+    pub is_long: bool,
 }
 
-/// Its name for people: `time.term.run.count`.
+/// Its name for people: `time.term.run.count`, with `.long` behind it where its key has the older form.
 impl fmt::Display for DueKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.time_ms, TransactionId::of(self))
+        write!(f, "{}.{}{}", self.time_ms, TransactionId::of(self), if self.is_long { LONG } else { "" })
     }
 }
+
+const LONG: &str = ".long";
 
 /// Text that names no entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,8 +40,10 @@ impl FromStr for DueKey {
 
     fn from_str(text: &str) -> Result<DueKey, NotDue> {
         let (time, rest) = text.split_once('.').ok_or(NotDue)?;
-        let id: TransactionId = rest.parse().map_err(|_| NotDue)?;
-        Ok(id.due_at(time.parse().map_err(|_| NotDue)?))
+        let short = rest.strip_suffix(LONG);
+        let id: TransactionId = short.unwrap_or(rest).parse().map_err(|_| NotDue)?;
+        let key = id.due_at(time.parse().map_err(|_| NotDue)?);
+        Ok(DueKey { is_long: short.is_some(), ..key })
     }
 }
 
@@ -88,10 +94,14 @@ mod tests {
 
     #[test]
     fn an_entrys_name_is_read_as_it_was_written() {
-        let key = DueKey { time_ms: 1_700_000_000_000, epoch: Epoch { term: 1, run: 2 }, count: 3 };
-        assert_eq!(key.to_string(), "1700000000000.1.2.3");
-        assert_eq!(key.to_string().parse(), Ok(key));
-        for bad in ["", "1", "1.2.3", "x.1.2.3", "1.2.3.4.5"] {
+        let key = DueKey { time_ms: 1_700_000_000_000, epoch: Epoch { term: 1, run: 2 }, count: 3, is_long: false };
+        let long = DueKey { is_long: true, ..key };
+        assert_eq!(
+            (key.to_string(), long.to_string()),
+            ("1700000000000.1.2.3".into(), "1700000000000.1.2.3.long".into())
+        );
+        assert_eq!((key.to_string().parse(), long.to_string().parse()), (Ok(key), Ok(long)));
+        for bad in ["", "1", "1.2.3", "x.1.2.3", "1.2.3.4.5", "1.2.3.long"] {
             assert_eq!(bad.parse::<DueKey>(), Err(NotDue), "{bad}");
         }
     }

@@ -20,8 +20,7 @@ pub fn recall(shared: &Shared, request: &Request<'_>) -> Outcome {
 /// What the answer to a send tells of a message that can be taken back.
 #[must_use]
 pub fn recall_handle(shared: &Shared, topic: &str, time_ms: u64, unique_key: &str) -> String {
-    let broker = shared.settings.broker.clone();
-    Handle { topic: topic.to_owned(), broker, time_ms, unique_key: unique_key.to_owned() }.encode()
+    super::recall::encode(topic, &shared.settings.broker, time_ms, unique_key)
 }
 
 fn try_recall(shared: &Shared, request: &Request<'_>) -> Result<Handle, Reply> {
@@ -55,6 +54,7 @@ fn take_back(shared: &Shared, handle: &Handle, batch: &mut WriteBatch) -> Outcom
     Outcome::Write(Writing {
         reply,
         due: None,
+        ends: None,
         letter: None,
         rejected: |_: &Shared, _: &Rejection| gone(),
         counted,

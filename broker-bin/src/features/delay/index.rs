@@ -42,7 +42,7 @@ impl DueIndex {
     /// A key that no other entry has.
     #[must_use]
     pub fn next_key(&self, time_ms: u64) -> DueKey {
-        DueKey { time_ms, epoch: self.epoch, count: self.next.fetch_add(1, Ordering::Relaxed) }
+        DueKey { time_ms, epoch: self.epoch, count: self.next.fetch_add(1, Ordering::Relaxed), is_long: false }
     }
 
     /// Where messages lie until they are delivered.
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     fn key(time_ms: u64, count: u64) -> DueKey {
-        DueKey { time_ms, epoch: Epoch::default(), count }
+        DueKey { time_ms, epoch: Epoch::default(), count, is_long: false }
     }
 
     #[test]

@@ -8,6 +8,22 @@ use std::fmt::Write as _;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
+/// The handle of a timed message: every answer to such a send has one.
+pub(super) fn encode(topic: &str, broker: &str, time_ms: u64, unique_key: &str) -> String {
+    let mut plain = String::with_capacity(26 + topic.len() + broker.len() + unique_key.len());
+    write!(plain, "v1 {topic} {broker} {time_ms} {unique_key}").expect("a string takes everything");
+    let mut text = String::with_capacity(plain.len().div_ceil(3) * 4);
+    for group in plain.as_bytes().chunks(3) {
+        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
+        let [_, a, b, c] = (byte(0) << 16 | byte(1) << 8 | byte(2)).to_be_bytes();
+        let digits = [a >> 2, (a << 4 | b >> 4) & 0x3F, (b << 2 | c >> 6) & 0x3F, c & 0x3F];
+        for (place, digit) in digits.into_iter().enumerate() {
+            text.push(if place <= group.len() { char::from(ALPHABET[usize::from(digit)]) } else { '=' });
+        }
+    }
+    text
+}
+
 /// Names a timed message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Handle {
@@ -18,20 +34,9 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    pub(super) fn encode(&self) -> String {
-        let mut plain = String::new();
-        let Handle { topic, broker, time_ms, unique_key } = self;
-        write!(plain, "v1 {topic} {broker} {time_ms} {unique_key}").expect("a string takes everything");
-        let mut text = String::with_capacity(plain.len() * 4 / 3 + 4);
-        for group in plain.as_bytes().chunks(3) {
-            let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-            let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-            for place in 0..4 {
-                let digit = usize::try_from(bits >> (18 - 6 * place) & 0x3F).unwrap_or(0);
-                text.push(if place <= group.len() { char::from(ALPHABET[digit]) } else { '=' });
-            }
-        }
-        text
+    #[cfg(test)]
+    fn encode(&self) -> String {
+        encode(&self.topic, &self.broker, self.time_ms, &self.unique_key)
     }
 
     pub(super) fn decode(text: &str) -> Option<Handle> {

@@ -83,7 +83,7 @@ impl Wish<'_> {
         if time_ms <= now_ms {
             return Ok(None);
         }
-        let mut changed = String::new();
+        let mut changed = String::with_capacity(96 + topic.len());
         put_place(&mut changed, topic, queue);
         append_property(&mut changed, "TIMER_OUT_MS", &time_ms.to_string());
         append_property(&mut changed, "TIMER_ENQUEUE_MS", &now_ms.to_string());
@@ -95,7 +95,7 @@ impl Later {
     /// A delivery after the delay of a level; `asked`: the level's number as the message has it.
     #[must_use]
     pub fn at_level(level: usize, asked: i64, delay: Duration, topic: &str, queue: u32, now_ms: u64) -> Later {
-        let mut changed = String::new();
+        let mut changed = String::with_capacity(48 + topic.len());
         put_place(&mut changed, topic, queue);
         if i64::try_from(level) != Ok(asked) {
             append_property(&mut changed, "DELAY", &level.to_string());
@@ -121,13 +121,13 @@ pub fn store(
     out: &mut WriteBatch,
     message: &Append<'_>,
     later: &Later,
-    place: Place,
+    mut place: entries::due::Delivery<'_>,
 ) -> Result<DueKey, BatchError> {
     let record = out.append(message)?;
     // It was just added.
-    let record_bytes = out.record_bytes(record).unwrap_or(0);
-    let due = Due::Deliver { record_bytes, timed: later.timed, place };
-    put(shared, out, later.time_ms, &due, record.into())
+    place.record_bytes = out.record_bytes(record).unwrap_or(0);
+    place.timed = later.timed;
+    put(shared, out, later.time_ms, &place.encode(), record.into())
 }
 
 /// Fills a batch with an entry for a message that is in the log already. Tell [`super::DueIndex::assigned`] when it has its place.
@@ -141,13 +141,18 @@ pub fn put_due(
     due: &Due,
     message: MessageRef,
 ) -> Result<DueKey, BatchError> {
-    put(shared, out, time_ms, due, message.into())
+    put(shared, out, time_ms, &entries::due::encode(due), message.into())
 }
 
-fn put(shared: &Shared, out: &mut WriteBatch, time_ms: u64, due: &Due, target: Target) -> Result<DueKey, BatchError> {
+fn put(
+    shared: &Shared,
+    out: &mut WriteBatch,
+    time_ms: u64,
+    value: &[u8],
+    target: Target,
+) -> Result<DueKey, BatchError> {
     let key = shared.due.next_key(time_ms);
-    let (key_bytes, value) = (entries::due::encode_key(&key), entries::due::encode(due));
-    out.put(&Put { key: &key_bytes, value: &value, target: Some(target) })?;
+    out.put(&Put { key: &entries::due::encode_key(&key), value, target: Some(target) })?;
     Ok(key)
 }
 
@@ -161,6 +166,17 @@ impl Place {
             bytes <= limits::DUE_KEYS_BYTES_MAX
         });
         fits.map(Box::from).collect()
+    }
+
+    /// The first ones of these keys, as many as an entry has room for.
+    #[must_use]
+    pub fn bounded<'a, 'k>(keys: &'a [&'k [u8]]) -> &'a [&'k [u8]] {
+        let mut bytes = 0;
+        let fits = keys.iter().take_while(|key| {
+            bytes += key.len() + 2;
+            bytes <= limits::DUE_KEYS_BYTES_MAX
+        });
+        &keys[..fits.count()]
     }
 }
 
@@ -213,5 +229,6 @@ mod tests {
         let long = vec![b'k'; limits::DUE_KEYS_BYTES_MAX];
         let keys = Place::bounded_keys([&b"a"[..], b"b", &long, b"c"]);
         assert_eq!(keys, [Box::from(*b"a"), Box::from(*b"b")]);
+        assert_eq!(Place::bounded(&[&b"a"[..], b"b", &long, b"c"]), [b"a", b"b"]);
     }
 }

@@ -138,7 +138,8 @@ fn an_entry_that_can_never_be_done_is_parked_and_the_others_are_delivered() {
     let due_ms = scene.now_ms() + 1000;
     let broken = |count: u64, value: &[u8]| {
         let mut batch = WriteBatch::new();
-        let key = [&entries::due::first_key(due_ms)[..20], &count.to_be_bytes()].concat();
+        let epoch = anchorlog_engine::Epoch::default();
+        let key = entries::due::encode_key(&super::DueKey { time_ms: due_ms, epoch, count, is_long: true });
         batch.put(&Put { key: &key, value, target: None }).expect("small");
         batch
     };

@@ -98,7 +98,7 @@ pub(super) fn mark(shared: &Shared, message: &Message) -> Result<Option<Mark>, R
 
 /// The topic that a dead letter came from, as its properties say it.
 pub(super) fn origin_topic(message: &Message) -> Option<String> {
-    let attributes = Attributes::decode(message.attributes())?;
+    let attributes = Attributes::of(message)?;
     let own = message.payload().get(attributes.stored.body_bytes as usize..)?;
     let all = attributes.properties(std::str::from_utf8(own).ok()?);
     property(&all, "RETRY_TOPIC").map(str::to_owned)

@@ -86,7 +86,15 @@ pub fn cancel(shared: &Shared, request: &Request<'_>) -> Outcome {
         tracing::warn!(id = ask.id, topic = delayed.topic, keys = ?delayed.keys, "an operator cancels a delivery");
         let counted = |counters: &Counters| counters.messages_recalled.add(1);
         let rejected = |_: &Shared, _: &Rejection| gone();
-        Ok(Outcome::Write(Writing { reply: told(&delayed), due: None, letter: None, rejected, counted, back: None }))
+        Ok(Outcome::Write(Writing {
+            reply: told(&delayed),
+            due: None,
+            ends: None,
+            letter: None,
+            rejected,
+            counted,
+            back: None,
+        }))
     })
 }
 

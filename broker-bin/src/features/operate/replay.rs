@@ -60,7 +60,15 @@ pub fn replay(shared: &Shared, request: &Request<'_>) -> Outcome {
         tracing::info!(group = ask.group, topic = &*topic.name, lsn = %message.lsn, times, "an operator returns a dead letter");
         let counted = |counters: &Counters| counters.dead_letters_replayed.add(1);
         let reply = told(&ReplayedTo { topic: topic.name.to_string(), queue: number });
-        Ok(Outcome::Write(Writing { reply, due: None, letter: None, rejected: was_late, counted, back: None }))
+        Ok(Outcome::Write(Writing {
+            reply,
+            due: None,
+            ends: None,
+            letter: None,
+            rejected: was_late,
+            counted,
+            back: None,
+        }))
     })
 }
 
@@ -126,9 +134,9 @@ fn queue_number(shared: &Shared, topic: &Topic, message: &Message) -> u32 {
 
 /// What the letter says once it is returned.
 fn returned(message: &Message, to_group: bool) -> Option<Vec<u8>> {
-    let attributes = Attributes::decode(message.attributes())?;
+    let attributes = Attributes::of(message)?;
     let mut changed = String::new();
-    for (name, value) in properties(attributes.changed) {
+    for (name, value) in properties(&attributes.changed) {
         // The group's consumers know by it which subscription it belongs to.
         let is_past = OF_THE_PAST.contains(&name) || name == "RETRY_TOPIC" && !to_group;
         if !is_past {
@@ -136,7 +144,7 @@ fn returned(message: &Message, to_group: bool) -> Option<Vec<u8>> {
         }
     }
     let stored = Stored { reconsume_times: 0, ..attributes.stored };
-    Some(Attributes { stored, changed: &changed }.encode())
+    Some(Attributes { stored, changed: changed.into() }.encode())
 }
 
 /// Ends marks of letters that are not there any more, so that their number stays in proportion to that of the letters.

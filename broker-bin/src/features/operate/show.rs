@@ -27,7 +27,7 @@ pub(super) fn show_as(
     settings: &Settings,
     whole: bool,
 ) -> Option<ShownMessage> {
-    let attributes = Attributes::decode(message.attributes())?;
+    let attributes = Attributes::of(message)?;
     let stored = attributes.stored;
     let (body, own) = message.payload().split_at_checked(stored.body_bytes as usize)?;
     let all = attributes.properties(std::str::from_utf8(own).ok()?);

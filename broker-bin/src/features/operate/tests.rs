@@ -249,10 +249,14 @@ fn what_is_cancelled_is_never_delivered_and_what_is_delivered_cannot_be_cancelle
     scene.pass(seconds(1));
     assert_eq!(scene.read_all("T1", 0)[0].body, b"two");
     assert_eq!((scene.count("T1", 0), cancel(&mut scene, &found[1]).code()), (1, 22));
-    // A question about a transaction is no delivery.
-    begin(&mut scene, id, "T1", "pg", "K1");
-    let due = scene.entries(entries::due::PREFIX).remove(0);
-    let due = entries::due::decode_key(&due).expect("a key").to_string();
+    // A question about a transaction, as it stood here before format 3, is no delivery.
+    let due = format!("{}.1.2.3.long", scene.now_ms() + 5000);
+    let key = entries::due::encode_key(&due.parse().expect("a name"));
+    let name = crate::features::transactions::TransactionId::of(&due.parse().expect("a name"));
+    let value = entries::due::encode(&crate::features::delay::Due::Ask { id: name, checks: 0 });
+    let mut batch = anchorlog_engine::WriteBatch::new();
+    batch.put(&anchorlog_engine::Put { key: &key, value: &value, target: None }).expect("small");
+    scene.append(batch);
     assert_eq!(ask(&mut scene, id, private::DELAY_CANCEL, &json!({"id": due})).code(), 1);
     let counts = scene.shared.counters.read();
     assert_eq!((counts.messages_recalled, counts.messages_delivered), (1, 1));
@@ -603,7 +607,9 @@ fn what_lies_behind_thousands_of_others_is_found() {
     for thousand in 0..5 {
         let mut batch = anchorlog_engine::WriteBatch::new();
         for number in 0..500 {
-            let key = entries::due::first_key(first + thousand * 500 + number);
+            let (time_ms, epoch) = (first + thousand * 500 + number, anchorlog_engine::Epoch::default());
+            let key =
+                entries::due::encode_key(&crate::features::delay::DueKey { time_ms, epoch, count: 0, is_long: false });
             batch.put(&anchorlog_engine::Put { key: &key, value: &other, target: None }).expect("small");
         }
         scene.append(batch);

@@ -66,7 +66,7 @@ fn there(read: Result<Message, ReadError>) -> Result<Option<Message>, Reply> {
 
 /// Its properties as they count.
 fn properties_of(message: &Message) -> Option<String> {
-    let attributes = Attributes::decode(message.attributes())?;
+    let attributes = Attributes::of(message)?;
     let own = message.payload().get(attributes.stored.body_bytes as usize..)?;
     Some(attributes.properties(std::str::from_utf8(own).ok()?).into_owned())
 }
@@ -200,7 +200,7 @@ impl Life<'_> {
     }
 
     fn tell_born(&mut self, first: &Message) {
-        let Some(attributes) = Attributes::decode(first.attributes()) else { return };
+        let Some(attributes) = Attributes::of(first) else { return };
         self.steps.push(Step {
             kind: StepKind::Born,
             at_ms: u64::try_from(attributes.stored.born_timestamp).ok(),
@@ -230,7 +230,7 @@ impl Life<'_> {
         let entry = self.shared.engine.get(&entries::transaction::encode_key(&half.id)).map_err(unreadable)?;
         let transaction = entry.and_then(|entry| entries::transaction::decode(&entry.value).ok());
         let group = match &transaction {
-            Some(Transaction::Prepared { group } | Transaction::Parked { group }) => Some(group.clone()),
+            Some(Transaction::Prepared { group, .. } | Transaction::Parked { group }) => Some(group.clone()),
             _ => None,
         };
         let parked = matches!(transaction, Some(Transaction::Parked { .. }));
@@ -245,7 +245,7 @@ impl Life<'_> {
 
     fn tell_in_topic(&mut self, message: &Message) -> Result<(), Reply> {
         let Some((topic, queue)) = topic_of(&message.queue_name) else { return Ok(()) };
-        let attempts = Attributes::decode(message.attributes()).map_or(0, |found| found.stored.reconsume_times);
+        let attempts = Attributes::of(message).map_or(0, |found| found.stored.reconsume_times);
         if let Some(group) = topic.strip_prefix(DEAD_LETTER_PREFIX) {
             self.step(StepKind::DeadLetter, message, Some(group), Some(format!("after {attempts} attempts")));
             if let Some(mark) = mark(self.shared, message)?.filter(|mark| mark.replay.lsn == message.lsn) {
@@ -292,7 +292,7 @@ impl Life<'_> {
             if topic_of(&message.queue_name).is_none_or(|(topic, _)| topic != trace_topic) {
                 continue;
             }
-            let Some(attributes) = Attributes::decode(message.attributes()) else { continue };
+            let Some(attributes) = Attributes::of(&message) else { continue };
             let body = message.payload().get(..attributes.stored.body_bytes as usize);
             if let Some(body) = body.and_then(|body| std::str::from_utf8(body).ok()) {
                 self.steps.extend(client_traces::steps(body, id));

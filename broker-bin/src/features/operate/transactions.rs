@@ -98,7 +98,7 @@ fn tell_part(shared: &Shared, ask: &ListTransactions) -> Result<Reply, Reply> {
 /// What can be said without reading its message.
 fn may_match(ask: &ListTransactions, transaction: &Transaction) -> bool {
     let (group, is_parked) = match transaction {
-        Transaction::Prepared { group } => (group, false),
+        Transaction::Prepared { group, .. } => (group, false),
         Transaction::Parked { group } => (group, true),
         Transaction::Decided { .. } => return false,
     };
@@ -122,8 +122,10 @@ fn tell(
 ) -> TransactionTold {
     let mut told = TransactionTold { id: id.to_string(), ..TransactionTold::default() };
     match transaction {
-        Transaction::Prepared { group } => {
+        Transaction::Prepared { group, asks } => {
             told.group = Some(group.to_string());
+            told.checks = asks.map(|asks| asks.checks);
+            told.next_check_ms = asks.map(|asks| asks.at_ms);
         }
         Transaction::Parked { group } => {
             told.state = TransactionState::Parked;
@@ -151,12 +153,12 @@ fn tell(
     told
 }
 
-/// Says of each how often it was asked about, and when it is next. Entries that say so are sorted by their times: with very many of them
-/// some are not found, and nothing is said.
+/// Says of each of which an entry of its own says so, as before format 3, how often it was asked about, and when it is next. Those entries
+/// are sorted by their times: with very many of them some are not found, and nothing is said.
 fn add_checks(shared: &Shared, told: &mut [TransactionTold]) -> Result<(), Reply> {
     let mut wanted: BTreeMap<String, &mut TransactionTold> = told
         .iter_mut()
-        .filter(|told| told.state == TransactionState::Pending)
+        .filter(|told| told.state == TransactionState::Pending && told.checks.is_none())
         .map(|told| (told.id.clone(), told))
         .collect();
     if wanted.is_empty() {

@@ -18,7 +18,7 @@ pub fn encode_message(out: &mut BytesMut, message: &Message, settings: &Settings
 /// The same for a message that is shown as one of this topic and queue.
 #[must_use]
 pub fn encode_as(out: &mut BytesMut, message: &Message, topic: &str, queue: u32, settings: &Settings) -> bool {
-    let Some(attributes) = Attributes::decode(message.attributes()) else { return false };
+    let Some(attributes) = Attributes::of(message) else { return false };
     let stored = attributes.stored;
     let Some((body, properties)) = message.payload().split_at_checked(stored.body_bytes as usize) else {
         return false;

@@ -99,7 +99,7 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
         queue,
         asked: QueueOffset(offset),
         from: QueueOffset(offset),
-        messages_max: messages_max.unwrap_or(limits::PULL_MESSAGES_MAX).clamp(1, limits::PULL_MESSAGES_MAX),
+        messages_max: messages_max.unwrap_or(limits::PULL_MESSAGES).clamp(1, limits::PULL_MESSAGES_MAX),
         bytes_max: bytes_max.filter(|&bytes| bytes > 0).unwrap_or(usize::MAX).min(limits::PULL_BYTES_MAX),
         wanted,
         hold: (flags & FLAG_SUSPEND != 0 && !hold.is_zero()).then_some(hold),

@@ -33,7 +33,7 @@ pub(super) fn select(shared: &Shared, fetch: &Fetch<'_>, expression: &Expression
     let mut taken: Vec<Message> = Vec::new();
     let mut from = fetch.from;
     loop {
-        let read = shared.engine.fetch(&Fetch { from, messages_max: limits::PULL_MESSAGES_MAX, ..*fetch });
+        let read = shared.engine.fetch(&Fetch { from, messages_max: limits::PULL_MESSAGES, ..*fetch });
         let FetchOutcome { status, messages, next, range } = match read {
             Ok(outcome) => outcome,
             // What was found before it is given first; the next pull begins with it.
@@ -78,7 +78,7 @@ fn done(messages: Vec<Message>, next: QueueOffset, range: QueueRange, more: bool
 /// A message that the expression cannot be applied to is passed over, as with the original; here that is counted and said.
 fn is_wanted(shared: &Shared, message: &Message, expression: &Expression) -> bool {
     let text = |message: &Message| {
-        let attributes = Attributes::decode(message.attributes())?;
+        let attributes = Attributes::of(message)?;
         let (_, properties) = message.payload().split_at_checked(attributes.stored.body_bytes as usize)?;
         let mut all = attributes.properties(std::str::from_utf8(properties).ok()?).into_owned();
         attributes.state().added(&shared.settings.cluster).into_iter().for_each(|piece| all.push_str(piece));

@@ -125,7 +125,7 @@ fn one_pull_looks_at_so_many_messages_and_the_next_goes_on_behind_them() {
         let answer = scene.ask(id, 11, &pull(offset, "SQL92", "wanted = 'yes'"), &[]);
         pulls += 1;
         let next: u64 = answer.field("nextBeginOffset").parse().expect("a number");
-        assert!(next > offset && next - offset < limits::SQL_MESSAGES_MAX as u64 + limits::PULL_MESSAGES_MAX as u64);
+        assert!(next > offset && next - offset < limits::SQL_MESSAGES_MAX as u64 + limits::PULL_MESSAGES as u64);
         if answer.code() == 0 {
             assert_eq!((next, bodies(&answer).len()), (count as u64, 1));
             break;

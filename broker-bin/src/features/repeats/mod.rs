@@ -45,7 +45,9 @@ use crate::net::ConnectionId;
 /// Before a unique key: the key of a message that stands where nobody reads it. No client can name it.
 const HIDDEN_PREFIX: &[u8] = b"\x01sent";
 /// Before an LSN: the key of what a consumer sent back. No client can name it.
-const BACK_PREFIX: &[u8] = b"\x01back";
+const BACK_PREFIX: &[u8] = b"\x02";
+/// The same before format 3, with all eight bytes of the LSN.
+const LONG_BACK_PREFIX: &[u8] = b"\x01back";
 
 /// The key by which a message is known that stands where nobody reads it: delayed, or half of a transaction.
 #[must_use]
@@ -56,13 +58,28 @@ pub fn hidden_key(unique_key: &str) -> Vec<u8> {
 /// The key of what became of the message at this place when it was sent back.
 #[must_use]
 pub fn back_key(lsn: Lsn) -> Vec<u8> {
-    [BACK_PREFIX, &lsn.0.to_be_bytes()].concat()
+    let bytes = lsn.0.to_be_bytes();
+    [BACK_PREFIX, &bytes[lsn.0.leading_zeros() as usize / 8..]].concat()
 }
 
-/// Whether a key is a [`back_key`].
+/// The [`back_key`] that was written before format 3.
+#[must_use]
+pub fn long_back_key(lsn: Lsn) -> Vec<u8> {
+    [LONG_BACK_PREFIX, &lsn.0.to_be_bytes()].concat()
+}
+
+/// The place that a [`back_key`] names.
+#[must_use]
+pub fn lsn_of_back_key(key: &[u8]) -> Option<Lsn> {
+    let bytes = key.strip_prefix(BACK_PREFIX)?;
+    let lsn = bytes.iter().try_fold(0u64, |lsn, byte| Some(lsn.checked_mul(256)? | u64::from(*byte)))?;
+    Some(Lsn(lsn)).filter(|lsn| back_key(*lsn) == key)
+}
+
+/// Whether a key is a [`back_key`], or a [`long_back_key`].
 #[must_use]
 pub fn is_back_key(key: &[u8]) -> bool {
-    key.starts_with(BACK_PREFIX)
+    key.starts_with(BACK_PREFIX) || key.starts_with(LONG_BACK_PREFIX)
 }
 
 /// What is known of repeats. Shared by every network thread.

@@ -6,7 +6,8 @@ use anchorlog_engine::{
 
 use super::pair::{Pair, Place};
 use crate::features::operate::{answer, refused, told};
-use crate::features::send::stored::{Attributes, Stored};
+use crate::features::send::stored::{Attributes, Beside, Stored};
+use crate::features::topics::topic_of;
 use crate::features::{After, Awaited, Outcome, Reply, Request, Task, code};
 use crate::limits;
 use crate::shared::Shared;
@@ -100,7 +101,7 @@ fn next_messages(shared: &Shared, queue: &Queue, at: QueueOffset, ask: &Republis
 
 /// Puts a message into one of the queues by reference.
 fn link(batch: &mut WriteBatch, message: &Message, from: u32, destinations: &[Queue]) -> Result<(), Reply> {
-    let attributes = Attributes::decode(message.attributes());
+    let attributes = Attributes::of(message);
     let attributes = attributes.ok_or_else(|| refused("a message was stored by another version"))?;
     let sharding_key = sharding_key(message, &attributes);
     let place = match &sharding_key {
@@ -113,12 +114,15 @@ fn link(batch: &mut WriteBatch, message: &Message, from: u32, destinations: &[Qu
     let queue = destinations.get(number).ok_or_else(|| refused("the topic has no queue to write"))?;
     let keys: Vec<&[u8]> = message.keys().collect();
     let target = Target::from(message.reference());
-    let link = Link { queue, target, tag: message.tag, keys: &keys, attributes: message.attributes() };
+    // What a link says of its own place would be said of the new one.
+    let (topic, number) = topic_of(queue.name()).ok_or_else(|| refused("the queue is not a topic's"))?;
+    let attributes = attributes.encode_beside(&Beside::origin_of(message, topic, number));
+    let link = Link { queue, target, tag: message.tag, keys: &keys, attributes: &attributes };
     batch.link(&link).map(drop).map_err(refused)
 }
 
 fn sharding_key(message: &Message, attributes: &Attributes<'_>) -> Option<String> {
-    if let Some((_, key)) = properties(attributes.changed).find(|(name, _)| *name == SHARDING_KEY) {
+    if let Some((_, key)) = properties(&attributes.changed).find(|(name, _)| *name == SHARDING_KEY) {
         return Some(key.to_owned());
     }
     let Stored { body_bytes, .. } = attributes.stored;

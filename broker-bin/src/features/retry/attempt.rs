@@ -68,7 +68,7 @@ pub fn dead_letter(topic: &str, attempts: i32, max: Option<i32>, group: Option<G
 /// What the message says from now on: `changed` is what its properties say that its payload does not.
 pub(super) struct Said<'a> {
     /// What its attributes say now.
-    pub(super) now: Attributes<'a>,
+    pub(super) now: &'a Attributes<'a>,
     /// Its properties as they count now.
     pub(super) properties: &'a str,
     /// The topic that it was found in.
@@ -83,7 +83,7 @@ impl Said<'_> {
     /// The fields of one more attempt, and the properties that count instead of the payload's; `moved` are those of the move itself.
     pub(super) fn next(&self, moved: &str) -> (Stored, String) {
         let mut changed = String::new();
-        for (name, value) in properties(self.now.changed) {
+        for (name, value) in properties(&self.now.changed) {
             if property(moved, name).is_none() {
                 append_property(&mut changed, name, value);
             }

@@ -10,7 +10,7 @@ use crate::features::delay::{self, Due, Later, Place};
 use crate::features::groups::{self, GroupConfig};
 use crate::features::offsets::Pins;
 use crate::features::repeats::{self, Arrived, Back, Told};
-use crate::features::send::stored::Attributes;
+use crate::features::send::stored::{Attributes, Beside};
 use crate::features::topics::{DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig, name_fault, topic_of};
 use crate::features::{After, Awaited, Outcome, Reply, Request, Task, Writing, code};
 use crate::limits;
@@ -146,8 +146,9 @@ impl Asking {
     /// Fills the batch that sends it back; `None` when the log or the table says that it was. `is_unknown`: nothing else knows of it.
     fn fill(&self, shared: &Shared, is_unknown: bool, batch: &mut WriteBatch) -> Result<Option<Writing>, Reply> {
         let (message, properties) = self.find(shared)?;
-        let attributes = Attributes::decode(message.attributes()).ok_or_else(|| self.foreign())?;
+        let attributes = Attributes::of(&message).ok_or_else(|| self.foreign())?;
         let (topic, _) = topic_of(&message.queue_name).ok_or_else(|| self.missing())?;
+        let attempts = attributes.stored.reconsume_times;
         let found = Found { message: &message, topic, properties: &properties, attributes };
         self.pass.may_read(shared, Some(topic))?;
         self.is_meant(&found)?;
@@ -157,7 +158,7 @@ impl Asking {
         if may_be_older && self.was_done(shared, &message, now_ms)? {
             return Ok(None);
         }
-        match self.asked.verdict(attributes.stored.reconsume_times, &self.config) {
+        match self.asked.verdict(attempts, &self.config) {
             Verdict::Again { level } => self.again(shared, &found, level, batch),
             Verdict::Dead => self.dead(shared, &found, batch),
         }
@@ -169,19 +170,23 @@ impl Asking {
         let failed = |error: ReadError| {
             Reply::failure(code::SYSTEM_ERROR, format!("the message at {} was not sent back: {error}", self.back.lsn))
         };
-        let key = repeats::back_key(self.back.lsn);
+        let forms = [repeats::back_key(self.back.lsn), repeats::long_back_key(self.back.lsn)];
         let is_own = |topic: &str| {
             let group = topic.strip_prefix(RETRY_PREFIX).or_else(|| topic.strip_prefix(DEAD_LETTER_PREFIX));
             group == Some(&*self.back.group)
         };
-        let query = KeyQuery { from_ms: shared.repeats.since_ms(now_ms), ..KeyQuery::new(&key) };
-        let moved = shared.engine.find(&query).map_err(failed)?;
-        if moved.iter().any(|link| topic_of(&link.queue_name).is_some_and(|(topic, _)| is_own(topic))) {
-            return Ok(true);
+        for key in &forms {
+            let query = KeyQuery { from_ms: shared.repeats.since_ms(now_ms), ..KeyQuery::new(key) };
+            let moved = shared.engine.find(&query).map_err(failed)?;
+            if moved.iter().any(|link| topic_of(&link.queue_name).is_some_and(|(topic, _)| is_own(topic))) {
+                return Ok(true);
+            }
         }
         let waiting = shared.engine.entries_about(message.origin_lsn()).map_err(failed)?;
         Ok(waiting.iter().any(|(_, entry)| match entries::due::decode(&entry.value) {
-            Ok(Due::Deliver { place, .. }) => is_own(&place.topic) && place.keys.iter().any(|other| **other == *key),
+            Ok(Due::Deliver { place, .. }) => {
+                is_own(&place.topic) && place.keys.iter().any(|other| forms.iter().any(|key| **other == **key))
+            }
             _ => false,
         }))
     }
@@ -198,7 +203,7 @@ impl Asking {
         let message = shared.engine.read(self.back.lsn).map_err(|error| {
             Reply::failure(code::SYSTEM_ERROR, format!("the message at {} was not sent back: {error}", self.back.lsn))
         })?;
-        let attributes = Attributes::decode(message.attributes()).ok_or_else(|| self.foreign())?;
+        let attributes = Attributes::of(&message).ok_or_else(|| self.foreign())?;
         let properties = message.payload().get(attributes.stored.body_bytes as usize..);
         let properties = properties.and_then(|bytes| std::str::from_utf8(bytes).ok()).ok_or_else(|| self.foreign())?;
         let properties = attributes.properties(properties).into_owned();
@@ -249,23 +254,29 @@ impl Asking {
     }
 
     /// What the message says when it is moved, and what it is found by there.
-    fn said(&self, shared: &Shared, found: &Found<'_>, moved: &str) -> Result<Vec<u8>, Reply> {
+    fn said(
+        &self,
+        shared: &Shared,
+        found: &Found<'_>,
+        (topic, queue): (&str, u32),
+        moved: &str,
+    ) -> Result<Vec<u8>, Reply> {
         let said = Said {
-            now: found.attributes,
+            now: &found.attributes,
             properties: found.properties,
             topic: found.topic,
             host: shared.settings.advertise,
             physical_offset: self.back.lsn.0.cast_signed(),
         };
         let (stored, changed) = said.next(moved);
-        let next = Attributes { stored, changed: &changed };
+        let next = Attributes { stored, changed: changed.into() };
         // Counted generously: what is replaced counts too.
-        let bytes = found.properties.len() + changed.len() + next.state().added_bytes(&shared.settings.cluster);
+        let bytes = found.properties.len() + next.changed.len() + next.state().added_bytes(&shared.settings.cluster);
         if bytes > limits::PROPERTIES_BYTES_MAX {
             let remark = format!("the properties would have up to {bytes} bytes, more than clients can read");
             return Err(Reply::failure(code::MESSAGE_ILLEGAL, remark));
         }
-        Ok(next.encode())
+        Ok(next.encode_beside(&Beside::origin_of(found.message, topic, queue)))
     }
 
     fn again(&self, shared: &Shared, found: &Found<'_>, level: i64, batch: &mut WriteBatch) -> Result<Writing, Reply> {
@@ -278,7 +289,7 @@ impl Asking {
             queue,
             tag: found.message.tag,
             keys: self.keys(found.message),
-            attributes: self.said(shared, found, &later.changed)?,
+            attributes: self.said(shared, found, (&topic.name, queue), &later.changed)?,
         };
         let reference = found.message.reference();
         let due = Due::Deliver { record_bytes: reference.origin_bytes(), timed: false, place };
@@ -288,6 +299,7 @@ impl Asking {
         Ok(Writing {
             reply: Reply::default(),
             due: Some(due),
+            ends: None,
             letter: None,
             rejected: nothing_required,
             counted,
@@ -303,7 +315,7 @@ impl Asking {
         let mut moved = String::new();
         // Whoever reads it there need not wait.
         append_property(&mut moved, "DELAY", "0");
-        let attributes = self.said(shared, found, &moved)?;
+        let attributes = self.said(shared, found, (&topic.name, 0), &moved)?;
         let keys = self.keys(found.message);
         let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
         let link = Link {
@@ -325,7 +337,15 @@ impl Asking {
             attempts: found.attributes.stored.reconsume_times.saturating_add(1),
         };
         let (letter, counted) = (Some(Box::new(letter)), |_: &Counters| {});
-        Ok(Writing { reply: Reply::default(), due: None, letter, rejected: nothing_required, counted, back: None })
+        Ok(Writing {
+            reply: Reply::default(),
+            due: None,
+            ends: None,
+            letter,
+            rejected: nothing_required,
+            counted,
+            back: None,
+        })
     }
 }
 

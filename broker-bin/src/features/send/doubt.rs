@@ -284,7 +284,7 @@ fn may_store(shared: &Shared) -> Result<(), Reply> {
 
 /// What is equal in a message that is sent again. Other properties are not: what traces clients may change them for every try.
 fn compared(shared: &Shared, message: &Message, send: &Send<'_>, wanted: &Known<'_>, body: &[u8]) -> Option<Same> {
-    let attributes = Attributes::decode(message.attributes())?;
+    let attributes = Attributes::of(message)?;
     let stored = attributes.stored;
     let (found_body, properties) = message.payload().split_at_checked(stored.body_bytes as usize)?;
     let mut found = Known::default();
@@ -297,8 +297,8 @@ fn compared(shared: &Shared, message: &Message, send: &Send<'_>, wanted: &Known<
     let (topic, queue) = match &*message.queue_name {
         HALF_QUEUE if transactions::is_rolled_back(&shared.engine, message) => return None,
         HIDDEN_QUEUE | HALF_QUEUE => {
-            let queue = property(attributes.changed, "REAL_QID")?.parse().ok()?;
-            (property(attributes.changed, "REAL_TOPIC")?, queue)
+            let queue = property(&attributes.changed, "REAL_QID")?.parse().ok()?;
+            (property(&attributes.changed, "REAL_TOPIC")?, queue)
         }
         name => topic_of(name)?,
     };
@@ -312,7 +312,7 @@ fn compared(shared: &Shared, message: &Message, send: &Send<'_>, wanted: &Known<
     let in_time_ms = u64::try_from(shared.settings.ack_timeout.as_millis()).unwrap_or(u64::MAX);
     let answered_ms = message.store_time_ms.saturating_add(in_time_ms);
     let answered = Answered { lsn: message.lsn, peer: stored.born_host, answered_ms };
-    let time = property(attributes.changed, "TIMER_OUT_MS").and_then(|time| time.parse().ok());
+    let time = property(&attributes.changed, "TIMER_OUT_MS").and_then(|time| time.parse().ok());
     let handle = |(time_ms, key)| delay::recall_handle(shared, topic, time_ms, key).into();
     let recall = time.zip(wanted.unique_key).map(handle);
     Some(Same { first, answered, recall })

@@ -7,6 +7,7 @@
 //! 4. A send that was stored before is not stored again, and gets the answer of the first time; see [`super::repeats`].
 //! 5. What is to be delivered later is stored where nobody reads it, with the entry that delivers it, in one batch; see [`super::delay`].
 
+pub mod changes;
 mod doubt;
 mod handler;
 mod properties;

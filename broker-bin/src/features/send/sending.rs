@@ -9,6 +9,7 @@ use crate::features::delay::DueKey;
 use crate::features::repeats::Claims;
 use crate::features::reply::Push;
 use crate::features::retry::Letter;
+use crate::features::transactions::Begun;
 use crate::wire::FrameEncoder;
 use crate::wire::message::MessageId;
 
@@ -67,6 +68,8 @@ pub struct Sending {
     pub unique_key: UniqueKey,
     /// The entry that stands in the batch behind its one message, when there is one.
     pub due: Option<DueKey>,
+    /// The transaction that stands in the batch behind its one message, when there is one.
+    pub begun: Option<Box<Begun>>,
     /// What a timed message can be taken back by.
     pub recall: Option<Box<str>>,
     /// A reply, for whoever asked: the answer waits until it is taken there.
@@ -92,6 +95,7 @@ impl Sending {
             more: Vec::new(),
             unique_key: UniqueKey::new(unique_key),
             due: None,
+            begun: None,
             recall: None,
             push: None,
             letter: None,
@@ -105,7 +109,7 @@ impl Sending {
     pub fn appended(&mut self, outcome: &AppendOutcome) {
         self.queue_offset = outcome.first.queue_offset.0;
         self.lsn = outcome.first.lsn;
-        if self.due.is_none() && !outcome.rest.is_empty() {
+        if self.due.is_none() && self.begun.is_none() && !outcome.rest.is_empty() {
             self.more = outcome.rest.iter().map(|position| position.lsn).collect();
         }
         self.tell_repeated();

@@ -8,16 +8,17 @@ use anchorlog_engine::{Append, BatchError, Queue, WriteBatch};
 
 use super::properties::Known;
 use super::sending::Sending;
-use super::stored::{Attributes, Stored};
+use super::stored::{self, Attributes, Stored};
 use crate::counters::Counters;
 use crate::features::delay::{self, DueKey, Later, Place};
 use crate::features::repeats::{self, Claims, Identity};
 use crate::features::topics::RETRY_PREFIX;
-use crate::features::transactions::{self, Wanted};
+use crate::features::transactions::{self, Begun, Wanted};
 use crate::features::{Reply, code};
 use crate::limits;
 use crate::net::ConnectionId;
 use crate::shared::Shared;
+use crate::state::entries::due::Delivery;
 use crate::wire::batch;
 use crate::wire::message::{NAME_END, VALUE_END, sys_flag, tag_hash};
 
@@ -70,6 +71,7 @@ pub(super) struct Filled<'a> {
 #[derive(Default)]
 struct Written {
     due: Option<DueKey>,
+    begun: Option<Box<Begun>>,
     /// It stands where nobody reads it.
     is_hidden: bool,
 }
@@ -109,7 +111,7 @@ impl<'a> Writer<'a> {
             }
         };
         // A level counts before a time, and what has a level cannot be taken back.
-        let timed = written.due.filter(|_| !known.half && known.wish.is_timed(&shared.settings.delay_levels));
+        let timed = written.due.filter(|_| known.wish.is_timed(&shared.settings.delay_levels));
         let recall = timed.map(|due| delay::recall_handle(shared, send.topic, due.time_ms, &key).into());
         let counted: fn(&Counters) = match (written.is_hidden, known.half) {
             (false, _) => |_| {},
@@ -118,7 +120,7 @@ impl<'a> Writer<'a> {
         };
         let claims = Claims::one(identity);
         let new = Sending::new(self.number, Some(&key));
-        let sending = Sending { due: written.due, recall, claims, counted, ..new };
+        let sending = Sending { due: written.due, begun: written.begun, recall, claims, counted, ..new };
         Ok(Filled { sending, unique_key: key, retry_topic: known.retry_topic })
     }
 
@@ -240,34 +242,37 @@ impl<'a> Writer<'a> {
         };
         // It is found by its keys where it is read. A producer's own id is what it is recognised by before.
         let own_id = if half.is_some() || later.is_some() { known.unique_key.map(repeats::hidden_key) } else { None };
-        let hidden_key = &own_id.iter().map(Vec::as_slice).collect::<Vec<_>>()[..];
+        let own_id = own_id.as_deref();
+        let hidden_key = own_id.as_slice();
         if let Some(half) = half {
             let queue = self.shared.halves.queue(&self.shared.engine);
             let queue = queue.map_err(|error| Reply::failure(code::SYSTEM_ERROR, error.to_string()))?;
             let hidden = Append { queue, keys: hidden_key, ..message };
-            let due = transactions::store(self.shared, out, &hidden, stored, &half);
-            let due = due.map_err(|error: BatchError| illegal(error.to_string()))?;
+            let begun = transactions::store(self.shared, out, &hidden, stored, &half);
+            let begun = begun.map_err(|error: BatchError| illegal(error.to_string()))?;
             self.shared.halves.producers.sent_half(self.source.connection, half.group);
-            return Ok(Written { due: Some(due), is_hidden: true });
+            return Ok(Written { begun: Some(begun), is_hidden: true, ..Written::default() });
         }
         let Some(later) = later else {
             return out.append(&message).map(|_| Written::default()).map_err(|error| illegal(error.to_string()));
         };
-        let place = Place {
-            topic: self.send.topic.into(),
+        let place = Delivery {
+            record_bytes: 0,
+            timed: later.timed,
+            topic: self.send.topic,
             queue: self.number,
             tag,
-            keys: Place::bounded_keys(keys.iter().copied()),
-            attributes: Attributes { stored, changed: &later.changed }.encode(),
+            keys: Place::bounded(keys),
+            attributes: &stored::AS_ITS_MESSAGE,
         };
         let queue = self.shared.due.hidden(&self.shared.engine);
         let queue = queue.map_err(|error| Reply::failure(code::SYSTEM_ERROR, error.to_string()))?;
         // What it will say where it is read tells also where that is, and when.
-        let attributes = place.attributes.clone();
+        let attributes = Attributes { stored, changed: later.changed.as_str().into() }.encode();
         let hidden = Append { queue, keys: hidden_key, attributes: &attributes, ..message };
         let due = delay::store(self.shared, out, &hidden, &later, place);
         let due = due.map_err(|error: BatchError| illegal(error.to_string()))?;
-        Ok(Written { due: Some(due), is_hidden: true })
+        Ok(Written { due: Some(due), is_hidden: true, ..Written::default() })
     }
 
     /// When it is to be delivered, if not at once.
@@ -307,6 +312,7 @@ impl<'a> Writer<'a> {
             group,
             topic: self.send.topic,
             queue: self.number,
+            keys: known.keys.unwrap_or_default(),
             unique_key: known.unique_key.or(more_keys.first().copied()).unwrap_or_default(),
             ask_ms: now_ms.saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
         }))

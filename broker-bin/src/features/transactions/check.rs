@@ -1,14 +1,13 @@
-//! What falls due for a transaction: a question to its producer, the end of questions, and the end of what is remembered.
+//! What falls due for a transaction: a question to its producer, and the end of questions.
 
 use anchorlog_engine::{Advice, BatchError, Link, Lsn, Put, TableEntry, WriteBatch};
 use bytes::BytesMut;
 
 use super::half::{Half, NoHalf};
-use super::transaction::{Transaction, TransactionId};
-use crate::features::delay::{Due, DueKey};
+use super::transaction::{NextAsk, Transaction, TransactionId};
+use crate::features::delay::DueKey;
 use crate::features::pull::encode_as;
 use crate::features::topics::TopicConfig;
-use crate::limits;
 use crate::net::ConnectionId;
 use crate::shared::Shared;
 use crate::state::entries;
@@ -31,52 +30,94 @@ pub struct Question {
 /// What comes after an entry whose batch was filled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Next {
-    /// Another entry of the batch, for a later time.
-    pub due: Option<DueKey>,
+    /// The transaction is asked about again then.
+    pub asks: Option<DueKey>,
     /// A question, once the batch has its place in the log.
     pub question: Option<Question>,
     /// Nobody is asked any more.
     pub parked: bool,
 }
 
-/// Fills a batch with what is to be done about a transaction that was not decided in time: ask and come back, or ask no more. What became
-/// of one that is decided is forgotten later. The caller removes the entry itself.
+/// Fills a batch with what is to be done about a transaction whose time has come: ask and come back, or ask no more. Nothing is filled in
+/// when nobody is to be asked now. `entry`: what the table says of the transaction.
 ///
 /// # Errors
 /// Why nothing can ever be done about it.
-pub fn ask(shared: &Shared, batch: &mut WriteBatch, due: DueKey, checks: u32, now_ms: u64) -> Result<Next, String> {
+pub fn ask(
+    shared: &Shared,
+    batch: &mut WriteBatch,
+    due: DueKey,
+    entry: &TableEntry,
+    now_ms: u64,
+) -> Result<Next, String> {
+    match entries::transaction::decode(&entry.value).map_err(|error| error.to_string())? {
+        Transaction::Prepared { group, asks: Some(asks) } if asks.at_ms == due.time_ms => {
+            decide(shared, batch, due, entry, (&group, asks.checks), now_ms)
+        }
+        _ => Ok(Next::default()),
+    }
+}
+
+/// The same for a transaction about which an entry of its own asks, as before format 3; the caller removes that. From now on the
+/// transaction's entry says when it is asked about.
+///
+/// # Errors
+/// Why nothing can ever be done about it.
+pub fn ask_by_entry(
+    shared: &Shared,
+    batch: &mut WriteBatch,
+    due: DueKey,
+    entry: &TableEntry,
+    checks: u32,
+    now_ms: u64,
+) -> Result<Next, String> {
+    match entries::transaction::decode(&entry.value).map_err(|error| error.to_string())? {
+        Transaction::Prepared { group, asks: None } => decide(shared, batch, due, entry, (&group, checks), now_ms),
+        _ => Ok(Next::default()),
+    }
+}
+
+fn decide(
+    shared: &Shared,
+    batch: &mut WriteBatch,
+    due: DueKey,
+    entry: &TableEntry,
+    (group, checks): (&str, u32),
+    now_ms: u64,
+) -> Result<Next, String> {
     let id = TransactionId::of(&due);
     let key = entries::transaction::encode_key(&id);
-    let later = Later { due, interval_ms: millis(shared.live.transaction_check_interval()), now_ms };
-    let entry = match shared.engine.get(&key) {
-        Ok(Some(entry)) => entry,
-        Ok(None) => return Ok(Next::default()),
-        Err(_) => return later.come_back(batch, checks),
-    };
-    match entries::transaction::decode(&entry.value).map_err(|error| error.to_string())? {
-        Transaction::Parked { .. } => Ok(Next::default()),
-        Transaction::Decided { at_ms, .. } => {
-            let forget_ms = at_ms.saturating_add(limits::OUTCOME_KEPT_MS).max(due.time_ms + 1);
-            later.put(batch, forget_ms, &Due::Forget { id })
-        }
-        Transaction::Prepared { group } => {
-            let target = entry.target.ok_or("it refers to no half message")?;
-            let half = match Half::read(&shared.engine, target) {
-                Ok(half) => Some(half),
-                Err(NoHalf::Read(error)) if error.advice() == Advice::Retry => return later.come_back(batch, checks),
-                Err(_) => None,
-            };
-            let half = match half {
-                Some(half) if checks < shared.live.transaction_check_max() => half,
-                half => return park(shared, batch, &key, &entry, &group, half.as_ref()),
-            };
-            let to = shared.halves.producers.to_ask(&group);
-            let asked = if to.is_empty() { checks } else { checks + 1 };
-            batch.require_value(&key, &entry.value).map_err(|error| error.to_string())?;
-            let next = later.come_back(batch, asked)?;
-            Ok(Next { question: question(shared, &half, to), ..next })
-        }
+    let target = entry.target.ok_or("it refers to no half message")?;
+    // A verdict from now on needs what the entry says then.
+    drop(shared.halves.recent.take(target, |_| true));
+    let half = Half::read(&shared.engine, target);
+    let is_unread = matches!(&half, Err(NoHalf::Read(error)) if error.advice() == Advice::Retry);
+    let half = half.ok();
+    if !is_unread && (half.is_none() || checks >= shared.live.transaction_check_max()) {
+        return park(shared, batch, &key, entry, group, half.as_ref());
     }
+    let to = if half.is_some() { shared.halves.producers.to_ask(group) } else { Vec::new() };
+    let checks = if to.is_empty() { checks } else { checks + 1 };
+    // Never at the same time as before.
+    let at_ms = now_ms.saturating_add(millis(shared.live.transaction_check_interval())).max(due.time_ms + 1);
+    let asks = Some(NextAsk { at_ms, checks });
+    let prepared = entries::transaction::encode(&Transaction::Prepared { group: group.into(), asks });
+    put(shared, batch, &key, entry, &prepared).map_err(|error| error.to_string())?;
+    let question = half.and_then(|half| question(shared, &half, to));
+    Ok(Next { asks: Some(id.due_at(at_ms)), question, parked: false })
+}
+
+/// Replaces what a transaction's entry says; it refers to the half message as before.
+fn put(
+    shared: &Shared,
+    batch: &mut WriteBatch,
+    key: &[u8],
+    entry: &TableEntry,
+    value: &[u8],
+) -> Result<(), BatchError> {
+    let target = entry.target.map(|lsn| shared.engine.reference_to(lsn, 0).into());
+    batch.require_value(key, &entry.value)?;
+    batch.put(&Put { key, value, target }).map(drop)
 }
 
 /// Fills a batch that forgets what became of a transaction.
@@ -86,28 +127,6 @@ pub fn ask(shared: &Shared, batch: &mut WriteBatch, due: DueKey, checks: u32, no
 pub fn forget(batch: &mut WriteBatch, id: &TransactionId) -> Result<Next, String> {
     batch.delete(&entries::transaction::encode_key(id)).map_err(|error| error.to_string())?;
     Ok(Next::default())
-}
-
-/// When to come back.
-struct Later {
-    due: DueKey,
-    interval_ms: u64,
-    now_ms: u64,
-}
-
-impl Later {
-    fn come_back(&self, batch: &mut WriteBatch, checks: u32) -> Result<Next, String> {
-        // Never under the key that is removed.
-        let time_ms = self.now_ms.saturating_add(self.interval_ms).max(self.due.time_ms + 1);
-        self.put(batch, time_ms, &Due::Ask { id: TransactionId::of(&self.due), checks })
-    }
-
-    fn put(&self, batch: &mut WriteBatch, time_ms: u64, due: &Due) -> Result<Next, String> {
-        let key = DueKey { time_ms, ..self.due };
-        let (bytes, value) = (entries::due::encode_key(&key), entries::due::encode(due));
-        batch.put(&Put { key: &bytes, value: &value, target: None }).map_err(|error| error.to_string())?;
-        Ok(Next { due: Some(key), ..Next::default() })
-    }
 }
 
 fn question(shared: &Shared, half: &Half, to: Vec<ConnectionId>) -> Option<Question> {
@@ -154,13 +173,7 @@ fn park(
         batch.link(&link).map_err(|error| error.to_string())?;
     }
     let parked = entries::transaction::encode(&Transaction::Parked { group: group.into() });
-    let mut fill = || {
-        // It refers to the half message as before.
-        let target = entry.target.map(|lsn| shared.engine.reference_to(lsn, 0).into());
-        batch.require_value(key, &entry.value)?;
-        batch.put(&Put { key, value: &parked, target })
-    };
-    fill().map_err(|error: BatchError| error.to_string())?;
+    put(shared, batch, key, entry, &parked).map_err(|error| error.to_string())?;
     tracing::error!(
         group,
         half = %entry.target.unwrap_or(Lsn::ZERO),

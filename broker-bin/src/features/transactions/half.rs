@@ -2,11 +2,14 @@
 
 use std::sync::OnceLock;
 
-use anchorlog_engine::{Append, AppendError, BatchError, Engine, Lsn, Message, Put, Queue, ReadError, WriteBatch};
+use anchorlog_engine::{
+    Append, AppendError, BatchError, Engine, Lsn, Message, Put, Queue, QueueOffset, ReadError, WriteBatch,
+};
 
+use super::asks::Asks;
+use super::begun::{Begun, Recent};
 use super::producers::Producers;
-use super::transaction::{Transaction, TransactionId, Verdict};
-use crate::features::delay::{Due, DueKey};
+use super::transaction::{NextAsk, Transaction, TransactionId, Verdict};
 use crate::features::send::stored::{Attributes, Stored};
 use crate::shared::Shared;
 use crate::state::entries;
@@ -24,6 +27,10 @@ pub struct Halves {
     queue: OnceLock<Queue>,
     /// Whom to ask.
     pub producers: Producers,
+    /// And when.
+    pub asks: Asks,
+    /// Those that a verdict may follow soon.
+    pub recent: Recent,
 }
 
 impl Halves {
@@ -51,6 +58,8 @@ pub struct Wanted<'a> {
     pub queue: u32,
     /// The producer's id of the message.
     pub unique_key: &'a str,
+    /// Other keys of it, separated by blanks.
+    pub keys: &'a str,
     /// When the producer is asked first, in milliseconds since 1970.
     pub ask_ms: u64,
 }
@@ -67,8 +76,7 @@ impl Wanted<'_> {
     }
 }
 
-/// Fills a batch with a half message: the message, the transaction, and the entry that asks. Tell [`crate::features::delay::DueIndex`] when
-/// it has its place.
+/// Fills a batch with a half message: the message and the transaction. Tell [`Asks`] and [`Recent`] when it has its place.
 ///
 /// # Errors
 /// When the message is too large; the batch is then good for nothing.
@@ -78,19 +86,31 @@ pub fn store(
     message: &Append<'_>,
     stored: Stored,
     wanted: &Wanted<'_>,
-) -> Result<DueKey, BatchError> {
+) -> Result<Box<Begun>, BatchError> {
     let due = shared.due.next_key(wanted.ask_ms);
     let id = TransactionId::of(&due);
-    let attributes = Attributes { stored, changed: &wanted.changed() }.encode();
+    let attributes = Attributes { stored, changed: wanted.changed().into() }.encode();
     let key = [KEY_PREFIX, &id.to_bytes()].concat();
     let keys: Vec<&[u8]> = std::iter::once(&key[..]).chain(message.keys.iter().copied()).collect();
     let half = out.append(&Append { keys: &keys, attributes: &attributes, ..*message })?;
-    let prepared = entries::transaction::encode(&Transaction::Prepared { group: wanted.group.into() });
+    let asks = Some(NextAsk { at_ms: wanted.ask_ms, checks: 0 });
+    let prepared = entries::transaction::encode(&Transaction::Prepared { group: wanted.group.into(), asks });
     let transaction = entries::transaction::encode_key(&id);
     out.put(&Put { key: &transaction, value: &prepared, target: Some(half.into()) })?;
-    let ask = entries::due::encode(&Due::Ask { id, checks: 0 });
-    out.put(&Put { key: &entries::due::encode_key(&due), value: &ask, target: None })?;
-    Ok(due)
+    Ok(Box::new(Begun {
+        queue_offset: QueueOffset(0),
+        asks: due,
+        prepared,
+        // It was just added.
+        record_bytes: out.record_bytes(half).unwrap_or(0),
+        group: wanted.group.into(),
+        topic: wanted.topic.into(),
+        queue: wanted.queue,
+        tag: message.tag,
+        sys_flag: stored.sys_flag,
+        keys: [wanted.unique_key, " ", wanted.keys].concat().into(),
+        unique_key_bytes: wanted.unique_key.len(),
+    }))
 }
 
 /// A half message, read.
@@ -133,7 +153,7 @@ impl Half {
         let message = engine.read(lsn)?;
         let id = message.keys().next().and_then(|key| key.strip_prefix(KEY_PREFIX)).and_then(|id| id.try_into().ok());
         let (Some(id), true) = (id, *message.queue_name == *HALF_QUEUE) else { return Err(NoHalf::Other) };
-        let attributes = Attributes::decode(message.attributes()).ok_or(NoHalf::Other)?;
+        let attributes = Attributes::of(&message).ok_or(NoHalf::Other)?;
         let payload = message.payload().get(attributes.stored.body_bytes as usize..).ok_or(NoHalf::Other)?;
         let payload = std::str::from_utf8(payload).map_err(|_| NoHalf::Other)?;
         let properties = attributes.properties(payload).into_owned();

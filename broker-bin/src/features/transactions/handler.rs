@@ -1,15 +1,15 @@
 //! 37: a producer's verdict.
 
 use anchorlog_engine::error::Found;
-use anchorlog_engine::{BatchError, Link, Lsn, Put, QueueOffset, Rejection, TableEntry, WriteBatch};
+use anchorlog_engine::{BatchError, Link, Lsn, Put, Queue, QueueOffset, Rejection, TableEntry, WriteBatch};
 
+use super::begun::Begun;
 use super::half::{Half, NoHalf};
 use super::transaction::{Transaction, TransactionId, Verdict};
 use crate::counters::Counters;
-use crate::features::delay::{Due, DueKey};
-use crate::features::send::stored::{Attributes, Stored};
+use crate::features::delay::DueKey;
+use crate::features::send::stored::{Attributes, Beside, Stored};
 use crate::features::{Outcome, Reply, Request, Task, Writing, code};
-use crate::limits;
 use crate::shared::Shared;
 use crate::state::entries;
 use crate::wire::message::sys_flag;
@@ -20,6 +20,7 @@ const ROLLBACK: i32 = sys_flag::TRANSACTION_ROLLBACK;
 /// 37: decides a transaction, once. Answered when that is acknowledged.
 pub fn end(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch) -> Outcome {
     match End::read(shared, request) {
+        Ok(Some(end)) if let Some(begun) = end.begun(shared) => end.decide_begun(shared, &begun, batch),
         Ok(Some(end)) => match end.in_memory(shared) {
             Some(half) => end.run(shared, half, batch),
             None => Outcome::Read(Task::new(move |shared, batch| {
@@ -61,6 +62,27 @@ impl End {
             queue_offset: QueueOffset(request.required_number("tranStateTableOffset")?),
             id: request.field("msgId").unwrap_or_default().into(),
         }))
+    }
+
+    /// The transaction, when it was begun lately and nothing has happened to it since.
+    fn begun(&self, shared: &Shared) -> Option<Box<Begun>> {
+        shared.halves.recent.take(self.lsn, |begun| {
+            begun.queue_offset == self.queue_offset
+                && (self.id.is_empty() || *self.id == *begun.unique_key())
+                && *begun.group == *self.group
+        })
+    }
+
+    fn decide_begun(&self, shared: &Shared, begun: &Begun, batch: &mut WriteBatch) -> Outcome {
+        let now_ms = shared.engine.clock().wall_ms();
+        match begun.decide(shared, self.lsn, self.verdict, now_ms, batch) {
+            Ok(()) => Outcome::Write(writing(self.verdict, Some(begun.asks))),
+            Err(error) => {
+                batch.clear();
+                shared.counters.verdicts_refused.add(1);
+                failed(error).into()
+            }
+        }
     }
 
     /// The half message, when no disk is needed for it and for what became of it: most verdicts follow at once, and are not worth another
@@ -131,11 +153,11 @@ pub fn decide_by_hand(
 
 /// A transaction that was not decided when it was read.
 struct Pending {
-    id: TransactionId,
     key: Vec<u8>,
     entry: TableEntry,
     group: Box<str>,
-    is_parked: bool,
+    /// As what it is known that is to be asked about.
+    asks: Option<DueKey>,
 }
 
 impl Pending {
@@ -145,12 +167,12 @@ impl Pending {
         let entry = shared.engine.get(&key).map_err(|error| failed(error.to_string()))?;
         let entry = entry.ok_or_else(|| failed("it was decided long ago, and how is forgotten".to_owned()))?;
         let transaction = entries::transaction::decode(&entry.value).map_err(|error| failed(error.to_string()))?;
-        let (group, is_parked) = match transaction {
-            Transaction::Prepared { group } => (group, false),
-            Transaction::Parked { group } => (group, true),
+        let (group, asks) = match transaction {
+            Transaction::Prepared { group, asks } => (group, asks.map(|asks| id.due_at(asks.at_ms))),
+            Transaction::Parked { group } => (group, None),
             Transaction::Decided { verdict: first, .. } => return Ok(Err(again(shared, verdict, first))),
         };
-        Ok(Ok(Pending { id: *id, key, entry, group, is_parked }))
+        Ok(Ok(Pending { key, entry, group, asks }))
     }
 
     fn decide(
@@ -167,56 +189,61 @@ impl Pending {
         let decided = entries::transaction::encode(&Transaction::Decided { verdict, at_ms: now_ms });
         let mut decide = || {
             batch.require_value(&self.key, &self.entry.value)?;
-            batch.put(&Put { key: &self.key, value: &decided, target: None })?;
-            // While it was asked about, the entry that asks comes back to it.
-            self.is_parked.then(|| put_forget(batch, self.id.due_at(now_ms + limits::OUTCOME_KEPT_MS))).transpose()
+            batch.put(&Put { key: &self.key, value: &decided, target: None })
         };
-        let forget = decide().map_err(|error: BatchError| failed(error.to_string()))?;
-        let rejected = match verdict {
-            Verdict::Commit => commit_was_late,
-            Verdict::Rollback => rollback_was_late,
-        };
-        let counted = match verdict {
-            Verdict::Commit => |counters: &Counters| counters.transactions_committed.add(1),
-            Verdict::Rollback => |counters: &Counters| counters.transactions_rolled_back.add(1),
-        };
-        Ok(Outcome::Write(Writing {
-            reply: Reply::success(),
-            due: forget,
-            letter: None,
-            rejected,
-            counted,
-            back: None,
-        }))
+        decide().map_err(|error: BatchError| failed(error.to_string()))?;
+        Ok(Outcome::Write(writing(verdict, self.asks)))
     }
 }
 
-fn put_forget(batch: &mut WriteBatch, due: DueKey) -> Result<DueKey, BatchError> {
-    let id = TransactionId::of(&due);
-    let value = entries::due::encode(&Due::Forget { id });
-    batch.put(&Put { key: &entries::due::encode_key(&due), value: &value, target: None })?;
-    Ok(due)
+/// What is done when a verdict has its place. `asks`: as what it is known that is to be asked about.
+fn writing(verdict: Verdict, asks: Option<DueKey>) -> Writing {
+    let rejected = match verdict {
+        Verdict::Commit => commit_was_late,
+        Verdict::Rollback => rollback_was_late,
+    };
+    let counted = match verdict {
+        Verdict::Commit => |counters: &Counters| counters.transactions_committed.add(1),
+        Verdict::Rollback => |counters: &Counters| counters.transactions_rolled_back.add(1),
+    };
+    Writing { reply: Reply::success(), due: None, ends: asks, letter: None, rejected, counted, back: None }
+}
+
+/// Does something with the queue that a committed message goes into, and its number: a topic may have fewer than when it was sent.
+pub(super) fn queue_of<T>(
+    shared: &Shared,
+    topic: &str,
+    number: u32,
+    work: impl FnOnce(&Queue, u32) -> T,
+) -> Result<T, String> {
+    let topic = shared.state.topics.get(topic).ok_or_else(|| format!("topic {topic} does not exist any more"))?;
+    let number = number % topic.config.queues().max(1);
+    let queue = topic.queue(&shared.engine, number).map_err(|error| error.to_string())?;
+    let queue = queue.ok_or_else(|| format!("topic {} has no queue", topic.name))?;
+    Ok(work(queue, number))
 }
 
 /// Adds the link that makes a half message one that can be read.
 fn link(shared: &Shared, half: &Half, batch: &mut WriteBatch) -> Result<(), String> {
     let (topic, number) = half.place().ok_or("the half message does not say where it is meant to go")?;
-    let topic = shared.state.topics.get(topic).ok_or_else(|| format!("topic {topic} does not exist any more"))?;
-    let number = number % topic.config.queues().max(1);
-    let queue = topic.queue(&shared.engine, number).map_err(|error| error.to_string())?;
-    let queue = queue.ok_or_else(|| format!("topic {} has no queue", topic.name))?;
-    let attributes = Attributes::decode(half.message.attributes()).ok_or("it was stored by another version")?;
+    let attributes = Attributes::of(&half.message).ok_or("it was stored by another version")?;
     let flags = attributes.stored.sys_flag & !sys_flag::TRANSACTION_MASK | sys_flag::TRANSACTION_COMMIT;
     let prepared_offset = half.message.lsn.0.cast_signed();
     let stored = Stored { sys_flag: flags, prepared_offset, ..attributes.stored };
-    let link = Link {
-        queue,
-        target: half.message.reference().into(),
-        tag: half.message.tag,
-        keys: &half.keys(),
-        attributes: &Attributes { stored, ..attributes }.encode(),
-    };
-    batch.link(&link).map(drop).map_err(|error| error.to_string())
+    let linked = queue_of(shared, topic, number, |queue, number| {
+        batch.link(&Link {
+            queue,
+            target: half.message.reference().into(),
+            tag: half.message.tag,
+            keys: &half.keys(),
+            attributes: &Attributes { stored, ..attributes }.encode_beside(&Beside::origin_of(
+                &half.message,
+                topic,
+                number,
+            )),
+        })
+    })?;
+    linked.map(drop).map_err(|error| error.to_string())
 }
 
 /// The answer to a verdict on what is decided.

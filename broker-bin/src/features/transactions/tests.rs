@@ -263,7 +263,9 @@ fn a_broken_transaction_does_not_keep_others_from_being_asked() {
     let ask_ms = scene.now_ms() + 6000;
     for count in 0..3u64 {
         let mut batch = WriteBatch::new();
-        let due = [&entries::due::first_key(ask_ms)[..20], &(1000 + count).to_be_bytes()].concat();
+        let epoch = anchorlog_engine::Epoch::default();
+        let key = crate::features::delay::DueKey { time_ms: ask_ms, epoch, count: 1000 + count, is_long: true };
+        let due = entries::due::encode_key(&key);
         let name = &due[12..];
         let ask = [&[1, 3][..], name, &[0; 4]].concat();
         batch.put(&Put { key: &due, value: &ask, target: None }).expect("small");
@@ -275,6 +277,70 @@ fn a_broken_transaction_does_not_keep_others_from_being_asked() {
     scene.pass(seconds(6));
     assert_eq!(questions(&mut scene, id).len(), 1);
     assert_eq!(scene.entries(entries::parked::PREFIX).len(), 3);
+}
+
+/// What was written before format 3: an entry that says when to ask, and a transaction that does not.
+#[test]
+fn a_transaction_of_an_older_store_is_asked_about_and_decided() {
+    let mut scene = Scene::new();
+    let id = scene.connect();
+    let (half, fields) = begin(&mut scene, id);
+    let key = scene.entries(entries::transaction::PREFIX).remove(0);
+    let name = entries::transaction::decode_key(&key).expect("a key");
+    let due = crate::features::delay::DueKey { is_long: true, ..name.due_at(scene.now_ms() + 6000) };
+    let target = scene.shared.engine.reference_to(anchorlog_engine::Lsn(half.physical_offset()), 0).into();
+    let mut batch = WriteBatch::new();
+    batch.put(&Put { key: &key, value: b"\x01\x01pg", target: Some(target) }).expect("small");
+    let ask = entries::due::encode(&crate::features::delay::Due::Ask { id: name, checks: 0 });
+    batch.put(&Put { key: &entries::due::encode_key(&due), value: &ask, target: None }).expect("small");
+    scene.append(batch);
+    scene = scene.crash();
+    let id = scene.connect();
+    beat(&mut scene, id);
+    for asked in 0..2 {
+        scene.pass(Duration::from_millis(5_999));
+        assert!(questions(&mut scene, id).is_empty());
+        scene.pass(Duration::from_millis(if asked == 0 { 1 } else { 24_001 }));
+        assert_eq!((questions(&mut scene, id).len(), scene.entries(entries::due::PREFIX).len()), (1, 0));
+    }
+    assert_eq!(end(&mut scene, id, &fields, COMMIT).code(), 0);
+    assert_eq!(scene.count("T1", 2), 1);
+    scene.pass(seconds(60));
+    assert!(questions(&mut scene, id).is_empty());
+}
+
+/// Verdicts of one turn are one frame; when one of them is too late, the others count all the same.
+#[test]
+fn of_verdicts_that_share_a_frame_each_is_judged_by_itself() {
+    let mut scene = Scene::new();
+    let id = scene.connect();
+    let begun: Vec<Value> = (1..5)
+        .map(|number| {
+            let half = scene.ask(id, 310, &half_fields(&HALF.replace("K1", &format!("K{number}"))), b"half");
+            json!({
+                "producerGroup": "pg", "topic": "T1", "commitLogOffset": half.physical_offset().to_string(),
+                "tranStateTableOffset": half.field("queueOffset"), "commitOrRollback": COMMIT.to_string(),
+                "fromTransactionCheck": "false", "msgId": format!("K{number}"), "transactionId": format!("K{number}"),
+            })
+        })
+        .collect();
+    let mut contrary = begun[0].clone();
+    contrary["commitOrRollback"] = json!(ROLLBACK.to_string());
+    // It has its place in the log, and nobody can see it yet.
+    scene.give(id, 37, &begun[0], &[]);
+    let batches = scene.shared.engine.stats().batches;
+    scene.hand_in(id, 37, &begun[1], &[], 0);
+    scene.hand_in(id, 37, &begun[2], &[], 0);
+    scene.worker.end_of_turn();
+    assert_eq!(scene.shared.engine.stats().batches, batches + 1);
+    scene.hand_in(id, 37, &contrary, &[], 0);
+    scene.hand_in(id, 37, &begun[3], &[], 0);
+    scene.worker.end_of_turn();
+    scene.finish();
+    let codes: Vec<_> = scene.answers(id).iter().map(Answer::code).collect();
+    assert_eq!((codes, scene.count("T1", 2)), (vec![0, 0, 0, 1, 0], 4));
+    scene = scene.crash();
+    assert_eq!(scene.count("T1", 2), 4);
 }
 
 #[test]
@@ -345,7 +411,7 @@ fn without_a_quorum_time_passes_and_nothing_is_done() {
         scene.pass(seconds(30));
     }
     assert!(questions(&mut scene, id).is_empty());
-    assert_eq!((scene.count("T1", 0), scene.entries(entries::due::PREFIX).len()), (0, 2));
+    assert_eq!((scene.count("T1", 0), scene.entries(entries::due::PREFIX).len(), transactions(&scene)), (0, 1, 1));
     scene = scene.crash();
     let id = scene.connect();
     beat(&mut scene, id);

@@ -32,6 +32,8 @@ pub enum Transaction {
     Prepared {
         /// The producer group.
         group: Box<str>,
+        /// When; none where an entry of its own says so, as before format 3.
+        asks: Option<NextAsk>,
     },
     /// Nobody knew, and nobody is asked any more.
     Parked {
@@ -47,6 +49,15 @@ pub enum Transaction {
     },
 }
 
+/// The next question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextAsk {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// How often somebody was asked before.
+    pub checks: u32,
+}
+
 impl TransactionId {
     /// The name that goes with an entry of the same batch.
     #[must_use]
@@ -57,7 +68,7 @@ impl TransactionId {
     /// The key of its entry at a time; there is never more than one.
     #[must_use]
     pub fn due_at(&self, time_ms: u64) -> DueKey {
-        DueKey { time_ms, epoch: self.epoch, count: self.count }
+        DueKey { time_ms, epoch: self.epoch, count: self.count, is_long: false }
     }
 
     /// The bytes of its name.

@@ -10,8 +10,8 @@ use super::BadEntry;
 pub const KEY: &[u8] = b"meta/format";
 
 /// The version that this broker writes. It reads older ones too, and raises them: 1 knew nothing of what is due, of transactions, and of
-/// properties that the broker changed.
-pub const KNOWN: u32 = 2;
+/// properties that the broker changed; 2 nothing of links that say only what differs from their message, nor of short keys of what is due.
+pub const KNOWN: u32 = 3;
 
 /// The value.
 #[must_use]
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn a_version_is_read_as_it_was_written() {
-        assert_eq!(encode(KNOWN), [0, 0, 0, 2]);
+        assert_eq!(encode(KNOWN), [0, 0, 0, 3]);
         assert_eq!(decode(&encode(u32::MAX)), Ok(u32::MAX));
         assert!(decode(b"").is_err() && decode(&[0; 5]).is_err());
     }

@@ -26,6 +26,7 @@ pub mod format;
 pub mod group;
 pub mod lock;
 pub mod neighbours;
+pub mod number;
 pub mod offset;
 pub mod parked;
 pub mod replayed;
@@ -83,6 +84,12 @@ impl<'a> Fields<'a> {
         let (field, rest) = self.0.split_at_checked(count).ok_or(BadEntry("its value is cut short"))?;
         self.0 = rest;
         Ok(field)
+    }
+
+    /// A number in as few bytes as it needed.
+    fn number<T: TryFrom<u64>>(&mut self) -> Result<T, BadEntry> {
+        let number = number::take(&mut self.0).ok_or(BadEntry("its value is cut short"))?;
+        T::try_from(number).map_err(|_| BadEntry("its value has a number that is too large"))
     }
 
     fn end(self) -> Result<(), BadEntry> {

@@ -2,18 +2,22 @@
 //!
 //! ```text
 //! key:     txn/ | term 4 | run 4 | count 8
-//! value:   version 1 | state 1 | what the state says
-//! prepared 1, parked 2:        the producer group
+//! value:   version 1, or 2 for prepared | state 1 | what the state says
+//! prepared 1:                  when its producer is asked next, in milliseconds since 1970: n | questions so far n | the producer group
+//! prepared 1 with version 1:   the producer group; `due/` says when it is asked
+//! parked 2:                    the producer group
 //! committed 3, rolled back 4:  when, in milliseconds since 1970: 8
 //! ```
+//! `n` is a number in as few bytes as it needs: see [`super::number`].
 
-use super::{BadEntry, Fields, behind, name};
-use crate::features::transactions::{Transaction, TransactionId, Verdict};
+use super::{BadEntry, Fields, behind, name, number};
+use crate::features::transactions::{NextAsk, Transaction, TransactionId, Verdict};
 
 /// What its keys begin with.
 pub const PREFIX: &[u8] = b"txn/";
 
 const VERSION: u8 = 1;
+const VERSION_ASKS: u8 = 2;
 const PREPARED: u8 = 1;
 const PARKED: u8 = 2;
 const COMMITTED: u8 = 3;
@@ -40,7 +44,15 @@ pub fn decode_key(key: &[u8]) -> Result<TransactionId, BadEntry> {
 #[must_use]
 pub fn encode(transaction: &Transaction) -> Vec<u8> {
     let (state, rest) = match transaction {
-        Transaction::Prepared { group } => (PREPARED, group.as_bytes().to_vec()),
+        Transaction::Prepared { group, asks: Some(asks) } => {
+            let mut value = Vec::with_capacity(12 + group.len());
+            value.extend_from_slice(&[VERSION_ASKS, PREPARED]);
+            number::put(&mut value, asks.at_ms);
+            number::put(&mut value, asks.checks.into());
+            value.extend_from_slice(group.as_bytes());
+            return value;
+        }
+        Transaction::Prepared { group, asks: None } => (PREPARED, group.as_bytes().to_vec()),
         Transaction::Parked { group } => (PARKED, group.as_bytes().to_vec()),
         Transaction::Decided { verdict: Verdict::Commit, at_ms } => (COMMITTED, at_ms.to_be_bytes().to_vec()),
         Transaction::Decided { verdict: Verdict::Rollback, at_ms } => (ROLLED_BACK, at_ms.to_be_bytes().to_vec()),
@@ -53,10 +65,15 @@ pub fn encode(transaction: &Transaction) -> Vec<u8> {
 /// # Errors
 /// When it is none, or one of another version.
 pub fn decode(value: &[u8]) -> Result<Transaction, BadEntry> {
+    if let [VERSION_ASKS, PREPARED, rest @ ..] = value {
+        let mut fields = Fields(rest);
+        let asks = NextAsk { at_ms: fields.number()?, checks: fields.number()? };
+        return Ok(Transaction::Prepared { group: name(fields.0)?, asks: Some(asks) });
+    }
     let mut fields = Fields::of_version(VERSION, value)?;
     let [state] = fields.take()?;
     let verdict = match state {
-        PREPARED => return Ok(Transaction::Prepared { group: name(fields.0)? }),
+        PREPARED => return Ok(Transaction::Prepared { group: name(fields.0)?, asks: None }),
         PARKED => return Ok(Transaction::Parked { group: name(fields.0)? }),
         COMMITTED => Verdict::Commit,
         ROLLED_BACK => Verdict::Rollback,
@@ -80,33 +97,38 @@ mod tests {
         let id = TransactionId { epoch: Epoch { term: 1, run: 2 }, count: 1 << 32 | 3 };
         assert_eq!(encode_key(&id), b"txn/\0\0\0\x01\0\0\0\x02\0\0\0\x01\0\0\0\x03");
         assert_eq!(decode_key(&encode_key(&id)), Ok(id));
-        assert_eq!(encode(&Transaction::Prepared { group: "g".into() }), b"\x01\x01g");
+        assert_eq!(encode(&Transaction::Prepared { group: "g".into(), asks: None }), b"\x01\x01g");
+        let asks = Some(NextAsk { at_ms: 300, checks: 2 });
+        assert_eq!(encode(&Transaction::Prepared { group: "g".into(), asks }), b"\x02\x01\xac\x02\x02g");
         let decided = Transaction::Decided { verdict: Verdict::Rollback, at_ms: 7 };
         assert_eq!(encode(&decided), b"\x01\x04\0\0\0\0\0\0\0\x07");
     }
 
     proptest! {
         #[test]
-        fn a_transaction_is_read_as_it_was_written(group in any_name(), at_ms in any::<u64>(), state in 0..4u8) {
+        fn a_transaction_is_read_as_it_was_written(
+            group in any_name(), at_ms in any::<u64>(), checks in any::<u32>(), state in 0..5u8,
+        ) {
             let transaction = match state {
-                0 => Transaction::Prepared { group },
+                0 => Transaction::Prepared { group, asks: None },
+                4 => Transaction::Prepared { group, asks: Some(NextAsk { at_ms, checks }) },
                 1 => Transaction::Parked { group },
                 2 => Transaction::Decided { verdict: Verdict::Commit, at_ms },
                 _ => Transaction::Decided { verdict: Verdict::Rollback, at_ms },
             };
             let mut value = encode(&transaction);
             prop_assert_eq!(decode(&value), Ok(transaction));
-            value[0] += 1;
+            value[0] += 2;
             prop_assert!(decode(&value).is_err(), "of another version");
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(mut value in prop::collection::vec(any::<u8>(), 0..20)) {
             if let Some(version) = value.first_mut() {
-                *version %= 2;
+                *version %= 3;
             }
             if let Ok(transaction) = decode(&value) {
-                prop_assert_eq!(encode(&transaction), value);
+                prop_assert_eq!(decode(&encode(&transaction)), Ok(transaction));
             }
         }
     }
