@@ -775,13 +775,21 @@ impl Worker {
             return;
         }
         if let AppendError::Rejected(rejection) = error
-            && let Some(Parsed { to, purpose: Purpose::Write(writing), since }) = self.parsed.front()
+            && let Some(Parsed { to, purpose: Purpose::Write(writing), since }) = self.parsed.front_mut()
         {
             // What it says may not be durable yet: it is answered when that is.
             let end_lsn = self.acks.back().map_or(rejection.rests_on, |last| last.end_lsn.max(rejection.rests_on));
-            let answer = Answer::Recorded((writing.rejected)(&self.shared, rejection));
+            let again = writing.again.take().filter(|(is_good, _)| is_good(rejection));
             let deadline = *since + self.shared.live.ack_timeout();
-            self.acks.push_back(Ack { end_lsn, deadline, to: *to, answer });
+            let (to, is_again) = (*to, again.is_some());
+            let answer = match again {
+                Some((_, task)) => Answer::Task(task, None),
+                None => Answer::Recorded((writing.rejected)(&self.shared, rejection)),
+            };
+            if is_again && let Some(connection) = self.connection(to.connection) {
+                connection.cold += 1;
+            }
+            self.acks.push_back(Ack { end_lsn, deadline, to, answer });
             self.batches.remove(0);
             self.joints.pop_front();
             self.parsed.pop_front();
