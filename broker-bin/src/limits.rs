@@ -22,6 +22,19 @@ pub const TOPIC_QUEUES_MAX: u32 = 1024;
 pub const GROUP_COUNT_MAX: usize = 100_000;
 /// Committed offsets that are remembered.
 pub const OFFSET_COUNT_MAX: usize = 4_000_000;
+/// Accounts that are remembered.
+pub const ACCOUNT_COUNT_MAX: usize = 10_000;
+/// Longest name of an account.
+pub const ACCOUNT_NAME_BYTES_MAX: usize = 255;
+/// Shortest secret that an account signs with, as with the original.
+pub const SECRET_BYTES_MIN: usize = 7;
+/// Longest one.
+pub const SECRET_BYTES_MAX: usize = 1024;
+/// Rules of one account, for topics and groups together.
+pub const RULES_PER_ACCOUNT_MAX: usize = 1024;
+/// Bytes that an account, or all addresses that are trusted, takes in the table.
+pub const ACCOUNT_BYTES_MAX: usize = 8 << 10;
+
 /// Queues of whose offsets one connection was told, as far as that is remembered.
 pub const PLACES_PER_CONNECTION_MAX: usize = 64 << 10;
 /// Queues locked for ordered consumption.
@@ -65,7 +78,7 @@ pub const PULL_BYTES_MAX: usize = 256 << 10;
 pub const PULL_SCAN_MAX: usize = 4096;
 /// Longest time that a pull is held: below every client's own 30 s.
 pub const HOLD_MAX: Duration = Duration::from_secs(25);
-/// Held pulls of one connection; further ones are answered at once.
+/// Held pulls of one connection; further ones are refused.
 pub const HELD_PER_CONNECTION_MAX: usize = 16 << 10;
 
 /// Keys of delayed messages and checks held in memory: what is due soon.
@@ -165,6 +178,30 @@ pub const REPUBLISH_BATCH_BYTES: u64 = STATE_BATCH_BYTES;
 /// Marks of dead letters that are gone which one replay removes.
 pub const STALE_MARKS_PER_REPLAY: usize = 8;
 
+/// Log lines that one place in the code may say at once.
+pub const LOG_LINES_AT_ONCE: f64 = 100.0;
+/// Lines that it may say each second from then on.
+pub const LOG_LINES_PER_SECOND: f64 = 10.0;
+
+/// A network thread that does not move for so long does not work: more than any disk's hiccup, which a lone sender's thread waits for.
+pub const STALLED: Duration = Duration::from_secs(30);
+/// With less room than this in a log that cannot grow, a broker is not ready for a send.
+pub const READY_BYTES_MIN: u64 = 64 << 10;
+/// Pairs of group and topic that monitors are told of one by one.
+pub const METRICS_LAGS_MAX: usize = 1000;
+/// Topics that monitors are told of one by one.
+pub const METRICS_TOPICS_MAX: usize = 1000;
+/// Connections of monitors.
+pub const METRICS_CONNECTIONS_MAX: usize = 64;
+/// Threads that look at the broker for them.
+pub const METRICS_THREADS: usize = 4;
+/// Time for the head of a monitor's request.
+pub const METRICS_HEAD_TIME: Duration = Duration::from_secs(20);
+/// Bytes of it.
+pub const METRICS_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Longest life of a monitor's connection.
+pub const METRICS_CONNECTION_TIME: Duration = Duration::from_secs(120);
+
 /// Bytes that a driver reads at once.
 pub const READ_BYTES: usize = 64 << 10;
 /// Bytes waiting for a slow reader before its requests wait too.
@@ -179,6 +216,20 @@ pub const SPARE_BATCH_BYTES: u64 = 8 << 10;
 pub const COLD_PER_CONNECTION_MAX: usize = 16;
 /// Threads that read for consumers behind the cache.
 pub const COLD_READERS: usize = 4;
+/// Connections of all network threads.
+pub const CONNECTIONS_MAX: usize = 64 << 10;
+/// Connections from one address.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 16 << 10;
+/// Bytes of requests from one address that are not whole, or that wait to be handled.
+pub const UNFINISHED_PER_ADDRESS_BYTES: usize = 256 << 20;
+/// How long a request may take to come, from its first byte to its last.
+pub const UNFINISHED_MAX: Duration = Duration::from_secs(60);
+/// Bytes of one connection's sends that are not answered; from there on it is not read.
+pub const IN_FLIGHT_BYTES: usize = 32 << 20;
+/// Held pulls from one address; further ones are refused.
+pub const HELD_PER_ADDRESS_MAX: usize = 256 << 10;
+/// Smallest bound of a frame that can be asked for: a small message, or a heartbeat of many groups.
+pub const FRAME_BYTES_MIN: usize = 64 << 10;
 /// Connections of one network thread.
 pub const CONNECTIONS_PER_WORKER_MAX: usize = 64 << 10;
 
@@ -210,7 +261,7 @@ const _: () = assert!(
     "every answer to a search fits a frame"
 );
 const _: () = assert!(
-    STATE_BATCH_BYTES + 2048 < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN),
+    STATE_BATCH_BYTES + ACCOUNT_BYTES_MAX as u64 + 2048 < engine::frame_bytes_max(engine::SEGMENT_BYTES_MIN),
     "a batch of entries fits every log, with one of the largest as its last"
 );
 const _: () =

@@ -212,29 +212,43 @@ impl Teller {
             return Ok(());
         }
         let Some(told) = self.told else { return Ok(()) };
+        self.asked = Some(now);
         let listed = self.ask(ask::GET_ALL_TOPIC_LIST_FROM_NAMESERVER, &[], &[])?;
-        let mut names = read_topic_list(&listed.body).unwrap_or_default();
+        // One that cannot say has not said that there is nobody.
+        let Some(mut names) = read_topic_list(&listed.body).filter(|_| listed.code == code::SUCCESS) else {
+            return Ok(());
+        };
         if names.len() > limits::NEIGHBOUR_TOPICS_MAX {
             tracing::debug!(topics = names.len(), "there are more topics than other brokers' queues are remembered of");
             names.truncate(limits::NEIGHBOUR_TOPICS_MAX);
         }
         let shared = Arc::clone(&self.shared);
-        let mut routes = Routes::new();
+        let (mut routes, mut beaten) = (Routes::new(), now);
         for names in names.chunks(limits::NEIGHBOUR_QUESTIONS) {
             let asks = names.iter().map(|name| [("topic", name.as_str()), ("acceptStandardJsonOnly", "true")]);
             let asks: Vec<_> = asks.collect();
             let asks: Vec<_> = asks.iter().map(|fields| Question::new(ask::GET_ROUTEINFO_BY_TOPIC, fields)).collect();
             for (name, answer) in names.iter().zip(self.connected()?.ask_all(&asks)?) {
-                let mut found = read_route(&answer.body).unwrap_or_default();
+                let mut found = match answer.code {
+                    code::SUCCESS => read_route(&answer.body).unwrap_or_default(),
+                    // It was deleted meanwhile.
+                    code::TOPIC_NOT_EXIST => continue,
+                    _ => return Ok(()),
+                };
                 found.retain(|neighbour| neighbour.broker != shared.settings.broker);
                 if !found.is_empty() {
                     routes.insert(name.as_str().into(), found);
                 }
             }
+            // Thousands of topics take their time.
+            let clock_now = shared.engine.clock().monotonic();
+            if clock_now >= beaten + limits::REGISTER_BEAT {
+                self.beat(told.version)?;
+                beaten = clock_now;
+            }
         }
         let may_lack = now < told.met + limits::NEIGHBOURS_GATHER;
         shared.neighbours.told(&self.name_server.to_string(), routes, may_lack);
-        self.asked = Some(now);
         Ok(())
     }
 

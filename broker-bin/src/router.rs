@@ -3,14 +3,19 @@
 use anchorlog_engine::WriteBatch;
 
 use crate::features::{
-    Outcome, Reply, Request, code, configuration, delay, find, groups, heartbeat, inspect, offsets, operate, order,
-    pull, relay, republish, reset, retry, routes, send, topics, transactions,
+    Outcome, Reply, Request, access, code, configuration, delay, find, groups, heartbeat, inspect, offsets, operate,
+    order, pull, relay, republish, reset, retry, routes, send, topics, transactions,
 };
 use crate::shared::Shared;
 use crate::wire::codes::{private, request as ask};
 
 /// Answers a request, or says what must be done first. Sends fill `batch`; heartbeats say in `joined` which groups the connection is in.
 pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joined: &mut Vec<Box<str>>) -> Outcome {
+    let pass = match access::judge(shared, request) {
+        Ok(pass) => pass,
+        Err(reply) => return reply.into(),
+    };
+    let request = &Request { pass: Some(&pass), ..*request };
     let moves = matches!(request.header.code, ask::CONSUMER_SEND_MSG_BACK | ask::END_TRANSACTION | ask::RECALL_MESSAGE);
     if (moves || private::writes(request.header.code))
         && let Err(reason) = shared.admission()
@@ -96,6 +101,10 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
         private::REPUBLISH_STEP => republish::step(shared, request),
         private::GROUP_SHOW => groups::show(shared, request),
         private::GROUP_SET => groups::set(shared, request),
+        private::ACCOUNT_LIST => access::list(shared, request),
+        private::ACCOUNT_PUT => access::put(shared, request),
+        private::ACCOUNT_DELETE => access::delete(shared, request),
+        private::ACCOUNT_RULES => access::set_rules(shared, request),
         other => {
             shared.counters.unknown_codes.add(1);
             Reply::failure(code::REQUEST_CODE_NOT_SUPPORTED, not_offered(other)).into()
@@ -123,7 +132,9 @@ fn not_offered(code: i32) -> String {
         | ask::POP_MESSAGE
         | ask::ACK_MESSAGE
         | ask::CHANGE_MESSAGE_INVISIBLETIME => "messages are pulled here, not popped: leave clientRebalance at true",
-        50..=53 | 3001..=3012 => "there are no users and rules yet",
+        50..=53 | 3001..=3012 => {
+            "accounts and their rules are shown and set by anchorlog user and anchorlog acl, or stand in a plain_acl.yml (acl-file)"
+        }
         _ => return format!("request code {code} is not offered by this broker"),
     };
     format!("request code {code}: {what}")

@@ -8,9 +8,9 @@
 //! bound, and whoever connects meanwhile waits.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use anchorlog_engine::{Clock, Engine, EngineOptions, Lsn, Watermark};
@@ -21,13 +21,16 @@ use crate::alarm::{self, Teller};
 use crate::broker::{BrokerOptions, Driver, StartError, StopError};
 use crate::config::HostPort;
 use crate::counters::Counters;
+use crate::features::access::{Access, AclFile};
 use crate::features::delay;
 use crate::features::offsets::Pins;
 use crate::features::send::MadeKeys;
 use crate::features::topics::{TEMPLATE, TopicConfig};
 use crate::limits;
+use crate::lock::lock;
+use crate::metrics::Source;
 use crate::net::driver::{NotifyWake, Post};
-use crate::net::{Mailbox, start_readers, tokio_driver};
+use crate::net::{Mailbox, Tls, start_readers, tokio_driver};
 use crate::registration;
 use crate::shared::{Settings, Shared};
 use crate::standing::Standing;
@@ -41,6 +44,10 @@ pub(crate) struct Place {
     advertise: SocketAddr,
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
+    /// Where accounts come from.
+    acl_file: Option<Arc<Mutex<AclFile>>>,
+    tls: Option<Arc<Tls>>,
+    metrics: Arc<Source>,
 }
 
 impl Place {
@@ -50,6 +57,9 @@ impl Place {
         clock: Arc<dyn Clock>,
         counters: Arc<Counters>,
     ) -> Result<Place, StartError> {
+        let acl_file = options.acl_file.clone().map(AclFile::new).transpose()?;
+        let acl_file = acl_file.map(|file| Arc::new(Mutex::new(file)));
+        let tls = options.tls.as_ref().map(Tls::open).transpose()?.map(Arc::new);
         let listen_failed = |source| StartError::Listen { listen: options.listen, source };
         let listener = TcpListener::bind(options.listen).map_err(listen_failed)?;
         listener.set_nonblocking(true).map_err(listen_failed)?;
@@ -58,7 +68,8 @@ impl Place {
         if advertise.ip().is_unspecified() {
             return Err(StartError::NoAddress(address));
         }
-        Ok(Place { options, listener, address, advertise, clock, counters })
+        let metrics = Source::new(Arc::clone(&clock), Arc::clone(&counters), &options.cluster, &options.broker);
+        Ok(Place { options, listener, address, advertise, clock, counters, acl_file, tls, metrics: Arc::new(metrics) })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -67,6 +78,11 @@ impl Place {
 
     pub(crate) fn options(&self) -> &BrokerOptions {
         &self.options
+    }
+
+    /// What monitors are answered from.
+    pub(crate) fn metrics(&self) -> &Arc<Source> {
+        &self.metrics
     }
 
     /// Nothing is dropped before it is known what groups need.
@@ -120,6 +136,7 @@ pub(crate) struct Serving {
     /// One for each name server that is told.
     registrations: Vec<(Sender<()>, JoinHandle<()>)>,
     teller: Option<Teller>,
+    metrics: Arc<Source>,
 }
 
 impl Serving {
@@ -149,7 +166,10 @@ impl Serving {
         let made_keys = MadeKeys::new(place.advertise.ip(), std::process::id(), place.clock.wall_ms());
         let mut shared = Shared::new(engine, state, place.settings(), made_keys)
             .with_standing(standing)
-            .with_counters(Arc::clone(&place.counters));
+            .with_counters(Arc::clone(&place.counters))
+            .with_bounds(options.bounds)
+            .with_tls(place.tls.clone())
+            .with_access(Access::new(options.acl || options.acl_file.is_some()));
         if let Some(args) = &options.args {
             shared = shared.with_args((**args).clone());
         }
@@ -168,6 +188,16 @@ impl Serving {
             shared.neighbours.load(&shared.engine).map_err(StateError::from)?;
         }
         shared.knows_all.store(knows_all, Ordering::Release);
+        if let Some(file) = &place.acl_file {
+            lock(file).forget();
+        }
+        take_over_accounts(&shared, place.acl_file.as_deref());
+        if shared.access.is_on() && shared.standing.writes() && knows_all && !shared.state.accounts.has_admin() {
+            tracing::warn!(
+                "requests must be signed (acl), and no account is an admin: name one in acl-file, or start once without acl, on \
+                 loopback, and make one with anchorlog user"
+            );
+        }
         let shared = Arc::new(shared);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let thread_count = options.network_threads.unwrap_or(cores.min(4)).clamp(1, usize::from(u16::MAX));
@@ -181,9 +211,11 @@ impl Serving {
             timer: None,
             registrations: Vec::new(),
             teller,
+            metrics: Arc::clone(&place.metrics),
         };
         // From here on an early return drops it, which stops what is running.
         serving.start_threads(&shared, place)?;
+        place.metrics.begin(&shared);
         tracing::info!(
             listen = %place.address, advertise = %shared.settings.advertise, cluster = shared.settings.cluster,
             broker = shared.settings.broker, standing = %shared.standing, threads = thread_count, driver = ?options.driver,
@@ -198,7 +230,10 @@ impl Serving {
             self.wakes.iter().map(|wake| Mailbox::new(Box::new(NotifyWake(wake.clone())))).collect();
         let (cold_reads, readers) = start_readers(shared, &mailboxes).map_err(|error| failed("readers", error))?;
         self.readers = readers;
-        self.state_thread = Some(start_state_thread(shared.clone()).map_err(|error| failed("state thread", error))?);
+        self.state_thread = Some(
+            start_state_thread(shared.clone(), place.acl_file.clone())
+                .map_err(|error| failed("state thread", error))?,
+        );
         if shared.standing.writes() {
             self.timer = Some(delay::start(shared.clone(), mailboxes.clone()).map_err(|error| failed("timer", error))?);
         }
@@ -266,6 +301,7 @@ impl Serving {
             }
         }
         shared.closing.store(true, Ordering::SeqCst);
+        self.metrics.end();
         for wake in &self.wakes {
             wake.notify_one();
         }
@@ -303,7 +339,10 @@ impl Drop for Serving {
 
 /// Starts the thread that writes what nobody waits for, once per `limits::OFFSETS_INTERVAL`, or reads what the leader has written; it ends
 /// when the sender is dropped.
-fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinHandle<()>)> {
+fn start_state_thread(
+    shared: Arc<Shared>,
+    acl_file: Option<Arc<Mutex<AclFile>>>,
+) -> std::io::Result<(Sender<()>, JoinHandle<()>)> {
     let (stop, stopped) = channel();
     let body = move || {
         let mut complaint = Complaint::default();
@@ -316,9 +355,13 @@ fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinH
         while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             let clock = shared.engine.clock();
             shared.rates.note(clock.monotonic(), clock.wall_ms(), &shared.counters);
+            shared.state.groups.note_pulls(clock.monotonic());
+            if let Some(tls) = &shared.tls {
+                tls.look(&shared.counters);
+            }
             if let Some(reason) = shared.engine.fenced().filter(|_| !fenced) {
                 fenced = true;
-                tracing::error!(%reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");
+                tracing::error!(lsn = %reason.lsn, %reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");
             }
             if !shared.knows_all.load(Ordering::Acquire) {
                 interval = match get_to_know(&shared, settled, &mut shown) {
@@ -330,6 +373,7 @@ fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinH
                     }
                 };
             } else if shared.standing.writes() {
+                take_over_accounts(&shared, acl_file.as_deref());
                 write_state(&shared, &mut pins, &mut complaint);
             } else {
                 let began = shared.engine.clock().monotonic();
@@ -343,6 +387,16 @@ fn start_state_thread(shared: Arc<Shared>) -> std::io::Result<(Sender<()>, JoinH
     };
     let thread = std::thread::Builder::new().name("state".to_owned()).spawn(body)?;
     Ok((stop, thread))
+}
+
+/// Puts the accounts of the file into the state, where this is who writes it and they changed.
+fn take_over_accounts(shared: &Shared, file: Option<&Mutex<AclFile>>) {
+    if let Some(file) = file
+        && shared.standing.writes()
+        && shared.knows_all.load(Ordering::Acquire)
+    {
+        lock(file).look(shared);
+    }
 }
 
 /// Lets retention begin, but for what groups need.

@@ -10,6 +10,7 @@ use anchorlog_engine::Engine;
 use crate::alarm::Alarm;
 use crate::config::{BrokerArgs, ByteSize, Live, Period};
 use crate::counters::Counters;
+use crate::features::access::Access;
 use crate::features::clients::Clients;
 use crate::features::delay::{DelayLevels, DueIndex};
 use crate::features::inspect::Rates;
@@ -19,6 +20,8 @@ use crate::features::reply::Requesters;
 use crate::features::reset::Resets;
 use crate::features::send::MadeKeys;
 use crate::features::transactions::Halves;
+use crate::metrics::Pulses;
+use crate::net::{Bounds, Tls, Visitors};
 use crate::standing::Standing;
 use crate::state::State;
 
@@ -93,12 +96,20 @@ pub struct Shared {
     pub resets: Resets,
     /// How much comes and goes.
     pub rates: Rates,
+    /// What the network threads have to do.
+    pub pulses: Pulses,
     /// Other brokers that name servers know.
     pub neighbours: Neighbours,
     /// When this broker began to serve, in milliseconds since 1970.
     pub started_ms: u64,
     /// Who is where, for whoever answers a request of theirs.
     pub requesters: Requesters,
+    /// Whether whoever asks must say who he is.
+    pub access: Access,
+    /// Who is connected, and what he may have at once.
+    pub visitors: Visitors,
+    /// What connections that begin with TLS are met with; without it they are closed.
+    pub tls: Option<Arc<Tls>>,
     /// Set when everything is known that the log says: a leader learns it when its slaves have confirmed what they have.
     pub knows_all: AtomicBool,
     /// Set once, when the broker stops: what is not appended yet is refused.
@@ -128,9 +139,13 @@ impl Shared {
             clients: Clients::default(),
             resets: Resets::default(),
             rates: Rates::default(),
+            pulses: Pulses::default(),
             neighbours: Neighbours::default(),
             started_ms: engine.clock().wall_ms(),
             requesters: Requesters::default(),
+            access: Access::default(),
+            visitors: Visitors::default(),
+            tls: None,
             engine,
             state,
             settings,
@@ -155,6 +170,24 @@ impl Shared {
     pub fn with_args(self, args: BrokerArgs) -> Shared {
         let live = Live::new(args, self.engine.clock().wall_ms());
         Shared { live, ..self }
+    }
+
+    /// Says whether whoever asks must say who he is.
+    #[must_use]
+    pub fn with_access(self, access: Access) -> Shared {
+        Shared { access, ..self }
+    }
+
+    /// Says what peers may have at once.
+    #[must_use]
+    pub fn with_bounds(self, bounds: Bounds) -> Shared {
+        Shared { visitors: Visitors::new(bounds), ..self }
+    }
+
+    /// Says what connections that begin with TLS are met with.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Shared {
+        Shared { tls, ..self }
     }
 
     /// Goes on with counters that exist.

@@ -73,7 +73,8 @@ impl Damages {
         self.note(place);
     }
 
-    fn note(&self, place: DamagedPlace) {
+    /// It is known to be damaged, and nobody met it.
+    pub(crate) fn note(&self, place: DamagedPlace) {
         let mut places = self.places.lock().expect("the damage list is intact");
         let key = (place.lsn, place.part);
         if places.contains_key(&key) || places.len() >= limits::DAMAGED_PLACES_MAX {

@@ -18,7 +18,7 @@ use crate::commit::room::{Claim, Refused, Room};
 use crate::commit::sequencer::{QueueHead, Sequencer};
 use crate::commit::watermark::Marks;
 use crate::commit::writer::{LogWriter, Step, WriterShared};
-use crate::commit::{Space, Subscription, Ticket, Watcher, Watermark, Watermarks};
+use crate::commit::{FlushStats, Space, Subscription, Ticket, Watcher, Watermark, Watermarks};
 use crate::commitlog::gather::Gathered;
 use crate::commitlog::manifest::Manifest;
 use crate::commitlog::reader::LogReader;
@@ -142,8 +142,8 @@ pub struct Engine {
 
 struct Inner {
     info: EngineInfo,
-    /// Where the leader's log ended when this one was seeded; 0 where that does not matter.
-    seeded_to: Lsn,
+    /// Where the leader's log ended when this one was seeded, or ends by now if it is shorter; 0 where that does not matter.
+    seeded_to: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
     marks: Arc<Marks>,
     sequencer: Arc<Mutex<Sequencer>>,
@@ -284,7 +284,7 @@ impl Engine {
             is_replica: options.role == Role::Replica,
             opening: queues.opening(),
             batches: 0,
-            records: 0,
+            records: Arc::default(),
             frame_bytes: 0,
             full: 0,
         }));
@@ -337,12 +337,18 @@ impl Engine {
                 }
             })?;
         }
-        let seeded_to = side.map_or(Lsn::ZERO, |block| block.seeded_to);
+        let seeded_to = Arc::new(AtomicU64::new(side.map_or(0, |block| block.seeded_to.0)));
         let side = side.map(|block| {
             let file = backend
                 .open(&dir.join(SIDE_NAME), OpenMode::Existing)
                 .map_err(io_error("opening the side block in"))?;
-            Ok::<_, OpenError>(SideKeeper::new(file, Arc::clone(&marks), Arc::clone(&sequencer), block))
+            Ok::<_, OpenError>(SideKeeper::new(
+                file,
+                Arc::clone(&marks),
+                Arc::clone(&sequencer),
+                block,
+                Arc::clone(&seeded_to),
+            ))
         });
         let side = side.transpose()?;
         let scrubber = Scrubber::new(ScrubParts {
@@ -561,7 +567,7 @@ impl Engine {
         if self.threads.is_empty() {
             let mut committer = inner.committer.lock().expect(LOCKED);
             while inner.marks.load(Watermark::Durable) < end && inner.marks.fenced().is_none() {
-                committer.step(inner.clock.monotonic(), Wait::One);
+                committer.step(&*inner.clock, Wait::One);
             }
         } else {
             inner.signals.commit.wake();
@@ -595,7 +601,7 @@ impl Engine {
         let sequencer = inner.sequencer.lock().expect(LOCKED);
         EngineStats {
             batches: sequencer.batches,
-            records: sequencer.records,
+            records: sequencer.records.load(Ordering::Relaxed),
             frame_bytes: sequencer.frame_bytes,
             full: sequencer.full,
             out_of_space: inner.room.refused(),
@@ -616,6 +622,12 @@ impl Engine {
             cold_reads: inner.reader.cold_reads(),
             cold_read_bytes: inner.reader.cold_read_bytes(),
         }
+    }
+
+    /// How long the log's writer has waited for the device since open, and for how many records at a time.
+    #[must_use]
+    pub fn flush_stats(&self) -> FlushStats {
+        self.inner.writer_shared.flush_stats()
     }
 
     /// What the log can still take, and whether appends are being refused for want of space.
@@ -972,7 +984,7 @@ impl Engine {
     /// acknowledged from this machine earlier.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.inner.marks.load(Watermark::Durable) >= self.inner.seeded_to
+        self.inner.marks.load(Watermark::Durable) >= Lsn(self.inner.seeded_to.load(Ordering::SeqCst))
     }
 
     /// Why the log is fenced, if it is.
@@ -1516,8 +1528,7 @@ impl Engine {
     #[cfg(feature = "sim")]
     pub fn step(&self) -> bool {
         let inner = &*self.inner;
-        let now = inner.clock.monotonic();
-        let committed = inner.committer.lock().expect(LOCKED).step(now, Wait::No);
+        let committed = inner.committer.lock().expect(LOCKED).step(&*inner.clock, Wait::No);
         let dispatched = inner.dispatcher.lock().expect(LOCKED).step();
         let due = inner.housekeeper.lock().expect(LOCKED).step();
         let checkpoint_due = inner.checkpointer.lock().expect(LOCKED).step();
@@ -1723,7 +1734,7 @@ impl Inner {
         let Ok(mut committer) = self.committer.try_lock() else { return false };
         let begun = self.clock.monotonic();
         while self.marks.load(Watermark::Durable) < end {
-            if committer.step(self.clock.monotonic(), Wait::No) == Step::Fenced {
+            if committer.step(&*self.clock, Wait::No) == Step::Fenced {
                 break;
             }
         }

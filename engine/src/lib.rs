@@ -87,7 +87,7 @@ pub use batch::{
     WriteBatch,
 };
 pub use clock::{Clock, SystemClock};
-pub use commit::{Space, Subscription, Ticket, Watcher, Watermark, Watermarks};
+pub use commit::{FlushStats, HistogramCounts, Space, Subscription, Ticket, Watcher, Watermark, Watermarks};
 pub use damage::{DamagedPart, DamagedPlace};
 pub use engine::{AppendOrWaitError, Engine, EngineInfo, EngineStats, ReleaseOutcome};
 pub use epoch::{EpochHistory, EpochStart};
@@ -95,7 +95,7 @@ pub use error::{
     Advice, AppendError, BatchError, Fenced, OpenError, ReadError, Rejection, ReleaseError, TooLarge, WaitError,
 };
 pub use key_index::{KeyOrder, KeyQuery};
-pub use mend::{DamagedRange, MendError};
+pub use mend::{DamagedRange, MendError, Mended};
 pub use options::{BackendChoice, EngineOptions, Flush, Tail};
 pub use read::{Fetch, FetchOutcome, FetchStatus, Message, QueueRange};
 pub use recovery::cases::{CaseOutcome, RECOVERY_CASES, RecoveryCase};

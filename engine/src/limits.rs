@@ -128,6 +128,8 @@ pub const GATHER_GAP_BYTES: u64 = 16 << 10;
 pub const COLD_BLOCK_COUNT: usize = 256;
 /// Bytes of one read of a stretch of log for another machine while no commit is under way.
 pub const WIDE_READ_BYTES: u64 = 1 << 20;
+/// Buffers of such reads that are kept while nobody uses them.
+pub const WIDE_IDLE_MAX: usize = 4;
 /// Bytes of one paced step of the filler.
 pub const FILL_STEP_BYTES: u64 = 256 << 10;
 /// Bytes a second of the filler while the log is busy: measured to cost live appends at most a tenth of their rate.
@@ -148,7 +150,7 @@ pub const SCRUB_RATE_MIN: u64 = 64 << 10;
 pub const SCRUB_PASS_INTERVAL: Duration = Duration::from_secs(3600);
 /// Damaged places that are listed; more are only counted.
 pub const DAMAGED_PLACES_MAX: usize = 1000;
-/// Longest damaged range that is mended while the log is open: it is held in memory, and nothing is released meanwhile.
+/// Most of a damaged range that is mended at one time while the log is open: it is held in memory, and nothing is released meanwhile.
 pub const MEND_BYTES_MAX: u64 = 32 << 20;
 /// How long housekeeping sleeps while the log does not grow.
 pub const HOUSEKEEPING_NAP: Duration = Duration::from_secs(1);
@@ -193,4 +195,5 @@ const _: () = assert!(AHEAD_READ_BYTES.is_multiple_of(COLD_READ_BYTES) && AHEAD_
 const _: () = assert!(AHEAD_READ_BUSY_BYTES.is_multiple_of(COLD_READ_BYTES));
 const _: () = assert!(STORE_RUN_BYTES.is_multiple_of(IO_ALIGN) && STORE_RUN_BYTES <= STORE_STEP_BYTES);
 const _: () = assert!(SCRUB_PIECE_BYTES.is_multiple_of(IO_ALIGN as u64));
+const _: () = assert!(MEND_BYTES_MAX > 2 * FRAME_BYTES_MAX, "a piece of a damaged range holds a whole frame");
 const _: () = assert!(HAND_OVER_BYTES <= ASYNC_WRITE_BYTES_MAX, "a block that is due fits one write");

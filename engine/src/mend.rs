@@ -2,19 +2,23 @@
 //!
 //! Invariants:
 //! 1. A range lies between whole frames, or between them and a segment's ends. What is put there proves itself: whole frames of the epochs
-//!    that the history names, the first of which follows the frame before the range, and the last of which the frame behind it follows.
+//!    that the history names, the first of which follows the frame before the range, and the last of which the frame behind it follows. A
+//!    long range is mended in pieces, from its beginning on: whole frames, each of which follows the one before.
 //! 2. Nothing that is whole here is changed: where a whole frame here says something else, all that was given is refused.
 //! 3. Only what is acknowledged is mended, below the block in which the log still grows.
 //! 4. While something is written, nothing is released. Wherever the power fails, each sector is as it was or as it should be: what lies
 //!    beside the range does not change, and the range is found damaged again, or is whole.
 //! 5. What was written is read back before it counts.
+//! 6. Below the log's start nothing says what a frame follows: there a header proves its place and its records, and a record is put beside
+//!    it. Whatever of the two is whole here decides; where neither is, whoever gives the bytes must know them to be acknowledged.
 //!
-//! Deliberately not here: where the bytes come from; logs that are not open (`audit`); what survives below the log's start.
+//! Deliberately not here: where the bytes come from; logs that are not open (`audit`).
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::commitlog::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind};
+use crate::commitlog::record::{self, RECORD_HEADER_BYTES};
 use crate::commitlog::segment::Geometry;
 use crate::epoch::EpochHistory;
 use crate::error::{Advice, Fenced, OpenError};
@@ -38,6 +42,8 @@ pub struct DamagedRange {
     pub(crate) prev_crc: Option<u32>,
     /// The chain value that the frame behind it names.
     pub(crate) next_prev_crc: Option<u32>,
+    /// It lies below the log's start.
+    pub(crate) is_sparse: bool,
 }
 
 impl DamagedRange {
@@ -52,6 +58,24 @@ impl DamagedRange {
     pub fn is_empty(&self) -> bool {
         self.from == self.to
     }
+
+    /// Whether it lies below the log's start, among what survives there. Only bytes that are known to be acknowledged may be given for it.
+    #[must_use]
+    pub fn is_sparse(&self) -> bool {
+        self.is_sparse
+    }
+}
+
+/// What was mended.
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mended {
+    /// Up to here it is whole.
+    pub to: Lsn,
+    /// Bytes that were written: whole blocks, and none but those that were not as they should be.
+    pub written: u64,
+    /// What is left of the range, where fewer bytes were given.
+    pub rest: Option<DamagedRange>,
 }
 
 /// Why a range was not mended. It is as it was, unless the kernel refused a write.
@@ -65,14 +89,14 @@ pub enum MendError {
     #[error("what lies before LSN {0} is not settled yet")]
     NotSettled(Lsn),
     /// More than is mended at one time.
-    #[error("{bytes} bytes are damaged in a row, and {max} are mended while the log is open: mend it closed")]
+    #[error("{bytes} bytes were given, and {max} are mended at one time: give the range in pieces")]
     TooLong {
-        /// Of the range.
+        /// That were given.
         bytes: u64,
         /// The bound.
         max: u64,
     },
-    /// Not as many bytes as the range has.
+    /// More bytes than the range has, or not even its first frame.
     #[error("{found} bytes were given for a range of {expected}")]
     Length {
         /// Of the range.
@@ -138,14 +162,17 @@ pub(crate) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// Whether `bytes` are what belongs into `range`.
-    pub(crate) fn prove(&self, range: &DamagedRange, bytes: &[u8]) -> Result<(), MendError> {
-        let (from, to) = (range.from, range.to);
-        if range.len() > limits::MEND_BYTES_MAX {
-            return Err(MendError::TooLong { bytes: range.len(), max: limits::MEND_BYTES_MAX });
+    /// How far `bytes` are what belongs into `range`, in whole frames, and the last one's checksum.
+    pub(crate) fn prove(&self, range: &DamagedRange, bytes: &[u8]) -> Result<(Lsn, Option<u32>), MendError> {
+        let (from, given) = (range.from, to_u64(bytes.len()));
+        if given > limits::MEND_BYTES_MAX {
+            return Err(MendError::TooLong { bytes: given, max: limits::MEND_BYTES_MAX });
         }
-        if to_u64(bytes.len()) != range.len() {
-            return Err(MendError::Length { expected: range.len(), found: to_u64(bytes.len()) });
+        let to = from.plus(given);
+        let is_piece = given < range.len();
+        let bad_length = MendError::Length { expected: range.len(), found: given };
+        if given > range.len() {
+            return Err(bad_length);
         }
         let mut chain = match range.prev_crc {
             None if from != self.start => return Err(MendError::NotChained(from)),
@@ -154,18 +181,38 @@ impl Judge<'_> {
         let mut at = from;
         while at < to {
             let rest = &bytes[to_usize(at.since(from))..];
+            if is_piece && self.is_cut_off(at, rest) {
+                break;
+            }
             if self.geometry.segment_end(at).since(at) < to_u64(FRAME_HEADER_BYTES) {
-                return if rest.iter().all(|byte| *byte == 0) {
-                    self.end(range, at, chain)
-                } else {
-                    Err(not_whole(at, "other bytes than zeros at a segment's end"))
-                };
+                if rest.iter().any(|byte| *byte != 0) {
+                    return Err(not_whole(at, "other bytes than zeros at a segment's end"));
+                }
+                self.end(range, at, chain)?;
+                return Ok((to, chain));
             }
             let header = self.frame(at, rest, chain)?;
             chain = Some(header.header_crc);
             at = at.plus(u64::from(header.frame_len));
         }
-        self.end(range, at, chain)
+        if at == from {
+            return Err(bad_length);
+        }
+        if at == range.to {
+            self.end(range, at, chain)?;
+        }
+        Ok((at, chain))
+    }
+
+    /// Whether a frame that may be sound goes on behind the bytes that were given.
+    fn is_cut_off(&self, at: Lsn, bytes: &[u8]) -> bool {
+        let room = self.geometry.segment_end(at).since(at);
+        if bytes.len() < FRAME_HEADER_BYTES {
+            return room > to_u64(bytes.len());
+        }
+        let Ok(need) = frame::header_bytes_needed(bytes) else { return false };
+        let Some(header) = bytes.get(..need) else { return room >= to_u64(need) };
+        frame::decode_header(header, at).is_ok_and(|header| to_usize(u64::from(header.frame_len)) > bytes.len())
     }
 
     /// What follows the last frame.
@@ -228,4 +275,40 @@ impl Judge<'_> {
 
 fn not_whole(lsn: Lsn, what: impl Into<String>) -> MendError {
     MendError::NotWhole { lsn, what: what.into() }
+}
+
+/// A record that survives below the log's start, with the header of its frame.
+pub(crate) struct Survivor {
+    pub(crate) header: FrameHeader,
+    pub(crate) header_bytes: Vec<u8>,
+    pub(crate) record: Vec<u8>,
+}
+
+/// Looks for the record at `lsn` and its frame's header, in the segment at `base`; what does not fit, where it is not there.
+pub(crate) fn survivor(
+    bytes: &dyn Fn(Lsn, usize) -> Option<Vec<u8>>,
+    base: Lsn,
+    lsn: Lsn,
+) -> Result<Survivor, MendError> {
+    let get = |at: Lsn, len: usize| bytes(at, len).ok_or_else(|| not_whole(lsn, "its frame is not all there"));
+    let head = get(lsn, RECORD_HEADER_BYTES)?;
+    let frame_offset = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
+    let frame_lsn = lsn.0.checked_sub(u64::from(frame_offset)).map(Lsn).filter(|frame| *frame >= base && *frame < lsn);
+    let frame_lsn = frame_lsn.ok_or_else(|| not_whole(lsn, "a record that names no frame"))?;
+    let bad = |error: frame::FrameError| not_whole(frame_lsn, error.to_string());
+    let need = frame::header_bytes_needed(&get(frame_lsn, FRAME_HEADER_BYTES)?).map_err(bad)?;
+    let header_bytes = get(frame_lsn, need)?;
+    let header = frame::decode_header(&header_bytes, frame_lsn).map_err(bad)?;
+    let mut at = frame_lsn.plus(to_u64(need));
+    let entry = frame::entries(&header_bytes, header.record_count).find(|entry| {
+        let is_it = at == lsn;
+        at = at.plus(u64::from(entry.len));
+        is_it
+    });
+    let entry = entry.ok_or_else(|| not_whole(lsn, format!("the frame at LSN {frame_lsn} has no record there")))?;
+    let record = get(lsn, to_usize(u64::from(entry.len)))?;
+    if record::stored_checksum(&record) != entry.crc || record::checksum(&record) != entry.crc {
+        return Err(not_whole(lsn, "a record that is not the one in its frame's header"));
+    }
+    Ok(Survivor { header, header_bytes, record })
 }

@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Opening(Opening),
     /// Measure what a reader far behind, zero-filling and checkpoints cost durable appends.
     Beside(Beside),
+    /// Measure what a thousand connections that send garbage, half a frame, or nothing cost those who work.
+    Garbage(Garbage),
     /// Measure what the second copy costs: sync and async flush, by sync and async replication, on a leader and its slave.
     Matrix(Matrix),
     /// Measure the chain above the log: transactions, delays, retries, order and commits, and all of it together on two brokers.
@@ -212,6 +214,72 @@ pub(crate) enum BesidePart {
     Filler,
     /// Checkpoints
     Checkpoints,
+}
+
+/// Strangers beside those who work.
+#[derive(Args)]
+pub(crate) struct Garbage {
+    #[command(flatten)]
+    pub(crate) stores: Stores,
+    /// Bytes of a message
+    #[arg(short, long, default_value = "1024", value_parser = parse_size)]
+    pub(crate) size: usize,
+    /// Seconds of each turn
+    #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
+    pub(crate) seconds: f64,
+    /// How many strangers there are
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    pub(crate) connections: usize,
+    /// What they do
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Stranger::ALL)]
+    pub(crate) kinds: Vec<Stranger>,
+    /// What an ack of those who work means
+    #[arg(long, value_enum, default_value_t = Mode::Sync)]
+    pub(crate) flush: Mode,
+    /// How the log is written
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub(crate) backend: Backend,
+    /// Few strangers, one short turn: shows that everything works, says nothing about speed
+    #[arg(long, conflicts_with_all = ["seconds"])]
+    pub(crate) smoke: bool,
+    /// Write all numbers to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// What a stranger does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stranger {
+    /// Sends random bytes, and comes again a second after it was turned away
+    Garbage,
+    /// Announces a frame, and drips it, a byte a second
+    Half,
+    /// Says nothing
+    Silent,
+    /// A third of each
+    Mixed,
+}
+
+impl Stranger {
+    const ALL: [Stranger; 4] = [Stranger::Garbage, Stranger::Half, Stranger::Silent, Stranger::Mixed];
+
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Stranger::Garbage => "garbage",
+            Stranger::Half => "half",
+            Stranger::Silent => "silent",
+            Stranger::Mixed => "mixed",
+        }
+    }
+
+    /// What the one of this number does.
+    pub(crate) fn of(self, number: usize) -> Stranger {
+        match self {
+            Stranger::Mixed => [Stranger::Garbage, Stranger::Half, Stranger::Silent][number % 3],
+            other => other,
+        }
+    }
 }
 
 /// Opens a long log, for `opening`.

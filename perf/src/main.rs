@@ -16,6 +16,7 @@ mod clock;
 mod disk;
 mod engine_rows;
 mod error;
+mod garbage;
 mod host;
 mod limit;
 mod long_log;
@@ -49,7 +50,7 @@ use anchorlog_engine::{BackendChoice, SystemClock};
 use clap::Parser;
 
 use crate::chain::Bench;
-use crate::cli::{Beside, Chain, Cli, Command, Comparison, DiskOnly, Foreign, Matrix, Messages, Opening};
+use crate::cli::{Beside, Chain, Cli, Command, Comparison, DiskOnly, Foreign, Garbage, Matrix, Messages, Opening};
 use crate::disk::DiskProbe;
 use crate::error::PerfError;
 use crate::host::Host;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         Some(Command::Disk(disk)) => measure_disk(&disk).map(|()| true),
         Some(Command::Opening(wished)) => measure_opening(&wished).map(|()| true),
         Some(Command::Beside(wished)) => measure_beside(&wished).map(|()| true),
+        Some(Command::Garbage(wished)) => measure_garbage(&wished),
         Some(Command::Matrix(wished)) => measure_matrix(&wished),
         Some(Command::Chain(wished)) => measure_chain(&wished),
         Some(Command::Serve(wished)) => serve::serve(&wished).map(|()| true),
@@ -433,6 +435,13 @@ fn measure_beside(wished: &Beside) -> Result<(), PerfError> {
     let place = Place::with_room(wished.stores.dir.as_deref(), wished.stores.allow_tmpfs, beside::room_bytes(wished))?;
     announce(&Host::look(place.dir()), place.warning());
     beside::measure(wished, place.dir())
+}
+
+/// Strangers beside those who work; whether all promises about messages were kept.
+fn measure_garbage(wished: &Garbage) -> Result<bool, PerfError> {
+    let place = Place::choose(wished.stores.dir.as_deref(), wished.stores.allow_tmpfs)?;
+    announce(&Host::look(place.dir()), place.warning());
+    garbage::measure(wished, place.dir())
 }
 
 /// The disk alone.

@@ -13,7 +13,8 @@
 //! Invariants:
 //! 1. What a follower was told to be committed is never cut: the leader has lost it, and the follower's log is kept, as a whole.
 //! 2. A leader of an older epoch than the follower has seen is refused.
-//! 3. Nothing is cut or replaced for a log of another identity, or for one that cannot be.
+//! 3. A follower that has released more than the leader's log says begins anew: what it lacks may be referred to again.
+//! 4. Nothing is cut or replaced for a log of another identity, or for one that cannot be.
 
 use anchorlog_engine::epoch::EpochHistory;
 use anchorlog_engine::{Epoch, Lsn};
@@ -103,6 +104,9 @@ pub fn judge(leader: &LogState, follower: &LogState) -> Verdict {
     };
     if common < leader.start {
         return Verdict::Bootstrap { why: "the leader has released what follows the follower's log", loses };
+    }
+    if follower.start > leader.start {
+        return Verdict::Bootstrap { why: "the follower has released what the leader has not", loses };
     }
     if common == follower.end {
         return Verdict::Continue { from: common };

@@ -16,17 +16,23 @@ pub enum Fault {
     CountTwice,
     /// While followers are missing, the leader acknowledges alone and says nothing.
     DegradeSilently,
+    /// A change of members takes effect as soon as it is in the log.
+    MembersAtOnce,
+    /// What is appended is taken although a follower in sync has no space for it.
+    SpaceUnheeded,
 }
 
 #[cfg(feature = "sim")]
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 5] = [
+    pub const ALL: [Fault; 7] = [
         Fault::AckOnReceive,
         Fault::EpochUnchecked,
         Fault::HistoryUnchecked,
         Fault::CountTwice,
         Fault::DegradeSilently,
+        Fault::MembersAtOnce,
+        Fault::SpaceUnheeded,
     ];
 }
 

@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. What is taken over is from the leader of the welcome, in its epoch, and follows the log's end without a gap; every frame was checked
 //!    by the engine.
-//! 2. What an ack calls durable is on this disk.
+//! 2. What an ack calls durable is on this disk. While this log was seeded and has not come to where its leader's ended then, an ack names
+//!    no epoch, and counts for nobody: a promotion would not count this node either.
 //! 3. Nothing is shown to readers beyond what the leader has committed *and* what this connection has brought here: word of a commit says
 //!    nothing about bytes that another leader may write at the same place.
 //! 4. A leader of a lower term than this node has promised, or of an older epoch than its log, is refused.
@@ -182,6 +183,7 @@ impl FollowerLink {
         match verdict {
             Verdict::Continue { from } => {
                 tracing::info!(replica = %self.config.id, %leader, %epoch, %from, "follows");
+                self.engine.set_leader_end(theirs.end);
                 self.state = State::Following(Following {
                     epoch: *epoch,
                     heartbeat: Duration::from_millis(u64::from(*heartbeat_ms)),
@@ -290,7 +292,9 @@ impl FollowerLink {
         if !news && !following.owes && now < self.sent + following.heartbeat {
             return None;
         }
-        let ack = Ack { epoch: following.epoch, received, durable, free_bytes, beat: following.beat };
+        // Of what it acknowledged before it was wiped it may lack something: until it has that again it counts for nobody.
+        let epoch = if self.engine.is_whole() { following.epoch } else { Epoch::default() };
+        let ack = Ack { epoch, received, durable, free_bytes, beat: following.beat };
         following.said = Some(ack);
         following.owes = false;
         self.sent = now;

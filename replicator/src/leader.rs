@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. The replicated watermark is what [`Votes`] says of the members that are in sync; nothing else moves it.
-//! 2. A follower is in sync while it is connected, its durable log is close behind, and it has answered news that are young enough: a
-//!    connection that is dead in one direction does not count.
+//! 2. A follower is in sync while it is connected, its log is whole, durable close behind, and it has answered news that are young enough:
+//!    a connection that is dead in one direction does not count.
 //! 3. Whether a batch may be taken is one atomic load. It is decided anew whenever a follower speaks, and by [`Leader::tick`], so that
 //!    silence is noticed.
 //! 4. Members change by entries in the log. Until those are acknowledged, the members that were before have the votes: nobody's
@@ -198,6 +198,8 @@ struct Peer {
     /// When the newest news that it has answered were sent.
     answered: Option<Duration>,
     connections: u64,
+    /// Whether what it said last was said under this leader's epoch.
+    is_whole: bool,
     /// Where its pin was put last.
     pinned: Option<Lsn>,
     /// Whether it has said how far it is, or was told where to begin.
@@ -292,8 +294,13 @@ impl Leader {
         }
         let ids = |members: Vec<Member>| members.into_iter().map(|member| member.id).collect::<BTreeSet<_>>();
         let Enrolled { voters, next } = member::enroll(&engine, &config.members)?;
-        let voters = ids(voters);
-        let change = next.map(|(end, next)| Change { end, voters: ids(next), acked_at: None });
+        let mut voters = ids(voters);
+        let mut change = next.map(|(end, next)| Change { end, voters: ids(next), acked_at: None });
+        if broken.is(Fault::MembersAtOnce)
+            && let Some(change) = change.take()
+        {
+            voters = change.voters;
+        }
         let leader = Leader {
             epoch,
             gate: AtomicU64::new(gate::OPEN),
@@ -395,8 +402,7 @@ impl Leader {
         let inner = self.inner();
         let has_all = |replica: &&ReplicaId| inner.peers.get(*replica).is_some_and(|peer| peer.durable >= end);
         let whole = inner.in_sync.iter().filter(has_all).count();
-        whole == inner.in_sync.len()
-            && u32::try_from(whole).unwrap_or(u32::MAX) >= self.config.policy.followers().max(1)
+        whole == inner.in_sync.len() && u32::try_from(whole).unwrap_or(u32::MAX) >= self.followers(&inner).max(1)
     }
 
     /// The highest term above its own that it has heard of: it leads no more.
@@ -420,6 +426,17 @@ impl Leader {
     pub fn status(&self, now: Duration) -> LeaderStatus {
         let mut inner = self.inner();
         self.decide(&mut inner, now);
+        self.status_at(&inner, now)
+    }
+
+    /// How replication stood when it was last decided who is in sync: for those that only look, whatever clock they have.
+    #[must_use]
+    pub fn last_status(&self) -> LeaderStatus {
+        let inner = self.inner();
+        self.status_at(&inner, inner.decided)
+    }
+
+    fn status_at(&self, inner: &Inner, now: Duration) -> LeaderStatus {
         let marks = self.engine.watermarks();
         let mut names: BTreeSet<&ReplicaId> = inner.peers.keys().chain(&inner.voters).collect();
         names.remove(&self.config.id);
@@ -498,7 +515,7 @@ impl Leader {
         }
         peer.connections += 1;
         peer.was_heard = true;
-        (peer.durable, peer.free_bytes, peer.answered) = (durable, free_bytes, None);
+        (peer.durable, peer.free_bytes, peer.answered, peer.is_whole) = (durable, free_bytes, None, false);
         inner.votes.withdraw(replica);
         self.decide(&mut inner, now);
         session
@@ -515,7 +532,7 @@ impl Leader {
         let Some(peer) = inner.peers.get_mut(replica).filter(|peer| peer.session == Some(session)) else {
             return false;
         };
-        (peer.durable, peer.free_bytes) = (ack.durable, ack.free_bytes);
+        (peer.durable, peer.free_bytes, peer.is_whole) = (ack.durable, ack.free_bytes, ack.epoch == self.epoch);
         let sent = Duration::from_micros(ack.beat.saturating_sub(1)).min(now);
         if ack.beat > 0 && peer.answered.is_none_or(|answered| answered < sent) {
             peer.answered = Some(sent);
@@ -566,10 +583,18 @@ impl Leader {
 
     // ---- decisions
 
+    /// Followers that must have what is acknowledged. The copy of a leader that is to go is none of those that a promotion asks for.
+    fn followers(&self, inner: &Inner) -> u32 {
+        match self.config.policy.followers() {
+            0 => 0,
+            followers => followers + u32::from(!inner.voters.contains(&self.config.id)),
+        }
+    }
+
     fn is_in_sync(&self, peer: &Peer, end: Lsn, now: Duration) -> bool {
         let InSync { lag_bytes, silence } = self.config.in_sync;
         let answers = peer.answered.is_some_and(|sent| now.saturating_sub(sent) <= silence);
-        peer.session.is_some() && answers && end.since(peer.durable) <= lag_bytes
+        peer.session.is_some() && answers && peer.is_whole && end.since(peer.durable) <= lag_bytes
     }
 
     fn decide(&self, inner: &mut Inner, now: Duration) {
@@ -589,7 +614,7 @@ impl Leader {
             }
         }
         inner.in_sync = in_sync;
-        let followers = self.config.policy.followers();
+        let followers = self.followers(inner);
         if inner.superseded.is_none() {
             let in_sync = &inner.in_sync;
             if let Some(replicated) = inner.votes.replicated(followers, |replica| in_sync.contains(replica)) {
@@ -605,6 +630,7 @@ impl Leader {
     /// Lets a change of members take effect: once it is acknowledged by those before it, and as many of them as an acknowledgement needs
     /// know that it is. A promotion under the members before meets one of these.
     fn change_members(&self, inner: &mut Inner, now: Duration) {
+        let followers = self.followers(inner);
         let Some(change) = &mut inner.change else { return };
         if self.engine.watermarks().acked < change.end {
             return;
@@ -615,7 +641,7 @@ impl Leader {
             peer.is_some_and(|peer| peer.answered.is_some_and(|sent| sent > since))
         };
         let known = inner.in_sync.iter().filter(knows).count();
-        if known >= usize::try_from(self.config.policy.followers()).unwrap_or(usize::MAX)
+        if known >= usize::try_from(followers).unwrap_or(usize::MAX)
             && let Some(change) = inner.change.take()
         {
             tracing::info!(members = ?change.voters, "the members changed");
@@ -641,7 +667,7 @@ impl Leader {
         }
         let Policy::Sync { copies, on_missing } = self.config.policy else { return self.no_space(inner) };
         let in_sync = u32::try_from(inner.in_sync.len()).unwrap_or(u32::MAX);
-        let is_missing = in_sync < copies.saturating_sub(1);
+        let is_missing = in_sync < self.followers(inner);
         if self.broken.is(Fault::DegradeSilently) {
             self.engine.set_ack_rule(if is_missing { AckRule::Local } else { AckRule::Replicated });
             return None;
@@ -666,7 +692,8 @@ impl Leader {
 
     fn no_space(&self, inner: &Inner) -> Option<NotAdmitted> {
         let mut free = inner.in_sync.iter().filter_map(|replica| inner.peers.get(replica)).map(|peer| peer.free_bytes);
-        free.any(|bytes| bytes < self.config.free_bytes_min).then_some(NotAdmitted::NoSpace)
+        let is_heeded = !self.broken.is(Fault::SpaceUnheeded);
+        free.any(|bytes| is_heeded && bytes < self.config.free_bytes_min).then_some(NotAdmitted::NoSpace)
     }
 
     /// Keeps the log from where each follower is, as long as it is not too far behind.

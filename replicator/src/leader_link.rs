@@ -3,8 +3,7 @@
 //! ```text
 //!            .--> Following --(log bytes, heartbeats)-->
 //!   Waiting -+--> Seeding ----(what a replica begins with)--> over
-//!   (hello)  +--> Repairing --(ranges that were asked for)-->
-//!            '--> over (refused; or told to cut, or to begin anew)
+//!   (hello)  '--> over (refused; or told to cut, or to begin anew)
 //! ```
 //!
 //! Invariants:
@@ -26,8 +25,8 @@ use crate::leader::Leader;
 use crate::link::{End, Link, LinkError, Piece};
 use crate::member::ReplicaId;
 use crate::message::{
-    Ack, Data, Decoder, Heartbeat, Hello, Item, LogState, Message, Purpose, RangeAnswer, RangeRequest, Refusal,
-    SEED_RANGES_MAX, SeedBegin, SeedPiece, SeedSegment, TAIL_BYTES_MAX, Welcome, Why,
+    Ack, Data, Decoder, Heartbeat, Hello, Item, LogState, Message, Purpose, Refusal, SEED_RANGES_MAX, SeedBegin,
+    SeedPiece, SeedSegment, TAIL_BYTES_MAX, Welcome, Why,
 };
 
 /// How many heartbeats may be missing before a peer counts as gone.
@@ -55,7 +54,6 @@ enum State {
     Waiting,
     Following(Box<Following>),
     Seeding(Box<Sowing>),
-    Repairing,
     Over,
 }
 
@@ -166,11 +164,6 @@ impl LeaderLink {
                     Err(LinkError::Replaced)
                 }
             }
-            (State::Repairing, Message::RangeRequest(request)) => {
-                let answer = range_answer(self.engine(), request);
-                self.say(&Message::RangeAnswer(answer));
-                Ok(())
-            }
             // What is still on the way when a link is over.
             (State::Over, _) => Ok(()),
             (state, message) => Err(LinkError::Unexpected {
@@ -178,7 +171,6 @@ impl LeaderLink {
                 why: match state {
                     State::Waiting => "a connection begins with a hello",
                     State::Following(_) => "a follower sends acks",
-                    State::Repairing => "ranges are asked for",
                     State::Seeding(_) | State::Over => "nothing",
                 }
                 .to_owned(),
@@ -205,17 +197,10 @@ impl LeaderLink {
         }
         match (purpose, log) {
             (Purpose::Seed, _) => self.sow(&replica),
-            (Purpose::Repair, Some(log)) if log.identity == self.engine().identity() => {
-                self.state = State::Repairing;
-                Ok(())
-            }
-            (Purpose::Repair, _) => {
-                self.refuse(Why::OtherLog, "the log is another one".to_owned());
-                Ok(())
-            }
             (Purpose::Stream, Some(log)) => {
-                let verdict = judge(&self.leader.log_state(), &log);
-                self.answer(replica, verdict, &log, free_bytes, now);
+                let own = self.own_for(&log)?;
+                let verdict = judge(&own, &log);
+                self.answer(replica, verdict, own, &log, free_bytes, now);
                 Ok(())
             }
             (Purpose::Stream, None) => {
@@ -224,7 +209,24 @@ impl LeaderLink {
         }
     }
 
-    fn answer(&mut self, replica: ReplicaId, verdict: Verdict, log: &LogState, free_bytes: u64, now: Duration) {
+    /// This log as a follower must know it: one that is quicker to release what the log says has not released too much.
+    fn own_for(&self, theirs: &LogState) -> Result<LogState, ReadError> {
+        let mut own = self.leader.log_state();
+        if theirs.start > own.start && self.engine().start_said()? >= theirs.start {
+            own.start = theirs.start;
+        }
+        Ok(own)
+    }
+
+    fn answer(
+        &mut self,
+        replica: ReplicaId,
+        verdict: Verdict,
+        ours: LogState,
+        log: &LogState,
+        free_bytes: u64,
+        now: Duration,
+    ) {
         let own = self.leader.epoch();
         // Of a later run in its own term it knows nothing: somebody wrote to that log by hand.
         let is_of_own_term = log.history.last().is_some_and(|last| last.epoch.term == own.term && last.epoch <= own);
@@ -269,13 +271,13 @@ impl LeaderLink {
             Verdict::Cut { .. } | Verdict::Bootstrap { .. } => {
                 tracing::info!(%replica, ?verdict, "a follower's log does not go on here");
                 self.leader.part(&replica, now);
-                self.welcome();
+                self.welcome(ours);
                 self.finish(End::Done);
             }
             Verdict::Continue { from } => {
                 let session = self.leader.join(&replica, log.durable, free_bytes, now);
                 tracing::info!(%replica, %from, "follows");
-                self.welcome();
+                self.welcome(ours);
                 let (committed, pace) = (Lsn::ZERO, Pace::default());
                 let following = Following { replica, session, next: from, received: from, committed, pace };
                 self.state = State::Following(Box::new(following));
@@ -283,9 +285,8 @@ impl LeaderLink {
         }
     }
 
-    fn welcome(&mut self) {
+    fn welcome(&mut self, log: LogState) {
         let heartbeat_ms = u32::try_from(self.leader.config().heartbeat.as_millis()).unwrap_or(u32::MAX);
-        let log = self.leader.log_state();
         let leader = self.leader.config().id.clone();
         self.say(&Message::Welcome(Welcome { leader, epoch: self.leader.epoch(), log, heartbeat_ms }));
     }
@@ -398,23 +399,6 @@ fn first_of(seed: &Seed, segment: usize, range: usize) -> Lsn {
     found.map_or(Lsn::ZERO, |range| range.start)
 }
 
-/// Bytes of the log for somebody whose own are damaged: none unless all of them are here.
-pub(crate) fn range_answer(engine: &Engine, request: RangeRequest) -> RangeAnswer {
-    let RangeRequest { at, len } = request;
-    let len = usize::try_from(len).unwrap_or(usize::MAX).min(TAIL_BYTES_MAX);
-    let mut bytes = Vec::with_capacity(len);
-    while bytes.len() < len {
-        match engine.log_bytes(at.plus(to_u64(bytes.len())), len - bytes.len()) {
-            Ok(pieces) if !pieces.is_empty() => pieces.iter().for_each(|piece| bytes.extend_from_slice(piece.as_ref())),
-            Ok(_) | Err(_) => {
-                bytes.clear();
-                break;
-            }
-        }
-    }
-    RangeAnswer { at, bytes }
-}
-
 impl Following {
     fn took(&mut self, ack: Ack) -> Result<(), LinkError> {
         if ack.received > self.next {
@@ -469,7 +453,7 @@ impl Link for LeaderLink {
                 let due = if behind && has_room { beat.min(paced) } else { beat };
                 due.min(gone)
             }
-            State::Waiting | State::Repairing | State::Seeding(_) | State::Over => gone,
+            State::Waiting | State::Seeding(_) | State::Over => gone,
         }
     }
 

@@ -24,10 +24,10 @@
 //! | room | what lives there |
 //! |---|---|
 //! | [`leader`] | what the leader knows of its followers: in sync, replicated, admission, status |
-//! | [`LeaderLink`], [`FollowerLink`], [`SeedLink`], [`RangeLink`] | the ends of a connection: to stream, to begin anew, to mend |
+//! | [`LeaderLink`], [`FollowerLink`], [`SeedLink`] | the ends of a connection: to stream, to begin anew |
 //! | [`link`] | what both ends of a connection have in common: bytes in, bytes out, no socket, no clock |
 //! | [`message`] | what peers tell each other, and the bytes of it (`replicator/docs/protocol.md`) |
-//! | [`quorum`], [`divergence`] | what counts as replicated; whether two logs are one: pure |
+//! | [`quorum`], [`promotion`], [`divergence`] | what counts as replicated; who may lead; whether two logs are one: pure |
 //! | [`member`], [`policy`] | who takes part; how many copies an acknowledgement stands for |
 //! | [`transport`] | connections whose other end is known (`replicator/docs/transport.md`), and the threads that drive links over them |
 //! | [`node`], [`control`] | who leads, and how that changes; asking and telling a node |
@@ -47,8 +47,8 @@ pub mod mending;
 pub mod message;
 pub mod node;
 pub mod policy;
+pub mod promotion;
 pub mod quorum;
-mod range_link;
 mod seed_link;
 pub mod transport;
 
@@ -63,6 +63,5 @@ pub use member::{Member, ReplicaId};
 pub use message::Message;
 pub use node::{Event, FirstRole, Node, NodeConfig, NodeError, Owner, Serving};
 pub use policy::{InSync, OnMissing, Policy};
-pub use range_link::RangeLink;
 pub use seed_link::{Replaces, SeedConfig, SeedLink};
 pub use transport::{Certificates, Security, SharedKey};

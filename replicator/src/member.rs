@@ -94,6 +94,20 @@ pub fn read(engine: &Engine) -> Result<Vec<Member>, ReadError> {
     Ok(engine.get(KEY)?.map(|entry| decode(&entry.value)).unwrap_or_default())
 }
 
+/// Every set of members that may have the votes: the one that the log names as far as it is acknowledged, and those that it names behind
+/// that, of which nobody here knows whether they are. None where it names no members.
+///
+/// # Errors
+/// When the log or the table cannot be read.
+pub fn possible(engine: &Engine) -> Result<Vec<Vec<Member>>, ReadError> {
+    // What becomes known meanwhile is in both, rather than in neither.
+    let behind = engine.puts_behind(KEY)?;
+    let known = engine.get(KEY)?.map(|entry| decode(&entry.value));
+    let mut sets: Vec<Vec<Member>> = known.into_iter().chain(behind.iter().map(|value| decode(value))).collect();
+    sets.dedup();
+    Ok(sets)
+}
+
 /// What became of [`enroll`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Enrolled {

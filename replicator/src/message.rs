@@ -76,8 +76,6 @@ pub enum Purpose {
     Stream,
     /// To get what a directory without a log begins with.
     Seed,
-    /// To read ranges that are damaged on the other side.
-    Repair,
 }
 
 /// First message of whoever connects.

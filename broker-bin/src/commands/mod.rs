@@ -1,4 +1,4 @@
-//! `anchorlog topic|group|message|offset|transaction|delay|dlq|trace|cluster …`: asks a running broker, for operators.
+//! `anchorlog topic|group|message|offset|transaction|delay|dlq|trace|cluster|user|acl …`: asks a running broker, for operators.
 //!
 //! 1. A command asks by the broker's ordinary port and touches no file of its log.
 //! 2. What was asked for goes to standard output, as a table for people or as JSON for scripts; why it could not be done goes to standard
@@ -8,6 +8,7 @@
 //!
 //! Deliberately not here: what asks mean (`features/operate/` and the other rooms), and a second implementation of the protocol.
 
+mod acl;
 mod cluster;
 mod completion;
 mod delay;
@@ -21,16 +22,21 @@ mod republish;
 mod topic;
 mod trace;
 mod transaction;
+mod user;
 mod when;
+mod wire;
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use crate::config::HostPort;
+use crate::features::access::Secret;
 use crate::wire::loose;
 pub use remote::{Answer, Query, Remote};
 pub use when::When;
+pub use wire::TlsArgs;
 
 /// Exit code: done.
 pub const DONE: u8 = 0;
@@ -60,6 +66,10 @@ pub enum OperatorCommand {
     Delay(delay::DelayArgs),
     /// Dead letters: shows them, returns them, writes them to a file
     Dlq(dlq::DlqArgs),
+    /// Accounts that requests are signed with
+    User(user::UserArgs),
+    /// What accounts may do with topics and as groups
+    Acl(acl::AclArgs),
     /// Prints what a shell needs to complete these words
     Completion(completion::CompletionArgs),
 }
@@ -74,6 +84,18 @@ pub struct TargetArgs {
     /// As JSON
     #[arg(long, global = true)]
     pub json: bool,
+
+    /// The account to sign with [default: none; or what ANCHORLOG_ACCESS_KEY holds]
+    #[arg(long, value_name = "NAME", global = true)]
+    pub access_key: Option<String>,
+
+    /// File with its secret key; - for standard input [default: what ANCHORLOG_SECRET_KEY holds]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub secret_key_file: Option<PathBuf>,
+
+    /// Whether to speak TLS
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 impl TargetArgs {
@@ -82,8 +104,35 @@ impl TargetArgs {
     /// # Errors
     /// When nobody is there.
     pub fn connect(&self) -> Result<Remote, CommandError> {
-        Remote::connect(&self.broker)
+        let signer = self.signer()?;
+        let remote = Remote::connect_by(&self.broker, &self.tls)?;
+        Ok(match signer {
+            Some((name, secret)) => remote.signed_by(&name, secret),
+            None => remote,
+        })
     }
+
+    /// The account to sign with, if there is one.
+    fn signer(&self) -> Result<Option<(String, Secret)>, CommandError> {
+        let from_environment = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let Some(name) = self.access_key.clone().or_else(|| from_environment("ANCHORLOG_ACCESS_KEY")) else {
+            return Ok(None);
+        };
+        let secret = match &self.secret_key_file {
+            Some(path) => Some(read_secret(path)?),
+            None => from_environment("ANCHORLOG_SECRET_KEY"),
+        };
+        let missing = || CommandError::Usage(format!("no secret key of {name}: give --secret-key-file FILE"));
+        Ok(Some((name.clone(), Secret::new(&secret.ok_or_else(missing)?))))
+    }
+}
+
+/// Reads a secret key, without the blanks around it.
+fn read_secret(path: &Path) -> Result<String, CommandError> {
+    let read =
+        if path == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
+    let text = read.map_err(|error| CommandError::Usage(format!("cannot read {}: {error}", path.display())))?;
+    Ok(text.trim().to_owned())
 }
 
 /// Which part of a list to tell.
@@ -147,6 +196,8 @@ pub fn run(command: &OperatorCommand, out: &mut dyn Write) -> Result<u8, Command
         OperatorCommand::Offset(args) => offset::run(args, out),
         OperatorCommand::Trace(args) => trace::run(args, out),
         OperatorCommand::Cluster(args) => cluster::run(args, out),
+        OperatorCommand::User(args) => user::run(args, out),
+        OperatorCommand::Acl(args) => acl::run(args, out),
         OperatorCommand::Completion(args) => completion::run(args, out),
         OperatorCommand::Transaction(args) => transaction::run(args, out),
         OperatorCommand::Delay(args) => delay::run(args, out),

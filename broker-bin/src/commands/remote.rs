@@ -10,7 +10,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::CommandError;
+use super::wire::{Stream, TlsArgs};
 use crate::config::HostPort;
+use crate::features::access::{ACCESS_KEY, SIGNATURE, Secret};
 use crate::wire::codes::response as code;
 use crate::wire::header::Head;
 use crate::wire::{Encoding, Frame, FrameRef, Header, operate};
@@ -79,9 +81,11 @@ impl Query {
 #[derive(Debug)]
 pub struct Remote {
     broker: String,
-    stream: TcpStream,
+    stream: Stream,
     input: BytesMut,
     asked: i32,
+    /// The account that signs.
+    signer: Option<(String, Secret)>,
 }
 
 impl Remote {
@@ -90,6 +94,14 @@ impl Remote {
     /// # Errors
     /// When nobody is there.
     pub fn connect(broker: &HostPort) -> Result<Remote, CommandError> {
+        Remote::connect_by(broker, &TlsArgs::default())
+    }
+
+    /// Connects to a broker, by TLS where that is wanted.
+    ///
+    /// # Errors
+    /// When nobody is there, or TLS cannot be spoken with what was given.
+    pub fn connect_by(broker: &HostPort, tls: &TlsArgs) -> Result<Remote, CommandError> {
         let no_answer =
             |error: std::io::Error| CommandError::NoAnswer { broker: broker.to_string(), what: error.to_string() };
         let address = broker.resolve().map_err(no_answer)?;
@@ -97,7 +109,14 @@ impl Remote {
         stream.set_nodelay(true).map_err(no_answer)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(no_answer)?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(no_answer)?;
-        Ok(Remote { broker: broker.to_string(), stream, input: BytesMut::new(), asked: 0 })
+        let stream = tls.wrap(&broker.host, stream)?;
+        Ok(Remote { broker: broker.to_string(), stream, input: BytesMut::new(), asked: 0, signer: None })
+    }
+
+    /// Signs all that is asked.
+    #[must_use]
+    pub fn signed_by(self, name: &str, secret: Secret) -> Remote {
+        Remote { signer: Some((name.to_owned(), secret)), ..self }
     }
 
     /// Asks, whatever the answer says.
@@ -166,6 +185,11 @@ impl Remote {
         let mut frame = Head::request(Encoding::Json, code, self.asked).encode(out);
         for (name, value) in fields {
             frame.field(name, value);
+        }
+        if let Some((name, secret)) = &self.signer {
+            let fields = [fields, &[(ACCESS_KEY, name.as_str())]].concat();
+            frame.field(ACCESS_KEY, name);
+            frame.field(SIGNATURE, &secret.sign(&fields, body));
         }
         frame.finish(body).map_err(|error| CommandError::Usage(error.to_string()))?;
         Ok(self.asked)

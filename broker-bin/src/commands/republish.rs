@@ -119,14 +119,16 @@ fn step(
         end: queue.end,
         limit: Some(limit),
     };
-    let answer = remote.ask(private::REPUBLISH_STEP, &[], &operate::write(&ask))?;
+    let again = |error| match error {
+        CommandError::Refused(what) => CommandError::Refused(format!("{what}; {AGAIN}")),
+        CommandError::NoAnswer { broker, what } => CommandError::NoAnswer { broker, what: format!("{what}; {AGAIN}") },
+        other => other,
+    };
+    let answer = remote.ask(private::REPUBLISH_STEP, &[], &operate::write(&ask)).map_err(again)?;
     if answer.code == code::SYSTEM_BUSY {
         return Ok(false);
     }
-    let answer = answer.done().map_err(|error| match error {
-        CommandError::Refused(what) => CommandError::Refused(format!("{what}; {AGAIN}")),
-        other => other,
-    })?;
+    let answer = answer.done().map_err(again)?;
     let stepped: RepublishStepped =
         operate::read(&answer.body).map_err(|error| CommandError::Refused(format!("an answer that {error}")))?;
     let went_on = stepped.next > queue.next;

@@ -12,6 +12,7 @@ mod options;
 mod replicas;
 mod rocketmq;
 mod units;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,6 +26,7 @@ pub use options::{
 };
 pub use replicas::{Replica, Replicas};
 pub use units::{ByteSize, HostPort, HostPorts, Period, UnitError};
+pub use watched::Watched;
 
 use crate::commands::OperatorCommand;
 use crate::doctor::DoctorArgs;
@@ -312,7 +314,18 @@ impl Config {
                 self.options.ack_timeout
             ));
         }
+        if self.options.is_open_behind_tls() {
+            remarks.push(
+                "tls-only without acl and tls-client-ca: nobody reads along, and anyone who can connect may do everything".to_owned(),
+            );
+        }
         let reach = |host: &HostPort| host.resolve().ok().map(|address| address.ip());
+        if self.options.metrics_listen.as_ref().and_then(reach).is_some_and(|ip| !ip.is_loopback()) {
+            remarks.push(
+                "metrics-listen reaches beyond this machine: whoever connects there can read names and numbers of topics and groups"
+                    .to_owned(),
+            );
+        }
         let advertise = self.options.advertise.as_ref().and_then(reach);
         if reach(&self.options.listen).is_some_and(|ip| ip.is_loopback())
             && advertise.is_some_and(|ip| !ip.is_loopback())

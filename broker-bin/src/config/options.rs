@@ -15,6 +15,7 @@ use crate::alarm::Whom;
 use crate::broker::{BrokerOptions, Driver, OtherReplica, ReplicationOptions};
 use crate::features::delay::DelayLevels;
 use crate::limits;
+use crate::net::{Bounds, TlsOptions};
 
 /// What clients wait for an answer to a send before they send again.
 pub(super) const CLIENT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -75,6 +76,8 @@ pub enum LogFormat {
     Compact,
     /// Several lines each, for people
     Pretty,
+    /// One JSON object a line, with every field under its name
+    Json,
 }
 
 /// What the broker is among its replicas.
@@ -125,9 +128,34 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<HostPort>,
 
-    /// Listen beyond loopback although anyone who can connect can read, write and delete: there is no TLS and no login yet
+    /// Listen beyond loopback although anyone who can connect can read, write and delete: neither accounts (acl) nor TLS (tls-only) keep
+    /// them out
     #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub insecure: bool,
+
+    /// Answer a request only when it is signed by an account that may make it; accounts are made by anchorlog user, or stand in acl-file
+    #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub acl: bool,
+
+    /// Accounts from this file, a plain_acl.yml; implies acl. A change of it holds at once, and replicas have it [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub acl_file: Option<PathBuf>,
+
+    /// Certificate to show to clients that speak TLS, on the same port; PEM, with tls-key. Read again when it changes [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Its private key; PEM [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Authorities, PEM: clients must show a certificate of one of them. With tls-only [default: clients show none]
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Close connections that do not speak TLS
+    #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub tls_only: bool,
 
     /// Name of this broker
     #[arg(long, value_name = "NAME", default_value = "broker-a")]
@@ -137,7 +165,8 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "NAME", default_value = "DefaultCluster")]
     pub cluster_name: String,
 
-    /// Name servers of others to register with, HOST:PORT;HOST:PORT; this broker answers for its own topics in any case [default: none]
+    /// Name servers of others to register with, HOST:PORT;HOST:PORT; this broker answers for its own topics in any case, and for those of
+    /// the brokers beside it as these name servers told last [default: none]
     #[arg(long, value_name = "LIST")]
     pub name_servers: Option<HostPorts>,
 
@@ -241,6 +270,34 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "SIZE", default_value = "4MiB")]
     pub max_message_bytes: ByteSize,
 
+    /// Most connections at once
+    #[arg(long, value_name = "COUNT", default_value = "65536")]
+    pub max_connections: usize,
+
+    /// Most connections at once from one address
+    #[arg(long, value_name = "COUNT", default_value = "16384")]
+    pub max_connections_per_address: usize,
+
+    /// Largest request, 64KiB to 16MiB; who announces a larger one is disconnected
+    #[arg(long, value_name = "SIZE", default_value = "16MiB")]
+    pub max_frame_bytes: ByteSize,
+
+    /// Most bytes of requests from one address that are not whole, or wait to be handled; who goes beyond it is disconnected
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub max_unfinished_bytes: ByteSize,
+
+    /// Bytes of a connection's sends that wait for their acks; with more it is not read until some are acknowledged
+    #[arg(long, value_name = "SIZE", default_value = "32MiB")]
+    pub max_in_flight_bytes: ByteSize,
+
+    /// Most pulls of one connection that wait for a message; further ones are refused with code 2
+    #[arg(long, value_name = "COUNT", default_value = "16384")]
+    pub max_held_pulls: usize,
+
+    /// The same for all connections from one address
+    #[arg(long, value_name = "COUNT", default_value = "262144")]
+    pub max_held_pulls_per_address: usize,
+
     /// What the broker is among its replicas
     #[arg(long, value_enum, default_value = "alone")]
     pub role: RoleMode,
@@ -281,6 +338,10 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "DIR")]
     pub replica_tls: Option<PathBuf>,
 
+    /// Where monitors are told of /metrics, /health and /ready over HTTP [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub metrics_listen: Option<HostPort>,
+
     /// What is logged: a level, or directives such as info,anchorlog::net=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
@@ -291,12 +352,18 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 45] = [
+pub(super) const NAMES: [&str; 59] = [
     "config",
     "store",
     "listen",
     "advertise",
     "insecure",
+    "acl",
+    "acl-file",
+    "tls-cert",
+    "tls-key",
+    "tls-client-ca",
+    "tls-only",
     "broker-name",
     "cluster-name",
     "name-servers",
@@ -325,6 +392,13 @@ pub(super) const NAMES: [&str; 45] = [
     "repeat-memory",
     "on-dead-letter",
     "max-message-bytes",
+    "max-connections",
+    "max-connections-per-address",
+    "max-frame-bytes",
+    "max-unfinished-bytes",
+    "max-in-flight-bytes",
+    "max-held-pulls",
+    "max-held-pulls-per-address",
     "role",
     "replica-id",
     "replica-listen",
@@ -335,6 +409,7 @@ pub(super) const NAMES: [&str; 45] = [
     "in-sync-lag",
     "replica-key",
     "replica-tls",
+    "metrics-listen",
     "log-level",
     "log-format",
 ];
@@ -401,6 +476,7 @@ pub(super) fn as_original(args: &BrokerArgs) -> Vec<(&'static str, String)> {
     };
     let flush = if args.flush == FlushMode::Sync { "SYNC_FLUSH" } else { "ASYNC_FLUSH" };
     vec![
+        ("aclEnable", args.is_acl_on().to_string()),
         ("autoCreateSubscriptionGroup", args.auto_create_groups.to_string()),
         ("autoCreateTopicEnable", args.auto_create_topics.to_string()),
         ("brokerClusterName", args.cluster_name.clone()),
@@ -442,6 +518,12 @@ impl BrokerArgs {
             "listen" => self.listen = parsed(value)?,
             "advertise" => self.advertise = Some(parsed(value)?),
             "insecure" => self.insecure = parsed(value)?,
+            "acl" => self.acl = parsed(value)?,
+            "acl-file" => self.acl_file = Some(value.into()),
+            "tls-cert" => self.tls_cert = Some(value.into()),
+            "tls-key" => self.tls_key = Some(value.into()),
+            "tls-client-ca" => self.tls_client_ca = Some(value.into()),
+            "tls-only" => self.tls_only = parsed(value)?,
             "broker-name" => self.broker_name = value.to_owned(),
             "cluster-name" => self.cluster_name = value.to_owned(),
             "name-servers" => self.name_servers = Some(parsed(value)?),
@@ -470,6 +552,13 @@ impl BrokerArgs {
             "repeat-memory" => self.repeat_memory = parsed(value)?,
             "on-dead-letter" => self.on_dead_letter = Some(parsed(value)?),
             "max-message-bytes" => self.max_message_bytes = parsed(value)?,
+            "max-connections" => self.max_connections = parsed(value)?,
+            "max-connections-per-address" => self.max_connections_per_address = parsed(value)?,
+            "max-frame-bytes" => self.max_frame_bytes = parsed(value)?,
+            "max-unfinished-bytes" => self.max_unfinished_bytes = parsed(value)?,
+            "max-in-flight-bytes" => self.max_in_flight_bytes = parsed(value)?,
+            "max-held-pulls" => self.max_held_pulls = parsed(value)?,
+            "max-held-pulls-per-address" => self.max_held_pulls_per_address = parsed(value)?,
             "role" => self.role = chosen(value)?,
             "replica-id" => self.replica_id = value.to_owned(),
             "replica-listen" => self.replica_listen = parsed(value)?,
@@ -480,6 +569,7 @@ impl BrokerArgs {
             "in-sync-lag" => self.in_sync_lag = parsed(value)?,
             "replica-key" => self.replica_key = Some(value.into()),
             "replica-tls" => self.replica_tls = Some(value.into()),
+            "metrics-listen" => self.metrics_listen = Some(parsed(value)?),
             "log-level" => self.log_level = value.to_owned(),
             "log-format" => self.log_format = chosen(value)?,
             _ => return Err("it cannot be set here".to_owned()),
@@ -495,6 +585,14 @@ impl BrokerArgs {
             self.listen.to_string(),
             shown_or(self.advertise.as_ref(), "where it listens"),
             self.insecure.to_string(),
+            self.acl.to_string(),
+            shown_path(self.acl_file.as_ref()),
+            shown_path(self.tls_cert.as_ref()),
+            shown_path(self.tls_key.as_ref()),
+            self.tls_client_ca
+                .as_ref()
+                .map_or_else(|| "clients show none".to_owned(), |path| path.display().to_string()),
+            self.tls_only.to_string(),
             self.broker_name.clone(),
             self.cluster_name.clone(),
             shown_or(self.name_servers.as_ref(), "none"),
@@ -523,6 +621,13 @@ impl BrokerArgs {
             self.repeat_memory.to_string(),
             shown_or(self.on_dead_letter.as_ref(), "nobody"),
             self.max_message_bytes.to_string(),
+            self.max_connections.to_string(),
+            self.max_connections_per_address.to_string(),
+            self.max_frame_bytes.to_string(),
+            self.max_unfinished_bytes.to_string(),
+            self.max_in_flight_bytes.to_string(),
+            self.max_held_pulls.to_string(),
+            self.max_held_pulls_per_address.to_string(),
             shown(&self.role),
             self.replica_id.clone(),
             self.replica_listen.to_string(),
@@ -533,6 +638,7 @@ impl BrokerArgs {
             self.in_sync_lag.to_string(),
             shown_path(self.replica_key.as_ref()),
             shown_path(self.replica_tls.as_ref()),
+            shown_or(self.metrics_listen.as_ref(), "nowhere"),
             self.log_level.clone(),
             shown(&self.log_format),
         ];
@@ -546,9 +652,10 @@ impl BrokerArgs {
             Ok(listen) => listen,
             Err(error) => return fail("listen", self.listen.to_string(), error.to_string()),
         };
-        if !listen.ip().is_loopback() && !self.insecure {
-            let reason = "anyone who can connect could read, write and delete: there is no TLS and no login yet; \
-                          say --insecure (insecure = true) if that is meant, or listen on a loopback address";
+        if !listen.ip().to_canonical().is_loopback() && !self.insecure && !self.has_doors() {
+            let reason = "anyone who can connect could read, write and delete: give accounts (--acl or --acl-file FILE) or let \
+                          nobody in without TLS (--tls-only), say --insecure (insecure = true) if all that is meant, or listen \
+                          on a loopback address";
             return fail("listen", self.listen.to_string(), reason.to_owned());
         }
         if let Some(advertise) = &self.advertise {
@@ -565,6 +672,9 @@ impl BrokerArgs {
                 return fail(name, value.clone(), "1 to 127 bytes without blanks are wanted".to_owned());
             }
         }
+        if let Some(Err(error)) = self.metrics_listen.as_ref().map(HostPort::resolve) {
+            return fail("metrics-listen", shown_or(self.metrics_listen.as_ref(), "nowhere"), error.to_string());
+        }
         if self.net_threads == Some(0) {
             return fail("net-threads", "0".to_owned(), "at least one is needed".to_owned());
         }
@@ -576,7 +686,32 @@ impl BrokerArgs {
         if !(1..=limits::BODY_BYTES_MAX).contains(&bytes) {
             return fail("max-message-bytes", self.max_message_bytes.to_string(), "1B to 4MiB are possible".to_owned());
         }
-        if let Err((name, value, reason)) = self.check_replication() {
+        for (name, bytes) in
+            [("max-frame-bytes", self.max_frame_bytes), ("max-unfinished-bytes", self.max_unfinished_bytes)]
+        {
+            let needed = self.max_message_bytes.0 + limits::FRAME_BYTES_MIN as u64;
+            if bytes.0 < needed {
+                let reason =
+                    format!("a message may have {}: at least {} are wanted", self.max_message_bytes, ByteSize(needed));
+                return fail(name, bytes.to_string(), reason);
+            }
+        }
+        if self.max_frame_bytes.0 > limits::FRAME_BYTES_MAX as u64 {
+            return fail("max-frame-bytes", self.max_frame_bytes.to_string(), "at most 16MiB are possible".to_owned());
+        }
+        let counts = [
+            ("max-connections", self.max_connections),
+            ("max-connections-per-address", self.max_connections_per_address),
+            ("max-held-pulls", self.max_held_pulls),
+            ("max-held-pulls-per-address", self.max_held_pulls_per_address),
+        ];
+        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return fail(name, "0".to_owned(), "at least one is wanted".to_owned());
+        }
+        if self.max_in_flight_bytes.0 == 0 {
+            return fail("max-in-flight-bytes", "0B".to_owned(), "nothing could be sent".to_owned());
+        }
+        if let Err((name, value, reason)) = self.check_tls().and_then(|()| self.check_replication()) {
             return fail(name, value, reason);
         }
         if self.ack_timeout.0.is_zero() {
@@ -592,6 +727,52 @@ impl BrokerArgs {
             return fail("net-driver", "uring".to_owned(), reason.to_owned());
         }
         Ok(())
+    }
+
+    /// Whether requests must be signed.
+    fn is_acl_on(&self) -> bool {
+        self.acl || self.acl_file.is_some()
+    }
+
+    /// Whether something keeps those out who can connect.
+    fn has_doors(&self) -> bool {
+        self.is_acl_on() || self.tls_only
+    }
+
+    /// Whether anyone who can connect may do everything, although what is said is hidden.
+    pub(super) fn is_open_behind_tls(&self) -> bool {
+        self.tls_only && !self.is_acl_on() && self.tls_client_ca.is_none()
+    }
+
+    /// The files for TLS, if there are any.
+    fn tls(&self) -> Option<TlsOptions> {
+        let (certificate, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        Some(TlsOptions { certificate, key, client_authorities: self.tls_client_ca.clone(), only: self.tls_only })
+    }
+
+    /// What of the options about TLS does not hold.
+    fn check_tls(&self) -> Result<(), (&'static str, String, String)> {
+        let fail = |name, value: String, reason: &str| Err((name, value, reason.to_owned()));
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(path), None) => {
+                return fail("tls-cert", path.display().to_string(), "it needs its private key: give tls-key");
+            }
+            (None, Some(path)) => {
+                return fail("tls-key", path.display().to_string(), "it needs its certificate: give tls-cert");
+            }
+            (Some(_), Some(_)) => {}
+            (None, None) if self.tls_only => {
+                return fail("tls-only", "true".to_owned(), "there is nothing to show: give tls-cert and tls-key");
+            }
+            (None, None) => {}
+        }
+        match &self.tls_client_ca {
+            Some(path) if !self.tls_only => {
+                let reason = "who comes without TLS shows no certificate: say tls-only as well";
+                fail("tls-client-ca", path.display().to_string(), reason)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What of the options about replicas does not hold.
@@ -647,6 +828,7 @@ impl BrokerArgs {
             Backend::Uring => BackendChoice::Uring,
             Backend::Threads => BackendChoice::Threads,
         };
+        let bytes = |size: ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
         let engine = EngineOptions::default()
             .with_flush(flush)
             .with_tail(tail)
@@ -678,6 +860,18 @@ impl BrokerArgs {
             property_filter: self.enable_property_filter,
             message_bytes_max: usize::try_from(self.max_message_bytes.0).unwrap_or(limits::BODY_BYTES_MAX),
             ack_timeout: self.ack_timeout.0,
+            acl: self.is_acl_on(),
+            acl_file: self.acl_file.clone(),
+            tls: self.tls(),
+            bounds: Bounds {
+                connections: self.max_connections,
+                connections_per_address: self.max_connections_per_address,
+                frame_bytes: bytes(self.max_frame_bytes),
+                unfinished_bytes_per_address: bytes(self.max_unfinished_bytes),
+                in_flight_bytes: bytes(self.max_in_flight_bytes),
+                held_pulls: self.max_held_pulls,
+                held_pulls_per_address: self.max_held_pulls_per_address,
+            },
             args: Some(Box::new(self.clone())),
             replication: self.replication()?,
             delay_levels: self.message_delay_level.clone(),
@@ -686,6 +880,7 @@ impl BrokerArgs {
             transaction_check_max: self.transaction_check_max,
             repeat_window: self.repeat_window.0,
             repeat_memory: usize::try_from(self.repeat_memory.0).unwrap_or(usize::MAX),
+            metrics_listen: self.metrics_listen.as_ref().map(HostPort::resolve).transpose()?,
             on_dead_letter: self.on_dead_letter.clone(),
             ..BrokerOptions::new(&self.store)
         })

@@ -71,6 +71,7 @@ const NO_NAME_SERVER: &str =
 const OWN_INDEX: &str = "messages are always found by their keys; there is nothing to tune";
 const OWN_STATE: &str = "offsets, topics and groups are records of the log";
 const OWN_QUEUES: &str = "consume queues are kept in another form";
+const OWN_METRICS: &str = "metrics-listen says where metrics are told over HTTP, under names of our own";
 const OWN_NETWORK: &str = "sockets and buffers are sized by this broker itself";
 
 /// Known keys from which nothing follows, and why.
@@ -146,6 +147,9 @@ const NOTHING: &[(&str, &str)] = &[
     ("maxTransferCountOnMessageInMemory", "pull answers are bounded alike from memory and disk"),
     ("messageIndexEnable", OWN_INDEX),
     ("messageIndexSafe", OWN_INDEX),
+    ("metricsExporterType", OWN_METRICS),
+    ("metricsPromExporterHost", OWN_METRICS),
+    ("metricsPromExporterPort", OWN_METRICS),
     ("msgTraceTopicName", "trace topics are ordinary ones"),
     ("namesrvDomain", NO_NAME_SERVER),
     ("namesrvDomainSubgroup", NO_NAME_SERVER),
@@ -271,7 +275,10 @@ pub(super) fn meaning(key: &str, value: &str) -> Result<Option<Meaning>, String>
             "default" => Ok(Some(Meaning::Nothing("there is one kind of store"))),
             _ => Err("there is one kind of store".to_owned()),
         },
-        "aclEnable" | "authenticationEnabled" | "authorizationEnabled" => off("access control"),
+        "aclEnable" => is("acl", value),
+        "authenticationEnabled" | "authorizationEnabled" => off(
+            "access control of 5.x (say acl = true; accounts are made by anchorlog user, or stand in a plain_acl.yml)",
+        ),
         "enableDLegerCommitLog" | "enableControllerMode" => off("automatic fail-over"),
         "transientStorePoolEnable" => Ok(Some(Meaning::Nothing(OWN_PACE))),
         _ => Ok(NOTHING.iter().find(|(known, _)| *known == key).map(|(_, reason)| Meaning::Nothing(reason))),
@@ -297,11 +304,11 @@ mod tests {
 
     #[test]
     fn what_is_promised_and_not_built_is_an_error() {
-        for (key, value) in [("aclEnable", "true"), ("enableDLegerCommitLog", "true")] {
+        for (key, value) in [("authenticationEnabled", "true"), ("enableDLegerCommitLog", "true")] {
             let error = meaning(key, value).expect_err(key);
             assert!(error.contains("not built yet"), "{key}: {error}");
         }
-        for (key, value) in [("brokerRole", "ASYNC_MASTER"), ("aclEnable", "false")] {
+        for (key, value) in [("brokerRole", "ASYNC_MASTER"), ("authorizationEnabled", "false")] {
             assert!(matches!(meaning(key, value), Ok(Some(Meaning::Nothing(_)))), "{key}");
         }
     }

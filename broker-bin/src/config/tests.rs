@@ -44,6 +44,11 @@ fn every_flag_can_stand_in_a_file_and_shows_its_default() {
                 | "net-threads"
                 | "name-servers"
                 | "on-dead-letter"
+                | "acl-file"
+                | "tls-cert"
+                | "tls-key"
+                | "tls-client-ca"
+                | "metrics-listen"
                 | "replicas"
                 | "replica-key"
                 | "replica-tls"
@@ -73,7 +78,8 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
 fn a_broker_conf_means_what_it_means_there() {
     let text = "brokerClusterName=Shop\nbrokerName=b1\nbrokerId=0\ndeleteWhen=04\nfileReservedTime=48\nbrokerRole=ASYNC_MASTER\n\
                 flushDiskType=ASYNC_FLUSH\nflushIntervalCommitLog=200\nlistenPort=10911\nbrokerIP1=127.0.0.2\nstorePathRootDir=/data\n\
-                autoCreateTopicEnable=false\ndefaultTopicQueueNums=16\nmapedFileSizeCommitLog=1073741824\nmaxMessageSize=65536\n";
+                autoCreateTopicEnable=false\ndefaultTopicQueueNums=16\nmapedFileSizeCommitLog=1073741824\nmaxMessageSize=65536\n\
+                metricsExporterType=PROM\n";
     let config = load_file("broker.conf", text, &[]).expect("good");
     let options = &config.options;
     assert_eq!((options.cluster_name.as_str(), options.broker_name.as_str()), ("Shop", "b1"));
@@ -84,7 +90,7 @@ fn a_broker_conf_means_what_it_means_there() {
     assert_eq!((options.default_topic_queues, options.max_message_bytes), (16, ByteSize(65536)));
     assert_eq!(options.segment_bytes, ByteSize(1 << 30));
     let remarks = config.remarks().join("\n");
-    for key in ["deleteWhen", "fileReservedTime", "brokerRole", "brokerId"] {
+    for key in ["deleteWhen", "fileReservedTime", "brokerRole", "brokerId", "metricsExporterType"] {
         assert!(remarks.contains(&format!("{key} means nothing here")), "{key} in {remarks}");
     }
 }
@@ -145,6 +151,13 @@ fn listening_beyond_loopback_must_be_said_twice() {
     let config = load(&["--listen", "0.0.0.0:9876", "--insecure", "--advertise", "127.0.0.1:9876"]).expect("good");
     assert!(config.options.insecure);
     assert!(load_file("a.conf", "bindAddress=0.0.0.0\ninsecure=true", &[]).is_ok());
+    for words in [&["--acl"][..], &["--acl-file", "x"], &["--tls-only", "--tls-cert", "c", "--tls-key", "k"]] {
+        let words = [&["--listen", "0.0.0.0:9876", "--advertise", "127.0.0.1:9876"], words].concat();
+        assert!(load(&words).is_ok(), "{words:?} keep somebody out");
+    }
+    let offered = ["--listen", "0.0.0.0:9876", "--tls-cert", "c", "--tls-key", "k"];
+    let error = load(&offered).expect_err("who wants no TLS comes in").to_string();
+    assert!(["--acl", "--tls-only", "--insecure"].iter().all(|way| error.contains(way)), "{error}");
     let config = load(&["--advertise", "192.0.2.1:9876"]).expect("good");
     assert!(config.remarks().join("\n").contains("only this machine can connect"));
 }
@@ -155,6 +168,9 @@ fn what_has_no_effect_is_said() {
     let remarks = config.remarks();
     assert!(remarks.iter().any(|remark| remark.contains("flush-interval has no effect")), "{remarks:?}");
     assert!(remarks.iter().any(|remark| remark.contains("clients give up")), "{remarks:?}");
+    let remarks = load(&["--metrics-listen", "0.0.0.0:9557"]).expect("good").remarks();
+    assert!(remarks.iter().any(|remark| remark.contains("whoever connects there")), "{remarks:?}");
+    assert_eq!(load(&["--metrics-listen", "127.0.0.1:9557"]).expect("good").remarks(), Vec::<String>::new());
     assert_eq!(load(&[]).expect("good").remarks(), Vec::<String>::new());
 }
 
@@ -167,4 +183,21 @@ fn options_reach_the_broker() {
     assert_eq!((options.store.to_str(), options.network_threads), (Some("/tmp/x"), Some(2)));
     assert!(options.listen.ip().is_loopback());
     assert_eq!(options.cluster, "DefaultCluster");
+}
+
+#[test]
+fn doors_that_could_not_be_shut_stop_the_start() {
+    for (words, part) in [
+        (&["--tls-cert", "c"][..], "tls-key"),
+        (&["--tls-key", "k"], "tls-cert"),
+        (&["--tls-only"], "nothing to show"),
+        (&["--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a"], "tls-only"),
+    ] {
+        let error = load(words).expect_err(part).to_string();
+        assert!(error.contains(part), "{words:?}: {error}");
+    }
+    let open = load(&["--tls-cert", "c", "--tls-key", "k", "--tls-only"]).expect("good");
+    assert!(open.remarks().join("\n").contains("anyone who can connect"));
+    let options = load_file("broker.conf", "aclEnable=true", &[]).expect("good").options.to_options().expect("good");
+    assert!(options.acl && options.acl_file.is_none() && options.tls.is_none());
 }

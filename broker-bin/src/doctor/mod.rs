@@ -45,7 +45,7 @@ pub struct DoctorArgs {
     pub store: PathBuf,
 
     /// How long durable writes are tried
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = clap::value_parser!(u64).range(0..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,
 
     /// Size of one file of the log, as the broker is to have it

@@ -3,6 +3,7 @@
 //! In each room: `mod.rs` states the promise, `handler.rs` turns a request into an [`Outcome`], a noun holds its rules and state.
 //! Rooms share nouns ([`topics::Topics`], [`groups::Groups`], [`offsets::Offsets`]), never each other's handlers.
 
+pub mod access;
 pub mod clients;
 pub mod configuration;
 pub mod delay;

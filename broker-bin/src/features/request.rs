@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use crate::features::access::Pass;
 use crate::features::outcome::Reply;
 use crate::net::ConnectionId;
 use crate::wire::Header;
@@ -43,12 +44,20 @@ pub struct Request<'a> {
     pub connection: ConnectionId,
     /// Who is at its other end.
     pub peer: SocketAddr,
+    /// What whoever sent it may do; everything, where nobody is asked who he is.
+    pub pass: Option<&'a Pass>,
 }
 
 /// The first client version that knows [`code::INVALID_PARAMETER`].
 const VERSION_5_0_0: i32 = 413;
 
 impl<'a> Request<'a> {
+    /// What whoever sent it may do, for a part of its handler that goes on elsewhere.
+    #[must_use]
+    pub fn pass(&self) -> Pass {
+        self.pass.cloned().unwrap_or_default()
+    }
+
     /// A text field that may be there.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'a str> {

@@ -95,7 +95,7 @@ pub(super) fn item(item: &Item<'_>, payload_bytes: usize) -> Value {
             "tag": record.tag,
             "attributes_bytes": record.attributes.len(),
             "payload_bytes": record.payload.len(),
-            "payload": record.payload.get(..payload_bytes).unwrap_or(record.payload).escape_ascii().to_string(),
+            "payload": super::shown(record.name, record.payload, payload_bytes).escape_ascii().to_string(),
         }),
         Item::Broken { lsn, resumes, trouble } => json!({
             "lsn": lsn.0,

@@ -22,6 +22,7 @@ use anchorlog_replicator::mending::{MendClosedError, mend_closed};
 use clap::{Args, Subcommand};
 
 use crate::config::{HostPort, security};
+use crate::state::entries::account;
 
 /// Exit code: whole, or done.
 pub const WHOLE: u8 = 0;
@@ -258,4 +259,9 @@ fn repair(
     let after = audit::survey(backend, store)?;
     text::verdict(out, store, &after)?;
     Ok(if after.is_clean() { WHOLE } else { DAMAGED })
+}
+/// The part of a record's payload that is shown. Accounts hold secrets: nothing of them is.
+fn shown<'a>(name: &[u8], payload: &'a [u8], bytes: usize) -> &'a [u8] {
+    let bytes = if name.starts_with(account::PREFIX) { 0 } else { bytes };
+    payload.get(..bytes).unwrap_or(payload)
 }

@@ -126,7 +126,7 @@ pub(super) fn item(out: &mut dyn Write, item: &Item<'_>, payload_bytes: usize) -
             header.header_crc,
         ),
         Item::Record { lsn, entry, record } => {
-            let shown = record.payload.get(..payload_bytes).unwrap_or(record.payload);
+            let shown = super::shown(record.name, record.payload, payload_bytes);
             let more = if shown.len() < record.payload.len() { "…" } else { "" };
             let again = of_incarnation(record.incarnation);
             let target = record.target(*lsn).map_or_else(String::new, |target| format!(", target LSN {target}"));

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 
 use super::ConnectionId;
+use super::door::Refusal;
 use super::held::{HeldPull, Token};
+use super::visitors::{Bounds, Visitor};
 use crate::features::repeats::Life;
 use crate::limits;
 
@@ -16,6 +20,14 @@ use crate::limits;
 pub(super) enum CloseReason {
     /// What came in is no frame.
     BadFrame(String),
+    /// It came without TLS where it must not, or with TLS that cannot be agreed on.
+    TurnedAway(Refusal),
+    /// It announces a frame of so many bytes.
+    FrameTooLarge(usize),
+    /// A request of it took too long to come.
+    Unfinished,
+    /// Its address has more bytes of unfinished requests than it may have.
+    TooMuchUnfinished,
     /// Its answers were not read.
     SlowReader,
     /// Nothing came or went for too long.
@@ -38,7 +50,16 @@ pub(super) struct Connection {
     /// The same for those who ask whether it is still alive.
     pub(super) life: Life,
     pub(super) last_heartbeat: Duration,
-    pub(super) held: BTreeSet<Token>,
+    /// All connections from its address.
+    pub(super) visitor: Arc<Visitor>,
+    /// Bytes of `input` that its address is charged for.
+    pub(super) unfinished: usize,
+    /// Since when its input waits for the rest of a request.
+    pub(super) unfinished_since: Option<Duration>,
+    /// Bytes of its sends that are not answered, and the most that may be.
+    pub(super) in_flight: usize,
+    in_flight_max: usize,
+    held: BTreeSet<Token>,
     /// Woken pulls that wait until answers are read.
     pub(super) deferred: Vec<HeldPull>,
     /// Pulls and other requests that are read for from the disk now, or wait for others before that.
@@ -51,10 +72,21 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnectionId, peer: SocketAddr, now: Duration) -> Connection {
+    pub(super) fn new(
+        id: ConnectionId,
+        peer: SocketAddr,
+        now: Duration,
+        visitor: Arc<Visitor>,
+        bounds: &Bounds,
+    ) -> Connection {
         Connection {
             id,
             peer: unmapped(peer),
+            visitor,
+            unfinished: 0,
+            unfinished_since: None,
+            in_flight: 0,
+            in_flight_max: bounds.in_flight_bytes,
             input: Vec::new(),
             output: BytesMut::new(),
             writing: 0,
@@ -81,9 +113,51 @@ impl Connection {
         self.unread() >= limits::OUT_PAUSE_BYTES
     }
 
+    /// Its sends pile up: what would make more of them waits.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.in_flight >= self.in_flight_max
+    }
+
     /// Nothing is taken from it now.
     pub(super) fn is_paused(&self) -> bool {
-        self.close.is_some() || self.blocked || self.is_full() || self.cold >= limits::COLD_PER_CONNECTION_MAX
+        let has_enough = self.is_full() || self.is_ahead() || self.cold >= limits::COLD_PER_CONNECTION_MAX;
+        self.close.is_some() || self.blocked || has_enough
+    }
+
+    /// Pulls of it that are held, here and with others from its address.
+    pub(super) fn held_pulls(&self) -> (usize, usize) {
+        (self.held.len(), self.visitor.held_pulls.load(Ordering::Relaxed))
+    }
+
+    /// A pull of it is held.
+    pub(super) fn hold(&mut self, token: Token) {
+        if self.held.insert(token) {
+            self.visitor.held_pulls.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A pull of it is held no more.
+    pub(super) fn let_go(&mut self, token: Token) {
+        if self.held.remove(&token) {
+            self.visitor.held_pulls.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Any pull of it that is held.
+    pub(super) fn any_held(&self) -> Option<Token> {
+        self.held.first().copied()
+    }
+
+    /// Charges its address for what waits in its input; what all of that is now.
+    pub(super) fn charge(&mut self) -> usize {
+        let (before, now) = (self.unfinished, self.input.len());
+        self.unfinished = now;
+        let charged = &self.visitor.unfinished_bytes;
+        match now.cmp(&before) {
+            std::cmp::Ordering::Equal => charged.load(Ordering::Relaxed),
+            std::cmp::Ordering::Greater => charged.fetch_add(now - before, Ordering::Relaxed) + (now - before),
+            std::cmp::Ordering::Less => charged.fetch_sub(before - now, Ordering::Relaxed) - (before - now),
+        }
     }
 
     /// The driver wrote so many bytes of `output`.
@@ -98,7 +172,7 @@ impl Connection {
 }
 
 /// An IPv4 peer of a dual-stack socket is an IPv4 peer.
-fn unmapped(peer: SocketAddr) -> SocketAddr {
+pub(super) fn unmapped(peer: SocketAddr) -> SocketAddr {
     match peer.ip() {
         IpAddr::V6(ip) => SocketAddr::new(ip.to_ipv4_mapped().map_or(peer.ip(), IpAddr::V4), peer.port()),
         IpAddr::V4(_) => peer,

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::{AbortHandle, spawn_local};
 
+use super::door::{Door, Refusal, SEALED_AT_ONCE, Session};
 use super::mailbox::{Mailbox, Wake};
 use super::readers::ColdReads;
 use super::{ConnectionId, Worker};
@@ -72,6 +73,8 @@ pub(super) trait Socket: Sized + 'static {
 pub(super) struct Io<S> {
     pub(super) id: ConnectionId,
     pub(super) socket: S,
+    /// What stands between its bytes and the worker.
+    pub(super) door: RefCell<Door>,
     /// Notified when reading may go on.
     pub(super) resume: Notify,
     /// A task writes already.
@@ -103,12 +106,88 @@ pub(super) struct Driver<S> {
 }
 
 impl<S: Socket> Driver<S> {
-    /// Gives bytes to the worker.
-    pub(super) fn received(&self, id: ConnectionId, bytes: &[u8]) {
+    /// Gives bytes to the worker, through the connection's door. False when the other side has ended it.
+    pub(super) fn received(self: &Rc<Self>, io: &Rc<Io<S>>, bytes: &[u8]) -> bool {
+        let (goes_on, has_sealed) = {
+            let mut door = io.door.borrow_mut();
+            if matches!(&*door, Door::Shut)
+                && let Some(first) = bytes.first()
+                && let Err(refusal) = door.open(self.shared.tls.as_deref(), *first)
+            {
+                self.turn_away(io.id, refusal);
+                return true;
+            }
+            match &mut *door {
+                Door::Tls(session) => {
+                    let outcome = session.unseal(bytes, |plain| self.give(io.id, plain));
+                    let goes_on = outcome.unwrap_or_else(|refusal| {
+                        self.turn_away(io.id, refusal);
+                        true
+                    });
+                    (goes_on, !session.sealed().is_empty())
+                }
+                Door::Plain | Door::Shut => {
+                    self.give(io.id, bytes);
+                    (true, false)
+                }
+            }
+        };
+        if has_sealed {
+            S::write(self, io);
+        }
+        goes_on
+    }
+
+    fn give(&self, id: ConnectionId, bytes: &[u8]) {
         let mut worker = self.worker.borrow_mut();
         worker.set_time(self.clock.monotonic());
         worker.bytes_in(id, bytes);
         self.turn.notify_one();
+    }
+
+    fn turn_away(&self, id: ConnectionId, refusal: Refusal) {
+        let mut worker = self.worker.borrow_mut();
+        worker.set_time(self.clock.monotonic());
+        worker.turn_away(id, refusal);
+        self.turn.notify_one();
+    }
+
+    /// Bytes to write, for a driver that must own them until it calls [`Driver::wrote_owned`].
+    #[cfg(feature = "net-uring")]
+    pub(super) fn take_owned(&self, io: &Io<S>) -> Vec<u8> {
+        let mut worker = self.worker.borrow_mut();
+        match &mut *io.door.borrow_mut() {
+            Door::Tls(session) => {
+                if session.sealed().is_empty() {
+                    refill(session, &mut worker, io.id);
+                }
+                let bytes = session.sealed().to_vec();
+                session.wrote(bytes.len());
+                bytes
+            }
+            Door::Plain | Door::Shut => Vec::from(worker.take_output(io.id)),
+        }
+    }
+
+    /// What [`Driver::take_owned`] gave is written.
+    #[cfg(feature = "net-uring")]
+    pub(super) fn wrote_owned(&self, io: &Io<S>) {
+        let mut worker = self.worker.borrow_mut();
+        match &mut *io.door.borrow_mut() {
+            Door::Tls(session) => {
+                if session.sealed().is_empty() && std::mem::take(&mut session.taken) {
+                    worker.wrote_taken(io.id);
+                }
+            }
+            Door::Plain | Door::Shut => worker.wrote_taken(io.id),
+        }
+    }
+
+    /// Whether there is something to write.
+    #[cfg(feature = "net-uring")]
+    pub(super) fn has_output(&self, io: &Io<S>) -> bool {
+        let has_sealed = matches!(&*io.door.borrow(), Door::Tls(session) if !session.sealed().is_empty());
+        has_sealed || !self.worker.borrow_mut().output(io.id).is_empty()
     }
 
     /// Waits until the connection may be read.
@@ -156,6 +235,16 @@ impl<S: Socket> Driver<S> {
             S::write(self, &io);
             let closes = self.worker.borrow_mut().wants_close(id);
             if closes {
+                let is_sealed = match &mut *io.door.borrow_mut() {
+                    Door::Tls(session) => {
+                        session.end();
+                        true
+                    }
+                    Door::Plain | Door::Shut => false,
+                };
+                if is_sealed {
+                    S::write(self, &io);
+                }
                 self.ended(id);
             } else {
                 self.written(&io);
@@ -188,6 +277,7 @@ impl<S: Socket> Driver<S> {
         let io = Rc::new(Io {
             id,
             socket,
+            door: RefCell::default(),
             resume: Notify::new(),
             writing: Cell::new(false),
             reader: RefCell::new(None),
@@ -201,6 +291,19 @@ impl<S: Socket> Driver<S> {
         });
         *io.reader.borrow_mut() = Some(reader.abort_handle());
     }
+}
+
+/// Seals the next of what the worker has to say; false when there is nothing to write.
+pub(super) fn refill(session: &mut Session, worker: &mut Worker, id: ConnectionId) -> bool {
+    if std::mem::take(&mut session.taken) {
+        worker.wrote_taken(id);
+    }
+    let plain = worker.take_output_up_to(id, SEALED_AT_ONCE);
+    if !plain.is_empty() {
+        session.taken = true;
+        session.seal(&plain);
+    }
+    !session.sealed().is_empty()
 }
 
 /// A second descriptor for the same eventfd, for the runtime to watch.

@@ -10,17 +10,22 @@
 //! 2. Everything that a peer can make grow is bounded by a name in `limits`.
 
 mod connection;
+mod door;
 pub(crate) mod driver;
 mod held;
 mod mailbox;
 mod readers;
+mod tls;
 pub(crate) mod tokio_driver;
 #[cfg(feature = "net-uring")]
 pub(crate) mod uring_driver;
+mod visitors;
 mod worker;
 
 pub use mailbox::{Mail, Mailbox, Wake};
 pub use readers::{ColdReads, start as start_readers};
+pub use tls::{Tls, TlsError, TlsOptions};
+pub use visitors::{Bounds, Visitors};
 pub use worker::Worker;
 
 use crate::wire::Encoding;

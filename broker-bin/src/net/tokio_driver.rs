@@ -9,7 +9,9 @@ use std::rc::Rc;
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
-use super::driver::{Driver, Io, Post, Socket, serve};
+use super::Worker;
+use super::door::{Door, Session};
+use super::driver::{Driver, Io, Post, Socket, refill, serve};
 use crate::limits;
 
 thread_local! {
@@ -65,13 +67,15 @@ impl Socket for TcpStream {
 }
 
 /// Reads what is there; false when the connection has ended.
-fn read_some(driver: &Driver<TcpStream>, io: &Io<TcpStream>) -> bool {
+fn read_some(driver: &Rc<Driver<TcpStream>>, io: &Rc<Io<TcpStream>>) -> bool {
     READ_BUFFER.with_borrow_mut(|buffer| {
         for _ in 0..READS_PER_TURN {
             match io.socket.try_read(buffer) {
                 Ok(0) => return false,
                 Ok(count) => {
-                    driver.received(io.id, &buffer[..count]);
+                    if !driver.received(io, &buffer[..count]) {
+                        return false;
+                    }
                     if count < buffer.len() || !driver.worker.borrow_mut().wants_input(io.id) {
                         return true;
                     }
@@ -87,6 +91,9 @@ fn read_some(driver: &Driver<TcpStream>, io: &Io<TcpStream>) -> bool {
 /// Writes what the socket takes; true when nothing is left, or nothing can be written any more.
 fn write_some(driver: &Driver<TcpStream>, io: &Io<TcpStream>) -> bool {
     let mut worker = driver.worker.borrow_mut();
+    if let Door::Tls(session) = &mut *io.door.borrow_mut() {
+        return write_sealed(session, &mut worker, io);
+    }
     loop {
         let output = worker.output(io.id);
         if output.is_empty() {
@@ -96,6 +103,20 @@ fn write_some(driver: &Driver<TcpStream>, io: &Io<TcpStream>) -> bool {
             Ok(count) => worker.wrote(io.id, count),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
             // The reader sees the same end, and cleans up.
+            Err(_) => return true,
+        }
+    }
+}
+
+/// The same for a connection whose bytes are sealed.
+fn write_sealed(session: &mut Session, worker: &mut Worker, io: &Io<TcpStream>) -> bool {
+    loop {
+        if session.sealed().is_empty() && !refill(session, worker, io.id) {
+            return true;
+        }
+        match io.socket.try_write(session.sealed()) {
+            Ok(count) => session.wrote(count),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
             Err(_) => return true,
         }
     }

@@ -39,24 +39,28 @@ impl Socket for TcpStream {
             buffer = returned;
             match outcome {
                 Ok(0) | Err(_) => return,
-                Ok(count) => driver.received(io.id, &buffer[..count]),
+                Ok(count) => {
+                    if !driver.received(&io, &buffer[..count]) {
+                        return;
+                    }
+                }
             }
         }
     }
 
     fn write(driver: &Rc<Driver<Self>>, io: &Rc<Io<Self>>) {
-        if io.writing.get() || driver.worker.borrow_mut().output(io.id).is_empty() {
+        if io.writing.get() || !driver.has_output(io) {
             return;
         }
         let (driver, writing) = (driver.clone(), io.clone());
         io.write_with(async move {
             loop {
-                let output = driver.worker.borrow_mut().take_output(writing.id);
+                let output = driver.take_owned(&writing);
                 if output.is_empty() {
                     break;
                 }
-                let (outcome, _) = writing.socket.write_all(Vec::from(output)).await;
-                driver.worker.borrow_mut().wrote_taken(writing.id);
+                let (outcome, _) = writing.socket.write_all(output).await;
+                driver.wrote_owned(&writing);
                 if outcome.is_err() {
                     break;
                 }

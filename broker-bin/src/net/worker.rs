@@ -8,6 +8,7 @@
 
 mod relaying;
 mod replying;
+mod visiting;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,10 +16,12 @@ use std::time::Duration;
 
 use anchorlog_engine::{AppendError, AppendOutcome, BatchMark, Lsn, Subscription, Watcher, Watermark, WriteBatch};
 
-use super::connection::{CloseReason, Connection};
+use super::connection::{CloseReason, Connection, unmapped};
+use super::door::Refusal;
 use super::held::{HeldPull, HeldPulls};
 use super::mailbox::{Mail, Mailbox};
 use super::readers::{Cold, ColdPull, ColdReads};
+use super::visitors::Visitor;
 use super::{ConnectionId, ReplyTo};
 use crate::features::groups::Change;
 use crate::features::pull::{Evaluation, Pull, evaluate};
@@ -27,6 +30,7 @@ use crate::features::send::Sending;
 use crate::features::transactions::Question;
 use crate::features::{After, Awaited, Kept, Outcome, Reply, Request, Task, Writing, code};
 use crate::limits;
+use crate::metrics::{Load, Pulse};
 use crate::router;
 use crate::shared::Shared;
 use crate::state::{FlushError, Flushed};
@@ -36,6 +40,7 @@ use crate::wire::{Encoding, FrameRef, Header};
 pub(in crate::net) use relaying::QuestionId;
 use relaying::Relays;
 use replying::Replies;
+use visiting::announced;
 
 /// Acknowledged by the leader alone, as an operator asked by name.
 const ALONE: (i32, Option<&str>) = (code::SLAVE_NOT_AVAILABLE, Some("stored here alone: too few slaves are in sync"));
@@ -53,6 +58,8 @@ struct Parsed {
     to: ReplyTo,
     purpose: Purpose,
     since: Duration,
+    /// Bytes that its connection is charged for.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -67,9 +74,13 @@ enum Answer {
 #[derive(Debug)]
 struct Ack {
     end_lsn: Lsn,
+    /// When it was asked for.
+    since: Duration,
     deadline: Duration,
     to: ReplyTo,
     answer: Answer,
+    /// Bytes that its connection is charged for.
+    bytes: usize,
 }
 
 /// A task that is tried again soon.
@@ -135,6 +146,7 @@ pub struct Worker {
     swept: Duration,
     complained: Option<Duration>,
     complaints: u64,
+    pulse: Arc<Pulse>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -156,6 +168,7 @@ impl Worker {
     ) -> std::io::Result<Worker> {
         let acked_mark = shared.engine.subscribe(Watermark::Acked)?;
         let written_mark = shared.engine.subscribe(Watermark::Written)?;
+        let pulse = shared.pulses.begin();
         Ok(Worker {
             shared,
             index,
@@ -192,6 +205,7 @@ impl Worker {
             swept: Duration::ZERO,
             complained: None,
             complaints: 0,
+            pulse,
         })
     }
 
@@ -220,6 +234,22 @@ impl Worker {
 
     /// Takes a new connection; `None` when there are too many.
     pub fn accept(&mut self, peer: std::net::SocketAddr) -> Option<ConnectionId> {
+        let visitor = match self.shared.visitors.enter(unmapped(peer).ip()) {
+            Ok(visitor) => visitor,
+            Err(full) => {
+                self.shared.counters.connections_refused.add(1);
+                self.complain(peer, "turned a connection away: there are too many", &full);
+                return None;
+            }
+        };
+        let id = self.place(peer, &visitor);
+        if id.is_none() {
+            self.shared.visitors.leave(&visitor);
+        }
+        id
+    }
+
+    fn place(&mut self, peer: std::net::SocketAddr, visitor: &Arc<Visitor>) -> Option<ConnectionId> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if self.slots.len() >= limits::CONNECTIONS_PER_WORKER_MAX => {
@@ -233,7 +263,8 @@ impl Worker {
         };
         let place = &mut self.slots[slot as usize];
         let id = ConnectionId { worker: self.index, slot, generation: place.generation };
-        let mut connection = Box::new(Connection::new(id, peer, self.now));
+        let mut connection =
+            Box::new(Connection::new(id, peer, self.now, visitor.clone(), self.shared.visitors.bounds()));
         let end = self.shared.engine.watermarks().assigned;
         connection.life = self.shared.repeats.connections().opened(connection.peer, id, end);
         place.connection = Some(connection);
@@ -270,10 +301,12 @@ impl Worker {
         if connection.input.is_empty() {
             let used = self.requests(&mut connection, bytes);
             connection.input.extend_from_slice(&bytes[used..]);
+            connection.unfinished_since = (!connection.input.is_empty()).then_some(self.now);
         } else {
             connection.input.extend_from_slice(bytes);
             self.go_on(&mut connection);
         }
+        self.weigh(&mut connection);
         self.give_back(connection);
     }
 
@@ -296,13 +329,22 @@ impl Worker {
             input = Vec::new();
         }
         input.drain(..used.min(input.len()));
+        if used > 0 {
+            connection.unfinished_since = (!input.is_empty()).then_some(self.now);
+        }
         connection.input = input;
     }
 
     /// Handles every whole request at the start of `bytes`; says how many bytes that were.
     fn requests(&mut self, connection: &mut Connection, bytes: &[u8]) -> usize {
         let mut used = 0;
+        let frame_bytes_max = self.shared.visitors.bounds().frame_bytes;
         while !connection.is_paused() {
+            if let Some(announced) = announced(&bytes[used..]).filter(|announced| *announced > frame_bytes_max) {
+                self.shared.counters.bad_frames.add(1);
+                self.close_because(connection, CloseReason::FrameTooLarge(announced));
+                return bytes.len();
+            }
             let frame = match FrameRef::parse(&bytes[used..]) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
@@ -328,6 +370,15 @@ impl Worker {
         used
     }
 
+    /// A connection is not what it must be: the driver closes it next.
+    pub(super) fn turn_away(&mut self, id: ConnectionId, refusal: Refusal) {
+        if let Some(mut connection) = self.lend(id) {
+            self.shared.counters.connections_turned_away.add(1);
+            self.close_because(&mut connection, CloseReason::TurnedAway(refusal));
+            self.give_back(connection);
+        }
+    }
+
     fn bad_frame(&mut self, connection: &mut Connection, what: String) {
         self.shared.counters.bad_frames.add(1);
         self.close_because(connection, CloseReason::BadFrame(what));
@@ -341,11 +392,13 @@ impl Worker {
             encoding: header.encoding,
             oneway: header.is_oneway(),
         };
-        let request = Request { header, body, connection: connection.id, peer: connection.peer };
+        let request = Request { header, body, connection: connection.id, peer: connection.peer, pass: None };
         let mut batch = self.spare.pop().unwrap_or_default();
         let mut joined = Vec::new();
         let outcome = router::route(&self.shared, &request, &mut batch, &mut joined);
-        let Some(outcome) = self.take_batch(to, outcome, &mut batch) else { return };
+        let Some(outcome) = self.take_batch(to, outcome, &mut batch) else {
+            return self.took_off(connection);
+        };
         batch.clear();
         self.spare.push(batch);
         match outcome {
@@ -385,10 +438,11 @@ impl Worker {
             Outcome::Write(writing) => Purpose::Write(writing),
             other => return Some(other),
         };
+        let bytes = usize::try_from(batch.frame_bytes()).unwrap_or(usize::MAX);
         // What moves messages is small: a frame for each would be most of it.
         let is_writing = matches!(purpose, Purpose::Write(_));
         let joins = is_writing && matches!(self.parsed.back(), Some(Parsed { purpose: Purpose::Write(_), .. }));
-        self.parsed.push_back(Parsed { to, purpose, since: self.now });
+        self.parsed.push_back(Parsed { to, purpose, since: self.now, bytes });
         if joins
             && let (Some(last), Some(joints)) = (self.batches.last_mut(), self.joints.back_mut())
             && last.frame_bytes() + batch.frame_bytes() <= limits::MERGED_BATCH_BYTES
@@ -438,6 +492,9 @@ impl Worker {
         let outcome = self.take_batch(to, outcome, &mut batch);
         let Some(mut connection) = self.lend(to.connection) else { return };
         connection.cold = connection.cold.saturating_sub(1);
+        if outcome.is_none() {
+            self.took_off(&mut connection);
+        }
         match outcome {
             Some(Outcome::Reply(reply)) => self.answer(&mut connection, to, &reply),
             Some(Outcome::Recorded(reply, kept)) => self.recording.push((to, reply, kept)),
@@ -467,7 +524,7 @@ impl Worker {
         connection.cold += 1;
         let end_lsn = self.acks.back().map_or(lsn.plus(1), |last| last.end_lsn.max(lsn.plus(1)));
         let deadline = since + self.shared.settings.ack_timeout;
-        self.acks.push_back(Ack { end_lsn, deadline, to, answer: Answer::Task(task, overdue) });
+        self.acks.push_back(Ack { end_lsn, since, deadline, to, answer: Answer::Task(task, overdue), bytes: 0 });
     }
 
     /// Lets a task go on that has waited; when nobody is there any more, nobody knows what to do with what it finds.
@@ -516,12 +573,18 @@ impl Worker {
             Evaluation::Answer(reply, messages) => self.pulled(connection, to, &reply, messages),
             Evaluation::NeedsDisk => self.read_cold(connection, to, pull),
             Evaluation::Nothing(from) => {
-                let held_too_many = connection.held.len() >= limits::HELD_PER_CONNECTION_MAX;
-                let hold = pull.hold.filter(|_| !held_too_many && !to.oneway && !self.shared.is_closing());
+                let hold = pull.hold.filter(|_| !to.oneway && !self.shared.is_closing());
                 let Some(hold) = hold else {
                     let reply = pull.nothing(&self.shared);
                     return self.answer(connection, to, &reply);
                 };
+                if self.holds_too_many(connection) {
+                    self.shared.counters.pulls_refused.add(1);
+                    // Clients come again some seconds after this; after an empty answer they would at once.
+                    let remark =
+                        "too many pulls of this connection, or from its address, are held already; try again later";
+                    return self.answer(connection, to, &Reply::failure(code::SYSTEM_BUSY, remark));
+                }
                 self.shared.counters.pulls_held.add(1);
                 let deadline = self.now + hold;
                 self.hold(connection, HeldPull { pull: Box::new(Pull { from, ..*pull }), to, deadline });
@@ -531,7 +594,7 @@ impl Worker {
 
     fn hold(&mut self, connection: &mut Connection, held: HeldPull) {
         let token = self.held.hold(&self.shared.engine, &self.watcher, held);
-        connection.held.insert(token);
+        connection.hold(token);
     }
 
     fn pulled(&mut self, connection: &mut Connection, to: ReplyTo, reply: &Reply, messages: usize) {
@@ -571,14 +634,7 @@ impl Worker {
     }
 
     fn close_because(&mut self, connection: &mut Connection, reason: CloseReason) {
-        // At most one line a second: a peer must not be able to fill a disk with our log.
-        if self.complained.is_none_or(|last| self.now >= last + Duration::from_secs(1)) {
-            tracing::warn!(peer = %connection.peer, suppressed = self.complaints, ?reason, "closed a connection");
-            self.complained = Some(self.now);
-            self.complaints = 0;
-        } else {
-            self.complaints += 1;
-        }
+        self.complain(connection.peer, "closed a connection", &reason);
         connection.close = Some(reason);
         connection.input = Vec::new();
         if !connection.dirty {
@@ -641,7 +697,12 @@ impl Worker {
         while !self.batches.is_empty() {
             self.outcomes.clear();
             let outcome = if self.is_alone() {
-                self.shared.engine.append_all_here(&mut self.batches, &mut self.outcomes)
+                // What is done here takes its time, and nobody else tells it.
+                let clock = self.shared.engine.clock();
+                let began = clock.monotonic();
+                let outcome = self.shared.engine.append_all_here(&mut self.batches, &mut self.outcomes);
+                self.now += clock.monotonic().saturating_sub(began);
+                outcome
             } else {
                 self.shared.engine.append_all(&mut self.batches, &mut self.outcomes)
             };
@@ -697,7 +758,17 @@ impl Worker {
         let (names, offsets) = (remark(names), remark(offsets));
         for (to, reply, kept) in std::mem::take(&mut self.recording) {
             match if kept == Kept::Names { &names } else { &offsets } {
-                None => self.acks.push_back(Ack { end_lsn, deadline, to, answer: Answer::Recorded(reply) }),
+                None => {
+                    let since = self.now;
+                    self.acks.push_back(Ack {
+                        end_lsn,
+                        since,
+                        deadline,
+                        to,
+                        answer: Answer::Recorded(reply),
+                        bytes: 0,
+                    });
+                }
                 Some(remark) => self.answer_to(to, &Reply::failure(code::SERVICE_NOT_AVAILABLE, remark.clone())),
             }
         }
@@ -726,7 +797,7 @@ impl Worker {
             std::iter::once(0).chain(begins.into_iter().map(BatchMark::operations)).map(move |at| (outcome, at))
         });
         for (outcome, at) in parts {
-            let Some(Parsed { to, purpose, since }) = self.parsed.pop_front() else { break };
+            let Some(Parsed { to, purpose, since, bytes }) = self.parsed.pop_front() else { break };
             let (answer, due) = match purpose {
                 Purpose::Send(mut sending) => {
                     (sending.counted)(&self.shared.counters);
@@ -764,7 +835,7 @@ impl Worker {
                 self.shared.due.assigned(due, outcome.end_lsn);
             }
             let deadline = since + self.shared.live.ack_timeout();
-            self.acks.push_back(Ack { end_lsn: outcome.end_lsn, deadline, to, answer });
+            self.acks.push_back(Ack { end_lsn: outcome.end_lsn, since, deadline, to, answer, bytes });
         }
     }
 
@@ -775,13 +846,13 @@ impl Worker {
             return;
         }
         if let AppendError::Rejected(rejection) = error
-            && let Some(Parsed { to, purpose: Purpose::Write(writing), since }) = self.parsed.front_mut()
+            && let Some(Parsed { to, purpose: Purpose::Write(writing), since, bytes }) = self.parsed.front_mut()
         {
             // What it says may not be durable yet: it is answered when that is.
             let end_lsn = self.acks.back().map_or(rejection.rests_on, |last| last.end_lsn.max(rejection.rests_on));
             let again = writing.again.take().filter(|(is_good, _)| is_good(rejection));
             let deadline = *since + self.shared.live.ack_timeout();
-            let (to, is_again) = (*to, again.is_some());
+            let (to, since, bytes, is_again) = (*to, *since, *bytes, again.is_some());
             let answer = match again {
                 Some((_, task)) => Answer::Task(task, None),
                 None => Answer::Recorded((writing.rejected)(&self.shared, rejection)),
@@ -789,7 +860,7 @@ impl Worker {
             if is_again && let Some(connection) = self.connection(to.connection) {
                 connection.cold += 1;
             }
-            self.acks.push_back(Ack { end_lsn, deadline, to, answer });
+            self.acks.push_back(Ack { end_lsn, since, deadline, to, answer, bytes });
             self.batches.remove(0);
             self.joints.pop_front();
             self.parsed.pop_front();
@@ -806,7 +877,8 @@ impl Worker {
         self.part_first();
         self.batches.remove(0);
         self.joints.pop_front();
-        if let Some(Parsed { to, purpose, .. }) = self.parsed.pop_front() {
+        if let Some(Parsed { to, purpose, bytes, .. }) = self.parsed.pop_front() {
+            self.landed(to.connection, bytes);
             match purpose {
                 Purpose::Send(sending) => {
                     self.shared.counters.sends_refused.add(1);
@@ -877,8 +949,12 @@ impl Worker {
     fn release(&mut self, acked: Lsn) {
         let kept = self.shared.standing.kept_promise(&self.shared.engine);
         while let Some(ack) = pop_if(&mut self.acks, |ack| ack.end_lsn <= acked) {
+            self.landed(ack.to.connection, ack.bytes);
             match &ack.answer {
-                Answer::Sent(sending) => self.shared.counters.messages_acked.add(sending.count()),
+                Answer::Sent(sending) => {
+                    self.shared.counters.messages_acked.add(sending.count());
+                    self.pulse.acked(self.now.saturating_sub(ack.since));
+                }
                 Answer::Recorded(_) => {}
                 Answer::Task(..) => {
                     let since = ack.deadline.saturating_sub(self.shared.settings.ack_timeout);
@@ -896,6 +972,7 @@ impl Worker {
         }
         if self.shared.engine.fenced().is_some() {
             while let Some(ack) = self.acks.pop_front() {
+                self.landed(ack.to.connection, ack.bytes);
                 self.unconfirmed(
                     ack,
                     code::FLUSH_DISK_TIMEOUT,
@@ -1004,7 +1081,7 @@ impl Worker {
         for token in woken.drain(..) {
             let Some(held) = self.held.take(token) else { continue };
             let Some(mut connection) = self.lend(held.to.connection) else { continue };
-            connection.held.remove(&token);
+            connection.let_go(token);
             self.wake(&mut connection, held);
             self.give_back(connection);
         }
@@ -1068,11 +1145,13 @@ impl Worker {
 
     /// Time has passed; see [`Worker::set_time`].
     pub fn tick(&mut self) {
+        self.pulse.tick(self.now, self.load());
         while let Some(token) = self.held.due(self.now) {
             self.end_hold(token);
         }
         let now = self.now;
         while let Some(ack) = pop_if(&mut self.acks, |ack| ack.deadline <= now) {
+            self.landed(ack.to.connection, ack.bytes);
             self.overdue(ack);
         }
         if self.full {
@@ -1101,10 +1180,23 @@ impl Worker {
         }
     }
 
+    /// What it has to do now.
+    fn load(&self) -> Load {
+        let waiting = self.acks.len() + self.parsed.len() + self.recording.len();
+        let first = [self.acks.front().map(|ack| ack.since), self.parsed.front().map(|parsed| parsed.since)];
+        let since = first.into_iter().flatten().min();
+        Load {
+            connections: self.connection_count() as u64,
+            held: self.held.count() as u64,
+            waiting: waiting as u64,
+            oldest: since.map_or(Duration::ZERO, |since| self.now.saturating_sub(since)),
+        }
+    }
+
     fn end_hold(&mut self, token: u64) {
         let Some(held) = self.held.cancel(&self.shared.engine, &self.watcher, token) else { return };
         if let Some(mut connection) = self.lend(held.to.connection) {
-            connection.held.remove(&token);
+            connection.let_go(token);
             let reply = held.pull.nothing(&self.shared);
             self.answer(&mut connection, held.to, &reply);
             self.give_back(connection);
@@ -1137,6 +1229,11 @@ impl Worker {
                 self.shared.counters.idle_closed.add(1);
                 self.close_because(&mut connection, CloseReason::Idle);
             }
+            let is_late = connection.unfinished_since.is_some_and(|since| self.now >= since + limits::UNFINISHED_MAX);
+            if is_late && !connection.is_paused() {
+                self.shared.counters.unfinished_closed.add(1);
+                self.close_because(&mut connection, CloseReason::Unfinished);
+            }
             self.give_back(connection);
         }
     }
@@ -1155,9 +1252,13 @@ impl Worker {
     /// The socket is gone, or the driver is about to close it.
     pub fn closed(&mut self, id: ConnectionId) {
         let Some(mut connection) = self.lend(id) else { return };
-        for token in std::mem::take(&mut connection.held) {
+        while let Some(token) = connection.any_held() {
+            connection.let_go(token);
             self.held.cancel(&self.shared.engine, &self.watcher, token);
         }
+        connection.input = Vec::new();
+        connection.charge();
+        self.shared.visitors.leave(&connection.visitor);
         self.leave_all(&mut connection);
         self.end_questions_to(id);
         self.shared.halves.producers.gone(id);
@@ -1210,6 +1311,15 @@ impl Worker {
         })
     }
 
+    /// The same for the first bytes, at most so many.
+    pub fn take_output_up_to(&mut self, id: ConnectionId, most: usize) -> bytes::BytesMut {
+        self.connection(id).map_or_else(bytes::BytesMut::new, |connection| {
+            let count = connection.output.len().min(most);
+            connection.writing = count;
+            connection.output.split_to(count)
+        })
+    }
+
     /// What [`Worker::take_output`] gave is written.
     pub fn wrote_taken(&mut self, id: ConnectionId) {
         let now = self.now;
@@ -1234,6 +1344,7 @@ impl Worker {
         let before = connection.input.len();
         if before > 0 && !connection.is_paused() {
             self.go_on(&mut connection);
+            self.weigh(&mut connection);
         }
         let after = connection.input.len();
         self.give_back(connection);

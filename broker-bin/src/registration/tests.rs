@@ -321,6 +321,22 @@ fn k97_who_is_gone_is_taken_out_of_routes() {
     assert!(scene.entries(b"neighbours/").is_empty());
 }
 
+#[test]
+fn a_name_server_that_cannot_say_takes_nobody_away() {
+    let (mut scene, server) = (Scene::new(), NameServer::open());
+    server.has("T1", &[("other", 8)]);
+    let mut teller = server.teller(&scene, 0);
+    teller.step();
+    scene.clock.advance(limits::NEIGHBOURS_GATHER);
+    for refused in [206, 105] {
+        lock(&server.desk).refuses = [(refused, 1)].into();
+        scene.clock.advance(limits::REGISTER_INTERVAL);
+        teller.step();
+        assert_eq!(told(&mut scene, "T1"), queues(&[("other", 8)]));
+    }
+    assert!(teller.told.is_some() && !teller.complained, "it is registered all the same");
+}
+
 /// Window K-98: what is registered after a crash is what was registered before it, so nobody makes the topic anew with other queues.
 #[test]
 fn k98_a_topic_is_registered_after_a_crash_as_it_was_before() {

@@ -51,10 +51,14 @@ impl Decided {
 pub(super) struct Message {
     /// Where it is meant to be read.
     pub(super) topic: &'static str,
-    pub(super) queue: u32,
+    /// One of these: where it is sent again its producer may choose another one.
+    queues: Vec<u32>,
+    is_resent: bool,
     pub(super) stored: Sure,
     /// Nobody sees it before, in milliseconds since 1970.
     pub(super) due_ms: Option<u64>,
+    /// By then it falls due, whichever of its sends was the first to be stored.
+    over_ms: Option<u64>,
     /// It was taken back, and that was answered.
     is_recalled: bool,
     /// Times that it was to be taken back, and no answer came.
@@ -123,9 +127,11 @@ impl Messages {
     pub(super) fn sent(&mut self, topic: &'static str, queue: u32, due_ms: Option<u64>, half: bool) -> usize {
         self.all.push(Message {
             topic,
-            queue,
+            queues: vec![queue],
+            is_resent: false,
             stored: Sure::Maybe,
             due_ms,
+            over_ms: due_ms,
             is_recalled: false,
             recalls_unknown: 0,
             decided: half.then_some(Decided::OPEN),
@@ -144,11 +150,27 @@ impl Messages {
         self.all.len()
     }
 
-    /// A send was answered 0; `place`: the offset that it told.
-    pub(super) fn stored(&mut self, number: usize, place: u64) {
+    /// It is being sent again, because nobody knows what became of the first time.
+    pub(super) fn sent_again(&mut self, number: usize, queue: u32, due_ms: Option<u64>) {
         let message = &mut self.all[number];
+        message.is_resent = true;
+        message.over_ms = message.over_ms.max(due_ms);
+        // Where it was seen it is.
+        if !message.seen && !message.queues.contains(&queue) {
+            message.queues.push(queue);
+        }
+    }
+
+    /// A send was answered 0; `queue` and `place`: what it told.
+    pub(super) fn stored(&mut self, number: usize, queue: u32, place: u64) -> Result<(), String> {
+        let message = &mut self.all[number];
+        if !message.queues.contains(&queue) {
+            return Err(format!("m{number} was answered to be in queue {queue}: {message:?}"));
+        }
+        message.queues = vec![queue];
         message.stored = Sure::Yes;
         message.place = (message.due_ms.is_none() && message.decided.is_none()).then_some(place);
+        Ok(())
     }
 
     /// A verdict is being said.
@@ -236,7 +258,7 @@ impl Messages {
     /// Everything that was due at this time is done.
     pub(super) fn passed(&mut self, now_ms: u64) {
         for message in &mut self.all {
-            message.is_over |= message.stored == Sure::Yes && message.due_ms.is_some_and(|due_ms| due_ms <= now_ms);
+            message.is_over |= message.stored == Sure::Yes && message.over_ms.is_some_and(|over_ms| over_ms <= now_ms);
         }
         for back in self.backs.values_mut().flatten() {
             back.is_over |= back.stored == Sure::Yes && back.over_ms <= now_ms;
@@ -254,8 +276,8 @@ impl Messages {
             if let Some(before) = places.insert(number, place) {
                 return Err(format!("{at} stands there twice, at {before} before"));
             }
-            if (message.topic, message.queue) != (topic, queue) {
-                return Err(format!("{at} belongs into {}:{}", message.topic, message.queue));
+            if message.topic != topic || !message.queues.contains(&queue) {
+                return Err(format!("{at} belongs into {}:{:?}", message.topic, message.queues));
             }
             if !message.may_show() {
                 return Err(format!("{at} must not be there: {message:?}"));
@@ -266,13 +288,14 @@ impl Messages {
             if message.place.is_some_and(|answered| answered != place) {
                 return Err(format!("{at} was answered to be at {:?}", message.place));
             }
-            if message.due_ms.is_none() && message.decided.is_none() {
+            if message.due_ms.is_none() && message.decided.is_none() && !message.is_resent {
                 if last_plain.is_some_and(|last| last > number) {
                     return Err(format!("{at} stands behind m{}, which was sent later", last_plain.unwrap_or(0)));
                 }
                 last_plain = Some(number);
             }
             message.seen = true;
+            message.queues = vec![queue];
             message.stored = Sure::Yes;
             message.recalls_unknown = 0;
             if let Some(decided) = &mut message.decided {
@@ -280,12 +303,20 @@ impl Messages {
             }
         }
         for (number, message) in self.all.iter().enumerate() {
-            let here = (message.topic, message.queue) == (topic, queue);
+            let here = message.topic == topic && message.queues == [queue];
             if here && message.must_show() && !places.contains_key(&number) {
                 return Err(format!("m{number} is lost from {topic}:{queue}: {message:?}"));
             }
         }
         Ok(())
+    }
+
+    /// All queues were read: whatever must be somewhere was seen.
+    pub(super) fn all_shown(&self) -> Result<(), String> {
+        match self.all.iter().position(|message| message.must_show() && !message.seen) {
+            Some(number) => Err(format!("m{number} is nowhere: {:?}", self.all[number])),
+            None => Ok(()),
+        }
     }
 
     fn known(&self, read: &Read) -> Result<usize, String> {
@@ -394,7 +425,7 @@ mod tests {
         let mut messages = Messages::default();
         for (due_ms, half) in [(None, false), (None, false), (Some(50), false), (None, true)] {
             let number = messages.sent("T1", 0, due_ms, half);
-            messages.stored(number, number as u64);
+            messages.stored(number, 0, number as u64).expect("its queue");
         }
         messages.says(3, Verdict::Commit);
         messages.said(3, Verdict::Commit, true).expect("it was open");
@@ -444,7 +475,7 @@ mod tests {
     fn what_must_not_show_is_seen() {
         let mut messages = Messages::default();
         let half = messages.sent("T1", 0, None, true);
-        messages.stored(half, 0);
+        messages.stored(half, 0, 0).expect("its queue");
         is_wrong(&mut messages, &[read(half, 0, 0)], "must not be there");
         messages.says(half, Verdict::Rollback);
         messages.says(half, Verdict::Commit);
@@ -453,10 +484,46 @@ mod tests {
         assert!(messages.said(half, Verdict::Commit, true).is_err(), "both cannot count");
         assert!(messages.asked(half).is_err(), "it is decided");
         let timed = messages.sent("T1", 0, Some(9), false);
-        messages.stored(timed, 0);
+        messages.stored(timed, 0, 0).expect("its queue");
         messages.recalls(timed);
         messages.recalled(timed, true, true).expect("nobody has read it");
         is_wrong(&mut messages, &[read(timed, 9, 0)], "must not be there");
+    }
+
+    #[test]
+    fn what_was_sent_twice_is_there_once_in_either_queue() {
+        let resent = || {
+            let mut messages = Messages::default();
+            messages.sent("T1", 0, None, false);
+            messages.sent_again(0, 1, None);
+            messages
+        };
+        for queue in 0..2 {
+            let mut messages = resent();
+            assert_eq!(messages.shown("T1", queue, &[read(0, 0, 0)]), Ok(()));
+            assert_eq!(messages.shown("T1", 1 - queue, &[]), Ok(()));
+            let found = messages.shown("T1", 1 - queue, &[read(0, 0, 0)]).expect_err("it is in the other one");
+            assert!(found.contains("belongs into"), "{found}");
+            let mut messages = resent();
+            messages.stored(0, queue, 7).expect("one of the two");
+            assert!(messages.shown("T1", queue, &[]).is_err(), "lost");
+            assert!(messages.all_shown().is_err(), "lost");
+            assert!(messages.stored(0, 1 - queue, 7).is_err(), "answered in two ways");
+            assert!(messages.shown("T1", 1 - queue, &[read(0, 0, 0)]).is_err(), "elsewhere than was answered");
+        }
+        let mut messages = resent();
+        assert_eq!(messages.all_shown(), Ok(()), "nobody knows");
+        is_wrong(&mut messages, &[read(0, 0, 0), read(0, 0, 0)], "twice");
+        // A message that was delayed twice comes by the later of the two times.
+        let mut messages = Messages::default();
+        messages.sent("T1", 0, Some(50), false);
+        messages.sent_again(0, 0, Some(90));
+        messages.stored(0, 0, 0).expect("its queue");
+        messages.passed(60);
+        assert_eq!(messages.shown("T1", 0, &[]), Ok(()), "it may be the second");
+        is_wrong(&mut messages, &[read(0, 49, 0)], "before its time");
+        messages.passed(90);
+        is_wrong(&mut messages, &[], "is lost");
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! 2. Nobody sees a half message that is not committed, a message before its time, or one that was taken back.
 //! 3. What falls due is done by the end of the pass of time in which it does, once: deliveries, retries, dead letters, parked halves.
 //! 4. An answered commit of an offset outlives the crash; no two clients count on one lock at a time.
-//! 5. The same seed does the same, I/O for I/O.
+//! 5. What is sent again because its answer was lost, with the broker or with the connection, is there once, and answered alike.
+//! 6. The same seed does the same, I/O for I/O.
 //!
 //! ```text
 //!  draws --> Run --requests, I/O by I/O--> Scene (router, timer, engine, simulated disk and clock)
@@ -20,7 +21,7 @@ mod messages;
 mod progress;
 mod run;
 
-use run::{Outcome, run};
+use run::{Memory, Outcome, run};
 
 /// Seeds of the ordinary run.
 const SEEDS: std::ops::Range<u64> = 0..100;
@@ -40,7 +41,7 @@ fn seeds() -> std::ops::Range<u64> {
 /// Ends the test at the first seed that fails, with its trace.
 #[track_caller]
 fn passes(seed: u64) -> Outcome {
-    let outcome = run(seed);
+    let outcome = run(seed, Memory::Whole);
     if let Some(violation) = &outcome.violation {
         let tail: Vec<_> = outcome.trace.iter().rev().take(60).rev().map(String::as_str).collect();
         panic!(
@@ -51,7 +52,7 @@ fn passes(seed: u64) -> Outcome {
     outcome
 }
 
-/// K-70, K-80, K-81, K-83, K-84, K-86 and K-88 to K-93, all at once and with any number of crashes.
+/// K-6 to K-8, K-70, K-80, K-81, K-83, K-84, K-86 and K-88 to K-93, all at once and with any number of crashes.
 #[test]
 fn no_seed_finds_a_message_lost_doubled_or_shown_that_must_not_be() {
     let asked = seeds();
@@ -69,6 +70,17 @@ fn no_seed_finds_a_message_lost_doubled_or_shown_that_must_not_be() {
         );
         assert!(total.delayed > 100 && total.recalled > 10 && total.retried > 100 && total.dead > 20, "{total:?}");
         assert!(total.commits > 100 && total.locks > 100, "{total:?}");
+        assert!(total.resent > 200 && total.repeats > 50, "{total:?}");
+    }
+}
+
+/// K-6 to K-8: what a broker does that forgets what was sent to it.
+#[test]
+fn a_broker_that_forgets_what_was_sent_is_caught() {
+    for memory in [Memory::OfOneLife, Memory::None] {
+        let caught = (0..30).find_map(|seed| run(seed, memory).violation.map(|violation| (seed, violation)));
+        let (seed, violation) = caught.unwrap_or_else(|| panic!("{memory:?} was not caught"));
+        println!("{memory:?}: seed {seed}, {violation}");
     }
 }
 

@@ -1,8 +1,10 @@
 //! One run: draws what to do, does it to a broker, and tells the model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::io::sim::{Seeded, SimDisk, Survival};
 use anchorlog_engine::{Clock, Engine};
 use serde_json::{Value, json};
@@ -29,6 +31,9 @@ const ATTEMPTS_MAX: i32 = 2;
 /// Seconds of the delay levels that are asked for, from level 1 on.
 const LEVELS: [u64; 5] = [1, 5, 10, 30, 60];
 
+/// The longest that a producer tries, in milliseconds: shorter than a broker remembers.
+const RESEND_MS: u64 = 500_000;
+
 /// Purposes of the streams of draws: a new draw for one moves no other.
 const STREAM_DISK: u64 = 101;
 const STREAM_TURN: u64 = 102;
@@ -50,12 +55,14 @@ pub(super) struct Tally {
     pub(super) dead: u64,
     pub(super) commits: u64,
     pub(super) locks: u64,
+    pub(super) resent: u64,
+    pub(super) repeats: u64,
 }
 
 impl Tally {
     pub(super) fn add(&mut self, other: &Tally) {
         let Tally { crashes, crashes_in_recovery, unanswered, committed, rolled_back, questions, parked, .. } = other;
-        let Tally { delayed, recalled, retried, dead, commits, locks, .. } = other;
+        let Tally { delayed, recalled, retried, dead, commits, locks, resent, repeats, .. } = other;
         self.crashes += crashes;
         self.crashes_in_recovery += crashes_in_recovery;
         self.unanswered += unanswered;
@@ -69,6 +76,8 @@ impl Tally {
         self.dead += dead;
         self.commits += commits;
         self.locks += locks;
+        self.resent += resent;
+        self.repeats += repeats;
     }
 }
 
@@ -81,9 +90,20 @@ pub(super) struct Outcome {
     pub(super) tally: Tally,
 }
 
+/// How long a broker remembers what was sent to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// As long as it should.
+    Whole,
+    /// Until it starts again: a broken promise.
+    OfOneLife,
+    /// Not at all: another one.
+    None,
+}
+
 /// Runs a seed to its end, or to the first thing that cannot be.
-pub(super) fn run(seed: u64) -> Outcome {
-    let mut run = Run::new(seed);
+pub(super) fn run(seed: u64, memory: Memory) -> Outcome {
+    let mut run = Run::new(seed, memory);
     let mut violation = (0..TURNS).try_for_each(|_| run.turn()).and_then(|()| run.end()).err();
     if violation.is_none() && run.scene.is_none() {
         violation = Some("the broker did not come back".to_owned());
@@ -104,6 +124,16 @@ enum Asked {
     /// With the queues that the client has given back since: it counts on none of them.
     Lock(usize, Vec<u32>),
     Other,
+}
+
+/// A send of which its producer does not know what became.
+#[derive(Clone, Debug)]
+struct Doubt {
+    is_half: bool,
+    /// When it was sent first, and for how long it is delayed.
+    sent_ms: u64,
+    delay_ms: Option<u64>,
+    fields: Value,
 }
 
 /// Who talks to the broker.
@@ -135,6 +165,10 @@ struct Run {
     /// What a verdict on a half message says.
     ends: BTreeMap<usize, Value>,
     handles: BTreeMap<usize, String>,
+    /// Sends by their messages; and those that nobody has an answer to, nor waits for one.
+    sends: BTreeMap<usize, Doubt>,
+    doubts: Vec<usize>,
+    memory: Memory,
     /// What consumers have, and have not sent back.
     copies: Vec<Copy>,
     /// How often somebody connected: names the connections of now.
@@ -151,14 +185,19 @@ struct Run {
 }
 
 /// Halves are asked about soon, and not often.
-fn settings(settings: &mut Settings) {
-    settings.transaction_check_max = 2;
+fn settings(remembers: bool) -> impl FnOnce(&mut Settings) {
+    move |settings| {
+        settings.transaction_check_max = 2;
+        if !remembers {
+            settings.repeat_window = Duration::ZERO;
+        }
+    }
 }
 
 impl Run {
-    fn new(seed: u64) -> Run {
+    fn new(seed: u64, memory: Memory) -> Run {
         let disk = SimDisk::new(Seeded::new(seed, STREAM_DISK).draw());
-        let scene = Scene::on(disk, std::sync::Arc::default(), Standing::Alone, settings);
+        let scene = Scene::on(disk, Arc::default(), Standing::Alone, settings(memory != Memory::None));
         scene.with_template();
         let nobody = ConnectionId { worker: 0, slot: 0, generation: 0 };
         let mut run = Run {
@@ -172,6 +211,9 @@ impl Run {
             leases: Leases::default(),
             ends: BTreeMap::new(),
             handles: BTreeMap::new(),
+            sends: BTreeMap::new(),
+            doubts: Vec::new(),
+            memory,
             copies: Vec::new(),
             connected: 0,
             sent_back: BTreeSet::new(),
@@ -195,6 +237,7 @@ impl Run {
 
     fn note_disk(&mut self) {
         if let Some(scene) = &self.scene {
+            self.tally.repeats += scene.shared.counters.read().repeats_answered;
             self.disk_hash = self.disk_hash.rotate_left(7) ^ scene.disk.trace_hash();
             let count = scene.disk.io_count();
             self.trace.push(format!("{count} I/Os, {:016x}", self.disk_hash));
@@ -208,7 +251,7 @@ impl Run {
     // ---- one turn
 
     fn turn(&mut self) -> Result<(), String> {
-        match self.draws.below(120) {
+        match self.draws.below(130) {
             0..20 => self.send(),
             20..28 => self.send_later(),
             28..38 => self.send_half(),
@@ -226,6 +269,8 @@ impl Run {
             115 => self.jump(),
             116..118 => self.arm(),
             118 => self.crash()?,
+            119..127 => self.resend(),
+            127..129 => self.drop_client(),
             _ => self.restart()?,
         }
         if self.is_dead() { self.crash() } else { Ok(()) }
@@ -253,8 +298,64 @@ impl Run {
         let (topic, queue) = self.queue();
         let number = self.messages.sent(topic, queue, None, false);
         let fields = send_fields(topic, queue, &self.properties(number, "TAGS\u{1}A\u{2}"));
+        self.give_send(number, None, fields);
+    }
+
+    fn give_send(&mut self, number: usize, delay_ms: Option<u64>, fields: Value) {
+        let sent_ms = self.scene().now_ms();
+        self.sends.insert(number, Doubt { is_half: false, sent_ms, delay_ms, fields: fields.clone() });
         let client = self.links.client;
         self.give(client, 310, &fields, format!("m{number}").as_bytes(), Asked::Send(number));
+    }
+
+    /// A producer sends again what it has no answer to.
+    fn resend(&mut self) {
+        if self.doubts.is_empty() {
+            return;
+        }
+        let at = self.draws.below(self.doubts.len());
+        let number = self.doubts.swap_remove(at);
+        self.send_again(number);
+    }
+
+    fn send_again(&mut self, number: usize) {
+        let Doubt { is_half, sent_ms, delay_ms, mut fields, .. } = self.sends[&number].clone();
+        let now_ms = self.scene().now_ms();
+        let is_open = self.messages.get(number).decided.is_none_or(|decided| decided.may_be_open());
+        // Nobody tries for so long, and nobody who was asked about it by then.
+        if now_ms.abs_diff(sent_ms) > RESEND_MS || !is_open {
+            return;
+        }
+        let queue = self.queue().1;
+        fields["e"] = json!(queue.to_string());
+        self.messages.sent_again(number, queue, delay_ms.map(|delay_ms| now_ms + delay_ms));
+        self.tally.resent += 1;
+        let (link, asked) = match is_half {
+            true => (self.links.producer, Asked::Half(number)),
+            false => (self.links.client, Asked::Send(number)),
+        };
+        self.give(link, 310, &fields, format!("m{number}").as_bytes(), asked);
+    }
+
+    /// Sends that were under way on these connections have no answer any more.
+    fn doubt(&mut self, asked: &Asked) {
+        if let Asked::Send(number) | Asked::Half(number) = asked {
+            self.doubts.push(*number);
+        }
+    }
+
+    /// The connection of a client breaks, and it opens another one.
+    fn drop_client(&mut self) {
+        self.note("the client's connection breaks".to_owned());
+        let client = self.links.client;
+        self.scene().worker.closed(client);
+        let (lost, kept) = std::mem::take(&mut self.pending).into_iter().partition(|(_, (id, _))| *id == client);
+        self.pending = kept;
+        let lost: BTreeMap<i64, (ConnectionId, Asked)> = lost;
+        self.tally.unanswered += lost.len() as u64;
+        lost.values().for_each(|(_, asked)| self.doubt(asked));
+        self.links.client = self.scene().connect_apart();
+        self.connected += 1;
     }
 
     fn send_later(&mut self) {
@@ -270,8 +371,7 @@ impl Run {
         };
         let number = self.messages.sent(topic, queue, Some(due_ms), false);
         let fields = send_fields(topic, queue, &self.properties(number, &wish));
-        let client = self.links.client;
-        self.give(client, 310, &fields, format!("m{number}").as_bytes(), Asked::Send(number));
+        self.give_send(number, Some(due_ms - now_ms), fields);
         self.tally.delayed += 1;
     }
 
@@ -281,6 +381,8 @@ impl Run {
         let mut fields =
             send_fields(topic, queue, &self.properties(number, "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}pg\u{2}"));
         fields["f"] = json!("4");
+        let sent_ms = self.scene().now_ms();
+        self.sends.insert(number, Doubt { is_half: true, sent_ms, delay_ms: None, fields: fields.clone() });
         let producer = self.links.producer;
         self.give(producer, 310, &fields, format!("m{number}").as_bytes(), Asked::Half(number));
     }
@@ -464,6 +566,9 @@ impl Run {
         self.note_disk();
         self.tally.crashes += 1;
         self.tally.unanswered += self.pending.len() as u64;
+        for (_, asked) in std::mem::take(&mut self.pending).into_values() {
+            self.doubt(&asked);
+        }
         let (dead, clock) = self.scene.take().expect("the broker is there between turns").end();
         let mut disk = match how {
             0 => dead.crash_with(self.crash_draws.draw(), Survival::Nothing),
@@ -480,7 +585,7 @@ impl Run {
             }
             disk = disk.crash(self.crash_draws.draw());
         }
-        self.come_back(Scene::on(disk, clock, Standing::Alone, settings))
+        self.come_back(disk, clock)
     }
 
     /// The broker stops in order, and starts again.
@@ -499,10 +604,11 @@ impl Run {
         }
         self.note_disk();
         let (disk, clock) = self.scene.take().expect("the broker is there between turns").end();
-        self.come_back(Scene::on(disk, clock, Standing::Alone, settings))
+        self.come_back(disk, clock)
     }
 
-    fn come_back(&mut self, scene: Scene) -> Result<(), String> {
+    fn come_back(&mut self, disk: SimDisk, clock: Arc<SimClock>) -> Result<(), String> {
+        let scene = Scene::on(disk, clock, Standing::Alone, settings(self.memory == Memory::Whole));
         scene.with_template();
         self.scene = Some(scene);
         self.pending.clear();
@@ -570,18 +676,22 @@ impl Run {
         if late {
             // It may or may not have been done.
             self.tally.unanswered += 1;
+            if self.is_dead() {
+                self.doubt(&asked);
+            }
             return Ok(());
         }
         let done = answer.code() == 0;
         match asked {
             Asked::Send(number) if done => {
-                self.messages.stored(number, answer.field("queueOffset").parse().map_err(|_| "no offset")?);
+                let offset = answer.field("queueOffset").parse().map_err(|_| "no offset")?;
+                self.messages.stored(number, queue_of(answer)?, offset)?;
                 if let Some(handle) = answer.header["extFields"]["recallHandle"].as_str() {
                     self.handles.insert(number, handle.to_owned());
                 }
             }
             Asked::Half(number) if done => {
-                self.messages.stored(number, 0);
+                self.messages.stored(number, queue_of(answer)?, 0)?;
                 let (lsn, offset) = (answer.physical_offset(), answer.field("queueOffset").to_owned());
                 self.can_decide(number, &lsn.to_string(), &offset);
             }
@@ -716,6 +826,11 @@ impl Run {
         self.scene().disk.stay_up();
         self.armed = false;
         self.finish()?;
+        // Whoever waits long enough gets an answer.
+        for number in std::mem::take(&mut self.doubts) {
+            self.send_again(number);
+        }
+        self.finish()?;
         if let Some((_, asked)) = self.pending.values().next() {
             return Err(format!("{asked:?} was never answered"));
         }
@@ -735,6 +850,7 @@ impl Run {
                 self.look_at(topic, queue)?;
             }
         }
+        self.messages.all_shown()?;
         self.look_again(false)?;
         self.look_again(true)?;
         self.look_at_parked()?;
@@ -759,6 +875,10 @@ impl Run {
         let reads = self.scene().read_all(PARKED_TOPIC, 0);
         self.messages.shown_parked(&reads, true)
     }
+}
+
+fn queue_of(answer: &Answer) -> Result<u32, String> {
+    answer.field("queueId").parse().map_err(|_| "no queue".to_owned())
 }
 
 fn client_id(client: usize) -> String {

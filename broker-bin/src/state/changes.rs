@@ -15,14 +15,17 @@ use crate::lock::lock;
 pub(super) enum Key {
     Topic(Box<str>),
     Group(Box<str>),
+    Account(Box<str>),
+    /// The addresses that are trusted.
+    Trusted,
     Offset(OffsetKey),
     Lock(OffsetKey),
 }
 
 impl Key {
-    /// Topics and groups, which messages need; the rest is what consumers go on by.
+    /// Topics and groups, which messages need, and accounts; the rest is what consumers go on by.
     pub(super) fn is_name(&self) -> bool {
-        matches!(self, Key::Topic(_) | Key::Group(_))
+        matches!(self, Key::Topic(_) | Key::Group(_) | Key::Account(_) | Key::Trusted)
     }
 }
 

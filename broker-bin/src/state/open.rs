@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anchorlog_engine::{AppendError, Engine, Lsn, Put, ReadError, Snapshot, WaitError, WriteBatch};
 use anchorlog_replicator::member::NAMESPACE;
 
-use super::entries::{self, BadEntry, format, group, lock, offset, topic};
+use super::entries::{self, BadEntry, account, format, group, lock, offset, topic};
 use super::tables::{FlushError, State};
 use crate::features::offsets::Commit;
 use crate::features::topics::{TEMPLATE, queue_name};
@@ -136,7 +136,28 @@ fn read(snapshot: &Snapshot, state: &State) -> Result<(), StateError> {
             Commit::Changed | Commit::Unchanged => Ok(()),
         }
     })?;
+    read_accounts(snapshot, state)?;
     forget(snapshot, state, counts)
+}
+
+/// Who may do what: also that somebody may not any more.
+fn read_accounts(snapshot: &Snapshot, state: &State) -> Result<(), StateError> {
+    let mut names = BTreeSet::new();
+    each(snapshot, account::PREFIX, |key, value| {
+        let (name, found) = account::decode(key, value)?;
+        state.accounts.put(&name, found);
+        let known = state.accounts.get(&name).is_some();
+        names.insert(name);
+        if known { Ok(()) } else { Err(BadEntry("there are more accounts than this version remembers")) }
+    })?;
+    state.accounts.retain(|name| names.contains(name));
+    let entry = snapshot.get(account::TRUSTED)?;
+    let trusted = entry.as_ref().map_or(Ok(Vec::new()), |entry| {
+        let bad = |source| StateError::Bad { key: account::TRUSTED.to_vec(), lsn: entry.lsn, source };
+        account::decode_trusted(&entry.value).map_err(bad)
+    })?;
+    state.accounts.set_trusted(trusted);
+    Ok(())
 }
 
 /// Forgets what the table does not have. `counts`: how many topics, groups and offsets it has.

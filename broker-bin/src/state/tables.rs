@@ -7,8 +7,9 @@ use std::time::Duration;
 use anchorlog_engine::{AppendError, Engine, Epoch, Lsn, Put, WriteBatch};
 
 use super::changes::{Changes, Key, Taken, Which};
-use super::entries::{group, lock as lock_entry, offset, topic};
+use super::entries::{account, group, lock as lock_entry, offset, topic};
 use super::open::{self, StateError};
+use crate::features::access::{Account, Accounts, Addresses};
 use crate::features::groups::{Change, GroupConfig, Groups};
 use crate::features::offsets::{Commit, OffsetKey, Offsets, Pins, Positions};
 use crate::features::order::{Asker, Locks};
@@ -68,6 +69,8 @@ pub struct State {
     pub groups: Groups,
     /// The committed offsets.
     pub offsets: Offsets,
+    /// Who may do what.
+    pub accounts: Accounts,
     /// Which queues are locked for whom.
     pub locks: Locks,
     /// Which places in queues are of this log.
@@ -199,6 +202,31 @@ impl State {
         self.changes.urgently(Key::Group(name.into()), || (self.groups.put(name, config), ()));
     }
 
+    /// Sets an account, which must be a good one.
+    pub fn put_account(&self, name: &str, account: Account) {
+        if !self.follows() {
+            self.changes.urgently(Key::Account(name.into()), || (self.accounts.put(name, account), ()));
+        }
+    }
+
+    /// Forgets an account.
+    pub fn remove_account(&self, name: &str) {
+        if !self.follows() {
+            self.changes.urgently(Key::Account(name.into()), || (self.accounts.remove(name), ()));
+        }
+    }
+
+    /// Sets the addresses from which nobody need sign; true when that changed something.
+    pub fn set_trusted(&self, trusted: Vec<Addresses>) -> bool {
+        if self.follows() {
+            return false;
+        }
+        self.changes.urgently(Key::Trusted, || {
+            let changed = self.accounts.set_trusted(trusted);
+            (changed, changed)
+        })
+    }
+
     /// Sets an offset; `awaited` when an answer waits for it to be durable.
     pub fn commit_offset(&self, key: &OffsetKey, offset: u64, awaited: bool) -> Commit {
         if self.follows() {
@@ -324,6 +352,11 @@ impl State {
             let entry = match key {
                 Key::Topic(name) => self.topics.get(name).map(|topic| topic::encode(name, &topic.config)),
                 Key::Group(name) => self.groups.config(name).map(|config| group::encode(name, &config)),
+                Key::Account(name) => self.accounts.get(name).map(|found| account::encode(name, &found)),
+                Key::Trusted => {
+                    let trusted = Some(self.accounts.trusted()).filter(|trusted| !trusted.is_empty());
+                    trusted.map(|trusted| (account::TRUSTED.to_vec(), account::encode_trusted(&trusted)))
+                }
                 Key::Offset(key) => self.offsets.get(key).map(|offset| offset::encode(key, offset)),
                 Key::Lock(key) => self.locks.get(key).map(|found| lock_entry::encode(key, &found)),
             };
@@ -333,6 +366,8 @@ impl State {
                 None => tail.batch.delete(&match key {
                     Key::Topic(name) => topic::encode_key(name),
                     Key::Group(name) => group::encode_key(name),
+                    Key::Account(name) => account::encode_key(name),
+                    Key::Trusted => account::TRUSTED.to_vec(),
                     Key::Offset(key) => offset::encode_key(key),
                     Key::Lock(key) => lock_entry::encode_key(key),
                 }),

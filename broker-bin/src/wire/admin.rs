@@ -400,6 +400,12 @@ impl Progress {
     pub fn behind(&self) -> u64 {
         self.broker_offset.saturating_sub(self.consumer_offset)
     }
+
+    /// What its members have and is not committed.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.pull_offset.saturating_sub(self.consumer_offset)
+    }
 }
 
 /// A group's progress in the queues of a topic.
@@ -418,17 +424,18 @@ pub fn put_consume_stats(out: &mut BytesMut, per_second: f64, rows: &[(QueueKey<
     Object::begin(out).fraction("consumeTps", per_second).by_queue("offsetTable", rows.iter().copied(), put_progress);
 }
 
-/// Appends the body that says how far every group is: by group, one entry for each of its topics.
-pub fn put_broker_consume_stats(out: &mut BytesMut, broker_address: &str, groups: &[(&str, Vec<Rows<'_>>)]) {
-    let behind = |rows: &(QueueKey<'_>, Progress)| rows.1.behind();
-    let total: u64 = groups.iter().flat_map(|(_, topics)| topics.iter().flatten()).map(behind).sum();
+/// Appends the body that says how far every group is: by group, one entry for each of its topics, with the messages that it consumes in a
+/// second.
+pub fn put_broker_consume_stats(out: &mut BytesMut, broker_address: &str, groups: &[(&str, Vec<(f64, Rows<'_>)>)]) {
+    let queues = groups.iter().flat_map(|(_, topics)| topics.iter().flat_map(|(_, rows)| rows));
+    let total = |of: fn(&Progress) -> u64| queues.clone().map(|(_, progress)| of(progress)).sum();
     Object::begin(out)
         .text("brokerAddr", broker_address)
         .list("consumeStatsList", groups, |out, (group, topics)| {
-            Object::begin(out).list(group, topics, |out, rows| put_consume_stats(out, 0.0, rows));
+            Object::begin(out).list(group, topics, |out, (rate, rows)| put_consume_stats(out, *rate, rows));
         })
-        .count("totalDiff", total)
-        .number("totalInflightDiff", 0);
+        .count("totalDiff", total(Progress::behind))
+        .count("totalInflightDiff", total(Progress::in_flight));
 }
 
 /// What a queue holds.

@@ -213,6 +213,14 @@ pub mod private {
     pub const GROUP_SHOW: i32 = 30_100;
     /// How strict a consumer group is.
     pub const GROUP_SET: i32 = 30_101;
+    /// The accounts, and their rules.
+    pub const ACCOUNT_LIST: i32 = 30_201;
+    /// Makes an account, or changes one.
+    pub const ACCOUNT_PUT: i32 = 30_202;
+    /// Takes an account away.
+    pub const ACCOUNT_DELETE: i32 = 30_203;
+    /// Changes an account's rules for topics and groups.
+    pub const ACCOUNT_RULES: i32 = 30_204;
     /// How much of a topic stands in another one.
     pub const REPUBLISH_SHOW: i32 = 30_501;
     /// Puts some more of it there.
@@ -221,7 +229,17 @@ pub mod private {
     /// Whether a request changes what is stored: only a leader that can have it acknowledged takes it.
     #[must_use]
     pub const fn writes(code: i32) -> bool {
-        matches!(code, TRANSACTION_DECIDE | DELAY_CANCEL | DEAD_LETTER_REPLAY | GROUP_SET | REPUBLISH_STEP)
+        matches!(
+            code,
+            TRANSACTION_DECIDE
+                | DELAY_CANCEL
+                | DEAD_LETTER_REPLAY
+                | GROUP_SET
+                | ACCOUNT_PUT
+                | ACCOUNT_DELETE
+                | ACCOUNT_RULES
+                | REPUBLISH_STEP
+        )
     }
 }
 

@@ -139,12 +139,13 @@ class Found:
             self.notes.append(f"{kind}: {text}")
 
 
-def judge_stored(plan, acks, stored, away, doubtful, found):
+def judge_stored(plan, acks, stored, away, doubtful, found, remembers=True):
     """What lies in the topics, against what was acknowledged.
 
     `acks`: all lines of all producers. `stored`: topic -> records, queue after queue, by offset. `away`: the times in
-    ms, from and to, in which the broker was not there: a send on its way then may be stored twice, or without anybody
-    being told. `doubtful`: what a producer that was killed may have sent, and the next one sent again.
+    ms, from and to, in which the broker was not there: a send on its way then may be stored without anybody being told,
+    and twice by a producer that made another message of it; by one that sent the same again, under the same unique key,
+    once, where the broker remembers. `doubtful`: what a producer that was killed may have sent, and the next one sent again.
     """
     told = collections.defaultdict(list)
     for ack in acks:
@@ -160,7 +161,8 @@ def judge_stored(plan, acks, stored, away, doubtful, found):
         lines = told[index]
         # Without an answer, or with more than one attempt, nobody can know how often it was stored.
         doubt = len(lines) != 1 or lines[0]["attempts"] > 1 or index not in acked or index in doubtful
-        doubt = doubt or any(line["started"] <= to and line["ended"] >= since for line in lines for since, to in away)
+        was_away = any(line["started"] <= to and line["ended"] >= since for line in lines for since, to in away)
+        doubt = doubt or was_away
         if any(record["topic"] != item["topic"] for record in records):
             found.note("displaced", f"{item} in {[r['topic'] for r in records]}")
         if plan.is_rolled_back(index):
@@ -170,9 +172,12 @@ def judge_stored(plan, acks, stored, away, doubtful, found):
         if index in acked and not records:
             found.note("lost", f"{item}, acknowledged {lines}")
         if len(records) > 1:
-            if not doubt:
+            # Who is impatient with a broker that is there may have been answered; who lost it has not.
+            if not doubt or remembers and was_away and is_one_twice(records):
                 found.note("twice", f"{item} at {places_of(records)}, {lines}")
-            found.counts["stored twice, as their senders could not know"] += doubt
+            else:
+                found.counts["stored twice, as their senders could not know"] += 1
+        found.counts["sent again to a broker that had gone, and stored once"] += was_away and len(records) == 1
         delay = DELAY_MS_OF_LEVEL.get(item["level"], item["delay_ms"])
         for record in records:
             if record["storeTimestamp"] < record["bornTimestamp"] + delay:
@@ -184,6 +189,13 @@ def judge_stored(plan, acks, stored, away, doubtful, found):
     found.counts["acknowledged"] += len(acked)
     found.counts["stored"] += sum(len(records) for records in places.values())
     return acked, {index for index, records in places.items() if records}
+
+
+def is_one_twice(records):
+    """Whether two of them are one message that was sent again."""
+    keys = [record.get("properties", {}).get("UNIQ_KEY") for record in records]
+    keys = [key for key in keys if key]
+    return len(set(keys)) < len(keys)
 
 
 def places_of(records):

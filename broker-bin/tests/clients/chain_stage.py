@@ -143,7 +143,8 @@ class Play:
         """What is wrong at the end, and what was counted."""
         found = chain.Found()
         stored = {topic: wire.read_all(self.server.namesrv, topic) for topic in self.plan.topics.values()}
-        acked, visible = chain.judge_stored(self.plan, self.acks(), stored, self.away, self.doubtful, found)
+        acked, visible = chain.judge_stored(self.plan, self.acks(), stored, self.away, self.doubtful, found,
+                                            self.server.remembers)
         for group in self.groups:
             name = group.name(self.plan.run)
             retried = wire.read_all(self.server.namesrv, f"%RETRY%{name}")

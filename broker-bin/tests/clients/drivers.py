@@ -43,6 +43,8 @@ class Client:
     orderly: bool = True  # offers consumption with queue locks
     tries_again: bool = False  # its driver lets it send again by itself, with the same id
     plays: bool = False  # its driver plays scenarios
+    signs: bool = False  # its driver signs as an account
+    speaks_tls: bool = False  # it speaks TLS, as the JVM's properties say
     platforms: tuple = ()  # (system, machine) pairs the package has binaries for; empty: any
     options: dict = dataclasses.field(default_factory=dict)
 
@@ -119,11 +121,11 @@ NATIVE_NODE = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64"), 
 
 CLIENTS = [
     Client("java5", "Maven rocketmq-client 5.3.3", "java", ("java", "javac", "mvn"), build_java, java,
-           starts_slowly=True, plays=True, tries_again=True, options={"version": "5.3.3"}),
+           starts_slowly=True, plays=True, tries_again=True, signs=True, speaks_tls=True, options={"version": "5.3.3"}),
     Client("java4", "Maven rocketmq-client 4.9.8", "java", ("java", "javac", "mvn"), build_java, java,
-           starts_slowly=True, plays=True, tries_again=True, options={"version": "4.9.8"}),
+           starts_slowly=True, plays=True, tries_again=True, speaks_tls=True, options={"version": "4.9.8"}),
     Client("go", "Go rocketmq-client-go/v2 v2.1.2", "go", ("go",), build_go, lambda c, home: [f"{home}/driver"],
-           plays=True, tries_again=True),
+           plays=True, tries_again=True, signs=True),
     Client("rust", "crate rocketmq-client-rust 1.0.0", "rust", ("cargo",), build_rust,
            lambda c, home: [f"{home}/target/debug/driver"]),
     Client("ali-ons", "npm ali-ons 3.12.0", "node", ("node", "npm"), build_node,

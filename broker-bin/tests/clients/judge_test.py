@@ -118,8 +118,8 @@ class Chain(unittest.TestCase):
     def first(self, wanted):
         return next(index for index in self.plan.messages if wanted(index))
 
-    def stored_wrong(self):
-        chain.judge_stored(self.plan, self.acks, self.stored, [], set(), self.found)
+    def stored_wrong(self, away=()):
+        chain.judge_stored(self.plan, self.acks, self.stored, away, set(), self.found)
         return dict(self.found.wrong)
 
     def consumed_wrong(self, group, lines, retried=(), dead=()):
@@ -165,6 +165,20 @@ class Chain(unittest.TestCase):
         self.acks[late]["attempts"] = 2
         topic[-1]["storeTimestamp"] = 1_100
         self.assertEqual(self.stored_wrong(), {"early": 1})
+
+    def test_one_message_that_was_sent_again_when_the_broker_had_gone_is_stored_once(self):
+        plain = self.first(lambda i: self.plan.messages[i]["kind"] == "plain")
+        topic = self.stored[self.plan.messages[plain]["topic"]]
+        ours = next(record for record in topic if record["keys"] == self.plan.messages[plain]["key"])
+        ours["properties"] = dict(UNIQ_KEY="7F01")
+        self.acks[plain]["attempts"] = 2
+        for key, wrong in (("7F01", {"twice": 1}), ("7F02", {})):
+            again = dict(ours, queueOffset=99, properties=dict(UNIQ_KEY=key))
+            topic.append(again)
+            self.assertEqual(self.stored_wrong([(plain - 1, plain + 1)]), wrong, key)
+            self.found = chain.Found()
+            self.assertEqual(self.stored_wrong(), {}, "nobody knows why it was tried again")
+            topic.remove(again)
 
     def test_what_was_rolled_back_and_is_seen_is_seen(self):
         index = self.first(self.plan.is_rolled_back)

@@ -30,6 +30,7 @@ class Server:
     """Started by us in a folder of its own, and so may be killed and started again on the same store."""
 
     can_be_killed = True
+    remembers = True  # what was sent to it, and stores it once
     another = None  # (folder, more arguments) -> one more of it, with a store of its own
     name = "?"
 
@@ -90,6 +91,7 @@ class Anchorlog(Server):
 class Original(Server):
     """RocketMQ 5.3.3 through perf/rocketmq: a name server that stays, a broker that can be killed; sync flush."""
 
+    remembers = False
     name = "original"
 
     def __init__(self, work, heap):

@@ -1,4 +1,7 @@
 """Just enough of the remoting protocol for the script itself: ask for a route, make a topic by sending to it."""
+import base64
+import hashlib
+import hmac
 import json
 import socket
 import struct
@@ -10,6 +13,11 @@ PULL_NOT_FOUND, PULL_RETRY, PULL_MOVED = 19, 20, 21
 TEMPLATE = "TBW102"
 
 
+# (access key, secret key) to sign with, and an SSL context to speak TLS by, where the server wants that.
+signer = None
+tls = None
+
+
 class Refused(Exception):
     """The server answered with a code other than the expected ones."""
 
@@ -17,15 +25,23 @@ class Refused(Exception):
 def call(address, code, fields, body=b"", seconds=5):
     """One request on a connection of its own; returns (code, remark, extFields, body)."""
     fields = {k: str(v) for k, v in fields.items()}
+    if signer:
+        fields["AccessKey"] = signer[0]
+        signed = "".join(fields[name] for name in sorted(fields)).encode() + body
+        fields["Signature"] = base64.b64encode(hmac.new(signer[1].encode(), signed, hashlib.sha1).digest()).decode()
     header = json.dumps({"code": code, "language": "JAVA", "version": 479, "opaque": 1, "flag": 0,
                          "serializeTypeCurrentRPC": "JSON", "extFields": fields}).encode()
     host, port = address.rsplit(":", 1)
-    with socket.create_connection((host, int(port)), seconds) as s:
+    with socket.create_connection((host, int(port)), seconds) as plain, wrapped(plain, host) as s:
         s.sendall(struct.pack(">II", 4 + len(header) + len(body), len(header)) + header + body)
         frame = exactly(s, struct.unpack(">I", exactly(s, 4))[0])
     length = struct.unpack(">I", frame[:4])[0] & 0xFFFFFF
     answer = json.loads(frame[4:4 + length])
     return answer["code"], answer.get("remark"), answer.get("extFields") or {}, frame[4 + length:]
+
+
+def wrapped(plain, host):
+    return tls.wrap_socket(plain, server_hostname=host) if tls else plain
 
 
 def exactly(s, n):

@@ -9,6 +9,7 @@ mod offset;
 mod stage;
 mod topic;
 mod transaction;
+mod user;
 
 use stage::{Stage, ended};
 

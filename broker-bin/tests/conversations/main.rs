@@ -2,9 +2,12 @@
 //!
 //! Every conversation runs over each driver. The numbers are those of the wire notes' section 8.6.
 
+mod bounds;
 mod damage;
 mod delays;
+mod doors;
 mod groups;
+mod monitoring;
 mod naming;
 mod offsets;
 mod operating;
@@ -19,6 +22,7 @@ mod replies;
 mod restart;
 mod retention;
 mod retries;
+mod sealed;
 mod sending;
 mod stage;
 mod transactions;

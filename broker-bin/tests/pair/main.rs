@@ -14,5 +14,6 @@
 mod client;
 mod load;
 mod pair;
+#[path = "../../../replicator/tests/node/proxy.rs"]
 mod proxy;
 mod scenes;

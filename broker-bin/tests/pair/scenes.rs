@@ -114,10 +114,12 @@ fn a_wire_that_is_cut_at_any_byte_costs_no_message() {
     let (pair, load) = begin();
     for round in 0..60_u64 {
         pair.proxies[0].cut_after(round * round * 97 % 20_011);
+        pair.proxies[0].cut();
         std::thread::sleep(Duration::from_millis(120));
     }
     let healed = Instant::now();
     pair.proxies[0].cut_after(u64::MAX);
+    pair.proxies[0].cut();
     back(&load, healed);
     pair.judge(load, false);
 }

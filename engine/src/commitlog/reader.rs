@@ -8,6 +8,8 @@
 //! 4. A block is read again when it was read before its last byte was written.
 //! 5. What cannot be read or is damaged costs the records that it is part of, and no others.
 //!
+//! 6. Reading along the log for another machine neither allocates nor zeroes: the buffers of wide reads come back.
+//!
 //! No page cache, no mmap: one way per file.
 
 use std::collections::{HashMap, VecDeque};
@@ -25,7 +27,9 @@ use crate::damage::{DamagedPart, DamagedPlace, Damages};
 use crate::error::ReadError;
 use crate::fault::{Broken, Fault};
 use crate::io::{AlignedBuf, IO_ALIGN};
-use crate::limits::{AHEAD_READ_BUSY_BYTES, AHEAD_READ_BYTES, COLD_BLOCK_COUNT, COLD_READ_BYTES, WIDE_READ_BYTES};
+use crate::limits::{
+    AHEAD_READ_BUSY_BYTES, AHEAD_READ_BYTES, COLD_BLOCK_COUNT, COLD_READ_BYTES, WIDE_IDLE_MAX, WIDE_READ_BYTES,
+};
 use crate::retention::Survivors;
 use crate::units::{Lsn, align_down, align_up, to_u64, to_usize};
 
@@ -43,6 +47,48 @@ struct BlockCache {
     order: VecDeque<Lsn>,
 }
 
+/// Buffers of wide reads that nobody uses at the moment.
+type Shelf = Mutex<Vec<AlignedBuf>>;
+
+/// What was read at once; its buffer goes back to the shelf.
+pub(crate) struct ReadBuf {
+    /// Gone only while it is dropped.
+    buf: Option<AlignedBuf>,
+    shelf: Arc<Shelf>,
+}
+
+impl ReadBuf {
+    /// `len` bytes, whatever is in them.
+    fn take(shelf: &Arc<Shelf>, len: usize) -> ReadBuf {
+        let mut idle = shelf.lock().expect(SHELVED);
+        let fits = idle.iter().position(|buf| buf.len() == len);
+        let buf = fits.map_or_else(|| AlignedBuf::zeroed(len), |at| idle.swap_remove(at));
+        ReadBuf { buf: Some(buf), shelf: Arc::clone(shelf) }
+    }
+
+    fn buf(&mut self) -> &mut AlignedBuf {
+        self.buf.as_mut().expect(UNDROPPED)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.buf.as_ref().expect(UNDROPPED)
+    }
+}
+
+impl Drop for ReadBuf {
+    fn drop(&mut self) {
+        if let Some(buf) = self.buf.take().filter(|buf| to_u64(buf.len()) >= WIDE_READ_BYTES)
+            && let Ok(mut idle) = self.shelf.lock()
+            && idle.len() < WIDE_IDLE_MAX
+        {
+            idle.push(buf);
+        }
+    }
+}
+
+const SHELVED: &str = "the shelf is intact";
+const UNDROPPED: &str = "a buffer is there until it is dropped";
+
 /// Reads ranges of the log.
 pub(crate) struct LogReader {
     buffer: Arc<LogBuffer>,
@@ -50,6 +96,7 @@ pub(crate) struct LogReader {
     marks: Arc<Marks>,
     cache: Mutex<BlockCache>,
     disk: Mutex<()>,
+    shelf: Arc<Shelf>,
     cold_reads: AtomicU64,
     cold_read_bytes: AtomicU64,
     damages: Arc<Damages>,
@@ -72,6 +119,7 @@ impl LogReader {
             marks,
             cache: Mutex::default(),
             disk: Mutex::new(()),
+            shelf: Arc::default(),
             cold_reads: AtomicU64::new(0),
             cold_read_bytes: AtomicU64::new(0),
             damages,
@@ -88,7 +136,7 @@ impl LogReader {
         self.cold_read_bytes.load(Ordering::Relaxed)
     }
 
-    fn count(&self, read: &AlignedBuf) {
+    fn count(&self, read: &[u8]) {
         self.cold_reads.fetch_add(1, Ordering::Relaxed);
         self.cold_read_bytes.fetch_add(to_u64(read.len()), Ordering::Relaxed);
     }
@@ -181,7 +229,7 @@ impl LogReader {
 
     /// Bytes from `from` on as the disk has them, not verified: where they lie in what was read. Within one segment, no more than is
     /// written, and at most `most`.
-    pub(crate) fn raw(&self, from: Lsn, most: u64) -> Result<(AlignedBuf, Range<usize>), ReadError> {
+    pub(crate) fn raw(&self, from: Lsn, most: u64) -> Result<(ReadBuf, Range<usize>), ReadError> {
         let written = self.marks.load(Watermark::Written);
         if !self.is_kept(from) || from >= written {
             return Err(ReadError::NotFound(from));
@@ -191,13 +239,14 @@ impl LogReader {
         let end = from.plus(most).min(geometry.segment_end(from)).min(written);
         let offset = geometry.file_offset(from);
         let begin = align_down(offset, to_u64(IO_ALIGN));
-        let mut buf = AlignedBuf::zeroed(to_usize(align_up(offset + end.since(from), to_u64(IO_ALIGN)) - begin));
+        let len = to_usize(align_up(offset + end.since(from), to_u64(IO_ALIGN)) - begin);
+        let mut buf = ReadBuf::take(&self.shelf, len);
         {
             let _one_at_a_time = self.disk.lock().expect("the disk lock is intact");
             let file = self.segments.find(from).ok_or(ReadError::NotFound(from))?;
-            self.count(&buf);
+            self.count(buf.bytes());
             let path = || self.segments.path(from);
-            file.read_at(&mut buf, begin).map_err(|source| ReadError::Io { lsn: from, path: path(), source })?;
+            file.read_at(buf.buf(), begin).map_err(|source| ReadError::Io { lsn: from, path: path(), source })?;
         }
         // A segment that was recycled meanwhile is not the one that was asked for.
         if !self.is_kept(from) {

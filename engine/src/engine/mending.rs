@@ -8,20 +8,24 @@ use std::sync::Arc;
 
 use crate::audit::{FoundSegment, LogFiles, Step, Walk};
 use crate::commit::watermark::Watermark;
+use crate::commitlog::frame::{self, FRAME_ALIGN};
 use crate::commitlog::manifest::Manifest;
-use crate::commitlog::segment::SegmentHeader;
-use crate::damage::DamagedPart;
+use crate::commitlog::record;
+use crate::commitlog::segment::{Geometry, SegmentHeader};
+use crate::damage::{DamagedPart, DamagedPlace};
 use crate::engine::{Engine, LOCKED};
 use crate::error::OpenError;
 use crate::io::{AlignedBuf, IO_ALIGN, IoFile};
-use crate::mend::{DamagedRange, Judge, MendError};
+use crate::limits;
+use crate::mend::{DamagedRange, Judge, MendError, Mended, Survivor, survivor};
 use crate::recovery::scan::read_blocks;
+use crate::retention::survivors;
 use crate::units::{Lsn, align_down, align_up, to_u64, to_usize};
 
 impl Engine {
     /// What has to be had from elsewhere for the damaged places of the log ([`Engine::damaged_places`]) to be whole again, in its order.
-    /// Reads the segments of those places, and nothing when there are none; a place that is whole again is forgotten. Left out is what
-    /// survives below the log's start, and what the log may still change.
+    /// Reads the segments of those places, and nothing when there are none; a place that is whole again is forgotten. Left out is what the
+    /// log may still change. Below the log's start a range is as wide as what survives in it may reach.
     ///
     /// # Errors
     /// When the log cannot be read at all.
@@ -31,25 +35,26 @@ impl Engine {
     pub fn damaged_ranges(&self) -> Result<Vec<DamagedRange>, OpenError> {
         let inner = &*self.inner;
         let start = inner.marks.start();
-        let places: Vec<_> = self.damaged_places().into_iter().filter(|place| place.lsn >= start).collect();
+        let places = self.damaged_places();
         let geometry = inner.segments.geometry();
         let mut ranges = Vec::new();
         for place in places.iter().filter(|place| place.part == DamagedPart::SegmentHeader) {
             let (path, what) = (place.path.clone(), place.what.clone());
             let (from, to) = (place.lsn, place.lsn);
-            ranges.push(DamagedRange { from, to, path, what, prev_crc: None, next_prev_crc: None });
+            let is_sparse = place.lsn < start;
+            ranges.push(DamagedRange { from, to, path, what, prev_crc: None, next_prev_crc: None, is_sparse });
         }
         let inside = places.iter().filter(|place| place.part != DamagedPart::SegmentHeader);
         let bases: BTreeSet<Lsn> = inside.clone().map(|place| geometry.base(place.lsn)).collect();
         for base in bases {
-            let found = self.look_through(base)?;
+            let found = if base < start { self.look_through_survivors(base) } else { self.look_through(base)? };
             let end = geometry.segment_end(base);
             let is_damaged = |lsn: Lsn| found.iter().any(|range| (range.from..range.to).contains(&lsn));
             for place in inside.clone().filter(|place| (base..end).contains(&place.lsn) && !is_damaged(place.lsn)) {
                 tracing::info!(lsn = %place.lsn, path = %place.path.display(), "a damaged place is whole again");
                 inner.damages.forget(place.lsn..place.lsn.plus(1), false);
             }
-            ranges.extend(found.into_iter().filter(|range| self.is_settled(range.to)));
+            ranges.extend(found.into_iter().filter(|range| range.is_sparse || self.is_settled(range.to)));
         }
         ranges.sort_by_key(|range| (range.from, range.to));
         Ok(ranges)
@@ -80,6 +85,7 @@ impl Engine {
                         what: broken.trouble.found,
                         prev_crc: broken.prev_crc,
                         next_prev_crc: None,
+                        is_sparse: false,
                     });
                 }
                 ControlFlow::Continue(())
@@ -89,6 +95,46 @@ impl Engine {
             first.prev_crc = self.last_crc_before(base)?;
         }
         Ok(ranges)
+    }
+
+    /// Where survivors of a segment below the log's start are not whole: from where their frame may begin to where their record may end.
+    fn look_through_survivors(&self, base: Lsn) -> Vec<DamagedRange> {
+        let inner = &*self.inner;
+        let (Some(file), Some(list)) = (inner.segments.find(base), inner.survivors.list(base)) else {
+            return Vec::new();
+        };
+        let geometry = inner.segments.geometry();
+        let end = geometry.segment_end(base);
+        let read = |at: Lsn, len: usize| bytes_of(&*file, geometry, at, len);
+        let mut ranges: Vec<DamagedRange> = Vec::new();
+        // What lies before is whole, or belongs to other frames.
+        let (mut known_to, mut is_open) = (base, false);
+        for lsn in list.iter().map(|code| survivors::decode(base, *code).0) {
+            let error = match survivor(&read, base, lsn) {
+                Ok(found) => {
+                    if let Some(last) = ranges.last_mut().filter(|_| is_open) {
+                        // A frame that is whole does not reach into what it follows, unless it holds that as well.
+                        last.to = last.to.min(found.header.lsn.max(last.from.plus(FRAME_ALIGN)));
+                    }
+                    (known_to, is_open) = (lsn.plus(to_u64(found.record.len())), false);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let reach = limits::FRAME_BYTES_MAX;
+            let (from, to) = (Lsn(lsn.0.saturating_sub(reach)).max(known_to), lsn.plus(reach).min(end));
+            match ranges.last_mut().filter(|last| is_open && to.since(last.from) <= limits::MEND_BYTES_MAX) {
+                Some(last) => last.to = to,
+                None => {
+                    let (path, what) = (inner.segments.path(lsn), error.to_string());
+                    let range =
+                        DamagedRange { from, to, path, what, prev_crc: None, next_prev_crc: None, is_sparse: true };
+                    ranges.push(range);
+                }
+            }
+            is_open = true;
+        }
+        ranges
     }
 
     /// The chain value that leads to a segment, where what lies before it is whole.
@@ -130,15 +176,16 @@ impl Engine {
     }
 
     /// Puts `bytes`, which another machine has at that place of this log, where `range` is damaged, durably. They are checked against
-    /// what stands on both sides, as opening would check them. Returns how many bytes were written: whole blocks, and none but those
-    /// that are not as they should be.
+    /// what stands on both sides, as opening would check them. They may be a piece of it, from its beginning on, that holds one frame at
+    /// least ([`EngineOptions::frame_bytes_max`](crate::EngineOptions::frame_bytes_max)): what is left is to be mended next. Of a range
+    /// below the log's start ([`DamagedRange::is_sparse`]) all is to be given; what does not survive there is left as it is.
     ///
     /// # Errors
     /// When they are not what belongs there, or the kernel refuses; the range is damaged as before then.
     ///
     /// # Panics
     /// When another thread panicked inside the engine.
-    pub fn mend(&self, range: &DamagedRange, bytes: &[u8]) -> Result<u64, MendError> {
+    pub fn mend(&self, range: &DamagedRange, bytes: &[u8]) -> Result<Mended, MendError> {
         let inner = &*self.inner;
         // Whoever releases, recycles and punches waits: the file stays what it is.
         let _nothing_is_released = inner.housekeeper.lock().expect(LOCKED);
@@ -146,15 +193,79 @@ impl Engine {
             return Err(fenced.clone().into());
         }
         let start = inner.marks.start();
-        let file = inner.segments.find(range.from).filter(|_| range.from >= start);
+        let file = inner.segments.find(range.from).filter(|_| (range.from < start) == range.is_sparse);
         let file = file.ok_or(MendError::Gone(range.from))?;
-        let written = if range.is_empty() {
-            self.mend_header(&file, range)?
+        let mended = if range.is_empty() {
+            Mended { to: range.to, written: self.mend_header(&file, range)?, rest: None }
+        } else if range.is_sparse {
+            Mended { to: range.to, written: self.mend_survivors(&file, range, bytes)?, rest: None }
         } else {
             self.mend_frames(&file, range, bytes, start)?
         };
-        inner.damages.mend(range.from..range.to, written);
-        tracing::warn!(from = %range.from, to = %range.to, path = %range.path.display(), written, "a damaged range is mended");
+        let Mended { to, written, .. } = mended;
+        inner.damages.mend(range.from..to, written);
+        if let Some(rest) = &mended.rest {
+            // The place where it was found is whole now; the next one may not have been looked for.
+            let (path, what) = (rest.path.clone(), rest.what.clone());
+            inner.damages.note(DamagedPlace { lsn: rest.from, part: DamagedPart::FrameHeader, path, what });
+        }
+        tracing::warn!(from = %range.from, %to, path = %range.path.display(), written, "a damaged range is mended");
+        Ok(mended)
+    }
+
+    /// Puts survivors of a segment, and their frames' headers, where they are not whole.
+    fn mend_survivors(&self, file: &Arc<dyn IoFile>, range: &DamagedRange, bytes: &[u8]) -> Result<u64, MendError> {
+        let inner = &*self.inner;
+        let geometry = inner.segments.geometry();
+        let base = geometry.base(range.from);
+        let list = inner.survivors.list(base).ok_or(MendError::Gone(range.from))?;
+        if to_u64(bytes.len()) != range.len() {
+            return Err(MendError::Length { expected: range.len(), found: to_u64(bytes.len()) });
+        }
+        let given = |at: Lsn, len: usize| {
+            let from = to_usize(at.0.checked_sub(range.from.0)?);
+            bytes.get(from..from + len).map(<[u8]>::to_vec)
+        };
+        let ours = |at: Lsn, len: usize| bytes_of(&**file, geometry, at, len);
+        let history = inner.manifest.lock().expect(LOCKED).history.clone();
+        let oldest = history.starts().first().map(|first| first.epoch);
+        let mut patches: BTreeMap<Lsn, Vec<u8>> = BTreeMap::new();
+        for lsn in list.iter().map(|code| survivors::decode(base, *code).0) {
+            if !(range.from..range.to).contains(&lsn) || survivor(&ours, base, lsn).is_ok() {
+                continue;
+            }
+            let Survivor { header, header_bytes, record } = survivor(&given, range.from, lsn)?;
+            let is_of_log = match history.at(header.lsn) {
+                Some(epoch) => epoch == header.epoch,
+                None => oldest.is_none_or(|oldest| header.epoch <= oldest),
+            };
+            if !is_of_log {
+                let what = format!("a frame of epoch {}, which did not write there", header.epoch);
+                return Err(MendError::NotWhole { lsn: header.lsn, what });
+            }
+            // Whatever is whole here decides.
+            let own_header = ours(header.lsn, header_bytes.len());
+            let own_record = ours(lsn, record.len());
+            let is_other_header =
+                own_header.is_some_and(|own| own != header_bytes && frame::decode_header(&own, header.lsn).is_ok());
+            if is_other_header || own_record.is_some_and(|own| own != record && record::decode(&own).is_ok()) {
+                return Err(MendError::Differs(header.lsn));
+            }
+            patches.insert(header.lsn, header_bytes);
+            patches.insert(lsn, record);
+        }
+        let mut written = 0;
+        for (lsn, patch) in patches {
+            let from = geometry.file_offset(lsn);
+            let begin = align_down(from, to_u64(IO_ALIGN));
+            let end = align_up(from + to_u64(patch.len()), to_u64(IO_ALIGN));
+            let mut blocks = AlignedBuf::zeroed(to_usize(end - begin));
+            read_blocks(&**file, begin, &mut blocks, &mut BTreeMap::new());
+            let place = to_usize(from - begin);
+            blocks[place..place + patch.len()].copy_from_slice(&patch);
+            written += put(file, begin, &blocks, &range.path)?;
+            inner.reader.forget(lsn, to_u64(patch.len()));
+        }
         Ok(written)
     }
 
@@ -171,27 +282,43 @@ impl Engine {
         range: &DamagedRange,
         bytes: &[u8],
         start: Lsn,
-    ) -> Result<u64, MendError> {
+    ) -> Result<Mended, MendError> {
         let inner = &*self.inner;
-        if !self.is_settled(range.to) {
-            return Err(MendError::NotSettled(range.to));
-        }
         let geometry = inner.segments.geometry();
         let history = inner.manifest.lock().expect(LOCKED).history.clone();
         let judge = Judge { geometry, history: &history, start };
-        judge.prove(range, bytes)?;
+        let (to, prev_crc) = judge.prove(range, bytes)?;
+        if !self.is_settled(to) {
+            return Err(MendError::NotSettled(to));
+        }
+        let bytes = &bytes[..to_usize(to.since(range.from))];
         let from = geometry.file_offset(range.from);
         let begin = align_down(from, to_u64(IO_ALIGN));
-        let mut blocks = AlignedBuf::zeroed(to_usize(align_up(from + range.len(), to_u64(IO_ALIGN)) - begin));
+        let mut blocks = AlignedBuf::zeroed(to_usize(align_up(from + to_u64(bytes.len()), to_u64(IO_ALIGN)) - begin));
         // What cannot be read is zeros; what lies beside the range in such a block is a filler, or would be damaged, too.
         read_blocks(&**file, begin, &mut blocks, &mut BTreeMap::new());
         let place = to_usize(from - begin)..to_usize(from - begin) + bytes.len();
         judge.keeps_what_is_whole(range.from, &blocks[place.clone()], bytes)?;
         blocks[place].copy_from_slice(bytes);
         let written = put(file, begin, &blocks, &range.path)?;
-        inner.reader.forget(range.from, range.len());
-        Ok(written)
+        inner.reader.forget(range.from, to_u64(bytes.len()));
+        let rest = (to < range.to).then(|| DamagedRange { from: to, prev_crc, ..range.clone() });
+        Ok(Mended { to, written, rest })
     }
+}
+
+/// Bytes of a segment's file as they are; `None` where they cannot all be read.
+fn bytes_of(file: &dyn IoFile, geometry: Geometry, at: Lsn, len: usize) -> Option<Vec<u8>> {
+    if at.plus(to_u64(len)) > geometry.segment_end(at) {
+        return None;
+    }
+    let offset = geometry.file_offset(at);
+    let begin = align_down(offset, to_u64(IO_ALIGN));
+    let end = align_up(offset + to_u64(len), to_u64(IO_ALIGN));
+    let (mut blocks, mut unreadable) = (AlignedBuf::zeroed(to_usize(end - begin)), BTreeMap::new());
+    read_blocks(file, begin, &mut blocks, &mut unreadable);
+    let from = to_usize(offset - begin);
+    unreadable.is_empty().then(|| blocks[from..from + len].to_vec())
 }
 
 /// Writes the blocks that are not as they should be, durably, and reads them back; returns how many bytes those are.

@@ -20,7 +20,7 @@ use crate::open;
 use crate::replica::{
     AckRule, LogIdentity, LogPiece, ReceiveError, Received, Role, Seed, SparseSegment, Taken, TakenStop,
 };
-use crate::retention::live_blocks;
+use crate::retention::{live_blocks, survivors};
 use crate::units::{Lsn, QueueOffset, to_u64};
 
 impl Engine {
@@ -137,6 +137,49 @@ impl Engine {
         }
         let (buf, range) = inner.reader.raw(from, to_u64(max))?;
         Ok(vec![LogPiece::of_disk(buf, range)])
+    }
+
+    /// The values that the log gives a key of the table behind what readers see, the oldest first: whether any of them is acknowledged is
+    /// not known here. Reads as much of the log as is not in the table yet.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn puts_behind(&self, key: &[u8]) -> Result<Vec<Arc<[u8]>>, ReadError> {
+        let inner = &*self.inner;
+        let geometry = inner.segments.geometry();
+        let (mut at, end) = (inner.marks.load(Watermark::Dispatched), inner.marks.assigned());
+        let mut found = Vec::new();
+        while at < end {
+            let segment_end = geometry.segment_end(at);
+            if segment_end.since(at) < to_u64(frame::FRAME_HEADER_BYTES) {
+                at = segment_end;
+                continue;
+            }
+            let (header, bytes) = inner.reader.frame(at)?;
+            let records = record::of_frame(&header, &bytes).map(|(_, _, record)| record);
+            let puts = records.filter(|record| record.kind == RecordKind::Put && record.name == key);
+            found.extend(puts.map(|record| Arc::from(record.payload)));
+            at = at.plus(u64::from(header.frame_len));
+        }
+        Ok(found)
+    }
+
+    /// Where the log begins by what it says itself, acknowledged or not: at or above [`Watermarks::start`](crate::Watermarks::start), which
+    /// follows.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn start_said(&self) -> Result<Lsn, ReadError> {
+        let behind = self.puts_behind(survivors::START_KEY)?;
+        let known = self.inner.table.get(survivors::START_KEY)?.map(|entry| entry.value);
+        let said = behind.into_iter().chain(known).map(|value| survivors::start_of(Some(&value)));
+        Ok(said.max().unwrap_or_default().max(self.inner.marks.start()))
+    }
+
+    /// Tells a replica where the log of its leader ends. Whatever was acknowledged lies before, also where the leader that it was seeded by
+    /// had more: it is whole ([`Engine::is_whole`]) once it has come there.
+    pub fn set_leader_end(&self, end: Lsn) {
+        self.inner.seeded_to.fetch_min(end.0, Ordering::SeqCst);
     }
 
     /// Tells how far other machines have the log, in the sense of whoever says it: with replicated acks the log is acknowledged up to

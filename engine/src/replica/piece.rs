@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::commit::ring::Piece;
-use crate::io::AlignedBuf;
+use crate::commitlog::reader::ReadBuf;
 
 /// Consecutive bytes of the log: where they are still in memory they are those of the log buffer, not a copy. Cloning copies nothing.
 #[derive(Clone)]
@@ -17,7 +17,7 @@ pub struct LogPiece {
 #[derive(Clone)]
 enum Bytes {
     Memory(Arc<Piece>),
-    Read(Arc<AlignedBuf>),
+    Read(Arc<ReadBuf>),
 }
 
 impl LogPiece {
@@ -26,7 +26,7 @@ impl LogPiece {
         LogPiece { bytes: Bytes::Memory(Arc::new(piece)), left }
     }
 
-    pub(crate) fn of_disk(buf: AlignedBuf, left: Range<usize>) -> LogPiece {
+    pub(crate) fn of_disk(buf: ReadBuf, left: Range<usize>) -> LogPiece {
         LogPiece { bytes: Bytes::Read(Arc::new(buf)), left }
     }
 
@@ -58,7 +58,7 @@ impl AsRef<[u8]> for LogPiece {
     fn as_ref(&self) -> &[u8] {
         let all = match &self.bytes {
             Bytes::Memory(piece) => piece.bytes(),
-            Bytes::Read(buf) => buf,
+            Bytes::Read(buf) => buf.bytes(),
         };
         &all[self.left.clone()]
     }

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,8 +38,9 @@ pub struct SideBlock {
     pub durable: Lsn,
     /// Known to be acknowledged, and durable here.
     pub acked: Lsn,
-    /// Where the leader's log ended when this one was seeded; 0 once it is acknowledged up to here. Until then the log may lack what this
-    /// machine once acknowledged, and segments of survivors are kept, whatever it says of them.
+    /// Where the leader's log ended when this one was seeded, or that of a later leader if it ended before; 0 once it is acknowledged up
+    /// to there. Until then the log may lack what this machine once acknowledged, and segments of survivors are kept, whatever it says of
+    /// them.
     pub seeded_to: Lsn,
 }
 
@@ -137,6 +139,7 @@ pub(crate) struct SideKeeper {
     marks: Arc<Marks>,
     sequencer: Arc<Mutex<Sequencer>>,
     written: SideBlock,
+    seeded_to: Arc<AtomicU64>,
     /// What the watermarks said when it was last written.
     seen: (Lsn, Lsn),
     due: Duration,
@@ -149,9 +152,10 @@ impl SideKeeper {
         marks: Arc<Marks>,
         sequencer: Arc<Mutex<Sequencer>>,
         block: SideBlock,
+        seeded_to: Arc<AtomicU64>,
     ) -> SideKeeper {
         let seen = (block.durable, block.acked);
-        SideKeeper { file, marks, sequencer, written: block, seen, due: Duration::ZERO }
+        SideKeeper { file, marks, sequencer, written: block, seeded_to, seen, due: Duration::ZERO }
     }
 
     /// Writes it when something moved and its time has come; says when to look again.
@@ -184,7 +188,8 @@ impl SideKeeper {
             (sequencer.durable_mark(), sequencer.epoch)
         };
         let acked = self.marks.acked().min(durable);
-        let next = SideBlock { epoch, durable, acked, ..self.written };
+        let seeded_to = Lsn(self.seeded_to.load(Ordering::SeqCst));
+        let next = SideBlock { epoch, durable, acked, seeded_to, ..self.written };
         self.put(next)?;
         self.seen = seen;
         Ok(())

@@ -388,8 +388,50 @@ fn nothing_is_put_where_it_does_not_belong() {
     let stranger = Scene::from(Tail::Rewrite, 1000).leader;
     let error = stranger.engine().mend(&range, &right).unwrap_err();
     assert!(matches!(error, MendError::Differs(lsn) if lsn == range.from), "{error}");
-    assert_eq!(hurt.engine().mend(&range, &right).unwrap() % 4096, 0);
-    assert_eq!(hurt.engine().mend(&range, &right).unwrap(), 0, "what is whole is not written again");
+    let mended = hurt.engine().mend(&range, &right).unwrap();
+    assert!(mended.written > 0 && mended.written.is_multiple_of(4096) && mended.rest.is_none(), "{mended:?}");
+    assert_eq!(hurt.engine().mend(&range, &right).unwrap().written, 0, "what is whole is not written again");
+}
+
+#[test]
+fn a_long_range_is_mended_in_pieces_of_whole_frames_from_its_beginning_on() {
+    for tail in [Tail::Rewrite, Tail::Pad] {
+        let scene = Scene::new(tail);
+        let (hurt, whole) = scene.sides(true);
+        let before = segments(&hurt.disk);
+        let all = frames(whole);
+        let last = all[middle(&all, 1)].1;
+        // From a segment's first frame on, with whole ones in between.
+        hurt.disk.overwrite(&path(Lsn(DATA)), HEADER, &vec![0x5A; usize::try_from(last.0 - DATA).unwrap()]);
+        scrub(hurt);
+        let ranges = hurt.engine().damaged_ranges().unwrap();
+        assert_eq!((ranges.len(), ranges[0].from, ranges[0].to), (1, Lsn(DATA), last));
+        let mut left = Some(ranges[0].clone());
+        let mut ends = Vec::new();
+        while let Some(range) = left {
+            let bytes = bytes_of(whole, &range);
+            // Any cut is right that holds a frame; what lies behind its last whole frame waits for the next piece.
+            let piece = bytes.len().min(7000);
+            let mended = hurt.engine().mend(&range, &bytes[..piece]).unwrap();
+            assert!(mended.to > range.from && mended.to <= range.from.plus(piece as u64), "{mended:?}");
+            assert!(all.iter().any(|(_, end, _)| *end == mended.to), "{} is within a frame", mended.to);
+            if let Some(rest) = &mended.rest {
+                let again = hurt.engine().damaged_ranges().unwrap();
+                assert_eq!((again[0].from, again[0].to), (rest.from, rest.to), "what was mended is whole");
+                // Not even one frame.
+                let few = &bytes_of(whole, rest)[..40];
+                assert!(matches!(hurt.engine().mend(rest, few), Err(MendError::Length { .. })));
+                // What does not follow what was mended.
+                let other = bytes_of(whole, &ranges[0])[..piece.min(usize::try_from(rest.len()).unwrap())].to_vec();
+                assert!(matches!(hurt.engine().mend(rest, &other), Err(MendError::NotWhole { .. })));
+            }
+            ends.push(mended.to);
+            left = mended.rest;
+        }
+        assert!(ends.len() > 3, "{ends:?}");
+        assert!(segments(&hurt.disk) == before, "{tail:?}");
+        assert_eq!(hurt.engine().damaged_places(), []);
+    }
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! What the leader lets go goes on its replicas, and what survives there survives on them.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anchorlog_engine::io::sim::{SimDisk, Survival};
 use anchorlog_engine::replica::{Seed, SeedError, Seeding, wipe};
 use anchorlog_engine::{
-    Append, Engine, EngineOptions, Fetch, Lsn, OpenError, Put, QueueOffset, ReadError, ReceiveError, Role, WriteBatch,
+    Append, DamagedRange, Engine, EngineOptions, Fetch, Lsn, MendError, OpenError, Put, QueueOffset, ReadError,
+    ReceiveError, Role, WriteBatch,
 };
 
 use crate::pair::{self, DIR, Node, append, body, bytes_from, follow, payloads};
@@ -165,6 +167,102 @@ fn a_replica_lets_go_what_its_leader_lets_go_and_keeps_what_it_keeps() {
     let files =
         |node: &Node| node.disk.files().iter().filter(|path| path.to_string_lossy().ends_with(".sparse")).count();
     assert_eq!(files(&replica), files(&leader));
+}
+
+const HEADER: u64 = 4096;
+
+fn sparse_path(lsn: Lsn) -> PathBuf {
+    Path::new(DIR).join(format!("{:020}.sparse", lsn.0 / SEGMENT * SEGMENT))
+}
+
+/// Where the frame of the record at `lsn` begins, by what the record says.
+fn frame_of(disk: &SimDisk, lsn: Lsn) -> Lsn {
+    let bytes = disk.read(&sparse_path(lsn)).unwrap();
+    let at = usize::try_from(HEADER + lsn.0 % SEGMENT + 8).unwrap();
+    Lsn(lsn.0 - u64::from(u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())))
+}
+
+/// What another node has at the place of a range, if it has anything.
+fn sparse_bytes_of(node: &Node, range: &DamagedRange) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < range.len() {
+        let left = usize::try_from(range.len()).unwrap() - bytes.len();
+        for piece in node.engine().sparse_bytes(range.from.plus(bytes.len() as u64), left).unwrap() {
+            bytes.extend_from_slice(piece.as_ref());
+        }
+    }
+    bytes
+}
+
+type HurtSurvivor = fn(&SimDisk, Lsn, Lsn);
+
+const HURT_SURVIVORS: [(&str, HurtSurvivor); 6] = [
+    ("the record", |disk, _, lsn| disk.flip_bit(&sparse_path(lsn), HEADER + lsn.0 % SEGMENT + 60, 2)),
+    ("the record's header", |disk, _, lsn| disk.flip_bit(&sparse_path(lsn), HEADER + lsn.0 % SEGMENT + 9, 2)),
+    ("the frame's header", |disk, frame, _| disk.flip_bit(&sparse_path(frame), HEADER + frame.0 % SEGMENT + 20, 2)),
+    ("both headers", |disk, frame, lsn| {
+        disk.flip_bit(&sparse_path(frame), HEADER + frame.0 % SEGMENT + 1, 2);
+        disk.flip_bit(&sparse_path(lsn), HEADER + lsn.0 % SEGMENT + 10, 2);
+    }),
+    ("everything", |disk, frame, lsn| {
+        let len = usize::try_from(lsn.since(frame)).unwrap() + 200;
+        disk.overwrite(&sparse_path(frame), HEADER + frame.0 % SEGMENT, &vec![0x5A; len]);
+    }),
+    ("a sector that cannot be read", |disk, frame, _| {
+        disk.break_sector(&sparse_path(frame), HEADER + frame.0 % SEGMENT);
+    }),
+];
+
+#[test]
+fn what_survives_below_the_start_is_mended_from_whoever_has_it() {
+    let (leader, kept) = released();
+    let disk = SimDisk::new(2);
+    bootstrap(leader.engine(), &disk, 1 << 20).unwrap();
+    let replica = Node::open(disk, replica_options()).unwrap();
+    carry(leader.engine(), &replica).unwrap();
+    let start = leader.engine().watermarks().start;
+    let below: Vec<Lsn> = kept.values().copied().filter(|lsn| *lsn < start).collect();
+    assert!(below.len() > 5);
+    let survivors = |disk: &SimDisk| -> Vec<Vec<u8>> {
+        let mut paths: Vec<PathBuf> = below.iter().map(|lsn| sparse_path(*lsn)).collect();
+        paths.dedup();
+        paths.iter().map(|path| disk.read(path).unwrap()).collect()
+    };
+    let (mut hurt, mut whole) = ((leader, options()), (replica, replica_options()));
+    for _ in 0..2 {
+        std::mem::swap(&mut hurt, &mut whole);
+        let ((hurt, role), (whole, _)) = (&mut hurt, &whole);
+        let before = survivors(&hurt.disk);
+        for (name, harm) in HURT_SURVIVORS {
+            for lsn in [below[0], below[below.len() / 2], below[below.len() - 1]] {
+                hurt.close();
+                harm(&hurt.disk, frame_of(&hurt.disk, lsn), lsn);
+                *hurt = Node::open(hurt.disk.clone(), role.clone()).unwrap();
+                assert!(hurt.engine().read(lsn).is_err(), "{name} at {lsn} is not noticed");
+                let places = hurt.engine().damaged_places();
+                assert!(!places.is_empty() && places.iter().all(|place| place.lsn < start), "{name}: {places:?}");
+                let ranges = hurt.engine().damaged_ranges().unwrap();
+                assert!(!ranges.is_empty() && ranges.iter().all(DamagedRange::is_sparse), "{name}: {ranges:?}");
+                for range in ranges {
+                    let right = sparse_bytes_of(whole, &range);
+                    let mut wrong = right.clone();
+                    let at = usize::try_from(lsn.since(range.from)).unwrap();
+                    wrong[at + 40] ^= 1;
+                    let error = hurt.engine().mend(&range, &wrong).unwrap_err();
+                    assert!(matches!(error, MendError::NotWhole { .. } | MendError::Differs(_)), "{name}: {error}");
+                    let mended = hurt.engine().mend(&range, &right).unwrap();
+                    assert!(mended.written > 0 && mended.rest.is_none(), "{name}: {mended:?}");
+                    assert_eq!(hurt.engine().mend(&range, &right).unwrap().written, 0, "{name}");
+                }
+                check_kept(hurt.engine(), &kept);
+                assert_eq!(hurt.engine().damaged_ranges().unwrap(), [], "{name}");
+                assert_eq!(hurt.engine().damaged_places(), [], "{name}");
+                // Beside what survives a sector that could not be read is zeros now.
+                let is_same = survivors(&hurt.disk) == before;
+                assert!(is_same || name.contains("sector"), "{name}: other bytes than before");
+            }
+        }
+    }
 }
 
 #[test]

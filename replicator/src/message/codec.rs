@@ -141,7 +141,6 @@ pub(super) fn encode(message: &Message) -> Vec<u8> {
             out.u8(match hello.purpose {
                 Purpose::Stream => 0,
                 Purpose::Seed => 1,
-                Purpose::Repair => 2,
             });
             out.u32(hello.promised_term);
             out.u64(hello.free_bytes);
@@ -404,7 +403,6 @@ pub(super) fn decode(kind: u8, fields: &[u8], tail_len: u32, tail: Vec<u8>) -> O
             let purpose = match input.u8()? {
                 0 => Purpose::Stream,
                 1 => Purpose::Seed,
-                2 => Purpose::Repair,
                 _ => return None,
             };
             let (promised_term, free_bytes) = (input.u32()?, input.u64()?);

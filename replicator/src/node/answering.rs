@@ -2,14 +2,16 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use anchorlog_engine::Watermark;
+use anchorlog_engine::units::to_u64;
+use anchorlog_engine::{Engine, Watermark};
 
 use super::leadership::Claim;
 use super::limits;
 use super::shared::{Command, Part, Reply, Shared};
 use crate::leader::Leader;
-use crate::leader_link::range_answer;
-use crate::message::{Message, Outcome, PromiseAnswer, PromiseRequest, Promote, RangeAnswer, Refusal, Why};
+use crate::message::{
+    Message, Outcome, PromiseAnswer, PromiseRequest, Promote, RangeAnswer, RangeRequest, Refusal, TAIL_BYTES_MAX, Why,
+};
 use crate::transport::channel::{Channel, ChannelError};
 use crate::transport::conversation::{Conversation, TalkError};
 use crate::transport::drive::{DriveError, drive};
@@ -50,6 +52,25 @@ fn converse(shared: &Shared, talk: &mut Conversation, first: Message) -> Result<
         talk.say(&answer)?;
         question = talk.hear(limits::ASKED_NOTHING_MAX, &*shared.clock)?;
     }
+}
+
+/// Bytes of the log, or of what survives below its start, for somebody whose own are damaged: none unless all of them are here.
+fn range_answer(engine: &Engine, request: RangeRequest) -> RangeAnswer {
+    let RangeRequest { at, len } = request;
+    let len = usize::try_from(len).unwrap_or(usize::MAX).min(TAIL_BYTES_MAX);
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let (next, left) = (at.plus(to_u64(bytes.len())), len - bytes.len());
+        let is_sparse = next < engine.watermarks().start;
+        match if is_sparse { engine.sparse_bytes(next, left) } else { engine.log_bytes(next, left) } {
+            Ok(pieces) if !pieces.is_empty() => pieces.iter().for_each(|piece| bytes.extend_from_slice(piece.as_ref())),
+            Ok(_) | Err(_) => {
+                bytes.clear();
+                break;
+            }
+        }
+    }
+    RangeAnswer { at, bytes }
 }
 
 /// Has the node's own thread do something, and waits for it.

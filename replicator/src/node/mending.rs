@@ -2,7 +2,9 @@
 //!
 //! Invariants:
 //! 1. It holds the log only while it looks and while it writes, never while it waits for somebody.
-//! 2. Which bytes are right is the engine's to judge; whose they are does not matter.
+//! 2. Which bytes are right is the engine's to judge; whose they are does not matter. Below the log's start, where bytes prove less, only
+//!    those are asked for that the other node knows to be acknowledged: of these there is but one kind.
+//! 3. A long range comes in pieces, each of which is put in place before the next is asked for.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};
@@ -17,7 +19,7 @@ use super::owner::Event;
 use super::shared::{Halt, Shared};
 use crate::member::{Member, ReplicaId};
 use crate::mending::{MendClosedError, may_help, mend_closed};
-use crate::message::{Message, NodeState, RangeRequest, TAIL_BYTES_MAX};
+use crate::message::{LogState, Message, NodeState, RangeRequest, TAIL_BYTES_MAX};
 use crate::transport::channel::Hangup;
 use crate::transport::conversation::{Conversation, TalkError};
 
@@ -120,13 +122,18 @@ impl Mender {
         if range.is_empty() {
             return self.put(engine, range, &[], &self.shared.config.id).is_ok();
         }
-        self.peers().iter().any(|peer| {
-            let outcome = self.fetch(engine, peer, range).and_then(|bytes| self.put(engine, range, &bytes, &peer.id));
+        let mut left = Some(range.clone());
+        for peer in self.peers() {
+            let outcome = self.mend_from(engine, &peer, &mut left);
+            *self.asked.lock().expect(HELD) = None;
             if let Err(error) = &outcome {
                 tracing::warn!(peer = %peer.id, from = %range.from, to = %range.to, %error, "a damaged range is not mended");
             }
-            outcome.is_ok()
-        })
+            if left.is_none() {
+                break;
+            }
+        }
+        left.is_none()
     }
 
     /// Whoever leads first.
@@ -137,26 +144,36 @@ impl Mender {
         peers
     }
 
-    fn fetch(&self, engine: &Weak<Engine>, peer: &Member, range: &DamagedRange) -> Result<Vec<u8>, NoHelp> {
-        let bytes = self.ask(engine, peer, range);
-        *self.asked.lock().expect(HELD) = None;
-        bytes
-    }
-
-    fn ask(&self, engine: &Weak<Engine>, peer: &Member, range: &DamagedRange) -> Result<Vec<u8>, NoHelp> {
+    /// Mends what is `left` of a range, as far as one member has it.
+    fn mend_from(&self, engine: &Weak<Engine>, peer: &Member, left: &mut Option<DamagedRange>) -> Result<(), NoHelp> {
         let Shared { config, clock, .. } = &*self.shared;
-        let identity = engine.upgrade().ok_or(NoHelp::Closed)?.identity();
+        let Some(range) = left.as_ref() else { return Ok(()) };
+        let (identity, frame_bytes_max) = {
+            let engine = engine.upgrade().ok_or(NoHelp::Closed)?;
+            (engine.identity(), engine.info().options.frame_bytes_max())
+        };
         let mut talk = Conversation::connect(&peer.address, &config.security, &**clock).map_err(TalkError::from)?;
         *self.asked.lock().expect(HELD) = Some(talk.hangup().map_err(TalkError::from)?);
         match talk.ask(&Message::AskState, limits::STATE_TIME_MAX, &**clock)? {
             Message::State(NodeState { replica, log: Some(log), .. })
-                if replica == peer.id && log.identity == identity && log.start <= range.from && log.end >= range.to => {
-            }
+                if replica == peer.id && log.identity == identity && has(&log, range) => {}
             _ => return Err(NoHelp::NotThere),
         }
+        while let Some(range) = left.clone().filter(|_| !self.halt.is_set()) {
+            // One frame at least, whatever is damaged.
+            let piece = if range.is_sparse() { range.len() } else { frame_bytes_max.max(to_u64(TAIL_BYTES_MAX)) };
+            let bytes = self.ask(&mut talk, &range, piece.min(range.len()))?;
+            *left = self.put(engine, &range, &bytes, &peer.id)?;
+        }
+        Ok(())
+    }
+
+    /// The first `len` bytes of a range.
+    fn ask(&self, talk: &mut Conversation, range: &DamagedRange, len: u64) -> Result<Vec<u8>, NoHelp> {
+        let clock = &self.shared.clock;
         let mut bytes = Vec::new();
-        while to_u64(bytes.len()) < range.len() && !self.halt.is_set() {
-            let left = range.len() - to_u64(bytes.len());
+        while to_u64(bytes.len()) < len && !self.halt.is_set() {
+            let left = len - to_u64(bytes.len());
             let len = u32::try_from(left.min(to_u64(TAIL_BYTES_MAX))).unwrap_or(u32::MAX);
             let at = range.from.plus(to_u64(bytes.len()));
             let question = Message::RangeRequest(RangeRequest { at, len });
@@ -170,12 +187,23 @@ impl Mender {
         Ok(bytes)
     }
 
-    fn put(&self, engine: &Weak<Engine>, range: &DamagedRange, bytes: &[u8], by: &ReplicaId) -> Result<(), NoHelp> {
-        let mended = engine.upgrade().ok_or(NoHelp::Closed)?.mend(range, bytes);
-        mended?;
-        self.shared.event(&Event::Mended { from: range.from, to: range.to, by: by.clone() });
-        Ok(())
+    /// Puts them in place; what is left of the range then.
+    fn put(
+        &self,
+        engine: &Weak<Engine>,
+        range: &DamagedRange,
+        bytes: &[u8],
+        by: &ReplicaId,
+    ) -> Result<Option<DamagedRange>, NoHelp> {
+        let mended = engine.upgrade().ok_or(NoHelp::Closed)?.mend(range, bytes)?;
+        self.shared.event(&Event::Mended { from: range.from, to: mended.to, by: by.clone() });
+        Ok(mended.rest)
     }
+}
+
+/// Whether another log goes so far that it may have a range whole.
+fn has(log: &LogState, range: &DamagedRange) -> bool {
+    if range.is_sparse() { log.committed >= range.to } else { log.start <= range.from && log.end >= range.to }
 }
 
 impl Shared {

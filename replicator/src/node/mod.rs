@@ -62,7 +62,6 @@ mod mending;
 mod owner;
 mod parts;
 mod promoting;
-mod promotion;
 mod shared;
 
 pub use config::{FirstRole, NodeConfig};

@@ -20,12 +20,13 @@ use super::limits;
 use super::mending::Mending;
 use super::owner::{Event, Owner, Serving};
 use super::promoting::Candidacy;
-use super::promotion::Refused;
 use super::shared::{Command, Heard, Part, Reply, Shared, answer, leading_term};
 use crate::leader::{LeadError, Leader};
 use crate::member::{Member, ReplicaId};
 use crate::message::{LogState, Message, NodeRole, NodeState, Outcome, Status};
 use crate::policy::Policy;
+use crate::promotion::Refused;
+use crate::quorum::next_term;
 use crate::seed_link::Replaces;
 use crate::transport::ListenError;
 use crate::transport::channel::Hangup;
@@ -396,9 +397,11 @@ impl Parts {
             tracing::error!(%error, "the log cannot be flushed");
         }
         let last = (LogState::of(&engine), engine.is_whole());
+        let members = shared.members_of(&engine);
         shared.change(|state| {
             state.engine = None;
             state.last = Some(last);
+            state.last_members = members;
         });
         let complain_at = shared.now() + limits::CLOSE_TIME_EXPECTED;
         let mut has_complained = false;
@@ -568,8 +571,10 @@ impl Parts {
         if !self.drain(leader) {
             return undone(false);
         }
-        // From here on it would not lead again, started anew, without being promoted.
-        let next = Claim { term: claim.term.saturating_add(1), leader: None };
+        // From here on it would not lead again, started anew, without being promoted. In a term of its own: it may follow whoever leads
+        // in another one.
+        let term = next_term(claim.term, &shared.config.id, &shared.voters());
+        let next = Claim { term: term.unwrap_or_else(|| claim.term.saturating_add(1)), leader: None };
         if let Err(error) = shared.leadership.raise(&next) {
             shared.failed("giving up the term", &error);
         }
@@ -630,6 +635,7 @@ impl Parts {
                 state.engine.clone_from(&engine);
                 if engine.is_none() {
                     state.last = None;
+                    state.last_members = Vec::new();
                 }
             });
             self.has_started();

@@ -11,11 +11,11 @@ use anchorlog_engine::Flush;
 
 use super::leadership::Claim;
 use super::limits;
-use super::promotion::{Case, Standing, judge};
 use super::shared::{Shared, leading_term};
 use crate::member::{Member, ReplicaId};
 use crate::message::{Message, NodeState, PromiseRequest, Promote};
 use crate::policy::{OnMissing, Policy};
+use crate::promotion::{Case, Refused, Standing, judge};
 use crate::quorum::next_term;
 
 /// What must hold for a promotion, and what it rests on.
@@ -95,7 +95,7 @@ impl<'a> Candidacy<'a> {
     }
 
     /// Whether this node may lead, by what those say who have answered.
-    pub(super) fn judge(&self, states: &BTreeMap<ReplicaId, NodeState>) -> Result<(), super::promotion::Refused> {
+    pub(super) fn judge(&self, states: &BTreeMap<ReplicaId, NodeState>) -> Result<(), Refused> {
         if self.unsafely {
             return Ok(());
         }
@@ -104,7 +104,7 @@ impl<'a> Candidacy<'a> {
         judge(&Case {
             candidate: &self.shared.config.id,
             standing,
-            members: &self.shared.voters().into_iter().map(|member| member.id).collect(),
+            members: &self.shared.possible_voters(),
             policy: self.policy,
             former: self.former.as_ref(),
             former_is_whole: self.former_is_whole,

@@ -1,6 +1,6 @@
 //! What the threads of a node share.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
@@ -58,6 +58,8 @@ pub(super) struct State {
     pub(super) engine: Option<Arc<Engine>>,
     /// The log as it was when it was closed, and whether it was whole.
     pub(super) last: Option<(LogState, bool)>,
+    /// The members that it named then: see [`member::possible`].
+    pub(super) last_members: Vec<Vec<Member>>,
     /// Connections of followers, while it leads.
     pub(super) links: BTreeMap<u64, Hangup>,
     next_link: u64,
@@ -90,6 +92,7 @@ impl Shared {
             part: Part::Between,
             engine: None,
             last: None,
+            last_members: Vec::new(),
             links: BTreeMap::new(),
             next_link: 0,
             upstream: None,
@@ -284,22 +287,42 @@ impl Shared {
     /// Everybody who may be a member, by the log and by configuration; addresses are the configured ones.
     pub(super) fn peers(&self) -> Vec<Member> {
         let mut all: BTreeMap<ReplicaId, Member> =
-            self.logged_members().into_iter().map(|member| (member.id.clone(), member)).collect();
+            self.logged_members().into_iter().flatten().map(|member| (member.id.clone(), member)).collect();
         all.extend(self.config.members.iter().map(|member| (member.id.clone(), member.clone())));
         all.remove(&self.config.id);
         all.into_values().collect()
     }
 
-    /// Whose promises count: the members in the log; the configured ones where it names none.
+    /// Everybody whose promise may count, among whom terms are shared out: the members in the log, all of them while they change; the
+    /// configured ones where it names none.
     pub(super) fn voters(&self) -> Vec<Member> {
-        let logged = self.logged_members();
-        if logged.is_empty() { self.config.members.clone() } else { logged }
+        let logged: BTreeMap<ReplicaId, Member> =
+            self.logged_members().into_iter().flatten().map(|member| (member.id.clone(), member)).collect();
+        if logged.is_empty() { self.config.members.clone() } else { logged.into_values().collect() }
     }
 
-    fn logged_members(&self) -> Vec<Member> {
-        let engine = self.state().engine.clone();
-        let read = engine.as_deref().map_or_else(|| Ok(Vec::new()), member::read);
-        read.unwrap_or_else(|error| {
+    /// The sets of members that may have the votes: more than one while they change.
+    pub(super) fn possible_voters(&self) -> Vec<BTreeSet<ReplicaId>> {
+        let mut sets = self.logged_members();
+        if sets.is_empty() {
+            sets.push(self.config.members.clone());
+        }
+        let ids = |members: Vec<Member>| members.into_iter().map(|member| member.id).collect();
+        sets.into_iter().map(ids).collect()
+    }
+
+    /// By the log as it is, or was when it was closed.
+    fn logged_members(&self) -> Vec<Vec<Member>> {
+        let (engine, last) = {
+            let state = self.state();
+            (state.engine.clone(), state.last_members.clone())
+        };
+        engine.map_or(last, |engine| self.members_of(&engine))
+    }
+
+    /// By a log that is open.
+    pub(super) fn members_of(&self, engine: &Engine) -> Vec<Vec<Member>> {
+        member::possible(engine).unwrap_or_else(|error| {
             tracing::error!(%error, "the members in the log cannot be read");
             Vec::new()
         })

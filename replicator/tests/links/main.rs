@@ -3,7 +3,6 @@
 
 mod beginning;
 mod counting;
-mod mending;
 mod pair;
 mod parting;
 mod strangers;

@@ -24,7 +24,7 @@ fn message(pair: &Pair, kind: u8, number: u64, len: u32) -> Message {
             Message::Ack(Ack { epoch, received, durable: log.durable.min(received), free_bytes, beat })
         }
         3 => {
-            let purpose = [Purpose::Stream, Purpose::Seed, Purpose::Repair][usize::try_from(number % 3).unwrap()];
+            let purpose = if number % 3 == 1 { Purpose::Seed } else { Purpose::Stream };
             let replica = id(["a", "b", "c", "x"][usize::try_from(number % 4).unwrap()]);
             let log = (!number.is_multiple_of(7)).then_some(log);
             Message::Hello(Hello {

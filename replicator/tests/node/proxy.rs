@@ -1,4 +1,5 @@
-//! A connection's worst enemy: passes bytes on, until it is told not to.
+//! A connection's worst enemy: passes bytes on, until it is told not to. It stands between nodes here, and between the brokers of
+//! `broker-bin/tests/pair`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -40,7 +41,7 @@ impl Proxy {
                 if accepting.is_over.load(Ordering::SeqCst) {
                     break;
                 }
-                let near = near.unwrap();
+                let Ok(near) = near else { continue };
                 let Ok(far) = TcpStream::connect(accepting.target) else { continue };
                 let budget = Arc::new(AtomicU64::new(accepting.cut_after.load(Ordering::SeqCst)));
                 accepting.open.lock().unwrap().extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
@@ -100,9 +101,10 @@ impl Shared {
             if self.swallows[direction].load(Ordering::SeqCst) {
                 continue;
             }
-            let left = budget.load(Ordering::SeqCst);
-            let now = length.min(usize::try_from(left).unwrap_or(usize::MAX));
-            budget.store(left - now as u64, Ordering::SeqCst);
+            let wanted = length as u64;
+            let take = |left: u64| Some(left - wanted.min(left));
+            let left = budget.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).unwrap_or(0);
+            let now = usize::try_from(wanted.min(left)).unwrap();
             if to.write_all(&bytes[..now]).is_err() || now < length {
                 break;
             }

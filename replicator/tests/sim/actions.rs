@@ -5,13 +5,13 @@ use std::time::Duration;
 use anchorlog_engine::io::sim::Survival;
 
 use crate::model::Outcome;
-use crate::network::NODES;
+use crate::network::{Harm, NODES};
 use crate::world::World;
 
 type Action = fn(&mut World) -> Outcome;
 
 /// With its weight, and whether it may take something away from a disk, or the lead from a node.
-const ACTIONS: [(usize, bool, Action); 18] = [
+const ACTIONS: [(usize, bool, Action); 21] = [
     (600, false, append),
     (150, false, append_several),
     (5, true, kill),
@@ -30,6 +30,9 @@ const ACTIONS: [(usize, bool, Action); 18] = [
     (20, false, heal_disks),
     (8, false, release),
     (20, false, keep),
+    (4, true, promote_unsafely),
+    (5, true, change_members),
+    (5, false, abandon_connection),
 ];
 
 pub(crate) fn act(world: &mut World) -> Outcome {
@@ -148,7 +151,27 @@ fn pause(world: &mut World) -> Outcome {
 
 fn promote(world: &mut World) -> Outcome {
     let node = any_node(world);
-    world.promote(node)
+    world.promote(node, false)
+}
+
+/// Somebody says that what a leader acknowledged alone may be lost.
+fn promote_unsafely(world: &mut World) -> Outcome {
+    let node = any_node(world);
+    if world.plan.may_be_alone() { world.promote(node, true) } else { Ok(()) }
+}
+
+fn change_members(world: &mut World) -> Outcome {
+    world.change_members()
+}
+
+/// A follower has forgotten its connection and opens another one; what it said on the first arrives all the same, some of it later.
+fn abandon_connection(world: &mut World) -> Outcome {
+    let count = world.connections.len();
+    if count > 0 {
+        let at = world.draws.actions.below(count);
+        world.tally.abandoned += u64::from(world.connections[at].at_follower.take().is_some());
+    }
+    Ok(())
 }
 
 fn damage_bytes(world: &mut World) -> Outcome {
@@ -157,7 +180,8 @@ fn damage_bytes(world: &mut World) -> Outcome {
         let at = world.draws.actions.below(count);
         let connection = &mut world.connections[at];
         let lane = if world.draws.actions.chance(4) { &mut connection.to_follower } else { &mut connection.to_leader };
-        lane.spoil();
+        let harm = [Harm::Bit, Harm::Burst, Harm::Gap, Harm::Twice][world.draws.actions.below(4)];
+        lane.spoil(harm);
     }
     Ok(())
 }

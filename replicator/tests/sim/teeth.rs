@@ -8,13 +8,18 @@ use crate::world::Tooth;
 
 /// Seeds within which each is caught, with room for the draws to change. [`Fault::EpochUnchecked`] needs a connection that ends between two
 /// certain frames: `links/counting.rs` has that.
-const BOUNDS: [(Tooth, u64); 6] = [
+const BOUNDS: [(Tooth, u64); 11] = [
     (Tooth::Replicator(Fault::AckOnReceive), 20),
     (Tooth::Replicator(Fault::CountTwice), 40),
     (Tooth::Replicator(Fault::HistoryUnchecked), 60),
     (Tooth::Replicator(Fault::DegradeSilently), 20),
     (Tooth::Followers(options::Fault::SkipFlush), 40),
     (Tooth::Leaders(options::Fault::NoNewEpoch), 60),
+    (Tooth::Followers(options::Fault::ChecksumUnchecked), 20),
+    (Tooth::Replicator(Fault::SpaceUnheeded), 20),
+    (Tooth::Replicator(Fault::MembersAtOnce), 60),
+    (Tooth::FormerCounts, 40),
+    (Tooth::UnsafeUnsaid, 20),
 ];
 
 /// Each of K-39 to K-49 is such a broken promise.

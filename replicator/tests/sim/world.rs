@@ -1,30 +1,28 @@
-//! The nodes, and what each does by itself: lead or follow, connect, cut, step down, take part in a promotion.
+//! The nodes, and what each does by itself: lead or follow, connect, cut, step down.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::io::sim::{Seeded, SimDisk, Survival};
 use anchorlog_engine::replica;
-use anchorlog_engine::{Append, Clock, Engine, EngineOptions, Fetch, Flush, Lsn, OpenError, Put, Role, WriteBatch};
-use anchorlog_replicator::message::LogState;
-use anchorlog_replicator::quorum::{next_term, promotion_quorum};
+use anchorlog_engine::{Append, Clock, Engine, EngineOptions, Epoch, Lsn, OpenError, Put, Role, WriteBatch};
 use anchorlog_replicator::{
-    End, Fault, FollowerConfig, FollowerLink, Leader, LeaderConfig, Link, LinkError, Member, OnMissing, Policy,
-    Replaces, ReplicaId, SeedConfig, SeedLink,
+    End, Fault, FollowerConfig, FollowerLink, Leader, LeaderConfig, Link, LinkError, Member, NotAdmitted, Policy,
+    Replaces, ReplicaId, SeedConfig, SeedLink, member,
 };
 
 use crate::model::{Model, Outcome, Placed, demand};
-use crate::network::{Blocks, Connection, Lane, NODES};
+use crate::network::{Blocks, Connection, Harm, Lane, NODES};
+use crate::plan::Plan;
+use crate::tally::{History, Tally};
 
 const DIR: &str = "/log";
 const NAMES: [&str; NODES] = ["a", "b", "c"];
-const HISTORY_LINES: usize = 60;
-/// What a name keeps: which message, and where it is.
-type Kept = Option<(Vec<u8>, Option<Lsn>)>;
 /// Names by which messages are kept.
-const KEPT_NAMES: usize = 6;
+pub(crate) const KEPT_NAMES: usize = 6;
+/// Nothing is admitted while a follower in sync has less.
+const FREE_BYTES_MIN: u64 = 256 << 10;
 pub(crate) const QUEUE: &[u8] = b"orders";
 
 /// Which promise is broken, and by whom.
@@ -36,91 +34,10 @@ pub(crate) enum Tooth {
     Followers(anchorlog_engine::options::Fault),
     /// By the engines of leaders.
     Leaders(anchorlog_engine::options::Fault),
-}
-
-/// What was done, in words and as a number.
-#[derive(Default)]
-pub(crate) struct History {
-    lines: VecDeque<String>,
-    pub(crate) hash: u64,
-}
-
-impl History {
-    pub(crate) fn fold(&mut self, value: u64) {
-        self.hash = (self.hash ^ value).wrapping_mul(0x0100_0000_01b3).rotate_left(7);
-    }
-
-    pub(crate) fn note(&mut self, now: Duration, line: String) {
-        line.bytes().for_each(|byte| self.fold(u64::from(byte)));
-        if self.lines.len() == HISTORY_LINES {
-            self.lines.pop_front();
-        }
-        self.lines.push_back(format!("{:>9.3} s: {line}", now.as_secs_f64()));
-    }
-
-    pub(crate) fn lines(&self) -> String {
-        self.lines.iter().map(|line| format!("  {line}\n")).collect()
-    }
-}
-
-macro_rules! tally {
-    ($($name:ident: $what:literal),+ $(,)?) => {
-        /// How often something happened; the sum over all runs shows what was tried.
-        #[derive(Clone, Copy, Debug, Default)]
-        pub(crate) struct Tally {
-            $(pub(crate) $name: u64),+
-        }
-
-        impl Tally {
-            fn counts(&self) -> Vec<(&'static str, u64)> {
-                vec![$(($what, self.$name)),+]
-            }
-
-            pub(crate) fn add(&mut self, other: &Tally) {
-                $(self.$name += other.$name;)+
-            }
-        }
-    };
-}
-
-tally! {
-    appended: "messages appended",
-    promised: "messages acknowledged or shown",
-    refused: "not admitted",
-    links: "connections",
-    link_errors: "connections that failed",
-    silent: "connections that fell silent",
-    replaced: "connections that were replaced",
-    damaged: "damaged on the way",
-    kills: "processes killed",
-    crashes: "power failures",
-    all_crashes: "power failures of all",
-    cuts: "logs cut",
-    anew: "logs begun anew",
-    promotions: "promotions",
-    no_quorum: "promotions without a quorum",
-    superseded: "leaders that learned of a higher term",
-    partitions: "partitions",
-    pauses: "nodes paused",
-    stalls: "disks that stalled",
-    full: "disks that were full",
-    releases: "releases",
-    kept: "messages kept by name",
-    survivors: "segments that survivors keep",
-}
-
-impl Tally {
-    /// Whether everything that a run can meet was met.
-    pub(crate) fn is_full(&self) -> bool {
-        self.counts().iter().all(|(_, count)| *count > 0)
-    }
-}
-
-impl std::fmt::Display for Tally {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let parts: Vec<String> = self.counts().iter().map(|(what, count)| format!("{what} {count}")).collect();
-        f.write_str(&parts.join(", "))
-    }
+    /// By whoever judges: a former leader counts among those that hold what it acknowledged, although it had that in memory alone.
+    FormerCounts,
+    /// A leader that may have acknowledged alone is replaced as any other.
+    UnsafeUnsaid,
 }
 
 pub(crate) enum Life {
@@ -139,11 +56,21 @@ pub(crate) enum Life {
     },
 }
 
+/// Whom a node follows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Claim {
+    pub(crate) term: u32,
+    /// Nobody, while that is not known.
+    pub(crate) leader: Option<usize>,
+}
+
 pub(crate) struct Node {
     pub(crate) disk: SimDisk,
     pub(crate) life: Life,
-    /// Durable: the highest term that it has promised.
-    pub(crate) promised: u32,
+    /// Durable: the highest term that it has promised, and to whom.
+    pub(crate) claim: Claim,
+    /// Of the leader that it is: in which run, and how often and whether it had degraded when somebody looked last.
+    degraded: (Epoch, u64, bool),
     /// Durable: the last term that it led.
     led: Option<u32>,
     /// It does nothing before this.
@@ -173,7 +100,7 @@ pub(crate) struct Draws {
 
 pub(crate) struct World {
     pub(crate) tooth: Option<Tooth>,
-    pub(crate) steps: usize,
+    pub(crate) plan: Plan,
     pub(crate) draws: Draws,
     pub(crate) clock: Arc<SimClock>,
     pub(crate) nodes: Vec<Node>,
@@ -182,8 +109,11 @@ pub(crate) struct World {
     pub(crate) model: Model,
     pub(crate) history: History,
     pub(crate) tally: Tally,
-    copies: u32,
     next_number: u64,
+    /// The troubles are.
+    pub(crate) is_over: bool,
+    /// The configuration names all nodes, or all but the last.
+    pub(crate) has_all: bool,
     /// A node that has lost its disk, until it has everything again: meanwhile nobody else may lose anything.
     pub(crate) bereft: Option<(usize, Lsn)>,
 }
@@ -192,8 +122,9 @@ pub(crate) fn name(node: usize) -> ReplicaId {
     NAMES[node].parse().unwrap()
 }
 
-fn members() -> Vec<Member> {
-    (0..NODES).map(|node| Member { id: name(node), address: format!("{}.example:10912", NAMES[node]) }).collect()
+fn all_members(count: usize) -> Vec<Member> {
+    let member = |node: usize| Member { id: name(node), address: format!("{}.example:10912", NAMES[node]) };
+    (0..count).map(member).collect()
 }
 
 impl World {
@@ -207,22 +138,24 @@ impl World {
         let node = |number: u64| {
             let disk = SimDisk::new(seed.wrapping_mul(NODES as u64) + number);
             disk.set_runs_inline(seed % 2 == 1);
-            Node { disk, life: Life::Empty, promised: 0, led: None, paused: Duration::ZERO }
+            let (claim, degraded) = (Claim::default(), (Epoch::default(), 0, false));
+            Node { disk, life: Life::Empty, claim, degraded, led: None, paused: Duration::ZERO }
         };
-        let copies = if seed % 3 == 2 { 3 } else { 2 };
+        let plan = Plan::of(seed, tooth);
         World {
             tooth,
-            steps: 800 + usize::try_from(seed % 5).unwrap() * 200,
+            plan,
             draws,
             clock: Arc::new(SimClock::default()),
             nodes: (0..NODES as u64).map(node).collect(),
             connections: Vec::new(),
             blocks: Blocks::default(),
-            model: Model { copies: copies as usize, ..Model::default() },
+            model: Model::new(plan),
             history: History::default(),
             tally: Tally::default(),
-            copies,
             next_number: 0,
+            has_all: plan.begins_with_all,
+            is_over: false,
             bereft: None,
         }
     }
@@ -236,6 +169,11 @@ impl World {
         self.history.note(now, line);
     }
 
+    /// Those that the configuration names.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        all_members(if self.has_all { NODES } else { NODES - 1 })
+    }
+
     fn options(&self, role: Role) -> EngineOptions {
         let options = EngineOptions::default()
             .with_segment_bytes(64 << 10)
@@ -243,7 +181,7 @@ impl World {
             .with_buffer_bytes(64 << 10)
             .with_cache_bytes(96 << 10)
             .with_spare_count(1)
-            .with_flush(Flush::Sync)
+            .with_flush(self.plan.flush)
             .with_role(role)
             .with_replicated_acks(true)
             .with_manual_drive();
@@ -268,10 +206,10 @@ impl World {
 
     /// The cluster begins: one node has a log, the others get it from there.
     pub(crate) fn found(&mut self) -> Outcome {
-        self.lead(0, None)?;
+        self.lead(0, None, false)?;
         for _ in 0..2000 {
             self.step()?;
-            if self.nodes.iter().all(|node| node.engine().is_some()) {
+            if self.nodes[..self.members().len()].iter().all(|node| node.engine().is_some()) {
                 return Ok(());
             }
         }
@@ -283,18 +221,20 @@ impl World {
         Engine::open_with(self.nodes[node].disk.backend(), clock, DIR, self.options(role)).map(Arc::new)
     }
 
-    /// Opens a node's log to lead: a new term, or the one that it led before.
-    fn lead(&mut self, node: usize, term: Option<u32>) -> Outcome {
+    /// Opens a node's log to lead: a new term, or the one that it led before. `unsafely`: what was acknowledged alone may be lost.
+    pub(crate) fn lead(&mut self, node: usize, term: Option<u32>, unsafely: bool) -> Outcome {
         let engine = match self.open(node, Role::Leader { term }) {
             Ok(engine) => engine,
             Err(error) => return self.not_opened(node, &error),
         };
         let (marks, history) = (engine.watermarks(), engine.history());
         self.model.reopened(node, marks.durable, &history)?;
-        self.model.leads(node, marks.assigned, &history)?;
-        let policy = Policy::Sync { copies: self.copies, on_missing: OnMissing::Refuse };
-        let mut config = LeaderConfig::new(name(node), policy, members());
-        config.free_bytes_min = 256 << 10;
+        let epoch = engine.info().epoch;
+        self.model.leads(node, epoch, marks.assigned, &history, unsafely)?;
+        // One that has left the configuration since it was started goes on by the one before.
+        let members = if node < self.members().len() { self.members() } else { all_members(NODES) };
+        let mut config = LeaderConfig::new(name(node), self.plan.policy, members.clone());
+        config.free_bytes_min = FREE_BYTES_MIN;
         config.heartbeat = Duration::from_millis(50);
         config.in_sync.silence = Duration::from_millis(200);
         config.in_sync.lag_bytes = 100 << 10;
@@ -310,15 +250,25 @@ impl World {
                 return Ok(());
             }
         };
-        let epoch = engine.info().epoch;
         self.nodes[node].led = Some(epoch.term);
-        self.nodes[node].promised = self.nodes[node].promised.max(epoch.term);
+        self.raise(node, epoch.term, Some(node));
+        self.nodes[node].degraded = (epoch, 0, false);
+        let read = member::read(&engine).map_err(|error| error.to_string())?;
+        self.tally.members += u64::from(!read.is_empty() && read != members);
         self.nodes[node].life = Life::Leads { engine, leader };
         self.note(format!("node {node} leads in {epoch} from {}", marks.assigned));
         Ok(())
     }
 
-    fn follow(&mut self, node: usize) -> Outcome {
+    /// What a node takes part in from now on, unless that is higher already.
+    fn raise(&mut self, node: usize, term: u32, leader: Option<usize>) {
+        let claim = &mut self.nodes[node].claim;
+        if term > claim.term {
+            *claim = Claim { term, leader };
+        }
+    }
+
+    pub(crate) fn follow(&mut self, node: usize) -> Outcome {
         let engine = match self.open(node, Role::Replica) {
             Ok(engine) => engine,
             Err(error) => return self.not_opened(node, &error),
@@ -351,7 +301,24 @@ impl World {
                 connection.to_follower.close(now);
             }
         }
+        self.watch_degrading(node, true);
+        self.model.forgets(node);
         self.nodes[node].life = Life::Down { until: now };
+    }
+
+    /// Tells the model when a leader may have acknowledged alone since the last look.
+    fn watch_degrading(&mut self, node: usize, ends: bool) {
+        if !self.plan.may_be_alone() {
+            return;
+        }
+        let Some(leader) = self.nodes[node].leader() else { return };
+        let (epoch, status) = (leader.epoch(), leader.status(self.clock.monotonic()));
+        let before = std::mem::replace(&mut self.nodes[node].degraded, (epoch, status.degradations, status.degraded));
+        let is_async = self.plan.policy == Policy::Async;
+        if is_async || status.degraded || before != self.nodes[node].degraded {
+            self.model.was_alone(node, epoch, ends);
+        }
+        self.tally.degraded += status.degradations - before.1;
     }
 
     pub(crate) fn kill(&mut self, node: usize) {
@@ -367,17 +334,23 @@ impl World {
 
     /// A node that is down comes back, as what it may be.
     fn rise(&mut self, node: usize) -> Outcome {
+        if self.may_lead_again(node) && self.draws.ends.chance(5) { self.lead_again(node) } else { self.follow(node) }
+    }
+
+    pub(crate) fn may_lead_again(&self, node: usize) -> bool {
         let led = self.nodes[node].led;
         let known = self.model.disks[node].history.last().map(|last| last.epoch.term);
         // The term's leader goes on in a new run, unless it has promised a higher one; nobody else writes in that term.
-        let may_lead = led.is_some() && led == known && led == Some(self.nodes[node].promised);
-        if may_lead && self.draws.ends.chance(5) { self.lead(node, None) } else { self.follow(node) }
+        let claim = self.nodes[node].claim;
+        let is_own = claim.leader == Some(node) && led == Some(claim.term);
+        led.is_some() && led == known && is_own && node < self.members().len()
     }
 
     /// Whom the leader of the highest term counts as in sync; nobody, where there is no such leader.
     fn in_sync(&self) -> Vec<usize> {
         let leads = |node: &&Node| {
-            node.leader().is_some_and(|leader| leader.epoch().term == self.model.term && leader.superseded().is_none())
+            node.leader()
+                .is_some_and(|leader| leader.epoch().term == self.model.term() && leader.superseded().is_none())
         };
         let Some(leader) = self.nodes.iter().find(leads).and_then(Node::leader) else { return Vec::new() };
         let peers = leader.status(self.clock.monotonic()).peers;
@@ -392,8 +365,10 @@ impl World {
         for _ in 0..300 {
             let ends: Vec<_> = self.nodes.iter().map(|node| node.engine().map(|engine| engine.watermarks())).collect();
             let end = ends[0].map(|marks| marks.assigned);
-            let everywhere =
-                ends.iter().flatten().filter(|marks| Some(marks.acked) == end && Some(marks.assigned) == end);
+            let has_all = |marks: &&anchorlog_engine::Watermarks| {
+                [marks.acked, marks.assigned, marks.durable].iter().all(|lsn| Some(*lsn) == end)
+            };
+            let everywhere = ends.iter().flatten().filter(has_all);
             is_calm = everywhere.count() == NODES && self.in_sync().len() + 1 == NODES;
             if is_calm {
                 break;
@@ -423,55 +398,6 @@ impl World {
         }
     }
 
-    fn restart_as_follower(&mut self, node: usize) -> Outcome {
-        self.kill(node);
-        self.follow(node)
-    }
-
-    /// Somebody asks for a promotion: a quorum promises a new term, and the most advanced of those who answer leads in it.
-    pub(crate) fn promote(&mut self, candidate: usize) -> Outcome {
-        let reaches = |from: usize, to: usize| from == to || self.blocks.is_open(from, to);
-        let now = self.now();
-        let answers: Vec<usize> = (0..NODES)
-            .filter(|node| reaches(candidate, *node) && reaches(*node, candidate))
-            .filter(|node| self.nodes[*node].engine().is_some() && self.nodes[*node].paused <= now)
-            .collect();
-        let needed = promotion_quorum(u32::try_from(NODES - 1).unwrap(), self.copies).unwrap_or(u32::MAX);
-        if (answers.len() as u64) < u64::from(needed) || !answers.contains(&candidate) {
-            self.tally.no_quorum += 1;
-            return Ok(());
-        }
-        let known = answers.iter().map(|node| {
-            let last = self.nodes[*node].engine().and_then(|engine| engine.history().last());
-            self.nodes[*node].promised.max(last.map_or(0, |last| last.epoch.term))
-        });
-        let Some(term) = next_term(known.max().unwrap_or(0), &name(candidate), &members()) else { return Ok(()) };
-        let mut best = None;
-        for node in answers {
-            // Whoever promises follows nobody of a lower term from then on, and leads in none.
-            self.nodes[node].promised = term;
-            if self.nodes[node].leader().is_some() {
-                self.restart_as_follower(node)?;
-            }
-            for connection in self.connections.iter_mut().filter(|connection| connection.follower == node) {
-                if connection.at_follower.take().is_some() {
-                    connection.to_leader.close(now);
-                }
-            }
-            let Some(engine) = self.nodes[node].engine() else { continue };
-            best = best.max(Some((LogState::of(engine).reach(), node)));
-        }
-        let Some((reach, best)) = best else { return Ok(()) };
-        // The term is the candidate's own: another one must ask again, for itself.
-        self.note(format!("node {candidate} asks for term {term}: node {best} reaches {reach:?}"));
-        if best != candidate {
-            return Ok(());
-        }
-        self.tally.promotions += 1;
-        self.kill(best);
-        self.lead(best, Some(term))
-    }
-
     // ---- what happens by itself
 
     /// Time passes, bytes arrive, machines run.
@@ -479,6 +405,7 @@ impl World {
         let by = if self.draws.schedule.below(60) == 0 { 100 } else { self.draws.schedule.below(4) };
         self.clock.advance(Duration::from_millis(by as u64));
         let now = self.now();
+        let mut ticked = Vec::new();
         for node in 0..NODES {
             let state = &self.nodes[node];
             match &state.life {
@@ -496,9 +423,13 @@ impl World {
                     }
                     if self.draws.schedule.chance(2) {
                         leader.tick(now);
+                        ticked.push(node);
                     }
                 }
             }
+        }
+        for node in ticked {
+            self.check_admission(node)?;
         }
         self.connect()?;
         for at in 0..self.connections.len() {
@@ -507,6 +438,16 @@ impl World {
         self.connections.retain(|connection| connection.at_follower.is_some() || connection.at_leader.is_some());
         self.step_down()?;
         self.look()
+    }
+
+    /// A leader that has just decided takes nothing while a follower in sync has said that its disk is full.
+    fn check_admission(&mut self, node: usize) -> Outcome {
+        let Some(leader) = self.nodes[node].leader() else { return Ok(()) };
+        let status = leader.status(self.clock.monotonic());
+        let is_full = status.peers.iter().any(|peer| peer.in_sync && peer.free_bytes < FREE_BYTES_MIN);
+        demand!(!is_full || status.not_admitted.is_some(), "node {node} takes what fits on no disk: {status:?}");
+        self.tally.full_follower += u64::from(status.not_admitted == Some(NotAdmitted::NoSpace));
+        Ok(())
     }
 
     /// Whoever follows nobody tries somebody.
@@ -529,14 +470,14 @@ impl World {
             }
             let (link, seeds): (Box<dyn Link>, bool) = match &state.life {
                 Life::Follows { engine } => {
-                    let mut config = FollowerConfig::new(name(node), state.promised);
+                    let mut config = FollowerConfig::new(name(node), state.claim.term);
                     config.fault = self.broken();
                     (Box::new(FollowerLink::new(Arc::clone(engine), config, now)), false)
                 }
                 Life::Empty => {
                     let config = SeedConfig {
                         id: name(node),
-                        promised_term: state.promised,
+                        promised_term: state.claim.term,
                         backend: state.disk.backend(),
                         dir: DIR.into(),
                         options: self.options(Role::Replica),
@@ -546,15 +487,18 @@ impl World {
                 }
                 Life::Leads { .. } | Life::Down { .. } => continue,
             };
+            let (term, leader) = (leader.epoch().term, leader.link(now));
             self.tally.links += 1;
+            let slow = if !self.is_over && self.draws.network.chance(1) { self.draws.network.below(400) } else { 0 };
+            self.raise(node, term, Some(other));
             self.connections.push(Connection {
                 follower: node,
                 leader: other,
                 seeds,
                 at_follower: Some(link),
-                at_leader: Some(leader.link(now)),
-                to_follower: Lane::default(),
-                to_leader: Lane::default(),
+                at_leader: Some(leader),
+                to_follower: Lane::slow(slow),
+                to_leader: Lane::slow(slow),
             });
         }
         Ok(())
@@ -601,8 +545,15 @@ impl World {
             }
         }
         let seeds = connection.seeds;
-        self.tally.damaged += std::mem::take(&mut connection.to_follower.damaged);
-        self.tally.damaged += std::mem::take(&mut connection.to_leader.damaged);
+        for lane in [&mut connection.to_follower, &mut connection.to_leader] {
+            match lane.harmed.take() {
+                Some(Harm::Bit) => self.tally.flipped += 1,
+                Some(Harm::Burst) => self.tally.garbled += 1,
+                Some(Harm::Gap) => self.tally.torn += 1,
+                Some(Harm::Twice) => self.tally.doubled += 1,
+                None => {}
+            }
+        }
         for error in failed {
             match error {
                 LinkError::Silent(_) => self.tally.silent += 1,
@@ -642,7 +593,7 @@ impl World {
             }
             End::Bootstrap { .. } => {
                 self.tally.anew += 1;
-                self.model.cuts(node, Lsn::ZERO)?;
+                self.model.begins_anew(node)?;
                 self.kill(node);
                 self.nodes[node].life = Life::Empty;
                 Ok(())
@@ -660,7 +611,7 @@ impl World {
             {
                 self.tally.superseded += 1;
                 self.note(format!("node {node} steps down for term {term}"));
-                self.nodes[node].promised = self.nodes[node].promised.max(term);
+                self.raise(node, term, None);
                 self.restart_as_follower(node)?;
             }
         }
@@ -671,6 +622,9 @@ impl World {
     fn look(&mut self) -> Outcome {
         let seen: Vec<_> =
             self.nodes.iter().map(|node| node.engine().map(|engine| (engine.watermarks(), engine.history()))).collect();
+        for node in 0..NODES {
+            self.watch_degrading(node, false);
+        }
         for (node, seen) in seen.iter().enumerate() {
             if let Some((marks, history)) = seen {
                 demand!(marks.acked <= marks.assigned, "node {node}: {marks:?}");
@@ -685,6 +639,8 @@ impl World {
                 self.history.fold(marks.acked.0 ^ marks.durable.0.rotate_left(20) ^ marks.start.0.rotate_left(40));
             }
         }
+        self.model.looked();
+        (self.tally.alone, self.tally.given_up) = self.model.counts;
         Ok(())
     }
 
@@ -707,8 +663,15 @@ impl World {
         self.next_number += 1;
         self.tally.appended += 1;
         let epoch = engine.info().epoch;
-        let placed =
-            Placed { number, lsn: outcome.lsn, record: outcome.first.lsn, end: outcome.end_lsn, epoch, by: node };
+        let placed = Placed {
+            number,
+            lsn: outcome.lsn,
+            record: outcome.first.lsn,
+            end: outcome.end_lsn,
+            epoch,
+            by: node,
+            alone: None,
+        };
         self.model.open.push(placed);
         self.history.fold(placed.end.0);
         Ok(true)
@@ -738,31 +701,6 @@ impl World {
         Ok(())
     }
 
-    /// What is kept by a name is the same on every node, and can be read there, also where the log does not go back so far any more.
-    fn kept(&mut self) -> Outcome {
-        let mut first: Option<Vec<Kept>> = None;
-        for (node, state) in self.nodes.iter().enumerate() {
-            let engine = state.engine().ok_or("a node is down")?;
-            self.tally.survivors += engine.seed().map_err(|error| error.to_string())?.sparse.len() as u64;
-            let mut found = Vec::new();
-            for name in 0..KEPT_NAMES {
-                let key = [b"keep/".as_slice(), &[b'a' + u8::try_from(name).unwrap()]].concat();
-                let entry = engine.get(&key).map_err(|error| error.to_string())?;
-                let entry = entry.map(|entry| (entry.value.to_vec(), entry.target));
-                if let Some((number, Some(target))) = &entry {
-                    let message =
-                        engine.read(*target).map_err(|error| format!("node {node} keeps {target}: {error}"))?;
-                    let is_it = message.payload().starts_with(&[number, b" ".as_slice()].concat());
-                    demand!(is_it, "node {node} keeps another message at {target}");
-                }
-                found.push(entry);
-            }
-            let first = first.get_or_insert_with(|| found.clone());
-            demand!(*first == found, "node {node} keeps {found:?}, node 0 {first:?}");
-        }
-        Ok(())
-    }
-
     /// A leader lets go what is acknowledged, up to somewhere.
     pub(crate) fn release(&mut self, node: usize, eighths: u64) {
         let Some(leader) = self.nodes[node].leader() else { return };
@@ -774,122 +712,6 @@ impl World {
             self.tally.releases += 1;
             self.note(format!("node {node} lets go up to {}", outcome.start));
         }
-    }
-
-    // ---- the end
-
-    /// The troubles are over: everybody follows one leader, appends are acknowledged, and all logs are the same; then the power fails
-    /// everywhere, as strictly as it can, and what was promised is there.
-    pub(crate) fn settle(&mut self) -> Outcome {
-        self.note("the troubles are over".to_owned());
-        self.heal();
-        self.agree("at the end")?;
-        self.same_bytes()?;
-        for node in 0..NODES {
-            self.tally.crashes += 1;
-            self.lose_power(node, Survival::Nothing);
-        }
-        self.agree("after a power failure of all")?;
-        self.same_bytes()?;
-        self.readers()?;
-        self.kept()
-    }
-
-    pub(crate) fn heal(&mut self) {
-        self.blocks.clear();
-        for node in &mut self.nodes {
-            node.paused = Duration::ZERO;
-            node.disk.heal();
-            node.disk.set_capacity(None);
-        }
-    }
-
-    /// Runs until one leader has everybody in sync and acknowledges.
-    fn agree(&mut self, when: &str) -> Outcome {
-        for step in 0..8000_usize {
-            self.step()?;
-            let leads = (0..NODES)
-                .filter(|node| self.nodes[*node].leader().is_some_and(|leader| leader.superseded().is_none()));
-            let leads: Vec<usize> = leads.collect();
-            if leads.len() != 1 && step % 400 == 399 {
-                let candidate = self.draws.ends.below(NODES);
-                self.promote(candidate)?;
-            }
-            if step % 50 == 0 {
-                for node in &leads {
-                    self.append(*node, 100)?;
-                }
-            }
-            let [leader] = leads[..] else { continue };
-            let status = self.nodes[leader].leader().map(|leader| leader.status(self.clock.monotonic()));
-            let all_in_sync = status.is_some_and(|status| status.peers.iter().all(|peer| peer.in_sync));
-            let ends: Vec<Option<Lsn>> =
-                self.nodes.iter().map(|node| node.engine().map(|engine| engine.watermarks().acked)).collect();
-            let end = self.nodes[leader].engine().map(|engine| engine.watermarks().assigned);
-            let epoch = self.nodes[leader].leader().map(|leader| leader.epoch());
-            let mine = self.model.open.iter().any(|placed| Some(placed.epoch) == epoch);
-            if all_in_sync && step > 100 && !mine && ends.iter().all(|acked| *acked == end) {
-                return Ok(());
-            }
-        }
-        let lives: Vec<String> = self
-            .nodes
-            .iter()
-            .map(|node| {
-                let marks = node.engine().map(|engine| (engine.watermarks(), engine.fenced().is_some()));
-                let status = node.leader().map(|leader| leader.status(self.clock.monotonic()));
-                format!("{marks:?} {status:?}")
-            })
-            .collect();
-        Err(format!("{when} they do not come together: {}", lives.join("\n")))
-    }
-
-    fn same_bytes(&mut self) -> Outcome {
-        let starts = self.nodes.iter().filter_map(|node| node.engine()).map(|engine| engine.watermarks().start);
-        let start = starts.max().unwrap_or_default();
-        let logs: Vec<Vec<u8>> = self.nodes.iter().map(|node| bytes_from(node.engine(), start)).collect();
-        for node in 1..NODES {
-            let differs = logs[0].iter().zip(&logs[node]).position(|(one, other)| one != other);
-            demand!(differs.is_none(), "the logs of nodes 0 and {node} differ at {differs:?} behind {start}");
-            demand!(logs[0].len() == logs[node].len(), "{} and {} bytes of log", logs[0].len(), logs[node].len());
-        }
-        Ok(())
-    }
-
-    /// Every node's queue holds what was promised and not released, in the log's order, once.
-    fn readers(&mut self) -> Outcome {
-        let starts = self.nodes.iter().filter_map(|node| node.engine()).map(|engine| engine.watermarks().start);
-        self.model.released(starts.max().unwrap_or_default());
-        let expected: Vec<u64> = self.model.promised.values().map(|placed| placed.number).collect();
-        let first = self.model.promised.keys().next().copied().unwrap_or(Lsn::MAX);
-        for (node, state) in self.nodes.iter().enumerate() {
-            let engine = state.engine().ok_or("a node is down")?;
-            let queue = engine.queue(QUEUE).map_err(|error| error.to_string())?;
-            let (mut found, mut next) = (Vec::new(), engine.range(&queue).min);
-            loop {
-                let fetch = Fetch { messages_max: 500, ..Fetch::new(&queue, next) };
-                let outcome = engine.fetch(&fetch).map_err(|error| error.to_string())?;
-                if outcome.messages.is_empty() {
-                    break;
-                }
-                let text = |payload: &[u8]| {
-                    String::from_utf8_lossy(payload).split(' ').next().and_then(|word| word.parse().ok())
-                };
-                found.extend(
-                    outcome
-                        .messages
-                        .iter()
-                        .filter_map(|message| text(message.payload()).map(|number: u64| (message.lsn, number))),
-                );
-                next = outcome.next;
-            }
-            let ordered = found.windows(2).all(|pair| pair[0].0 < pair[1].0);
-            demand!(ordered, "node {node} shows messages in another order than the log's");
-            found.retain(|(lsn, _)| *lsn >= first);
-            let shown: Vec<u64> = found.iter().map(|(_, number)| *number).collect();
-            demand!(shown == expected, "node {node} shows {} messages, promised are {}", shown.len(), expected.len());
-        }
-        Ok(())
     }
 }
 
@@ -927,16 +749,4 @@ fn speak(
             false
         }
     }
-}
-
-fn bytes_from(engine: Option<&Arc<Engine>>, from: Lsn) -> Vec<u8> {
-    let mut out = Vec::new();
-    let Some(engine) = engine else { return out };
-    while let Ok(pieces) = engine.log_bytes(from.plus(out.len() as u64), 1 << 20) {
-        if pieces.is_empty() {
-            break;
-        }
-        pieces.iter().for_each(|piece| out.extend_from_slice(piece.as_ref()));
-    }
-    out
 }

@@ -80,6 +80,12 @@ impl DueIndex {
         lock(&self.near).keys.first_key_value().map(|(key, _)| key.time_ms)
     }
 
+    /// How many should be done by now and are not.
+    #[must_use]
+    pub fn overdue(&self, now_ms: u64) -> usize {
+        lock(&self.near).keys.keys().take_while(|key| key.time_ms <= now_ms).count()
+    }
+
     /// Moves the horizon. Whoever does it reads the table from the old horizon to the new one, not before all that had a place in the log
     /// by now is in it.
     pub(super) fn extend(&self, to_ms: u64) {

@@ -4,8 +4,10 @@ use anchorlog_engine::{Lsn, Message};
 use bytes::BytesMut;
 
 use super::search::{Search, search};
+use crate::features::access::Pass;
 use crate::features::delay::HIDDEN_QUEUE;
 use crate::features::pull::{encode_as, encode_message};
+use crate::features::topics::topic_of;
 use crate::features::transactions::HALF_QUEUE;
 use crate::features::{Outcome, Reply, Request, Task, code};
 use crate::limits;
@@ -20,16 +22,19 @@ const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 pub fn by_place(request: &Request<'_>) -> Outcome {
     match request.required_number::<i64>("offset").map(u64::try_from) {
         Ok(Ok(lsn)) => {
-            Outcome::Read(Task::new(move |shared, _| read(shared, Lsn(lsn)).unwrap_or_else(|reply| reply).into()))
+            let pass = request.pass();
+            let read = move |shared: &Shared, _: &mut _| read(shared, &pass, Lsn(lsn)).unwrap_or_else(|reply| reply);
+            Outcome::Read(Task::new(move |shared, batch| read(shared, batch).into()))
         }
         Ok(Err(_)) => Reply::failure(code::SYSTEM_ERROR, "there is no message before the log's beginning").into(),
         Err(error) => Reply::from(error).into(),
     }
 }
 
-fn read(shared: &Shared, lsn: Lsn) -> Result<Reply, Reply> {
+fn read(shared: &Shared, pass: &Pass, lsn: Lsn) -> Result<Reply, Reply> {
     let missing = |error| Reply::failure(code::SYSTEM_ERROR, format!("there is no message at {lsn}: {error}"));
     let message = shared.engine.read(lsn).map_err(missing)?;
+    pass.may_read(shared, topic_of(&message.queue_name).map(|(topic, _)| topic))?;
     let mut body = BytesMut::new();
     let shown = match &*message.queue_name {
         HIDDEN_QUEUE => encode_as(&mut body, &message, DELAYED_TOPIC, 0, &shared.settings),

@@ -12,6 +12,7 @@
 mod filter;
 mod handler;
 mod owners;
+mod pulling;
 mod registry;
 mod settings;
 mod show;

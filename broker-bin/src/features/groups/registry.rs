@@ -9,8 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::features::groups::filter::Filter;
+use crate::features::groups::pulling::Pulling;
 use crate::features::offsets::Begin;
 use crate::features::topics::TopicConfig;
 use crate::limits;
@@ -198,6 +200,8 @@ struct Group {
     subscriptions: HashMap<Box<str>, Arc<Subscription>>,
     /// Who pulled last, by topic and queue.
     pulled: HashMap<Box<str>, Vec<Option<Arc<str>>>>,
+    /// How far and how fast, by topic.
+    pulling: HashMap<Box<str>, Pulling>,
     refused: BTreeMap<ConnectionId, Refusal>,
     /// What was said of it already.
     differences: Vec<Difference>,
@@ -460,12 +464,16 @@ impl Groups {
         by_name.iter().filter(|(_, group)| subscribes(group)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// A queue is pulled by this connection: it is its member's from now on, where that is one.
-    pub fn pulls(&self, connection: ConnectionId, group: &str, topic: &str, queue: u32) {
+    /// A queue is pulled from `offset` on by this connection: it is its member's from now on, where that is one.
+    pub fn pulls(&self, connection: ConnectionId, group: &str, topic: &str, queue: u32, offset: u64) {
         let noted = |group: &mut Group| {
             let Some(member) = group.members.get(&connection) else { return };
             if member.model == MessageModel::Broadcasting {
                 return;
+            }
+            match group.pulling.get_mut(topic) {
+                Some(pulling) => pulling.asks(queue, offset),
+                None => group.pulling.entry(topic.into()).or_default().asks(queue, offset),
             }
             let slot = queue as usize;
             if let Some(Some(owner)) = group.pulled.get(topic).and_then(|queues| queues.get(slot))
@@ -511,6 +519,27 @@ impl Groups {
     pub fn forget_topic(&self, topic: &str) {
         for group in lock(&self.by_name).values_mut() {
             group.pulled.remove(topic);
+            group.pulling.remove(topic);
+        }
+    }
+
+    /// What a group's members asked for last of a queue: everything before was given to them.
+    #[must_use]
+    pub fn pulled_up_to(&self, group: &str, topic: &str, queue: u32) -> Option<u64> {
+        self.with(group, |group| group.pulling.get(topic)?.asked(queue)).flatten()
+    }
+
+    /// Messages of a topic that a group's members pull in a second.
+    #[must_use]
+    pub fn pulls_per_second(&self, group: &str, topic: &str, now: Duration) -> f64 {
+        let rate = |group: &mut Group| group.pulling.get(topic).map(|pulling| pulling.per_second(now));
+        self.with(group, rate).flatten().unwrap_or(0.0)
+    }
+
+    /// Looks how far everybody is, for rates.
+    pub fn note_pulls(&self, now: Duration) {
+        for group in lock(&self.by_name).values_mut() {
+            group.pulling.values_mut().for_each(|pulling| pulling.note(now));
         }
     }
 }
@@ -618,13 +647,13 @@ mod tests {
         }
         let judge = |slot, locked_for| groups.committer(by(slot), "g", "T", 0, locked_for);
         assert_eq!(judge(1, None), Committer::Owner("a".into()), "nobody has it");
-        groups.pulls(by(1), "g", "T", 0);
-        groups.pulls(by(9), "g", "T", 0);
+        groups.pulls(by(1), "g", "T", 0, 0);
+        groups.pulls(by(9), "g", "T", 0, 0);
         assert_eq!(groups.owner("g", "T", 0).as_deref(), Some("a"), "a stranger has nothing");
         assert_eq!(judge(2, None), Committer::Other("b".into()));
         assert_eq!(judge(9, None), Committer::Stranger);
         assert_eq!(groups.committer(by(2), "g", "T", 1, None), Committer::Owner("b".into()), "another queue");
-        groups.pulls(by(2), "g", "T", 0);
+        groups.pulls(by(2), "g", "T", 0, 0);
         assert_eq!((judge(1, None), judge(2, None)), (Committer::Other("a".into()), Committer::Owner("b".into())));
         // A lock counts more.
         assert_eq!(judge(1, Some("a")), Committer::Owner("a".into()));
@@ -641,7 +670,7 @@ mod tests {
     fn one_that_gets_every_message_itself_has_no_queue() {
         let groups = groups(false);
         groups.join(by(1), Membership { model: MessageModel::Broadcasting, ..membership("a", &[("T", "*")]) });
-        groups.pulls(by(1), "g", "T", 0);
+        groups.pulls(by(1), "g", "T", 0, 0);
         assert_eq!((groups.owner("g", "T", 0), groups.begin(by(1), "g")), (None, None));
         assert!(groups.subscribing("T").is_empty());
     }

@@ -29,7 +29,7 @@ pub fn consume_stats(request: &Request<'_>) -> Outcome {
         let topics = if named.is_empty() { topics(shared, &group) } else { named };
         answered(rows(shared, &group, &topics).map(|rows| {
             let mut body = BytesMut::new();
-            put_consume_stats(&mut body, 0.0, &keyed(shared, &rows));
+            put_consume_stats(&mut body, per_second(shared, &group, &rows), &keyed(shared, &rows));
             body
         }))
     }))
@@ -43,7 +43,7 @@ pub fn broker_consume_stats() -> Outcome {
             let mut by_topic = Vec::new();
             for topic in topics {
                 match rows(shared, &group, &[topic].into()) {
-                    Ok(rows) => by_topic.push(rows),
+                    Ok(rows) => by_topic.push((per_second(shared, &group, &rows), rows)),
                     Err(error) => return unreadable(&error).into(),
                 }
             }
@@ -51,7 +51,7 @@ pub fn broker_consume_stats() -> Outcome {
         }
         let groups: Vec<_> = found
             .iter()
-            .map(|(group, topics)| (&**group, topics.iter().map(|rows| keyed(shared, rows)).collect()))
+            .map(|(group, topics)| (&**group, topics.iter().map(|(rate, rows)| (*rate, keyed(shared, rows))).collect()))
             .collect();
         let mut body = BytesMut::new();
         put_broker_consume_stats(&mut body, &shared.settings.advertise.to_string(), &groups);
@@ -179,16 +179,25 @@ fn rows(shared: &Shared, group: &str, topics: &BTreeSet<Box<str>>) -> Result<Vec
                 continue;
             }
             let consumer_offset = committed.unwrap_or(0);
+            let broker_offset = shared.engine.range(&queue).max.0;
+            let pulled = shared.state.groups.pulled_up_to(group, &topic.name, number).unwrap_or(0);
             let progress = Progress {
-                broker_offset: shared.engine.range(&queue).max.0,
+                broker_offset,
                 consumer_offset,
-                pull_offset: consumer_offset,
+                pull_offset: pulled.min(broker_offset).max(consumer_offset),
                 last_ms: before(shared, &queue, consumer_offset)?,
             };
             rows.push(Row { topic: topic.name.clone(), number, progress });
         }
     }
     Ok(rows)
+}
+
+/// Messages that a group pulls in a second, of the topics that these rows are about.
+fn per_second(shared: &Shared, group: &str, rows: &[Row]) -> f64 {
+    let now = shared.engine.clock().monotonic();
+    let topics: BTreeSet<&str> = rows.iter().map(|row| &*row.topic).collect();
+    topics.into_iter().fold(0.0, |sum, topic| sum + shared.state.groups.pulls_per_second(group, topic, now))
 }
 
 /// When the message before `offset` was stored; 0 when there is none.

@@ -20,11 +20,20 @@ pub struct Totals {
     pub put: u64,
     /// Messages given to consumers.
     pub got: u64,
+    /// Messages that are to be delivered later, retries among them.
+    pub delayed: u64,
+    /// Those that were.
+    pub delivered: u64,
 }
 
 impl Totals {
     fn of(counters: &Counters) -> Totals {
-        Totals { put: counters.messages_acked.get(), got: counters.messages_pulled.get() }
+        Totals {
+            put: counters.messages_acked.get(),
+            got: counters.messages_pulled.get(),
+            delayed: counters.messages_delayed.get() + counters.messages_sent_back.get(),
+            delivered: counters.messages_delivered.get(),
+        }
     }
 }
 
@@ -65,6 +74,16 @@ impl Rates {
     /// Messages stored, and given to consumers, each second of such a time before the last sample.
     #[must_use]
     pub fn per_second(&self, window: Duration) -> (f64, f64) {
+        self.growth(window, |totals| (totals.put, totals.got))
+    }
+
+    /// Messages put off, and delivered after that, each second of such a time before the last sample.
+    #[must_use]
+    pub fn timers_per_second(&self, window: Duration) -> (f64, f64) {
+        self.growth(window, |totals| (totals.delayed, totals.delivered))
+    }
+
+    fn growth(&self, window: Duration, of: fn(&Totals) -> (u64, u64)) -> (f64, f64) {
         let known = lock(&self.0);
         let Some((end, last)) = known.samples.back() else { return (0.0, 0.0) };
         let first = known.samples.iter().rev().find(|(time, _)| *time + window <= *end).or(known.samples.front());
@@ -72,7 +91,8 @@ impl Rates {
         let seconds = (*end - *begin).as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let rate = |more: u64| more as f64 / seconds;
-        (rate(last.put - first.put), rate(last.got - first.got))
+        let (last, first) = (of(last), of(first));
+        (rate(last.0 - first.0), rate(last.1 - first.1))
     }
 
     /// What was counted up to this morning, and up to the morning before; both since the start.
@@ -100,6 +120,18 @@ mod tests {
         let (put, got) = rates.per_second(Duration::from_secs(60));
         assert!((put - 100.0 / 60.0).abs() < 1e-9 && (got - 1.0).abs() < 1e-9, "{put} {got}");
         assert!(lock(&rates.0).samples.len() <= 602);
+    }
+
+    #[test]
+    fn what_is_put_off_and_delivered_has_rates_of_its_own() {
+        let (rates, counters) = (Rates::default(), Counters::default());
+        rates.note(Duration::ZERO, 1, &counters);
+        counters.messages_delayed.add(3);
+        counters.messages_sent_back.add(1);
+        counters.messages_delivered.add(2);
+        rates.note(Duration::from_secs(4), 4001, &counters);
+        assert_eq!(rates.timers_per_second(Duration::from_secs(60)), (1.0, 0.5));
+        assert_eq!(rates.per_second(Duration::from_secs(60)), (0.0, 0.0));
     }
 
     #[test]

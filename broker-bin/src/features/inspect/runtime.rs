@@ -31,6 +31,8 @@ fn pairs(shared: &Shared) -> Vec<(&'static str, String)> {
         texts.join(" ")
     };
     let (put, got) = (three(|both| both.0), three(|both| both.1));
+    let (put_off, delivered) = shared.rates.timers_per_second(Duration::from_secs(60));
+    let late_ms = shared.due.first_ms().map_or(0, |first_ms| now_ms.saturating_sub(first_ms));
     let [today, yesterday] = shared.rates.mornings();
     let log_bytes = marks.assigned.since(marks.start);
     let used = space.free_bytes.map(|free| ratio(log_bytes, log_bytes.saturating_add(free))).unwrap_or_default();
@@ -88,11 +90,12 @@ fn pairs(shared: &Shared) -> Vec<(&'static str, String)> {
         ("sendThreadPoolQueueHeadWaitTimeMills", idle()),
         ("sendThreadPoolQueueSize", idle()),
         ("startAcceptSendRequestTimeStamp", idle()),
-        ("timerCongestNum", idle()),
-        ("timerDequeueTps", "0.0".to_owned()),
-        ("timerEnqueueTps", "0.0".to_owned()),
+        ("timerCongestNum", shared.due.overdue(now_ms).to_string()),
+        ("timerDequeueTps", format!("{delivered:?}")),
+        ("timerEnqueueTps", format!("{put_off:?}")),
+        // What is put off is in the table by the batch that stores it.
         ("timerOffsetBehind", idle()),
-        ("timerReadBehind", idle()),
+        ("timerReadBehind", (late_ms / 1000).to_string()),
         // What only this broker has.
         ("anchorlog.backend", engine.info().backend.clone()),
         ("anchorlog.commits", stats.commits.to_string()),

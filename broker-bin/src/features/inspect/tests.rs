@@ -30,6 +30,37 @@ fn strict(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", text(answer)))
 }
 
+/// What a member has pulled and not committed is in flight, and what it pulls is its rate.
+#[test]
+fn what_a_member_has_and_has_not_committed_is_in_flight() {
+    let (mut scene, id) = scene();
+    let consumer = scene.connect();
+    scene.beat(consumer, "client-2", "g", "T1");
+    let pull = |offset: u64| {
+        json!({
+            "consumerGroup": "g", "topic": "T1", "queueId": 0, "queueOffset": offset, "maxMsgNums": 32, "sysFlag": 4,
+            "commitOffset": 0, "suspendTimeoutMillis": 0, "subscription": "*", "subVersion": 0,
+        })
+    };
+    assert_eq!(scene.ask(consumer, 11, &pull(0), &[]).code(), 0);
+    scene.shared.state.groups.note_pulls(scene.shared.engine.clock().monotonic());
+    scene.clock.advance(Duration::from_secs(2));
+    assert_eq!(scene.ask(consumer, 11, &pull(3), &[]).code(), 19);
+    let stats = scene.ask(id, 208, &json!({"consumerGroup": "g"}), &[]);
+    let stats = text(&stats);
+    assert!(stats.contains(r#""consumeTps":1.5"#), "{stats}");
+    assert!(
+        stats.contains(r#""brokerOffset":3,"consumerOffset":2,"#) && stats.contains(r#""pullOffset":3}"#),
+        "{stats}"
+    );
+    let all = scene.ask(id, 317, &json!({"isOrder": "false"}), &[]);
+    let all = text(&all);
+    assert!(
+        all.contains(r#"{"g":[{"consumeTps":1.5,"#) && all.ends_with(r#""totalDiff":2,"totalInflightDiff":1}"#),
+        "{all}"
+    );
+}
+
 #[test]
 fn a_groups_progress_says_what_it_lacks_of_each_queue() {
     let (mut scene, id) = scene();
@@ -151,4 +182,21 @@ fn the_state_has_every_number_that_tools_read() {
     assert_eq!((&table["msgPutTotalTodayNow"], &table["brokerActive"]), (&json!("4"), &json!("true")));
     let first_ms: u64 = table["earliestMessageTimeStamp"].as_str().expect("text").parse().expect("a number");
     assert_eq!(first_ms, scene.now_ms() - 3000);
+}
+
+#[test]
+fn what_the_timer_has_not_done_in_time_is_told_by_its_number_and_its_lateness() {
+    let (mut scene, id) = scene();
+    let timer = |scene: &mut Scene| {
+        let table = strict(&scene.ask(id, 28, &json!({}), &[]));
+        ["timerReadBehind", "timerCongestNum"].map(|name| table["table"][name].as_str().expect("text").to_owned())
+    };
+    assert!(scene.run_timer(), "it knows what is due soon");
+    assert_eq!(scene.send(id, "T1", 0, "DELAY\u{1}1\u{2}", b"late").code(), 0);
+    assert_eq!(timer(&mut scene), ["0", "0"]);
+    // It does not run.
+    scene.clock.advance(Duration::from_secs(5));
+    assert_eq!(timer(&mut scene), ["4", "1"]);
+    assert!(scene.run_timer());
+    assert_eq!(timer(&mut scene), ["0", "0"]);
 }

@@ -68,7 +68,7 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
             shared.state.commit_offset(&key, offset, false);
         }
     }
-    shared.state.groups.pulls(request.connection, group, name, number);
+    shared.state.groups.pulls(request.connection, group, name, number, u64::try_from(offset).unwrap_or(0));
     let refused = |error| Reply::failure(code::SYSTEM_ERROR, format!("queue {number}: {error}"));
     let queue = topic.queue(&shared.engine, number).map_err(refused)?.cloned();
     let queue = queue.ok_or_else(|| request.invalid_parameter(format!("topic {name} has no queue {number}")))?;

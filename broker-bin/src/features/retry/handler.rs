@@ -5,6 +5,7 @@ use anchorlog_engine::{KeyQuery, Link, Lsn, Message, ReadError, Rejection, Write
 use super::attempt::{Asked, Said, Verdict};
 use super::letter::Letter;
 use crate::counters::Counters;
+use crate::features::access::Pass;
 use crate::features::delay::{self, Due, Later, Place};
 use crate::features::groups::{self, GroupConfig};
 use crate::features::offsets::Pins;
@@ -42,6 +43,8 @@ struct Asking {
     asked: Asked,
     /// The message's id as the consumer knows it.
     id: Box<str>,
+    /// What the consumer may read: a message that it may not have must not come to it on this way.
+    pass: Pass,
 }
 
 /// Where the message goes, and which message it is.
@@ -79,6 +82,7 @@ impl Asking {
                 attempts_max: attempts_max.filter(|_| request.header.version >= VERSION_ATTEMPTS),
             },
             id: request.field("originMsgId").unwrap_or_default().into(),
+            pass: request.pass(),
         })
     }
 
@@ -146,6 +150,7 @@ impl Asking {
         let (topic, _) = topic_of(&message.queue_name).ok_or_else(|| self.missing())?;
         let attempts = attributes.stored.reconsume_times;
         let found = Found { message: &message, topic, properties: &properties, attributes };
+        self.pass.may_read(shared, Some(topic))?;
         self.is_meant(&found)?;
         let now_ms = shared.engine.clock().wall_ms();
         let may_be_older =

@@ -5,6 +5,8 @@
 //! | `meta/format` | version of all this: u32 | [`mod@format`] |
 //! | `topic/` name | a topic's settings | [`topic`] |
 //! | `group/` name | a group's settings | [`group`] |
+//! | `account/` name | an account: its secret and its rules | [`account`] |
+//! | `access/trusted` | addresses from which nobody need sign | [`account`] |
 //! | `offset/` group, 0, topic, 0, queue u32 | a committed offset | [`offset`] |
 //! | `lock/` group, 0, topic, 0, queue u32 | for which client a queue is locked | [`lock`] |
 //! | `due/` time u64, what tells entries of one time apart | what is to be done with a message at a time | [`due`] |
@@ -18,6 +20,7 @@
 //! never changes its prefix, a value never changes its meaning without a new version byte, and what older brokers must not overlook
 //! raises [`format::KNOWN`].
 
+pub mod account;
 pub mod due;
 pub mod format;
 pub mod group;
@@ -107,14 +110,16 @@ mod tests {
 
     #[test]
     fn kinds_do_not_reach_into_each_other() {
-        let singles =
-            [topic::PREFIX, group::PREFIX, parked::PREFIX, replayed::PREFIX, neighbours::PREFIX, republished::PREFIX];
+        let singles = [topic::PREFIX, group::PREFIX, account::PREFIX, parked::PREFIX, replayed::PREFIX];
+        let singles = singles.into_iter().chain([neighbours::PREFIX, republished::PREFIX]);
         let prefixes = [offset::PREFIX, lock::PREFIX, due::PREFIX, transaction::PREFIX].into_iter().chain(singles);
         let prefixes: Vec<_> = prefixes.collect();
         for &prefix in &prefixes {
             assert!(prefix.ends_with(b"/") && end_of(prefix) > [prefix, &[0xFF; 8]].concat());
             let others = prefixes.iter().filter(|other| **other != prefix);
-            assert!(others.chain([&format::KEY]).all(|other| !(prefix..&end_of(prefix)).contains(other)));
+            assert!(
+                others.chain([&format::KEY, &account::TRUSTED]).all(|other| !(prefix..&end_of(prefix)).contains(other))
+            );
         }
     }
 

@@ -5,6 +5,7 @@
 //! 3. A telling may have names that its reader does not know, and lack those that it does: both sides may be of any version.
 //! 4. A list is told in parts: `next` says where the following part begins, and is not there behind the last. A part may be empty.
 
+mod accounts;
 mod dead_letters;
 mod delays;
 mod groups;
@@ -14,6 +15,7 @@ mod republish;
 mod trace;
 mod transactions;
 
+pub use accounts::{AccountTold, AccountsTold, DeleteAccount, ListAccounts, PutAccount, SetRules};
 pub use dead_letters::{
     DeadLetter, DeadLetterGroup, DeadLetterGroups, DeadLetters, ListDeadLetterGroups, ListDeadLetters,
     ReplayDeadLetter, Replayed, ReplayedTo,

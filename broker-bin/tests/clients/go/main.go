@@ -64,6 +64,8 @@ func main() {
 		chainSend(a[1], a[2], a[3], a[4])
 	case len(a) == 7 && a[0] == "chain-consume":
 		chainConsume(a[1], a[2], a[3], a[4] == "orderly", a[5], a[6])
+	case len(a) == 6 && a[0] == "tunnel":
+		tunnel(a[1], a[2], a[3], a[4], a[5])
 	case len(a) == 7 && a[0] == "scenarios":
 		parallel, err := strconv.Atoi(a[5])
 		must(err)
@@ -73,6 +75,7 @@ func main() {
 			"consume NAMESRV GROUP TOPICS EXPECT SECONDS OUT [orderly] |",
 			"chain-send NAMESRV GROUP PLAN ACKED |",
 			"chain-consume NAMESRV GROUP TOPIC orderly|concurrent NAME SEEN |",
+			"tunnel LISTEN TARGET CA CERT KEY |",
 			"scenarios NAMESRV BROKER RUN NAMES PARALLEL OUT")
 		os.Exit(2)
 	}
@@ -95,6 +98,9 @@ func send(namesrv, topic, planFile, acked string) {
 		producer.WithGroupName("PID_" + topic),
 		producer.WithRetry(p.OwnRetries),
 		producer.WithSendMsgTimeout(time.Duration(p.TimeoutMs) * time.Millisecond),
+	}
+	if account := credentials(); account != nil {
+		options = append(options, producer.WithCredentials(*account))
 	}
 	if p.OpenLimits {
 		options = append(options, producer.WithCompressMsgBodyOverHowmuch(1<<30))
@@ -133,6 +139,15 @@ func send(namesrv, topic, planFile, acked string) {
 	must(client.Shutdown())
 }
 
+// credentials is the account that the environment names, if it names one.
+func credentials() *primitive.Credentials {
+	key, named := os.LookupEnv("ANCHORLOG_CLIENTS_ACCESS_KEY")
+	if !named {
+		return nil
+	}
+	return &primitive.Credentials{AccessKey: key, SecretKey: os.Getenv("ANCHORLOG_CLIENTS_SECRET_KEY")}
+}
+
 func message(topic string, m item, body []byte) *primitive.Message {
 	message := primitive.NewMessage(topic, body).WithTag(m.Tag).WithKeys(m.Keys)
 	for name, value := range m.Properties {
@@ -169,13 +184,17 @@ func consume(namesrv, group, topics string, expect, seconds int, file string, or
 	must(err)
 	var mu sync.Mutex
 	seen, last := map[string]bool{}, time.Now()
-	client, err := rocketmq.NewPushConsumer(
+	options := []consumer.Option{
 		consumer.WithNameServer(strings.Split(namesrv, ";")),
 		consumer.WithGroupName(group),
 		consumer.WithConsumeFromWhere(consumer.ConsumeFromFirstOffset),
 		consumer.WithConsumeGoroutineNums(1),
 		consumer.WithConsumerOrder(orderly),
-	)
+	}
+	if account := credentials(); account != nil {
+		options = append(options, consumer.WithCredentials(*account))
+	}
+	client, err := rocketmq.NewPushConsumer(options...)
 	must(err)
 	take := func(_ context.Context, ms ...*primitive.MessageExt) (consumer.ConsumeResult, error) {
 		mu.Lock()

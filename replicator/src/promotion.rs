@@ -9,6 +9,10 @@
 //!    nothing, and does not count; nor does who was seeded and is not back at where its leader's log ended then.
 //! 2. A former leader that may have lost what it acknowledged does not count as one of those who hold it.
 //! 3. Logs are compared by (last epoch, LSN), never by LSN alone.
+//! 4. While a change of members stands in the log, and nobody here knows whether it was made, both the members before and those after it
+//!    must let the candidate lead: either may have acknowledged what the candidate lacks. It has a vote among those that it belongs to.
+//! 5. What a leader acknowledged alone is waited for as long as somebody may have it: until that leader takes part again. What it has lost
+//!    by then nobody has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,15 +25,17 @@ use crate::quorum::promotion_quorum;
 
 /// How far a log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Standing {
+pub struct Standing {
     /// Who wrote its last durable byte.
-    pub(crate) epoch: Epoch,
+    pub epoch: Epoch,
     /// How far it is durable.
-    pub(crate) durable: Lsn,
+    pub durable: Lsn,
 }
 
 impl Standing {
-    pub(crate) fn of(log: &LogState) -> Standing {
+    /// Of this log.
+    #[must_use]
+    pub fn of(log: &LogState) -> Standing {
         let (epoch, durable) = log.reach();
         Standing { epoch, durable }
     }
@@ -37,35 +43,55 @@ impl Standing {
 
 /// What is known when a node is asked to lead.
 #[derive(Debug)]
-pub(crate) struct Case<'a> {
-    pub(crate) candidate: &'a ReplicaId,
+pub struct Case<'a> {
+    /// Who.
+    pub candidate: &'a ReplicaId,
     /// None while its own log does not count.
-    pub(crate) standing: Option<Standing>,
-    /// All of them, the candidate among them.
-    pub(crate) members: &'a BTreeSet<ReplicaId>,
-    pub(crate) policy: Policy,
+    pub standing: Option<Standing>,
+    /// Every set of members that may have the votes: one, unless a change is under way.
+    pub members: &'a [BTreeSet<ReplicaId>],
+    /// What an acknowledgement stands for.
+    pub policy: Policy,
     /// Who led last, where that is known.
-    pub(crate) former: Option<&'a ReplicaId>,
+    pub former: Option<&'a ReplicaId>,
     /// Whether that one still has all that it acknowledged: it flushes first, or has stepped down in order.
-    pub(crate) former_is_whole: bool,
+    pub former_is_whole: bool,
     /// What the others have; none for a member without a log.
-    pub(crate) answers: &'a BTreeMap<ReplicaId, Option<Standing>>,
+    pub answers: &'a BTreeMap<ReplicaId, Option<Standing>>,
 }
 
 /// Why a node must not lead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
+#[non_exhaustive]
+pub enum Refused {
+    /// It has no vote.
     #[error("{0} is no member of this log")]
     NoMember(ReplicaId),
+    /// Its log does not count.
     #[error("{0} is not whole: it was seeded, and has not come to where its leader's log ended then")]
     NotWhole(ReplicaId),
     #[error(
         "{by} has more of the log (epoch {}, LSN {}; here: epoch {}, LSN {}): promote {by}",
         .theirs.epoch, .theirs.durable, .ours.epoch, .ours.durable
     )]
-    Behind { by: ReplicaId, theirs: Standing, ours: Standing },
+    /// Another one has more of the log.
+    Behind {
+        /// Whose log goes further.
+        by: ReplicaId,
+        /// How far.
+        theirs: Standing,
+        /// How far the candidate's goes.
+        ours: Standing,
+    },
+    /// Not enough logs to hold everything among them.
     #[error("{counted} of the members count and {needed} must: something acknowledged may be on none of them")]
-    TooFew { counted: usize, needed: usize },
+    TooFew {
+        /// Members that count.
+        counted: usize,
+        /// That must.
+        needed: usize,
+    },
+    /// Somebody else may have what nobody here has.
     #[error("the former leader {} has not answered, and may have acknowledged what no other node has: demote it first", name(.0.as_ref()))]
     FormerLeader(Option<ReplicaId>),
 }
@@ -75,13 +101,19 @@ fn name(replica: Option<&ReplicaId>) -> String {
 }
 
 /// Whether the candidate may lead.
-pub(crate) fn judge(case: &Case<'_>) -> Result<(), Refused> {
-    if !case.members.contains(case.candidate) {
+///
+/// # Errors
+/// Why not.
+pub fn judge(case: &Case<'_>) -> Result<(), Refused> {
+    if !case.members.iter().any(|members| members.contains(case.candidate)) {
         return Err(Refused::NoMember(case.candidate.clone()));
     }
+    case.members.iter().try_for_each(|members| judge_among(case, members))
+}
+
+fn judge_among(case: &Case<'_>, members: &BTreeSet<ReplicaId>) -> Result<(), Refused> {
     let ours = case.standing.ok_or_else(|| Refused::NotWhole(case.candidate.clone()))?;
-    let others =
-        case.answers.iter().filter(|(replica, _)| case.members.contains(*replica) && *replica != case.candidate);
+    let others = case.answers.iter().filter(|(replica, _)| members.contains(*replica) && *replica != case.candidate);
     let best = others.clone().filter_map(|(replica, standing)| standing.map(|standing| (standing, replica))).max();
     if let Some((theirs, by)) = best
         && theirs > ours
@@ -89,15 +121,17 @@ pub(crate) fn judge(case: &Case<'_>) -> Result<(), Refused> {
         return Err(Refused::Behind { by: by.clone(), theirs, ours });
     }
     let holders = others.filter(|(_, standing)| standing.is_some()).map(|(replica, _)| replica);
-    let present: BTreeSet<&ReplicaId> = holders.chain(std::iter::once(case.candidate)).collect();
+    let own = members.contains(case.candidate).then_some(case.candidate);
+    let present: BTreeSet<&ReplicaId> = holders.chain(own).collect();
     let (copies, asks_former) = match case.policy {
         Policy::Async => (1, true),
         Policy::Sync { copies, on_missing } => (copies, on_missing == OnMissing::Degrade),
     };
-    let everybody = present.len() == case.members.len();
+    let everybody = present.len() == members.len();
     if asks_former {
-        let is_there = case.former.map_or(everybody, |former| present.contains(former));
-        if !is_there || !case.former_is_whole {
+        let has_log = |replica: &ReplicaId| case.answers.get(replica).is_some_and(Option::is_some);
+        let is_there = |former: &ReplicaId| former == case.candidate || has_log(former);
+        if !case.former.map_or(everybody, is_there) {
             return Err(Refused::FormerLeader(case.former.cloned()));
         }
     }
@@ -111,7 +145,7 @@ pub(crate) fn judge(case: &Case<'_>) -> Result<(), Refused> {
         Some(former) => usize::from(present.contains(former)),
     };
     let counted = present.len() - lost;
-    let followers = u32::try_from(case.members.len() - 1).unwrap_or(u32::MAX);
+    let followers = u32::try_from(members.len() - 1).unwrap_or(u32::MAX);
     let needed =
         promotion_quorum(followers, copies).map_or(usize::MAX, |needed| usize::try_from(needed).unwrap_or(usize::MAX));
     if counted < needed { Err(Refused::TooFew { counted, needed }) } else { Ok(()) }
@@ -127,18 +161,22 @@ mod tests {
         name.parse().unwrap()
     }
 
+    fn set(members: &str) -> BTreeSet<ReplicaId> {
+        members.chars().map(|name| id(&name.to_string())).collect()
+    }
+
     fn at(term: u32, run: u32, lsn: u64) -> Standing {
         Standing { epoch: Epoch { term, run }, durable: Lsn(lsn) }
     }
 
     /// Asks `b` of the members `a`, `b`, `c` …, whose leader was `a`, to lead with a log of epoch 1.1 up to 100.
     fn ask(members: &str, policy: Policy, answers: &[(&str, Option<Standing>)], is_whole: bool) -> Result<(), Refused> {
-        let members = members.chars().map(|name| id(&name.to_string())).collect();
+        let members = set(members);
         let answers = answers.iter().map(|(name, standing)| (id(name), *standing)).collect();
         judge(&Case {
             candidate: &id("b"),
             standing: Some(at(1, 1, 100)),
-            members: &members,
+            members: &[members],
             policy,
             former: Some(&id("a")),
             former_is_whole: is_whole,
@@ -193,9 +231,17 @@ mod tests {
         for policy in [Policy::Async, degrading] {
             let missing = Err(Refused::FormerLeader(Some(id("a"))));
             assert_eq!(ask("abc", policy, &[("c", here)], true), missing);
-            assert_eq!(ask("abc", policy, &[("a", here)], false), missing);
+            assert_eq!(ask("abc", policy, &[("a", None)], true), missing, "it was wiped");
             assert_eq!(ask("abc", policy, &[("a", here)], true), Ok(()));
+            let ahead = at(1, 1, 101);
+            let behind = Err(Refused::Behind { by: id("a"), theirs: ahead, ours: at(1, 1, 100) });
+            assert_eq!(ask("abc", policy, &[("a", Some(ahead))], true), behind);
         }
+        // What it had in memory is gone: waiting for it would bring nothing back.
+        assert_eq!(ask("abc", Policy::Async, &[("a", here)], false), Ok(()));
+        let few = Err(Refused::TooFew { counted: 1, needed: 2 });
+        assert_eq!(ask("abc", degrading, &[("a", here)], false), few, "copies of the rest may be elsewhere");
+        assert_eq!(ask("abc", degrading, &[("a", here), ("c", here)], false), Ok(()));
         let text = ask("abc", Policy::Async, &[], true).unwrap_err().to_string();
         assert!(text.contains("former leader a has not answered"), "{text}");
     }
@@ -204,7 +250,7 @@ mod tests {
     #[test]
     fn who_was_seeded_and_is_not_whole_does_not_lead() {
         let (candidate, answers) = (id("b"), BTreeMap::new());
-        let members = ["a", "b"].into_iter().map(id).collect();
+        let members = [set("ab")];
         let case = |standing| Case {
             candidate: &candidate,
             standing,
@@ -221,7 +267,7 @@ mod tests {
     #[test]
     fn where_nobody_knows_who_led_one_of_those_who_answer_does_not_count() {
         let (candidate, answers) = (id("b"), BTreeMap::from([(id("c"), Some(at(1, 1, 1)))]));
-        let members = ["a", "b", "c"].into_iter().map(id).collect();
+        let members = [set("abc")];
         let case = |policy, former_is_whole| Case {
             candidate: &candidate,
             standing: Some(at(1, 1, 100)),
@@ -234,5 +280,30 @@ mod tests {
         assert_eq!(judge(&case(sync(2), true)), Ok(()));
         assert_eq!(judge(&case(sync(2), false)), Err(Refused::TooFew { counted: 1, needed: 2 }));
         assert_eq!(judge(&case(Policy::Async, true)), Err(Refused::FormerLeader(None)));
+    }
+
+    #[test]
+    fn while_members_change_those_before_and_those_after_must_both_agree() {
+        let candidate = id("b");
+        let judge = |members: &[&str], answers: &[&str]| {
+            let members: Vec<_> = members.iter().map(|names| set(names)).collect();
+            judge(&Case {
+                candidate: &candidate,
+                standing: Some(at(1, 1, 100)),
+                members: &members,
+                policy: sync(2),
+                former: Some(&id("a")),
+                former_is_whole: true,
+                answers: &answers.iter().map(|name| (id(name), Some(at(1, 1, 90)))).collect(),
+            })
+        };
+        assert_eq!(judge(&["ab"], &[]), Ok(()));
+        let few = Err(Refused::TooFew { counted: 1, needed: 2 });
+        assert_eq!(judge(&["ab", "abc"], &[]), few, "a and c may go on without it");
+        assert_eq!(judge(&["ab", "abc"], &["c"]), Ok(()));
+        assert_eq!(judge(&["abc", "ab"], &[]), few, "c may have what a acknowledged before");
+        assert_eq!(judge(&["ab", "ac"], &[]), Err(Refused::TooFew { counted: 0, needed: 1 }), "b is to go");
+        assert_eq!(judge(&["ab", "ac"], &["a"]), Ok(()));
+        assert_eq!(judge(&["ac", "acd"], &["a", "c", "d"]), Err(Refused::NoMember(id("b"))));
     }
 }
