@@ -32,5 +32,5 @@ mod outcome;
 mod request;
 
 pub use crate::wire::codes::response as code;
-pub use outcome::{After, Awaited, Kept, Outcome, Reply, Task, Writing};
+pub use outcome::{After, Again, Awaited, Kept, Outcome, Reply, Task, Writing};
 pub use request::{FieldError, Request};

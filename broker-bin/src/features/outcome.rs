@@ -64,8 +64,11 @@ pub enum Kept {
     Offsets,
 }
 
+/// Whether a rejection is of the kind after which the task is worth it, and the task.
+pub type Again = (fn(&Rejection) -> bool, Task);
+
 /// A batch that is no send.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Writing {
     /// The answer, once the batch is acknowledged.
     pub reply: Reply,
@@ -77,6 +80,8 @@ pub struct Writing {
     pub letter: Option<Box<Letter>>,
     /// The answer when what the batch requires does not hold; it leaves when that is sure.
     pub rejected: fn(&Shared, &Rejection) -> Reply,
+    /// What is tried instead once that is sure, where the rejection says that what was read was only not the newest.
+    pub again: Option<Again>,
     /// Counts it, when it has its place in the log.
     pub counted: fn(&Counters),
     /// What is claimed for it until it is appended.

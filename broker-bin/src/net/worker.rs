@@ -846,13 +846,21 @@ impl Worker {
             return;
         }
         if let AppendError::Rejected(rejection) = error
-            && let Some(Parsed { to, purpose: Purpose::Write(writing), since, bytes }) = self.parsed.front()
+            && let Some(Parsed { to, purpose: Purpose::Write(writing), since, bytes }) = self.parsed.front_mut()
         {
             // What it says may not be durable yet: it is answered when that is.
             let end_lsn = self.acks.back().map_or(rejection.rests_on, |last| last.end_lsn.max(rejection.rests_on));
-            let answer = Answer::Recorded((writing.rejected)(&self.shared, rejection));
+            let again = writing.again.take().filter(|(is_good, _)| is_good(rejection));
             let deadline = *since + self.shared.live.ack_timeout();
-            self.acks.push_back(Ack { end_lsn, since: *since, deadline, to: *to, answer, bytes: *bytes });
+            let (to, since, bytes, is_again) = (*to, *since, *bytes, again.is_some());
+            let answer = match again {
+                Some((_, task)) => Answer::Task(task, None),
+                None => Answer::Recorded((writing.rejected)(&self.shared, rejection)),
+            };
+            if is_again && let Some(connection) = self.connection(to.connection) {
+                connection.cold += 1;
+            }
+            self.acks.push_back(Ack { end_lsn, since, deadline, to, answer, bytes });
             self.batches.remove(0);
             self.joints.pop_front();
             self.parsed.pop_front();

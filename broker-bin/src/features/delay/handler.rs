@@ -55,6 +55,7 @@ fn take_back(shared: &Shared, handle: &Handle, batch: &mut WriteBatch) -> Outcom
         reply,
         due: None,
         ends: None,
+        again: None,
         letter: None,
         rejected: |_: &Shared, _: &Rejection| gone(),
         counted,

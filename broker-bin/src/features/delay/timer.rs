@@ -17,7 +17,7 @@ use anchorlog_engine::{
 
 use super::due::{Due, DueKey, Place};
 use crate::features::send::stored;
-use crate::features::transactions::{self, Next, Transaction, TransactionId};
+use crate::features::transactions::{self, Next, Question, Transaction, TransactionId};
 use crate::limits;
 use crate::net::{Mail, Mailbox};
 use crate::shared::Shared;
@@ -109,6 +109,8 @@ pub struct Timer {
     /// Those of a turn, each for one entry or more.
     batches: Vec<WriteBatch>,
     outcomes: Vec<AppendOutcome>,
+    /// Questions of the last turn: they are asked when it is acknowledged, so that a verdict finds that they were.
+    questions: Vec<Arc<Question>>,
     /// One of several in a batch was refused: each gets its own in the next turn.
     apart: bool,
     complained: bool,
@@ -128,6 +130,7 @@ impl Timer {
             filling: WriteBatch::new(),
             batches: Vec::new(),
             outcomes: Vec::new(),
+            questions: Vec::new(),
             apart: false,
             complained: false,
         }
@@ -145,6 +148,7 @@ impl Timer {
         if shared.engine.watermarks().acked < self.in_flight {
             return Step::Wait(self.in_flight);
         }
+        self.ask(shared);
         let step = self.read_ahead(shared, now_ms).and_then(|reading| {
             let looking = self.look_through(shared, now_ms)?;
             let step = self.turn(shared, now_ms)?;
@@ -365,7 +369,10 @@ impl Timer {
                 subject.forget(shared);
                 match act {
                     Act::Deliver => shared.counters.messages_delivered.add(1),
-                    Act::Decide(next) => self.decided(shared, next, outcome.end_lsn),
+                    Act::Decide(next) => {
+                        Timer::decided(shared, next, outcome.end_lsn);
+                        self.questions.extend(next.question.clone().map(Arc::new));
+                    }
                     Act::Park(reason) => parked_one(shared, &subject.bytes(), entry, reason),
                 }
             }
@@ -407,19 +414,23 @@ impl Timer {
     }
 
     /// What was filled in has its place in the log.
-    fn decided(&self, shared: &Shared, next: &Next, end_lsn: Lsn) {
+    fn decided(shared: &Shared, next: &Next, end_lsn: Lsn) {
         if let Some(asks) = next.asks {
             shared.halves.asks.assigned(asks, end_lsn);
         }
         if next.parked {
             shared.counters.transactions_parked.add(1);
         }
-        let Some(question) = &next.question else { return };
-        shared.counters.transactions_asked.add(1);
-        let question = Arc::new(question.clone());
-        for connection in &question.to {
-            if let Some(mailbox) = self.mailboxes.get(usize::from(connection.worker)) {
-                mailbox.post(Mail::Ask { connection: *connection, question: question.clone() });
+    }
+
+    /// Asks what the last turn had to ask.
+    fn ask(&mut self, shared: &Shared) {
+        for question in self.questions.drain(..) {
+            shared.counters.transactions_asked.add(1);
+            for connection in &question.to {
+                if let Some(mailbox) = self.mailboxes.get(usize::from(connection.worker)) {
+                    mailbox.post(Mail::Ask { connection: *connection, question: question.clone() });
+                }
             }
         }
     }

@@ -90,6 +90,7 @@ pub fn cancel(shared: &Shared, request: &Request<'_>) -> Outcome {
             reply: told(&delayed),
             due: None,
             ends: None,
+            again: None,
             letter: None,
             rejected,
             counted,

@@ -64,6 +64,7 @@ pub fn replay(shared: &Shared, request: &Request<'_>) -> Outcome {
             reply,
             due: None,
             ends: None,
+            again: None,
             letter: None,
             rejected: was_late,
             counted,

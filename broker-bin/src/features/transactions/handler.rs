@@ -20,13 +20,10 @@ const ROLLBACK: i32 = sys_flag::TRANSACTION_ROLLBACK;
 /// 37: decides a transaction, once. Answered when that is acknowledged.
 pub fn end(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch) -> Outcome {
     match End::read(shared, request) {
-        Ok(Some(end)) if let Some(begun) = end.begun(shared) => end.decide_begun(shared, &begun, batch),
+        Ok(Some(end)) if let Some(begun) = end.begun(shared) => end.decide_begun(shared, &begun, batch).or_again(end),
         Ok(Some(end)) => match end.in_memory(shared) {
-            Some(half) => end.run(shared, half, batch),
-            None => Outcome::Read(Task::new(move |shared, batch| {
-                let half = Half::read(&shared.engine, end.lsn);
-                end.run(shared, half, batch)
-            })),
+            Some(half) => end.run(shared, half, batch).or_again(end),
+            None => Outcome::Read(end.by_log()),
         },
         // The producer does not know yet: it is asked again.
         Ok(None) => Reply::success().into(),
@@ -62,6 +59,14 @@ impl End {
             queue_offset: QueueOffset(request.required_number("tranStateTableOffset")?),
             id: request.field("msgId").unwrap_or_default().into(),
         }))
+    }
+
+    /// The same from what the log says.
+    fn by_log(self) -> Task {
+        Task::new(move |shared, batch| {
+            let half = Half::read(&shared.engine, self.lsn);
+            self.run(shared, half, batch).or_again(self)
+        })
     }
 
     /// The transaction, when it was begun lately and nothing has happened to it since.
@@ -121,6 +126,22 @@ impl End {
         }
         pending.decide(shared, Some(&half), self.verdict, batch)
     }
+}
+
+impl Outcome {
+    /// When its producer was asked after the transaction was read, the verdict is good for what the entry says now.
+    fn or_again(mut self, end: End) -> Outcome {
+        if let Outcome::Write(writing) = &mut self {
+            writing.again = Some((is_undecided, end.by_log()));
+        }
+        self
+    }
+}
+
+/// Whether what was found instead is a transaction that still waits for a verdict.
+fn is_undecided(rejection: &Rejection) -> bool {
+    let Found::Value(value) = &rejection.found else { return false };
+    matches!(entries::transaction::decode(value), Ok(Transaction::Prepared { .. } | Transaction::Parked { .. }))
 }
 
 fn failed(what: String) -> Reply {
@@ -206,7 +227,7 @@ fn writing(verdict: Verdict, asks: Option<DueKey>) -> Writing {
         Verdict::Commit => |counters: &Counters| counters.transactions_committed.add(1),
         Verdict::Rollback => |counters: &Counters| counters.transactions_rolled_back.add(1),
     };
-    Writing { reply: Reply::success(), due: None, ends: asks, letter: None, rejected, counted, back: None }
+    Writing { reply: Reply::success(), due: None, ends: asks, letter: None, rejected, again: None, counted, back: None }
 }
 
 /// Does something with the queue that a committed message goes into, and its number: a topic may have fewer than when it was sent.

@@ -6,6 +6,7 @@ use anchorlog_engine::io::sim::{IoClass, Times};
 use anchorlog_engine::{KeyQuery, Put, WriteBatch};
 use serde_json::{Value, json};
 
+use crate::features::delay::Step;
 use crate::limits;
 use crate::net::ConnectionId;
 use crate::scene::{Answer, Scene, peer, send_fields};
@@ -341,6 +342,24 @@ fn of_verdicts_that_share_a_frame_each_is_judged_by_itself() {
     assert_eq!((codes, scene.count("T1", 2)), (vec![0, 0, 0, 1, 0], 4));
     scene = scene.crash();
     assert_eq!(scene.count("T1", 2), 4);
+}
+
+/// Whoever was just about to say it is not told to say it again.
+#[test]
+fn a_verdict_counts_that_meets_a_question_on_its_way_to_the_log() {
+    for verdict in [COMMIT, ROLLBACK] {
+        let mut scene = Scene::new();
+        let id = scene.connect();
+        let (_, mut fields) = begin(&mut scene, id);
+        scene.clock.advance(seconds(6));
+        // That it is asked has its place in the log, and nobody can see it yet.
+        while !matches!(scene.timer.step(&scene.shared, scene.now_ms()), Step::Wait(_)) {}
+        fields["commitOrRollback"] = json!(verdict.to_string());
+        assert_eq!(end(&mut scene, id, &fields, verdict).code(), 0);
+        assert_eq!(scene.count("T1", 2), u64::from(verdict == COMMIT));
+        scene.pass(seconds(60));
+        assert_eq!(scene.shared.counters.read().verdicts_refused, 0);
+    }
 }
 
 #[test]
