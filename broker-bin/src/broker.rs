@@ -19,6 +19,7 @@ use crate::counters::{Counters, Counts};
 use crate::features::access::AclFileError;
 use crate::features::delay::DelayLevels;
 use crate::limits;
+use crate::metrics::Server;
 use crate::net::{Bounds, TlsError, TlsOptions};
 use crate::replicas::Replicated;
 use crate::serving::{Place, Serving};
@@ -130,6 +131,8 @@ pub struct BrokerOptions {
     pub repeat_window: Duration,
     /// Most bytes of memory for that: twenty for each message of that time. Default: 128 MiB.
     pub repeat_memory: usize,
+    /// Where monitors are told of metrics, health and readiness over HTTP. Default: nowhere. Port 0 takes any that is free.
+    pub metrics_listen: Option<SocketAddr>,
     /// Who is told of dead letters. Default: nobody; their lines in the log and their number are there in any case.
     pub on_dead_letter: Option<Whom>,
 }
@@ -168,6 +171,7 @@ impl BrokerOptions {
             transaction_check_max: 15,
             repeat_window: Duration::from_secs(600),
             repeat_memory: 128 << 20,
+            metrics_listen: None,
             on_dead_letter: None,
         }
     }
@@ -236,6 +240,8 @@ pub struct Broker;
 #[derive(Debug)]
 pub struct BrokerHandle {
     running: Option<Running>,
+    /// Ends behind everything else.
+    monitors: Option<Server>,
     address: SocketAddr,
     counters: Arc<Counters>,
 }
@@ -256,6 +262,14 @@ impl Broker {
         let counters = Arc::<Counters>::default();
         let place = Place::bind(options, clock, Arc::clone(&counters))?;
         let address = place.address();
+        // Whoever waits for the log to open can look on.
+        let monitors = match place.options().metrics_listen {
+            None => None,
+            Some(listen) => {
+                let server = Server::start(listen, Arc::clone(place.metrics()));
+                Some(server.map_err(|source| StartError::Listen { listen, source })?)
+            }
+        };
         let running = match place.options().replication.clone() {
             None => {
                 let engine = Arc::new(Engine::open(&place.options().store, place.engine_options())?);
@@ -266,7 +280,7 @@ impl Broker {
                 Running::Among(owner, node)
             }
         };
-        Ok(BrokerHandle { running: Some(running), address, counters })
+        Ok(BrokerHandle { running: Some(running), monitors, address, counters })
     }
 }
 
@@ -275,6 +289,12 @@ impl BrokerHandle {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it tells monitors over HTTP, if it does.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.monitors.as_ref().map(Server::address)
     }
 
     /// The counters now.
@@ -335,6 +355,7 @@ impl BrokerHandle {
                 owner.outcome()
             }
         };
+        drop(self.monitors.take());
         let counts = self.counters.read();
         tracing::info!(?counts, "stopped");
         outcome.map(|()| counts)

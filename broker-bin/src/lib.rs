@@ -18,6 +18,7 @@ pub mod features;
 pub mod limits;
 mod lock;
 pub mod log_tools;
+pub mod metrics;
 pub mod net;
 mod registration;
 pub mod replica_tools;

@@ -168,6 +168,30 @@ pub const REPUBLISH_BATCH_BYTES: u64 = STATE_BATCH_BYTES;
 /// Marks of dead letters that are gone which one replay removes.
 pub const STALE_MARKS_PER_REPLAY: usize = 8;
 
+/// Log lines that one place in the code may say at once.
+pub const LOG_LINES_AT_ONCE: f64 = 100.0;
+/// Lines that it may say each second from then on.
+pub const LOG_LINES_PER_SECOND: f64 = 10.0;
+
+/// A network thread that does not move for so long does not work: more than any disk's hiccup, which a lone sender's thread waits for.
+pub const STALLED: Duration = Duration::from_secs(30);
+/// With less room than this in a log that cannot grow, a broker is not ready for a send.
+pub const READY_BYTES_MIN: u64 = 64 << 10;
+/// Pairs of group and topic that monitors are told of one by one.
+pub const METRICS_LAGS_MAX: usize = 1000;
+/// Topics that monitors are told of one by one.
+pub const METRICS_TOPICS_MAX: usize = 1000;
+/// Connections of monitors.
+pub const METRICS_CONNECTIONS_MAX: usize = 64;
+/// Threads that look at the broker for them.
+pub const METRICS_THREADS: usize = 4;
+/// Time for the head of a monitor's request.
+pub const METRICS_HEAD_TIME: Duration = Duration::from_secs(20);
+/// Bytes of it.
+pub const METRICS_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Longest life of a monitor's connection.
+pub const METRICS_CONNECTION_TIME: Duration = Duration::from_secs(120);
+
 /// Bytes that a driver reads at once.
 pub const READ_BYTES: usize = 64 << 10;
 /// Bytes waiting for a slow reader before its requests wait too.

@@ -99,6 +99,7 @@ impl Owner for Replicated {
             Ok(serving) => *lock(&self.serving) = Some(serving),
             Err(error) => {
                 tracing::error!(%error, "clients are not served");
+                self.place.metrics().fail(&error.to_string());
                 lock(&self.failed).start = Some(error);
             }
         }
@@ -121,7 +122,12 @@ impl Owner for Replicated {
             Event::SteppedDown { term } => tracing::warn!(term, "leads no more"),
             Event::Follows { leader, term } => {
                 self.leader.set(self.addresses.get(leader).copied());
+                self.leader.set_connected(true);
                 tracing::info!(%leader, term, "follows");
+            }
+            Event::Lost { leader } => {
+                self.leader.set_connected(false);
+                tracing::debug!(%leader, "the connection to the leader is over");
             }
             Event::Cut { at, bytes } => {
                 tracing::warn!(%at, bytes, "cut what the leader's log does not have; it is kept aside");

@@ -28,6 +28,7 @@ use crate::features::send::MadeKeys;
 use crate::features::topics::{TEMPLATE, TopicConfig};
 use crate::limits;
 use crate::lock::lock;
+use crate::metrics::Source;
 use crate::net::driver::{NotifyWake, Post};
 use crate::net::{Mailbox, Tls, start_readers, tokio_driver};
 use crate::registration;
@@ -46,6 +47,7 @@ pub(crate) struct Place {
     /// Where accounts come from.
     acl_file: Option<Arc<Mutex<AclFile>>>,
     tls: Option<Arc<Tls>>,
+    metrics: Arc<Source>,
 }
 
 impl Place {
@@ -66,7 +68,8 @@ impl Place {
         if advertise.ip().is_unspecified() {
             return Err(StartError::NoAddress(address));
         }
-        Ok(Place { options, listener, address, advertise, clock, counters, acl_file, tls })
+        let metrics = Source::new(Arc::clone(&clock), Arc::clone(&counters), &options.cluster, &options.broker);
+        Ok(Place { options, listener, address, advertise, clock, counters, acl_file, tls, metrics: Arc::new(metrics) })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -75,6 +78,11 @@ impl Place {
 
     pub(crate) fn options(&self) -> &BrokerOptions {
         &self.options
+    }
+
+    /// What monitors are answered from.
+    pub(crate) fn metrics(&self) -> &Arc<Source> {
+        &self.metrics
     }
 
     /// Nothing is dropped before it is known what groups need.
@@ -128,6 +136,7 @@ pub(crate) struct Serving {
     /// One for each name server that is told.
     registrations: Vec<(Sender<()>, JoinHandle<()>)>,
     teller: Option<Teller>,
+    metrics: Arc<Source>,
 }
 
 impl Serving {
@@ -202,9 +211,11 @@ impl Serving {
             timer: None,
             registrations: Vec::new(),
             teller,
+            metrics: Arc::clone(&place.metrics),
         };
         // From here on an early return drops it, which stops what is running.
         serving.start_threads(&shared, place)?;
+        place.metrics.begin(&shared);
         tracing::info!(
             listen = %place.address, advertise = %shared.settings.advertise, cluster = shared.settings.cluster,
             broker = shared.settings.broker, standing = %shared.standing, threads = thread_count, driver = ?options.driver,
@@ -290,6 +301,7 @@ impl Serving {
             }
         }
         shared.closing.store(true, Ordering::SeqCst);
+        self.metrics.end();
         for wake in &self.wakes {
             wake.notify_one();
         }
@@ -349,7 +361,7 @@ fn start_state_thread(
             }
             if let Some(reason) = shared.engine.fenced().filter(|_| !fenced) {
                 fenced = true;
-                tracing::error!(%reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");
+                tracing::error!(lsn = %reason.lsn, %reason, "the log takes nothing any more: sends are refused, reading goes on; restart the broker");
             }
             if !shared.knows_all.load(Ordering::Acquire) {
                 interval = match get_to_know(&shared, settled, &mut shown) {

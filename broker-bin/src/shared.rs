@@ -20,6 +20,7 @@ use crate::features::reply::Requesters;
 use crate::features::reset::Resets;
 use crate::features::send::MadeKeys;
 use crate::features::transactions::Halves;
+use crate::metrics::Pulses;
 use crate::net::{Bounds, Tls, Visitors};
 use crate::standing::Standing;
 use crate::state::State;
@@ -95,6 +96,8 @@ pub struct Shared {
     pub resets: Resets,
     /// How much comes and goes.
     pub rates: Rates,
+    /// What the network threads have to do.
+    pub pulses: Pulses,
     /// Other brokers that name servers know.
     pub neighbours: Neighbours,
     /// When this broker began to serve, in milliseconds since 1970.
@@ -136,6 +139,7 @@ impl Shared {
             clients: Clients::default(),
             resets: Resets::default(),
             rates: Rates::default(),
+            pulses: Pulses::default(),
             neighbours: Neighbours::default(),
             started_ms: engine.clock().wall_ms(),
             requesters: Requesters::default(),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
 use anchorlog_engine::{Engine, Lsn};
@@ -35,18 +36,32 @@ pub enum Standing {
 
 /// Where clients reach the leader, as a slave knows it.
 #[derive(Debug, Default)]
-pub struct KnownLeader(RwLock<Option<SocketAddr>>);
+pub struct KnownLeader {
+    address: RwLock<Option<SocketAddr>>,
+    connected: AtomicBool,
+}
 
 impl KnownLeader {
     /// It follows another one now.
     pub fn set(&self, leader: Option<SocketAddr>) {
-        *write(&self.0) = leader;
+        *write(&self.address) = leader;
+    }
+
+    /// It is connected to it, or is not any more.
+    pub fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Release);
+    }
+
+    /// Whether it is.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
     }
 
     /// Where, if that is known.
     #[must_use]
     pub fn get(&self) -> Option<SocketAddr> {
-        *read(&self.0)
+        *read(&self.address)
     }
 }
 

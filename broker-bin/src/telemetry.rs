@@ -1,11 +1,24 @@
-//! Log lines out, to standard error.
+//! Log lines out, to standard error: one for each event, bounded in number.
+//!
+//! A place in the code that has much to say is heard `limits::LOG_LINES_AT_ONCE` times at once, and `limits::LOG_LINES_PER_SECOND` times a
+//! second from then on. How many lines were left out is said before the next one of that place.
 
+use std::collections::HashMap;
 use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use anchorlog_engine::{Clock, SystemClock};
+use tracing::callsite::Identifier;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt, reload};
 
 use crate::config::LogFormat;
+use crate::limits;
+use crate::lock::lock;
 
 /// Log lines cannot be had as asked for.
 #[derive(Debug, thiserror::Error)]
@@ -31,32 +44,26 @@ pub enum TelemetryError {
 /// # Errors
 /// When the level is none, or it was done before.
 pub fn start(level: &str, format: LogFormat) -> Result<(), TelemetryError> {
-    let filter =
-        EnvFilter::try_new(level).map_err(|source| TelemetryError::Level { level: level.to_owned(), source })?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    // Each format is another type, and so is its handle.
-    let (started, set): (_, SetFilter) = match format {
-        LogFormat::Full => {
-            let lines = lines.with_filter_reloading();
-            let handle = lines.reload_handle();
-            (lines.try_init(), Box::new(move |filter| handle.reload(filter).is_ok()))
-        }
-        LogFormat::Compact => {
-            let lines = lines.compact().with_filter_reloading();
-            let handle = lines.reload_handle();
-            (lines.try_init(), Box::new(move |filter| handle.reload(filter).is_ok()))
-        }
-        LogFormat::Pretty => {
-            let lines = lines.pretty().with_filter_reloading();
-            let handle = lines.reload_handle();
-            (lines.try_init(), Box::new(move |filter| handle.reload(filter).is_ok()))
-        }
-    };
-    started.map_err(|_| TelemetryError::Twice)?;
+    let (filter, handle) = reload::Layer::new(filter(level)?);
+    let lines = tracing_subscriber::registry().with(filter).with(Bounded::new(SystemClock::new()));
+    lines.with(formatted(format)).try_init().map_err(|_| TelemetryError::Twice)?;
+    let set: SetFilter = Box::new(move |filter| handle.reload(filter).is_ok());
     SET_FILTER.set(set).map_err(|_| TelemetryError::Twice)
+}
+
+/// What writes the lines. Each format is another type.
+fn formatted<S: Subscriber + for<'a> LookupSpan<'a>>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync> {
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Full => lines.boxed(),
+        LogFormat::Compact => lines.compact().boxed(),
+        LogFormat::Pretty => lines.pretty().boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+    }
+}
+
+fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::try_new(level).map_err(|source| TelemetryError::Level { level: level.to_owned(), source })
 }
 
 type SetFilter = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
@@ -69,10 +76,93 @@ static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 /// # Errors
 /// When the level is none, or somebody else decides what this process logs.
 pub fn set_level(level: &str) -> Result<(), TelemetryError> {
-    let filter =
-        EnvFilter::try_new(level).map_err(|source| TelemetryError::Level { level: level.to_owned(), source })?;
+    let filter = filter(level)?;
     match SET_FILTER.get() {
         Some(set) if set(filter) => Ok(()),
         _ => Err(TelemetryError::Foreign),
+    }
+}
+
+/// The place that says how many lines of another one were left out: it is heard always.
+const BOUNDS: &str = "anchorlog::telemetry";
+
+/// What a place may still say.
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    /// Lines, and what of the next one has come together, in parts of a second's worth.
+    lines: f64,
+    since: Duration,
+    left_out: u64,
+}
+
+impl Allowance {
+    const FULL: f64 = limits::LOG_LINES_AT_ONCE;
+
+    /// Whether one more line may be said now; if so, how many were not since the last.
+    fn take(&mut self, now: Duration) -> Option<u64> {
+        let passed = now.saturating_sub(self.since).as_secs_f64();
+        self.lines = (self.lines + passed * limits::LOG_LINES_PER_SECOND).min(Allowance::FULL);
+        self.since = now;
+        if self.lines < 1.0 {
+            self.left_out += 1;
+            return None;
+        }
+        self.lines -= 1.0;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+/// Leaves out what is too much.
+struct Bounded<C> {
+    clock: C,
+    places: Mutex<HashMap<Identifier, Allowance>>,
+}
+
+impl<C: Clock> Bounded<C> {
+    fn new(clock: C) -> Bounded<C> {
+        Bounded { clock, places: Mutex::default() }
+    }
+
+    /// As [`Allowance::take`], for a place.
+    fn take(&self, place: Identifier) -> Option<u64> {
+        let now = self.clock.monotonic();
+        let fresh = || Allowance { lines: Allowance::FULL, since: now, left_out: 0 };
+        lock(&self.places).entry(place).or_insert_with(fresh).take(now)
+    }
+}
+
+impl<S: Subscriber, C: Clock> Layer<S> for Bounded<C> {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let place = event.metadata();
+        if place.target() == BOUNDS {
+            return true;
+        }
+        match self.take(place.callsite()) {
+            None => false,
+            Some(0) => true,
+            Some(left_out) => {
+                let (file, line) = (place.file().unwrap_or_default(), place.line().unwrap_or_default());
+                tracing::warn!(target: BOUNDS, left_out, place = %format_args!("{file}:{line}"), "lines were left out: too many in a row");
+                true
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_says_too_much_is_heard_less_and_what_is_left_out_is_counted() {
+        let mut allowance = Allowance { lines: Allowance::FULL, since: Duration::ZERO, left_out: 0 };
+        let at = Duration::from_millis;
+        let heard = (0..1000).filter(|_| allowance.take(at(0)).is_some()).count();
+        assert_eq!(heard, 100);
+        assert_eq!(allowance.take(at(50)), None, "half of a line has come together");
+        assert_eq!(allowance.take(at(100)), Some(901));
+        assert_eq!(allowance.take(at(100)), None);
+        let heard = (0..1000).filter(|_| allowance.take(at(1_000_000)).is_some()).count();
+        assert_eq!(heard, 100, "silence is not saved up for ever");
     }
 }

@@ -70,6 +70,17 @@ impl Drop for Running {
     }
 }
 
+/// Status and body of an answer over HTTP.
+fn get(at: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(at).expect("it listens");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: monitor\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    (head.split(' ').nth(1).expect("a status").parse().expect("a number"), body.to_owned())
+}
+
 /// Sends one request and gives back code and body of its answer.
 fn ask(address: SocketAddr, code: i32, fields: &[(&str, &str)], body: &[u8]) -> (i32, Vec<u8>) {
     let mut out = BytesMut::new();
@@ -97,19 +108,8 @@ fn a_broker_says_what_is_in_force_serves_and_stops_in_order() {
     let store = tempfile::tempdir().expect("a directory");
     let store = store.path().join("log");
     let store = store.to_str().expect("text");
-    let send = [
-        ("a", "p"),
-        ("b", "T1"),
-        ("c", "TBW102"),
-        ("d", "4"),
-        ("e", "0"),
-        ("f", "0"),
-        ("g", "1"),
-        ("h", "0"),
-        ("i", ""),
-    ];
     let running = Running::start(store, &["--broker-name", "b7"]);
-    assert_eq!(ask(running.address, request::SEND_MESSAGE_V2, &send, b"hello").0, 0);
+    assert_eq!(ask(running.address, request::SEND_MESSAGE_V2, &SEND, b"hello").0, 0);
     let (code, route) = ask(running.address, request::GET_ROUTEINFO_BY_TOPIC, &[("topic", "T1")], b"");
     assert!(code == 0 && String::from_utf8_lossy(&route).contains(&running.address.to_string()));
     // As timeout(1) does: the process, and then its group.
@@ -190,4 +190,71 @@ fn a_store_of_another_version_ends_with_1_and_says_what_to_do() {
             assert!(said.contains(part), "{part} in {said}");
         }
     }
+}
+
+const SEND: [(&str, &str); 9] =
+    [("a", "p"), ("b", "T1"), ("c", "TBW102"), ("d", "4"), ("e", "0"), ("f", "0"), ("g", "1"), ("h", "0"), ("i", "")];
+
+/// The disk fails a write for good: here the system forbids the file to be as long as it is already.
+#[test]
+fn a_broker_whose_log_is_fenced_says_so_to_monitors_and_in_one_line() {
+    let store = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let store = store.path().join("log");
+    let words = ["--metrics-listen", "127.0.0.1:0", "--segment-bytes", "1MiB"];
+    let running = Running::start(store.to_str().expect("text"), &words);
+    let (_, rest) = running.said.split_once("told over HTTP listen=").expect("where it listens");
+    let monitors: SocketAddr = rest.split_whitespace().next().expect("an address").parse().expect("an address");
+    assert_eq!(ask(running.address, request::SEND_MESSAGE_V2, &SEND, b"good").0, 0);
+    assert_eq!((get(monitors, "/health").0, get(monitors, "/ready").0), (200, 200));
+    let limited = Command::new("prlimit").args(["--pid", &running.child.id().to_string(), "--fsize=1:"]).status();
+    assert!(limited.expect("part of every Linux").success());
+    assert_eq!(
+        ask(running.address, request::SEND_MESSAGE_V2, &SEND, b"unlucky").0,
+        10,
+        "stored, perhaps; not confirmed"
+    );
+    let (status, why) = get(monitors, "/health");
+    assert!(status == 503 && why.contains("the log is fenced since LSN"), "{status} {why}");
+    assert_eq!(get(monitors, "/ready"), (503, why));
+    let (_, page) = get(monitors, "/metrics");
+    for row in ["anchorlog_log_fenced 1.0", "anchorlog_healthy 0.0", "anchorlog_messages_unconfirmed_total 1"] {
+        assert!(page.lines().any(|line| line == row), "{row} in {page}");
+    }
+    running.signal(Signal::SIGTERM);
+    let (code, said) = running.end();
+    assert_eq!(code, Some(1), "what was not confirmed may be lost: {said}");
+    assert_eq!(said.matches(" log fenced ").count(), 1, "{said}");
+}
+
+#[test]
+fn log_lines_are_json_on_request_with_every_field_under_its_name() {
+    let store = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let store = store.path().join("log");
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let words = ["broker", "--store", store.to_str().expect("text"), "--listen", &listen.to_string()];
+    let words = [&words[..], &["--backend", "threads", "--log-format", "json"]].concat();
+    let mut child = program(&words).spawn().expect("it runs");
+    let mut log = BufReader::new(child.stderr.take().expect("piped"));
+    let mut lines = Vec::new();
+    let serving: serde_json::Value = loop {
+        let mut line = String::new();
+        assert!(log.read_line(&mut line).expect("text") > 0, "it ended: {lines:?}");
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        if line["message"] == "serving" {
+            break line;
+        }
+        lines.push(line);
+    };
+    for field in ["timestamp", "level", "target", "listen", "standing"] {
+        assert!(serving[field].is_string(), "{field} in {serving}");
+    }
+    let address: SocketAddr = serving["listen"].as_str().expect("text").parse().expect("an address");
+    assert_eq!(ask(address, request::SEND_MESSAGE_V2, &SEND, b"hello").0, 0);
+    kill(Pid::from_raw(i32::try_from(child.id()).expect("a process id")), Signal::SIGTERM).expect("it lives");
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).expect("text");
+    assert!(child.wait().expect("it ran").success(), "{rest}");
+    let rest: Vec<serde_json::Value> = rest.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let made = rest.iter().find(|line| line["message"] == "made a topic on demand").expect("one line for it");
+    assert_eq!((made["topic"].as_str(), made["queues"].as_u64()), (Some("T1"), Some(4)));
 }

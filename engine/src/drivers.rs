@@ -25,8 +25,8 @@ pub(crate) struct Committer {
 
 impl Committer {
     /// One step; may sleep for a completion.
-    pub(crate) fn step(&mut self, now: Duration, wait: Wait) -> Step {
-        self.writer.step(&mut *self.io, now, wait)
+    pub(crate) fn step(&mut self, clock: &dyn Clock, wait: Wait) -> Step {
+        self.writer.step(&mut *self.io, clock, wait)
     }
 
     /// Waits for something that is in flight; true while there is more.
@@ -52,7 +52,7 @@ pub(crate) fn commit_loop(
         let stopping = stop.is_set();
         let (step, at_rest) = {
             let mut committer = committer.lock().expect("the writer is intact");
-            let step = committer.step(clock.monotonic(), wait);
+            let step = committer.step(clock, wait);
             (step, committer.writer.is_at_rest())
         };
         signals.dispatch.reached(marks.acked());

@@ -18,7 +18,7 @@ use crate::commit::room::{Claim, Refused, Room};
 use crate::commit::sequencer::{QueueHead, Sequencer};
 use crate::commit::watermark::Marks;
 use crate::commit::writer::{LogWriter, Step, WriterShared};
-use crate::commit::{Space, Subscription, Ticket, Watcher, Watermark, Watermarks};
+use crate::commit::{FlushStats, Space, Subscription, Ticket, Watcher, Watermark, Watermarks};
 use crate::commitlog::gather::Gathered;
 use crate::commitlog::manifest::Manifest;
 use crate::commitlog::reader::LogReader;
@@ -283,7 +283,7 @@ impl Engine {
             is_replica: options.role == Role::Replica,
             opening: queues.opening(),
             batches: 0,
-            records: 0,
+            records: Arc::default(),
             frame_bytes: 0,
             full: 0,
         }));
@@ -566,7 +566,7 @@ impl Engine {
         if self.threads.is_empty() {
             let mut committer = inner.committer.lock().expect(LOCKED);
             while inner.marks.load(Watermark::Durable) < end && inner.marks.fenced().is_none() {
-                committer.step(inner.clock.monotonic(), Wait::One);
+                committer.step(&*inner.clock, Wait::One);
             }
         } else {
             inner.signals.commit.wake();
@@ -600,7 +600,7 @@ impl Engine {
         let sequencer = inner.sequencer.lock().expect(LOCKED);
         EngineStats {
             batches: sequencer.batches,
-            records: sequencer.records,
+            records: sequencer.records.load(Ordering::Relaxed),
             frame_bytes: sequencer.frame_bytes,
             full: sequencer.full,
             out_of_space: inner.room.refused(),
@@ -621,6 +621,12 @@ impl Engine {
             cold_reads: inner.reader.cold_reads(),
             cold_read_bytes: inner.reader.cold_read_bytes(),
         }
+    }
+
+    /// How long the log's writer has waited for the device since open, and for how many records at a time.
+    #[must_use]
+    pub fn flush_stats(&self) -> FlushStats {
+        self.inner.writer_shared.flush_stats()
     }
 
     /// What the log can still take, and whether appends are being refused for want of space.
@@ -1521,8 +1527,7 @@ impl Engine {
     #[cfg(feature = "sim")]
     pub fn step(&self) -> bool {
         let inner = &*self.inner;
-        let now = inner.clock.monotonic();
-        let committed = inner.committer.lock().expect(LOCKED).step(now, Wait::No);
+        let committed = inner.committer.lock().expect(LOCKED).step(&*inner.clock, Wait::No);
         let dispatched = inner.dispatcher.lock().expect(LOCKED).step();
         let due = inner.housekeeper.lock().expect(LOCKED).step();
         let checkpoint_due = inner.checkpointer.lock().expect(LOCKED).step();
@@ -1728,7 +1733,7 @@ impl Inner {
         let Ok(mut committer) = self.committer.try_lock() else { return false };
         let begun = self.clock.monotonic();
         while self.marks.load(Watermark::Durable) < end {
-            if committer.step(self.clock.monotonic(), Wait::No) == Step::Fenced {
+            if committer.step(&*self.clock, Wait::No) == Step::Fenced {
                 break;
             }
         }

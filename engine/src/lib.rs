@@ -86,7 +86,7 @@ pub use batch::{
     Append, AppendOutcome, Link, MessageRef, Precondition, Put, Queue, RecordIndex, RecordPosition, Target, WriteBatch,
 };
 pub use clock::{Clock, SystemClock};
-pub use commit::{Space, Subscription, Ticket, Watcher, Watermark, Watermarks};
+pub use commit::{FlushStats, HistogramCounts, Space, Subscription, Ticket, Watcher, Watermark, Watermarks};
 pub use damage::{DamagedPart, DamagedPlace};
 pub use engine::{AppendOrWaitError, Engine, EngineInfo, EngineStats, ReleaseOutcome};
 pub use epoch::{EpochHistory, EpochStart};

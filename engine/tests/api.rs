@@ -364,3 +364,30 @@ fn missing_and_foreign_files_are_errors_not_a_fresh_start() {
 fn rename(from: &std::path::Path, to: &std::path::Path) {
     std::fs::rename(from, to).unwrap();
 }
+
+#[test]
+fn every_record_is_counted_with_the_flush_that_made_it_durable() {
+    for flush in [Flush::Sync, Flush::Async { interval: Duration::from_millis(2), bytes: 64 << 10 }] {
+        for backend in backends("flush statistics") {
+            let dir = directory();
+            let engine = open(&backend, dir.path(), small().with_flush(flush));
+            let queue = engine.queue(b"q").unwrap();
+            for number in 0..20 {
+                engine.append_and_wait(message(&queue, &payload(number))).unwrap();
+            }
+            let mut many: Vec<WriteBatch> = (0..10).map(|number| message(&queue, &payload(number))).collect();
+            let mut outcomes = Vec::new();
+            assert_eq!(engine.append_all(&mut many, &mut outcomes).unwrap(), 10);
+            engine.flush().unwrap();
+            let (flushes, stats) = (engine.flush_stats(), engine.stats());
+            assert_eq!(flushes.records.sum, stats.records, "{flush:?}: {flushes:?}");
+            assert!(stats.records >= 30);
+            assert_eq!(flushes.records.count(), flushes.micros.count());
+            if flush == Flush::Sync {
+                assert_eq!(flushes.micros.count(), stats.commits, "each group is a durable write");
+            }
+            assert!(flushes.micros.sum > 0, "a disk takes its time");
+            engine.close().unwrap();
+        }
+    }
+}

@@ -426,6 +426,17 @@ impl Leader {
     pub fn status(&self, now: Duration) -> LeaderStatus {
         let mut inner = self.inner();
         self.decide(&mut inner, now);
+        self.status_at(&inner, now)
+    }
+
+    /// How replication stood when it was last decided who is in sync: for those that only look, whatever clock they have.
+    #[must_use]
+    pub fn last_status(&self) -> LeaderStatus {
+        let inner = self.inner();
+        self.status_at(&inner, inner.decided)
+    }
+
+    fn status_at(&self, inner: &Inner, now: Duration) -> LeaderStatus {
         let marks = self.engine.watermarks();
         let mut names: BTreeSet<&ReplicaId> = inner.peers.keys().chain(&inner.voters).collect();
         names.remove(&self.config.id);

@@ -320,6 +320,12 @@ impl Config {
             );
         }
         let reach = |host: &HostPort| host.resolve().ok().map(|address| address.ip());
+        if self.options.metrics_listen.as_ref().and_then(reach).is_some_and(|ip| !ip.is_loopback()) {
+            remarks.push(
+                "metrics-listen reaches beyond this machine: whoever connects there can read names and numbers of topics and groups"
+                    .to_owned(),
+            );
+        }
         let advertise = self.options.advertise.as_ref().and_then(reach);
         if reach(&self.options.listen).is_some_and(|ip| ip.is_loopback())
             && advertise.is_some_and(|ip| !ip.is_loopback())

@@ -76,6 +76,8 @@ pub enum LogFormat {
     Compact,
     /// Several lines each, for people
     Pretty,
+    /// One JSON object a line, with every field under its name
+    Json,
 }
 
 /// What the broker is among its replicas.
@@ -336,6 +338,10 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "DIR")]
     pub replica_tls: Option<PathBuf>,
 
+    /// Where monitors are told of /metrics, /health and /ready over HTTP [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub metrics_listen: Option<HostPort>,
+
     /// What is logged: a level, or directives such as info,anchorlog::net=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
@@ -346,7 +352,7 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 58] = [
+pub(super) const NAMES: [&str; 59] = [
     "config",
     "store",
     "listen",
@@ -403,6 +409,7 @@ pub(super) const NAMES: [&str; 58] = [
     "in-sync-lag",
     "replica-key",
     "replica-tls",
+    "metrics-listen",
     "log-level",
     "log-format",
 ];
@@ -562,6 +569,7 @@ impl BrokerArgs {
             "in-sync-lag" => self.in_sync_lag = parsed(value)?,
             "replica-key" => self.replica_key = Some(value.into()),
             "replica-tls" => self.replica_tls = Some(value.into()),
+            "metrics-listen" => self.metrics_listen = Some(parsed(value)?),
             "log-level" => self.log_level = value.to_owned(),
             "log-format" => self.log_format = chosen(value)?,
             _ => return Err("it cannot be set here".to_owned()),
@@ -630,6 +638,7 @@ impl BrokerArgs {
             self.in_sync_lag.to_string(),
             shown_path(self.replica_key.as_ref()),
             shown_path(self.replica_tls.as_ref()),
+            shown_or(self.metrics_listen.as_ref(), "nowhere"),
             self.log_level.clone(),
             shown(&self.log_format),
         ];
@@ -662,6 +671,9 @@ impl BrokerArgs {
             if value.is_empty() || value.len() > limits::TOPIC_BYTES_MAX || value.chars().any(char::is_whitespace) {
                 return fail(name, value.clone(), "1 to 127 bytes without blanks are wanted".to_owned());
             }
+        }
+        if let Some(Err(error)) = self.metrics_listen.as_ref().map(HostPort::resolve) {
+            return fail("metrics-listen", shown_or(self.metrics_listen.as_ref(), "nowhere"), error.to_string());
         }
         if self.net_threads == Some(0) {
             return fail("net-threads", "0".to_owned(), "at least one is needed".to_owned());
@@ -868,6 +880,7 @@ impl BrokerArgs {
             transaction_check_max: self.transaction_check_max,
             repeat_window: self.repeat_window.0,
             repeat_memory: usize::try_from(self.repeat_memory.0).unwrap_or(usize::MAX),
+            metrics_listen: self.metrics_listen.as_ref().map(HostPort::resolve).transpose()?,
             on_dead_letter: self.on_dead_letter.clone(),
             ..BrokerOptions::new(&self.store)
         })

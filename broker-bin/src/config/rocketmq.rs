@@ -71,6 +71,7 @@ const NO_NAME_SERVER: &str =
 const OWN_INDEX: &str = "messages are always found by their keys; there is nothing to tune";
 const OWN_STATE: &str = "offsets, topics and groups are records of the log";
 const OWN_QUEUES: &str = "consume queues are kept in another form";
+const OWN_METRICS: &str = "metrics-listen says where metrics are told over HTTP, under names of our own";
 const OWN_NETWORK: &str = "sockets and buffers are sized by this broker itself";
 
 /// Known keys from which nothing follows, and why.
@@ -146,6 +147,9 @@ const NOTHING: &[(&str, &str)] = &[
     ("maxTransferCountOnMessageInMemory", "pull answers are bounded alike from memory and disk"),
     ("messageIndexEnable", OWN_INDEX),
     ("messageIndexSafe", OWN_INDEX),
+    ("metricsExporterType", OWN_METRICS),
+    ("metricsPromExporterHost", OWN_METRICS),
+    ("metricsPromExporterPort", OWN_METRICS),
     ("msgTraceTopicName", "trace topics are ordinary ones"),
     ("namesrvDomain", NO_NAME_SERVER),
     ("namesrvDomainSubgroup", NO_NAME_SERVER),

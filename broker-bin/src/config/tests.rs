@@ -48,6 +48,7 @@ fn every_flag_can_stand_in_a_file_and_shows_its_default() {
                 | "tls-cert"
                 | "tls-key"
                 | "tls-client-ca"
+                | "metrics-listen"
                 | "replicas"
                 | "replica-key"
                 | "replica-tls"
@@ -77,7 +78,8 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
 fn a_broker_conf_means_what_it_means_there() {
     let text = "brokerClusterName=Shop\nbrokerName=b1\nbrokerId=0\ndeleteWhen=04\nfileReservedTime=48\nbrokerRole=ASYNC_MASTER\n\
                 flushDiskType=ASYNC_FLUSH\nflushIntervalCommitLog=200\nlistenPort=10911\nbrokerIP1=127.0.0.2\nstorePathRootDir=/data\n\
-                autoCreateTopicEnable=false\ndefaultTopicQueueNums=16\nmapedFileSizeCommitLog=1073741824\nmaxMessageSize=65536\n";
+                autoCreateTopicEnable=false\ndefaultTopicQueueNums=16\nmapedFileSizeCommitLog=1073741824\nmaxMessageSize=65536\n\
+                metricsExporterType=PROM\n";
     let config = load_file("broker.conf", text, &[]).expect("good");
     let options = &config.options;
     assert_eq!((options.cluster_name.as_str(), options.broker_name.as_str()), ("Shop", "b1"));
@@ -88,7 +90,7 @@ fn a_broker_conf_means_what_it_means_there() {
     assert_eq!((options.default_topic_queues, options.max_message_bytes), (16, ByteSize(65536)));
     assert_eq!(options.segment_bytes, ByteSize(1 << 30));
     let remarks = config.remarks().join("\n");
-    for key in ["deleteWhen", "fileReservedTime", "brokerRole", "brokerId"] {
+    for key in ["deleteWhen", "fileReservedTime", "brokerRole", "brokerId", "metricsExporterType"] {
         assert!(remarks.contains(&format!("{key} means nothing here")), "{key} in {remarks}");
     }
 }
@@ -166,6 +168,9 @@ fn what_has_no_effect_is_said() {
     let remarks = config.remarks();
     assert!(remarks.iter().any(|remark| remark.contains("flush-interval has no effect")), "{remarks:?}");
     assert!(remarks.iter().any(|remark| remark.contains("clients give up")), "{remarks:?}");
+    let remarks = load(&["--metrics-listen", "0.0.0.0:9557"]).expect("good").remarks();
+    assert!(remarks.iter().any(|remark| remark.contains("whoever connects there")), "{remarks:?}");
+    assert_eq!(load(&["--metrics-listen", "127.0.0.1:9557"]).expect("good").remarks(), Vec::<String>::new());
     assert_eq!(load(&[]).expect("good").remarks(), Vec::<String>::new());
 }
 

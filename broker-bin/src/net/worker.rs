@@ -30,6 +30,7 @@ use crate::features::send::Sending;
 use crate::features::transactions::Question;
 use crate::features::{After, Awaited, Kept, Outcome, Reply, Request, Task, Writing, code};
 use crate::limits;
+use crate::metrics::{Load, Pulse};
 use crate::router;
 use crate::shared::Shared;
 use crate::state::{FlushError, Flushed};
@@ -73,6 +74,8 @@ enum Answer {
 #[derive(Debug)]
 struct Ack {
     end_lsn: Lsn,
+    /// When it was asked for.
+    since: Duration,
     deadline: Duration,
     to: ReplyTo,
     answer: Answer,
@@ -141,6 +144,7 @@ pub struct Worker {
     swept: Duration,
     complained: Option<Duration>,
     complaints: u64,
+    pulse: Arc<Pulse>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -162,6 +166,7 @@ impl Worker {
     ) -> std::io::Result<Worker> {
         let acked_mark = shared.engine.subscribe(Watermark::Acked)?;
         let written_mark = shared.engine.subscribe(Watermark::Written)?;
+        let pulse = shared.pulses.begin();
         Ok(Worker {
             shared,
             index,
@@ -197,6 +202,7 @@ impl Worker {
             swept: Duration::ZERO,
             complained: None,
             complaints: 0,
+            pulse,
         })
     }
 
@@ -486,7 +492,7 @@ impl Worker {
         connection.cold += 1;
         let end_lsn = self.acks.back().map_or(lsn.plus(1), |last| last.end_lsn.max(lsn.plus(1)));
         let deadline = since + self.shared.settings.ack_timeout;
-        self.acks.push_back(Ack { end_lsn, deadline, to, answer: Answer::Task(task, overdue), bytes: 0 });
+        self.acks.push_back(Ack { end_lsn, since, deadline, to, answer: Answer::Task(task, overdue), bytes: 0 });
     }
 
     /// Lets a task go on that has waited; when nobody is there any more, nobody knows what to do with what it finds.
@@ -659,7 +665,12 @@ impl Worker {
         while !self.batches.is_empty() {
             self.outcomes.clear();
             let outcome = if self.is_alone() {
-                self.shared.engine.append_all_here(&mut self.batches, &mut self.outcomes)
+                // What is done here takes its time, and nobody else tells it.
+                let clock = self.shared.engine.clock();
+                let began = clock.monotonic();
+                let outcome = self.shared.engine.append_all_here(&mut self.batches, &mut self.outcomes);
+                self.now += clock.monotonic().saturating_sub(began);
+                outcome
             } else {
                 self.shared.engine.append_all(&mut self.batches, &mut self.outcomes)
             };
@@ -715,7 +726,17 @@ impl Worker {
         let (names, offsets) = (remark(names), remark(offsets));
         for (to, reply, kept) in std::mem::take(&mut self.recording) {
             match if kept == Kept::Names { &names } else { &offsets } {
-                None => self.acks.push_back(Ack { end_lsn, deadline, to, answer: Answer::Recorded(reply), bytes: 0 }),
+                None => {
+                    let since = self.now;
+                    self.acks.push_back(Ack {
+                        end_lsn,
+                        since,
+                        deadline,
+                        to,
+                        answer: Answer::Recorded(reply),
+                        bytes: 0,
+                    });
+                }
                 Some(remark) => self.answer_to(to, &Reply::failure(code::SERVICE_NOT_AVAILABLE, remark.clone())),
             }
         }
@@ -768,7 +789,7 @@ impl Worker {
                 self.shared.due.assigned(due, outcome.end_lsn);
             }
             let deadline = since + self.shared.live.ack_timeout();
-            self.acks.push_back(Ack { end_lsn: outcome.end_lsn, deadline, to, answer, bytes });
+            self.acks.push_back(Ack { end_lsn: outcome.end_lsn, since, deadline, to, answer, bytes });
         }
     }
 
@@ -781,7 +802,7 @@ impl Worker {
             let end_lsn = self.acks.back().map_or(rejection.rests_on, |last| last.end_lsn.max(rejection.rests_on));
             let answer = Answer::Recorded((writing.rejected)(&self.shared, rejection));
             let deadline = *since + self.shared.live.ack_timeout();
-            self.acks.push_back(Ack { end_lsn, deadline, to: *to, answer, bytes: *bytes });
+            self.acks.push_back(Ack { end_lsn, since: *since, deadline, to: *to, answer, bytes: *bytes });
             self.batches.remove(0);
             self.parsed.pop_front();
             return;
@@ -869,7 +890,10 @@ impl Worker {
         while let Some(ack) = pop_if(&mut self.acks, |ack| ack.end_lsn <= acked) {
             self.landed(ack.to.connection, ack.bytes);
             match &ack.answer {
-                Answer::Sent(sending) => self.shared.counters.messages_acked.add(sending.count()),
+                Answer::Sent(sending) => {
+                    self.shared.counters.messages_acked.add(sending.count());
+                    self.pulse.acked(self.now.saturating_sub(ack.since));
+                }
                 Answer::Recorded(_) => {}
                 Answer::Task(..) => {
                     let since = ack.deadline.saturating_sub(self.shared.settings.ack_timeout);
@@ -1060,6 +1084,7 @@ impl Worker {
 
     /// Time has passed; see [`Worker::set_time`].
     pub fn tick(&mut self) {
+        self.pulse.tick(self.now, self.load());
         while let Some(token) = self.held.due(self.now) {
             self.end_hold(token);
         }
@@ -1091,6 +1116,19 @@ impl Worker {
         if now >= self.swept + Duration::from_secs(1) {
             self.swept = now;
             self.sweep();
+        }
+    }
+
+    /// What it has to do now.
+    fn load(&self) -> Load {
+        let waiting = self.acks.len() + self.parsed.len() + self.recording.len();
+        let first = [self.acks.front().map(|ack| ack.since), self.parsed.front().map(|parsed| parsed.since)];
+        let since = first.into_iter().flatten().min();
+        Load {
+            connections: self.connection_count() as u64,
+            held: self.held.count() as u64,
+            waiting: waiting as u64,
+            oldest: since.map_or(Duration::ZERO, |since| self.now.saturating_sub(since)),
         }
     }
 

@@ -6,8 +6,9 @@
   ours    our broker dies of SIGKILL                everything is acknowledged, soon by the original's alone; then it comes back
   none    the name server dies of SIGKILL; a new    it finds both brokers by asking ours: acknowledgements by both
           producer knows its address and our broker's
+  restarted  our broker, too, dies and comes back   it knows the other one still: acknowledgements by both
+  read    a new consumer that knows ours alone      everything that was acknowledged, from both brokers
   again   the name server comes back                both brokers tell it again, without a restart
-  read    a new consumer, without the name server   everything that was acknowledged, from both brokers
 """
 import collections
 import os

@@ -7,6 +7,7 @@ mod damage;
 mod delays;
 mod doors;
 mod groups;
+mod monitoring;
 mod naming;
 mod offsets;
 mod operating;

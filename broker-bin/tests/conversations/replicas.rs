@@ -16,6 +16,7 @@ use anchorlog_replicator::{InSync, OnMissing, Policy, ReplicaId, Security};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::monitoring::{get, rows};
 use crate::peer::{Peer, heartbeat};
 use crate::stage::{options, store};
 use crate::{ordering, over_every_driver};
@@ -30,6 +31,7 @@ over_every_driver! {
     a_promoted_slave_recognises_what_was_sent_to_the_old_leader,
     k77_what_a_leader_deletes_and_makes_again_is_new_on_its_slave_too,
     a_slave_never_shows_fewer_topics_or_offsets_than_it_did,
+    monitors_see_who_is_ready_and_how_far_behind_slaves_are,
 }
 
 const REFUSE: Policy = Policy::Sync { copies: 2, on_missing: OnMissing::Refuse };
@@ -64,6 +66,7 @@ impl Pair {
         BrokerOptions {
             listen: self.clients[at],
             advertise: None,
+            metrics_listen: Some("127.0.0.1:0".parse().expect("an address")),
             ack_timeout: Duration::from_millis(1500),
             replication: Some(ReplicationOptions {
                 follows: at == 1,
@@ -137,6 +140,56 @@ impl Pair {
 
 fn asked(queue: i64) -> serde_json::Value {
     json!({"consumerGroup": "g", "topic": "T1", "queueId": queue.to_string()})
+}
+
+/// Waits for what `/ready` says.
+fn ready(broker: &BrokerHandle, status: u16) -> String {
+    let at = broker.metrics_address().expect("it listens");
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let told = get(at, "/ready");
+        if told.status == status {
+            return told.body;
+        }
+        assert!(Instant::now() < end, "still {}: {}", told.status, told.body);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn monitors_see_who_is_ready_and_how_far_behind_slaves_are(driver: Driver) {
+    let pair = Pair::new(driver, REFUSE);
+    let leader = pair.start(0);
+    let of_leader = leader.metrics_address().expect("it listens");
+    let why = ready(&leader, 503);
+    assert!(why.contains("0 followers are in sync"), "{why}");
+    assert_eq!(get(of_leader, "/health").status, 200, "a restart would not help");
+    let slave = pair.start(1);
+    let of_slave = slave.metrics_address().expect("it listens");
+    let words = ready(&leader, 200);
+    assert!(words.starts_with("ok: leader in epoch"), "{words}");
+    let words = ready(&slave, 200);
+    assert!(words.contains("takes no sends"), "{words}");
+    pair.send_until(0, b"first", &[0]);
+    let rows_of_leader = rows(of_leader);
+    assert_eq!(rows_of_leader["anchorlog_replica_in_sync{replica=\"b\"}"], 1.0);
+    assert_eq!(rows_of_leader["anchorlog_replica_connected{replica=\"b\"}"], 1.0);
+    assert!(rows_of_leader.contains_key("anchorlog_replica_lag_bytes{replica=\"b\"}"));
+    assert_eq!(rows_of_leader["anchorlog_replication_degraded"], 0.0);
+    let rows_of_slave = rows(of_slave);
+    assert_eq!((rows_of_slave["anchorlog_ready"], rows_of_slave["anchorlog_takes_sends"]), (1.0, 0.0));
+    assert_eq!(rows_of_slave["anchorlog_slave_connected"], 1.0);
+    // A leader that is gone is a reason for its slave not to be ready, and none to restart it.
+    leader.stop().expect("a clean stop");
+    let why = ready(&slave, 503);
+    assert!(why.contains("not connected"), "{why}");
+    assert_eq!(get(of_slave, "/health").status, 200);
+    let leader = pair.start(0);
+    ready(&leader, 200);
+    ready(&slave, 200);
+    slave.stop().expect("a clean stop");
+    let why = ready(&leader, 503);
+    assert!(why.contains("0 followers are in sync"), "{why}");
+    leader.stop().expect("a clean stop");
 }
 
 /// K-40, K-41.

@@ -16,7 +16,7 @@ over_every_driver! {
     a_pending_transaction_survives_a_restart,
 }
 
-fn half(peer: &mut Peer, body: &[u8]) -> Frame {
+pub(crate) fn half(peer: &mut Peer, body: &[u8]) -> Frame {
     let properties = "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}pg\u{2}UNIQ_KEY\u{1}K\u{2}TAGS\u{1}tx\u{2}";
     let mut fields = send_fields("T1", 0, properties);
     fields["f"] = json!("4");
@@ -31,7 +31,7 @@ fn verdict(offset: &str, queue_offset: &str, verdict: i64) -> Value {
     })
 }
 
-fn verdict_on(half: &Frame, commit_or_rollback: i64) -> Value {
+pub(crate) fn verdict_on(half: &Frame, commit_or_rollback: i64) -> Value {
     let offset = u64::from_str_radix(&half.field("msgId")[16..], 16).expect("an id");
     verdict(&offset.to_string(), half.field("queueOffset"), commit_or_rollback)
 }

@@ -10,9 +10,10 @@
 //! replicated acks it does not pass what other machines are said to have. Each mark is an exclusive end, only grows and has one
 //! writer; they live in `watermark`. `sequencer` gives out places, `ring` holds the bytes, `group`
 //! says when a group closes, `room` how far the log can go, `writer` moves it, `ticket` and `watermark` let callers wait, `signal` lets
-//! drivers sleep.
+//! drivers sleep. `histogram` counts how long groups take and how large they are.
 
 pub(crate) mod group;
+mod histogram;
 #[expect(unsafe_code, reason = "the log buffer is shared between the append lock's holder, readers and the kernel")]
 pub(crate) mod ring;
 pub(crate) mod room;
@@ -23,6 +24,7 @@ mod watcher;
 pub(crate) mod watermark;
 pub(crate) mod writer;
 
+pub use histogram::{FlushStats, HistogramCounts};
 pub use room::Space;
 pub use ticket::Ticket;
 pub use watcher::Watcher;

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::batch::{AppendOutcome, BatchRecord, Precondition, Queue, RecordPosition, WriteBatch};
 use crate::checkpoint::backlog::Backlog;
@@ -76,7 +77,8 @@ pub(crate) struct Sequencer {
     /// Which opening of an engine this is; queues and batches of another one are refused.
     pub(crate) opening: u32,
     pub(crate) batches: u64,
-    pub(crate) records: u64,
+    /// Records that were given a place; looked at without the lock, too.
+    pub(crate) records: Arc<AtomicU64>,
     pub(crate) frame_bytes: u64,
     pub(crate) full: u64,
 }
@@ -221,7 +223,7 @@ impl Sequencer {
         }
         self.note_changes(batch, first, &rest);
         self.batches += 1;
-        self.records += to_u64(batch.len());
+        self.records.fetch_add(to_u64(batch.len()), Ordering::Relaxed);
         AppendOutcome { lsn, end_lsn: self.next, store_time_ms: self.store_time_ms, first, rest }
     }
 

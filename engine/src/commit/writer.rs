@@ -4,7 +4,7 @@
 //! 1. `durable` moves only over ranges whose durable write, or whose write and a later flush, have completed, and never over a gap.
 //! 2. No block is in flight twice.
 //! 3. The first failed write or flush fences the log; nothing is tried again.
-//! 4. It is a state machine: no thread, no sleep, no clock of its own. Whoever drives it calls [`LogWriter::step`].
+//! 4. It is a state machine: no thread, no sleep, no clock of its own. Whoever drives it calls [`LogWriter::step`], and lends it one.
 //!
 //! Under synchronous flush a group is one durable write. Under asynchronous flush blocks are given to the kernel as they fill, and a flush
 //! follows by time, by bytes, or because somebody waits for it.
@@ -17,7 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::commit::group::{self, Moment};
+use crate::commit::histogram::{FlushStats, Histogram, MICROS, RECORDS};
 use crate::commit::ring::LogBuffer;
 use crate::commit::sequencer::Sequencer;
 use crate::commit::watermark::{Marks, Watermark};
@@ -31,13 +33,40 @@ use crate::replica::Role;
 use crate::units::{Lsn, align_down, to_u64};
 
 /// What the writer shares with those who look at it or hurry it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct WriterShared {
     /// Everything below was asked to become durable soon.
     pub(crate) flush_to: AtomicU64,
     pub(crate) commits: AtomicU64,
     pub(crate) commit_bytes: AtomicU64,
     pub(crate) flushes: AtomicU64,
+    flush_micros: Histogram,
+    flush_records: Histogram,
+}
+
+impl WriterShared {
+    fn new() -> WriterShared {
+        WriterShared {
+            flush_to: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            commit_bytes: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+            flush_micros: Histogram::new(MICROS),
+            flush_records: Histogram::new(RECORDS),
+        }
+    }
+
+    pub(crate) fn flush_stats(&self) -> FlushStats {
+        FlushStats { micros: self.flush_micros.read(), records: self.flush_records.read() }
+    }
+}
+
+/// What is counted of something that becomes durable.
+#[derive(Clone, Copy)]
+struct Begun {
+    at: Duration,
+    /// Records that it brings.
+    records: u64,
 }
 
 /// What to do after a step.
@@ -59,6 +88,7 @@ pub(crate) enum Step {
 struct Group {
     token: u64,
     end: Lsn,
+    begun: Begun,
     /// Operations of it that have not completed.
     left: usize,
 }
@@ -66,6 +96,7 @@ struct Group {
 struct FlushRound {
     /// What becomes durable with it.
     end: Lsn,
+    begun: Begun,
     /// Files that are not submitted yet.
     waiting: Vec<Arc<dyn IoFile>>,
     /// Flush operations in flight.
@@ -98,6 +129,9 @@ pub(crate) struct LogWriter {
     broken: Broken,
     /// What fills a block comes with the leader's bytes.
     is_replica: bool,
+    records: Arc<AtomicU64>,
+    /// Records that had a place when the last group, or flush, began.
+    records_seen: u64,
 }
 
 /// Token of a flush that belongs to a round, not to a group.
@@ -117,6 +151,7 @@ impl LogWriter {
         end: Lsn,
         now: Duration,
     ) -> LogWriter {
+        let records = Arc::clone(&sequencer.lock().expect("the append lock is intact").records);
         LogWriter {
             flush: options.flush,
             depth: if options.flush == Flush::Sync { options.commit_depth } else { limits::ASYNC_DEPTH },
@@ -126,7 +161,7 @@ impl LogWriter {
             marks,
             segments,
             sequencer,
-            shared: Arc::new(WriterShared::default()),
+            shared: Arc::new(WriterShared::new()),
             submitted: end,
             waiting_since: None,
             groups: VecDeque::new(),
@@ -137,6 +172,8 @@ impl LogWriter {
             completions: Vec::new(),
             broken: options.broken(),
             is_replica: options.role == Role::Replica,
+            records,
+            records_seen: 0,
         }
     }
 
@@ -147,8 +184,9 @@ impl LogWriter {
     }
 
     /// Takes completions, submits what is due, and says what to do next.
-    pub(crate) fn step(&mut self, io: &mut dyn IoQueue, now: Duration, wait: Wait) -> Step {
-        self.take_completions(io, wait);
+    pub(crate) fn step(&mut self, io: &mut dyn IoQueue, clock: &dyn Clock, wait: Wait) -> Step {
+        let now = clock.monotonic();
+        self.take_completions(io, clock, wait);
         if self.marks.fenced().is_some() {
             return Step::Fenced;
         }
@@ -156,19 +194,19 @@ impl LogWriter {
         // A step ends after as many groups as may be in flight: a caller who runs the commit for himself does not go on for all others.
         for _ in 0..self.depth {
             let Some(cut) = self.next_cut(now) else { break };
-            if let Err(error) = self.submit(io, cut) {
+            if let Err(error) = self.submit(io, clock, cut) {
                 self.fence("finding a segment", error);
                 return Step::Fenced;
             }
             progress = true;
-            self.take_completions(io, Wait::No);
+            self.take_completions(io, clock, Wait::No);
             if self.marks.fenced().is_some() {
                 return Step::Fenced;
             }
         }
         if self.flush_due(now) {
-            self.begin_flush(io, now);
-            self.take_completions(io, Wait::No);
+            self.begin_flush(io, clock);
+            self.take_completions(io, clock, Wait::No);
             progress = true;
         }
         self.next_step(io.in_flight(), now, progress)
@@ -254,7 +292,7 @@ impl LogWriter {
             && self.marks.load(Watermark::Durable) == self.marks.load(Watermark::Written)
     }
 
-    fn submit(&mut self, io: &mut dyn IoQueue, cut: Lsn) -> io::Result<()> {
+    fn submit(&mut self, io: &mut dyn IoQueue, clock: &dyn Clock, cut: Lsn) -> io::Result<()> {
         let from = self.submitted;
         // It stood ready before anything was given a place in it.
         let file = self.segments.find(from).ok_or(io::ErrorKind::NotFound)?;
@@ -264,7 +302,9 @@ impl LogWriter {
         self.next_token += 1;
         self.submitted = cut;
         self.waiting_since = None;
-        self.groups.push_back(Group { token, end: cut, left: 1 });
+        let begun =
+            if self.flush == Flush::Sync { self.begin(clock) } else { Begun { at: Duration::ZERO, records: 0 } };
+        self.groups.push_back(Group { token, end: cut, begun, left: 1 });
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.shared.commit_bytes.fetch_add(len, Ordering::Relaxed);
         if self.flush == Flush::Sync {
@@ -275,6 +315,20 @@ impl LogWriter {
             io.submit(IoOp::write(token, file, offset, slices));
         }
         Ok(())
+    }
+
+    /// What becomes durable now was handed over at this time. Of records that got a place since the group was cut, some may be counted with
+    /// the group before theirs.
+    fn begin(&mut self, clock: &dyn Clock) -> Begun {
+        let assigned = self.records.load(Ordering::Relaxed);
+        let records = assigned - std::mem::replace(&mut self.records_seen, assigned);
+        Begun { at: clock.monotonic(), records }
+    }
+
+    fn became_durable(&self, begun: Begun, clock: &dyn Clock) {
+        let took = clock.monotonic().saturating_sub(begun.at);
+        self.shared.flush_micros.note(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.shared.flush_records.note(begun.records);
     }
 
     fn mark_dirty(&mut self, file: Arc<dyn IoFile>) {
@@ -295,15 +349,17 @@ impl LogWriter {
             && (unflushed >= bytes || urgent || now.saturating_sub(self.last_flush) >= interval || self.dirty.len() > 4)
     }
 
-    fn begin_flush(&mut self, io: &mut dyn IoQueue, now: Duration) {
+    fn begin_flush(&mut self, io: &mut dyn IoQueue, clock: &dyn Clock) {
         // A flush covers what has completed before it; what is in flight marks its file dirty again when it completes.
         let end = self.marks.load(Watermark::Written);
-        self.last_flush = now;
-        self.round = Some(FlushRound { end, waiting: std::mem::take(&mut self.dirty), in_flight: 0, retried: false });
-        self.go_on_flushing(io);
+        let begun = self.begin(clock);
+        self.last_flush = begun.at;
+        let waiting = std::mem::take(&mut self.dirty);
+        self.round = Some(FlushRound { end, begun, waiting, in_flight: 0, retried: false });
+        self.go_on_flushing(io, clock);
     }
 
-    fn go_on_flushing(&mut self, io: &mut dyn IoQueue) {
+    fn go_on_flushing(&mut self, io: &mut dyn IoQueue, clock: &dyn Clock) {
         let Some(round) = &mut self.round else { return };
         while round.in_flight < FLUSH_DEPTH
             && let Some(file) = round.waiting.pop()
@@ -316,22 +372,23 @@ impl LogWriter {
             io.submit(IoOp::sync_data(FLUSH_TOKEN, file));
         }
         if round.in_flight == 0 {
-            let end = round.end;
+            let (end, begun) = (round.end, round.begun);
             self.round = None;
+            self.became_durable(begun, clock);
             self.marks.set_durable(end, false);
         }
     }
 
-    fn take_completions(&mut self, io: &mut dyn IoQueue, wait: Wait) {
+    fn take_completions(&mut self, io: &mut dyn IoQueue, clock: &dyn Clock, wait: Wait) {
         let mut completions = std::mem::take(&mut self.completions);
         io.reap(wait, &mut completions);
         for completion in completions.drain(..) {
-            self.complete(io, completion);
+            self.complete(io, clock, completion);
         }
         self.completions = completions;
     }
 
-    fn complete(&mut self, io: &mut dyn IoQueue, completion: IoCompletion) {
+    fn complete(&mut self, io: &mut dyn IoQueue, clock: &dyn Clock, completion: IoCompletion) {
         let IoOp { token, file, .. } = &completion.op;
         let (token, file) = (*token, Arc::clone(file));
         if let Err(error) = completion.result {
@@ -354,18 +411,22 @@ impl LogWriter {
             if let Some(round) = &mut self.round {
                 round.in_flight -= 1;
             }
-            self.go_on_flushing(io);
+            self.go_on_flushing(io, clock);
         } else {
             if self.flush != Flush::Sync {
                 self.mark_dirty(file);
             }
-            self.wrote(token);
+            self.wrote(token, clock);
         }
     }
 
-    fn wrote(&mut self, token: u64) {
+    fn wrote(&mut self, token: u64, clock: &dyn Clock) {
         if let Some(group) = self.groups.iter_mut().find(|group| group.token == token) {
             group.left -= 1;
+            if group.left == 0 && self.flush == Flush::Sync {
+                let begun = group.begun;
+                self.became_durable(begun, clock);
+            }
         }
         let mut end = None;
         while self.groups.front().is_some_and(|group| group.left == 0) {

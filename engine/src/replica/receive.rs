@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::commit::room::{Claim, Refused};
 use crate::commit::sequencer::Sequencer;
@@ -203,7 +204,7 @@ impl Sequencer {
         self.store_time_ms = self.store_time_ms.max(header.store_time_ms);
         self.frame_ends.push_back(self.next);
         self.batches += u64::from(header.kind == FrameKind::Records);
-        self.records += u64::from(header.record_count);
+        self.records.fetch_add(u64::from(header.record_count), Ordering::Relaxed);
         self.frame_bytes += to_u64(len);
         Ok(len)
     }

@@ -198,6 +198,7 @@ impl Run<'_> {
             }
         };
         self.shared.change(|state| state.upstream = None);
+        self.shared.event(&Event::Lost { leader: leader.id.clone() });
         Some(end)
     }
 

@@ -47,6 +47,11 @@ pub enum Event {
         /// In which term.
         term: u32,
     },
+    /// The connection to that leader is over; it is looked for one again.
+    Lost {
+        /// Whose.
+        leader: ReplicaId,
+    },
     /// What its log had from `at` on was not the leader's: it was cut, and kept aside.
     Cut {
         /// Where it ends now.

@@ -1,6 +1,7 @@
 //! How far each group has consumed each queue.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Mutex;
 
 use crate::limits;
@@ -171,6 +172,14 @@ impl Offsets {
         for (key, offset) in &lock(&self.held).by_key {
             visit(key, *offset);
         }
+    }
+
+    /// The next of all offsets behind this key, in order, so many at most: others get their turn between two calls.
+    #[must_use]
+    pub fn page(&self, after: Option<&OffsetKey>, count: usize) -> Vec<(OffsetKey, u64)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let held = lock(&self.held);
+        held.by_key.range((from, Bound::Unbounded)).take(count).map(|(key, offset)| (key.clone(), *offset)).collect()
     }
 
     /// How many there are.

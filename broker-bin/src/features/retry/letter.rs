@@ -32,6 +32,7 @@ impl Letter {
             topic = &*self.origin_topic,
             id = &*self.unique_key,
             place = %id,
+            %lsn,
             attempts = self.attempts,
             "a dead letter: no consumer of the group could deal with this message; it lies in {}",
             self.topic

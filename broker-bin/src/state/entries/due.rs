@@ -104,6 +104,12 @@ fn put_place(value: &mut Vec<u8>, place: &Place) {
     value.extend_from_slice(&place.attributes);
 }
 
+/// Whether a value says that a message is to be delivered, without reading the rest.
+#[must_use]
+pub fn is_delivery(value: &[u8]) -> bool {
+    matches!(value, [VERSION, DELIVER | DELIVER_TIMED, ..])
+}
+
 /// Reads a value.
 ///
 /// # Errors
