@@ -366,10 +366,13 @@ fn while_members_change_nothing_is_acknowledged_on_a_new_ones_word_alone() {
     run(&mut [&mut to_d]);
     assert!(d.engine.watermarks().durable >= early, "the new one has it");
     assert!(a.engine.watermarks().acked < early, "and has no say yet");
+    let both = [members(&["a", "b", "c"]), members(&["a", "d"])];
+    assert_eq!(member::possible(&d.engine).unwrap(), both, "nobody knows there whether it is made");
     let mut to_b = follow(&b, "b");
     run(&mut [&mut to_d, &mut to_b]);
     assert!(a.engine.watermarks().acked >= early, "one of those before has it, too");
     assert_eq!(member::read(&b.engine).unwrap(), members(&["a", "d"]));
+    assert_eq!(member::possible(&b.engine).unwrap(), [members(&["a", "d"])]);
     // Now the new one's word counts, and that of those before no more.
     drop(to_b);
     let late = append(&a.engine, "orders", b"the change is through");
