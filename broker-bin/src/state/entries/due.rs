@@ -183,7 +183,7 @@ fn put_place(value: &mut Vec<u8>, place: &Delivery<'_>) {
 /// Whether a value says that a message is to be delivered, without reading the rest.
 #[must_use]
 pub fn is_delivery(value: &[u8]) -> bool {
-    matches!(value, [VERSION, DELIVER | DELIVER_TIMED, ..])
+    matches!(value, [VERSION | VERSION_PACKED, DELIVER | DELIVER_TIMED, ..])
 }
 
 /// Reads a value.
