@@ -92,11 +92,17 @@ fn kill_one(flush: Flush, after: Duration) -> Killed {
         .spawn()
         .unwrap();
     let mut pipe = child.stderr.take().unwrap();
+    let (begun, begins) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
-        let mut told = Vec::new();
+        let mut told = vec![0; 16];
+        let got = pipe.read(&mut told).unwrap();
+        told.truncate(got);
+        begun.send(()).unwrap();
         pipe.read_to_end(&mut told).unwrap();
         told
     });
+    // From the first acknowledgement on: how long a process takes to start is the machine's affair.
+    begins.recv().unwrap();
     std::thread::park_timeout(after);
     child.kill().unwrap();
     child.wait().unwrap();
