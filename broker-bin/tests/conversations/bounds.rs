@@ -57,7 +57,7 @@ fn unfinished_requests_of_one_address_are_bounded_together(driver: Driver) {
     };
     let mut first = begin(2 << 20);
     let mut bystander = stage.peer();
-    // Each of these gives the other connection a turn, and it takes so many to read what that one sent: it is all there when the next begins.
+    // Each of these gives the other connection a turn, and it takes so many to read what that one sent: it is all there then.
     for _ in 0..256 {
         bystander.send_message("T1", 0, b"x", "").expect(0);
     }

@@ -125,10 +125,15 @@ fn sql_filters_that_are_switched_on_choose_messages(driver: Driver) {
     assert_eq!((bodies, found.number("nextBeginOffset")), (vec![b"13".to_vec(), b"14".to_vec()], 4));
     // One that waits is woken by what it wants, and goes on behind what it does not.
     pull["queueOffset"] = json!("4");
-    let waiting = peer.send(11, &pull, &[]);
+    let mut waiting = peer.send(11, &pull, &[]);
     assert!(peer.anything(Duration::from_millis(200)).is_none_or(|frame| frame.code() == 40), "it waits");
     sender.send_message("T1", 0, b"15", "n\u{1}15\u{2}color\u{1}green\u{2}").expect(0);
-    assert!(peer.anything(Duration::from_millis(100)).is_none_or(|frame| frame.code() == 40));
+    // Where the disk had to be asked it is told to come again behind that one instead.
+    if let Some(frame) = peer.anything(Duration::from_millis(100)).filter(|frame| frame.code() != 40) {
+        assert_eq!((frame.opaque(), frame.code(), frame.number("nextBeginOffset")), (waiting, 20, 5));
+        pull["queueOffset"] = json!("5");
+        waiting = peer.send(11, &pull, &[]);
+    }
     sender.send_message("T1", 0, b"16", "n\u{1}16\u{2}color\u{1}red\u{2}").expect(0);
     let found = peer.answer(waiting).expect(0);
     assert_eq!((&found.records()[0].body[..], found.number("nextBeginOffset")), (&b"16"[..], 6));
