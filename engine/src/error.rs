@@ -545,7 +545,7 @@ impl ReleaseError {
 }
 
 /// A queue entry that is not the one that should be there: a bug, or a log whose queues contradict each other.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("queue {queue:?}: entry {found} after {expected} at LSN {lsn} (epoch {epoch})")]
 pub struct NotDense {
     /// The queue's name.

@@ -218,6 +218,46 @@ fn a_long_log_that_threads_read_is_the_same() {
     }
 }
 
+/// A checkpoint that the log does not follow, with so much behind it that a thread applies that.
+#[test]
+fn a_checkpoint_that_contradicts_a_long_log_is_not_believed_by_threads_either() {
+    let home = tempfile::tempdir().unwrap();
+    let options = EngineOptions::default()
+        .with_backend(BackendChoice::Threads)
+        .with_flush(Flush::async_default())
+        .with_segment_bytes(1 << 20)
+        .with_spare_count(1);
+    let append = |dir: &Path, queue: &[u8], count: usize| {
+        let engine = Engine::open(dir, options.clone()).unwrap();
+        let queue = engine.queue(queue).unwrap();
+        for _ in 0..count {
+            let mut batch = WriteBatch::new();
+            batch
+                .append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload: &[&[7; 1000]] })
+                .unwrap();
+            drop(engine.append(batch).unwrap());
+        }
+        engine.flush().unwrap();
+        let seen = view(&engine);
+        engine.close().unwrap();
+        seen
+    };
+    let [one, other] = ["one", "other"].map(|name| home.path().join(name));
+    append(&one, b"first", 1);
+    std::fs::create_dir(&other).unwrap();
+    for file in std::fs::read_dir(&one).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), other.join(file.file_name())).unwrap();
+    }
+    append(&one, b"aa", 1);
+    append(&other, b"bb", 1);
+    let seen = append(&other, b"aa", 4000);
+    std::fs::copy(one.join("DERIVED"), other.join("DERIVED")).unwrap();
+    let engine = Engine::open(&other, options.clone()).unwrap();
+    assert!(view(&engine) == seen);
+    engine.close().unwrap();
+}
+
 #[test]
 fn after_retention_the_checkpoint_and_the_log_still_agree() {
     let retaining = options().with_retain_bytes(Some(256 << 10));

@@ -66,6 +66,14 @@ impl Line {
         self.under_way -= 1;
         self.back.recv().expect(INTACT)
     }
+
+    /// Waits until all of them are, or one is not.
+    fn drain(&mut self) -> Result<(), NotDense> {
+        while self.under_way > 0 {
+            self.next()?;
+        }
+        Ok(())
+    }
 }
 
 /// The way from the scan to the applier.
@@ -75,6 +83,8 @@ pub(crate) struct Replay<'scope, 'env> {
     scope: Option<&'scope Scope<'scope, 'env>>,
     line: Option<Line>,
     batch: Batch,
+    /// The first that did not fit: nothing is applied behind it, and it is told again to whoever asks.
+    failed: Option<NotDense>,
 }
 
 impl<'scope, 'env> Replay<'scope, 'env> {
@@ -83,7 +93,7 @@ impl<'scope, 'env> Replay<'scope, 'env> {
         applier: &'scope Mutex<Applier>,
         scope: Option<&'scope Scope<'scope, 'env>>,
     ) -> Replay<'scope, 'env> {
-        Replay { applier, scope, line: None, batch: Batch::default() }
+        Replay { applier, scope, line: None, batch: Batch::default(), failed: None }
     }
 
     /// The next frame, whole and checked.
@@ -93,7 +103,11 @@ impl<'scope, 'env> Replay<'scope, 'env> {
     pub(crate) fn push(&mut self, header: &FrameHeader, bytes: &[u8]) -> Result<(), NotDense> {
         self.batch.bytes.extend_from_slice(bytes);
         self.batch.frames.push((header.clone(), self.batch.bytes.len()));
-        if self.batch.bytes.len() >= BATCH_BYTES { self.hand_over(true) } else { Ok(()) }
+        if self.batch.bytes.len() < BATCH_BYTES {
+            return Ok(());
+        }
+        let outcome = self.hand_over(true);
+        self.noted(outcome)
     }
 
     /// Waits until everything is applied.
@@ -102,13 +116,14 @@ impl<'scope, 'env> Replay<'scope, 'env> {
     /// As [`Replay::push`].
     pub(crate) fn settle(&mut self) -> Result<(), NotDense> {
         // Little is not worth a thread.
-        self.hand_over(false)?;
-        while let Some(line) = &mut self.line
-            && line.under_way > 0
-        {
-            line.next()?;
-        }
-        Ok(())
+        let outcome = self.hand_over(false).and_then(|()| self.line.as_mut().map_or(Ok(()), Line::drain));
+        self.noted(outcome)
+    }
+
+    fn noted(&mut self, outcome: Result<(), NotDense>) -> Result<(), NotDense> {
+        outcome.inspect_err(|error| {
+            self.failed.get_or_insert_with(|| error.clone());
+        })
     }
 
     /// What applies them, after [`Replay::settle`].
@@ -117,6 +132,9 @@ impl<'scope, 'env> Replay<'scope, 'env> {
     }
 
     fn hand_over(&mut self, is_much: bool) -> Result<(), NotDense> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         if let (None, Some(scope), true) = (&self.line, self.scope, is_much) {
             self.line = Some(Line::new(scope, self.applier));
         }
@@ -126,7 +144,10 @@ impl<'scope, 'env> Replay<'scope, 'env> {
             return outcome;
         };
         let free = if line.under_way == BATCHES { line.next()? } else { Batch::default() };
-        line.there.send(std::mem::replace(&mut self.batch, free)).expect(INTACT);
+        // It ends at the first that does not fit, which is on its way back then.
+        if line.there.send(std::mem::replace(&mut self.batch, free)).is_err() {
+            return line.drain();
+        }
         line.under_way += 1;
         Ok(())
     }
