@@ -1244,7 +1244,7 @@ impl Worker {
             return;
         }
         for group in std::mem::take(&mut connection.groups) {
-            let change = self.shared.state.leave_group(connection.id, &group);
+            let change = self.shared.state.cut_off(connection.id, &group);
             self.tell(None, &group, &change);
         }
     }

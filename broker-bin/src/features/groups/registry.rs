@@ -426,6 +426,12 @@ impl Groups {
         self.with(group, ids).unwrap_or_default().into_iter().collect()
     }
 
+    /// Every member, to be told of something.
+    #[must_use]
+    pub fn everyone(&self, group: &str) -> Change {
+        self.with(group, |group| group.everyone()).unwrap_or_default()
+    }
+
     /// Every member.
     #[must_use]
     pub fn members(&self, group: &str) -> Vec<Member> {
