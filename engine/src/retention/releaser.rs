@@ -19,23 +19,25 @@ use crate::commit::watermark::{Marks, Watermark};
 use crate::commitlog::frame;
 use crate::commitlog::manifest::Manifest;
 use crate::commitlog::reader::LogReader;
-use crate::commitlog::record::{self, RecordKind};
 use crate::commitlog::segment::Geometry;
 use crate::commitlog::segments::Segments;
 use crate::consume_queue::Queues;
 use crate::error::{AppendError, ReadError};
 use crate::io::{IO_ALIGN, IoBackend, is_full};
 use crate::limits;
+use crate::retention::restating::Reached;
 use crate::retention::rules::overshoot_bytes;
 use crate::retention::survivors::{self, List, Survivors};
 use crate::retention::{Retention, RetentionInfo};
-use crate::table::{Fetched, Held, Visible};
+use crate::table::Visible;
 use crate::units::{Lsn, align_down, align_up, to_u64, to_usize};
 
 /// A release under way: of everything below `start`.
 enum Releasing {
     /// What the segments say last of table entries is said again; they are read up to `at`.
     Entries { start: Lsn, at: Lsn },
+    /// What they say from `from` on cannot be read: the table itself is gone through for it, up to `key`.
+    Table { start: Lsn, from: Lsn, key: Vec<u8> },
     /// What they say last of queues is said again.
     Counters { start: Lsn },
     /// All is said; it waits for everything before `end` to be known to the table. What is said last, that the log begins at `start`, is
@@ -112,7 +114,7 @@ pub(crate) struct Releaser {
     pub(super) is_caught_up: bool,
 }
 
-const LOCKED: &str = "the append lock is intact";
+pub(super) const LOCKED: &str = "the append lock is intact";
 const SOON: Duration = Duration::from_millis(1);
 
 impl Releaser {
@@ -148,7 +150,9 @@ impl Releaser {
             Ok(due) => Ok(due),
             Err(Failure::Io(error)) => Err(error),
             Err(Failure::Later(why)) => {
-                tracing::warn!(why, "segments cannot be released now");
+                let from = self.parts.marks.start();
+                tracing::warn!(why, %from, "segments cannot be released now");
+                self.parts.retention.lock().expect("the retention rules are intact").failing = Some(why);
                 self.abandon();
                 self.retry_at = self.parts.clock.monotonic() + limits::RELEASE_RETRY;
                 Ok(limits::HOUSEKEEPING_INTERVAL)
@@ -257,11 +261,16 @@ impl Releaser {
             let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
             let oldest_ms = self.parts.clock.wall_ms().saturating_sub(age_ms);
             // Store times never decrease: what the next segment begins with is no older than all of this one.
-            while let next = geometry.segment_end(aged)
-                && next < settled
-                && self.parts.reader.frame(next)?.0.store_time_ms < oldest_ms
-            {
-                aged = next;
+            let mut next = geometry.segment_end(start);
+            while next < settled {
+                match self.parts.reader.frame(next) {
+                    Ok((header, _)) if header.store_time_ms < oldest_ms => aged = next,
+                    Ok(_) => break,
+                    // What lies before it goes when something behind it is old enough.
+                    Err(ReadError::Damaged { .. } | ReadError::Io { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                next = geometry.segment_end(next);
             }
         }
         if space.is_some_and(|least| self.parts.segments.free_bytes().is_ok_and(|free| free < least)) {
@@ -354,9 +363,25 @@ impl Releaser {
     fn go_on(&mut self, releasing: Releasing) -> Result<Duration, Failure> {
         match releasing {
             Releasing::Entries { start, at } if at < start => {
-                let next = self.restate_entries(start, at)?;
-                self.releasing = Some(Releasing::Entries { start, at: next });
-                Ok(if next == at { SOON } else { Duration::ZERO })
+                let reached = self.restate_frames(start, at)?;
+                let is_refused = matches!(&reached, Reached::Frames(next) if *next == at);
+                self.releasing = Some(match reached {
+                    Reached::Frames(at) => Releasing::Entries { start, at },
+                    Reached::Damage(from) => {
+                        self.note_damage(from);
+                        Releasing::Table { start, from, key: Vec::new() }
+                    }
+                });
+                Ok(if is_refused { SOON } else { Duration::ZERO })
+            }
+            Releasing::Table { start, from, key } => {
+                let next = self.restate_table(&(from..start), &key)?;
+                let is_refused = next.as_ref() == Some(&key);
+                self.releasing = Some(match next {
+                    Some(key) => Releasing::Table { start, from, key },
+                    None => Releasing::Entries { start, at: start },
+                });
+                Ok(if is_refused { SOON } else { Duration::ZERO })
             }
             Releasing::Entries { start, .. } | Releasing::Counters { start } => {
                 let queues: Vec<Queue> = self.parts.queues.all();
@@ -506,6 +531,7 @@ impl Releaser {
             tracing::error!(%error, "some queues still show messages that are released");
         }
         (self.parts.queues_changed)(changed);
+        self.parts.retention.lock().expect("the retention rules are intact").failing = None;
         // Whoever sees the new start finds no queue that begins before it.
         self.parts.marks.set_start(start);
         self.parts.table.set_start(start);
@@ -527,61 +553,6 @@ impl Releaser {
             if base >= start {
                 self.parts.survivors.set(base, None);
             }
-        }
-    }
-
-    /// Appends again what the next frames from `at` on say last of table entries; returns where to go on.
-    fn restate_entries(&self, start: Lsn, at: Lsn) -> Result<Lsn, Failure> {
-        let geometry = self.parts.segments.geometry();
-        let (mut at, mut read, began) = (at, 0, at);
-        let mut batch = WriteBatch::new();
-        let mut held = Vec::new();
-        while at < start && read < limits::RESTATE_READ_BYTES {
-            // What says nothing of the table is not read.
-            at = self.parts.table.next_put(at).min(start);
-            let end = geometry.segment_end(at);
-            if at == start {
-                break;
-            }
-            if end.since(at) < to_u64(frame::FRAME_HEADER_BYTES) {
-                at = end;
-                continue;
-            }
-            let (header, bytes) = self.parts.reader.frame(at)?;
-            // What one frame says fits one frame again; what two say may not.
-            if !held.is_empty() && batch.frame_bytes() + u64::from(header.frame_len) > limits::RESTATE_BATCH_BYTES {
-                break;
-            }
-            read += u64::from(header.frame_len);
-            for (lsn, _, record) in record::of_frame(&header, &bytes) {
-                if record.kind != RecordKind::Put {
-                    continue;
-                }
-                let entry = self.parts.table.get(record.name)?;
-                let Some(entry) = entry.filter(|entry| entry.lsn == lsn) else { continue };
-                let pushed = batch.push_restated(record.name, &entry.value, entry.target, lsn);
-                pushed.expect("what one frame says fits one frame again");
-                let fetched = Fetched { latest: Some(lsn), value: Some(entry.value) };
-                held.push(Held { key: Arc::from(record.name), fetched: Some(fetched) });
-            }
-            at = at.plus(u64::from(header.frame_len));
-        }
-        if held.is_empty() {
-            return Ok(at);
-        }
-        let wall_ms = self.parts.clock.wall_ms();
-        let mut sequencer = self.parts.sequencer.lock().expect(LOCKED);
-        for held in &held {
-            sequencer.head.hold(&held.key);
-        }
-        let appended = sequencer.restate_entries(batch, &held, wall_ms);
-        sequencer.release(&held);
-        let end = sequencer.next;
-        drop(sequencer);
-        (self.parts.hurry)(end);
-        match appended {
-            Ok(_) => Ok(at),
-            Err(refused) => put_off(refused).map(|()| began),
         }
     }
 
@@ -767,6 +738,8 @@ pub(crate) fn info(
         survivors,
         punched_bytes: retention.punched_bytes,
         kept_whole: retention.kept_whole,
+        passed_damage: retention.passed_damage,
+        failing: retention.failing.clone(),
     }
 }
 
@@ -781,7 +754,7 @@ pub(super) enum Failure {
 }
 
 /// What a refused append comes to. It is tried again soon when the buffer is full, or the next segment not there yet.
-fn put_off(refused: Refused) -> Result<(), Failure> {
+pub(super) fn put_off(refused: Refused) -> Result<(), Failure> {
     match refused {
         Refused::NoSegment | Refused::Because(AppendError::Full { .. } | AppendError::Behind { .. }) => Ok(()),
         Refused::Because(AppendError::OutOfSpace { .. }) => Err(Failure::NoRoom),
