@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. Nothing at or above a pin, above what is dispatched, or above the last checkpoint goes.
-//! 2. Before a segment goes, every queue and every table entry whose newest record lies in it is restated further on, and that is durable; from
-//!    the table where the segment is damaged.
+//! 2. Before a segment goes, every queue and every table entry whose newest record lies in it is restated further on, and that is durable;
+//!    where the segment is damaged, what the table has of it is.
 //! 3. Messages never move. What a table entry, a link or a pinned queue still needs *survives*: it stays at its LSN in a segment that is
 //!    kept under another name, and the rest of that segment is punched out. The log says so, durably, before the first hole.
 //! 4. The log says how far it goes, in one batch with the lists of survivors, and from then on no pin holds it: whoever has that record,
