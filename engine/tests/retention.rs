@@ -537,3 +537,88 @@ fn segments_of_which_frame_headers_rotted_go_by_size_and_by_age() {
         }
     }
 }
+
+/// Messages for a group that never comes, many in one batch; returns their bodies.
+fn backlog(scene: &Scene, engine: &Engine, count: u64) -> Vec<(u64, Vec<u8>)> {
+    let idle = engine.queue(b"idle").unwrap();
+    let all: Vec<(u64, Vec<u8>)> = (0..count).map(|number| (number, number.to_le_bytes().to_vec())).collect();
+    for some in all.chunks(50) {
+        let mut batch = WriteBatch::new();
+        for (_, body) in some {
+            batch.append(&message(&idle, &[body])).unwrap();
+        }
+        scene.commit(engine, &mut batch);
+    }
+    all
+}
+
+/// Closes K-62 (a group that never comes back stops retention): what it needs stays, however much it is, and the rest goes.
+#[test]
+fn survivors_that_fit_no_single_frame_are_told_in_several() {
+    let mut scene = Scene::new(options());
+    let engine = scene.open();
+    let all = backlog(&scene, &engine, 9500);
+    scene.fill(&engine, 4 * SEGMENT);
+    let idle = engine.queue(b"idle").unwrap();
+    engine.pin_queue("group", &idle, Some(QueueOffset(0)));
+    scene.release_all(&engine);
+    let info = engine.retention();
+    assert!(info.start > Lsn(10 * SEGMENT) && info.survivors == all.len() && info.failing.is_none(), "{info:?}");
+    scene.options = scene.options.clone().with_retention_held(true);
+    let engine = scene.crash(engine);
+    assert_eq!(read_from(&engine, &engine.queue(b"idle").unwrap(), QueueOffset(0)), all);
+    let engine = scene.lose_the_store(engine);
+    assert_eq!(read_from(&engine, &engine.queue(b"idle").unwrap(), QueueOffset(0)), all);
+}
+
+/// The power fails at every I/O of a release whose survivors are told in several frames: the log begins where it did, or all are told.
+#[test]
+fn survivors_told_in_several_frames_are_all_there_wherever_the_power_fails() {
+    let mut base = Scene::new(options());
+    let engine = base.open();
+    let all = backlog(&base, &engine, 4000);
+    base.fill(&engine, 3 * SEGMENT);
+    base.rest(&engine);
+    drop(engine);
+    base.disk = base.disk.kill();
+    let release = |scene: &Scene, engine: &Engine| {
+        let idle = engine.queue(b"idle").unwrap();
+        engine.pin_queue("group", &idle, Some(QueueOffset(0)));
+        engine.start_retention();
+        drop(engine.release(engine.watermarks().acked));
+        for _ in 0..200 {
+            engine.step();
+            scene.clock.advance(Duration::from_millis(5));
+        }
+    };
+    let held = || options().with_retention_held(true);
+    let (mut last, mut scenes, mut starts) = (0, 0, std::collections::BTreeSet::new());
+    loop {
+        let mut scene = Scene::new(held());
+        scene.disk = base.disk.kill();
+        let engine = scene.open();
+        scene.disk.stop_after(scene.disk.io_count() + last);
+        release(&scene, &engine);
+        let died = scene.disk.is_dead();
+        drop(engine);
+        let survival = if last.is_multiple_of(2) { Survival::Nothing } else { Survival::Seeded };
+        scene.disk = scene.disk.crash_with(last, survival);
+        if last.is_multiple_of(3) {
+            drop(scene.disk.backend().remove(Path::new("/log/DERIVED")));
+        }
+        let engine = scene.open();
+        let idle = engine.queue(b"idle").unwrap();
+        starts.insert(engine.watermarks().start);
+        assert_eq!(read_from(&engine, &idle, QueueOffset(0)), all, "stopped after {last}");
+        release(&scene, &engine);
+        let info = engine.retention();
+        assert!(info.start > Lsn(5 * SEGMENT) && info.survivors == all.len(), "stopped after {last}: {info:?}");
+        assert_eq!(read_from(&engine, &idle, QueueOffset(0)), all, "released after {last}");
+        scenes += 1;
+        if !died {
+            break;
+        }
+        last += 1 + last / 40;
+    }
+    assert!(scenes > 30 && starts.len() > 1, "{scenes} scenes, {starts:?}");
+}
