@@ -6,8 +6,8 @@
 //!    where the segment is damaged, what the table has of it is.
 //! 3. Messages never move. What a table entry, a link or a pinned queue still needs *survives*: it stays at its LSN in a segment that is
 //!    kept under another name, and the rest of that segment is punched out. The log says so, durably, before the first hole.
-//! 4. The log says how far it goes, in the last of the batches with the lists of survivors, and from then on no pin holds it: whoever has
-//!    that record, acknowledged and durable, lets the same go. A list without it means nothing. A replica releases nothing of its own accord.
+//! 4. The log says how far it goes, in the last of the batches with the lists of survivors, and from then on no pin holds it: whoever
+//!    has that record, acknowledged and durable, lets the same go. Lists without it mean nothing. A replica releases nothing on its own.
 //! 5. The manifest says, durably, that the log begins later before a file is reused or punched.
 //! 6. From the moment on in which a segment is chosen, nothing new can refer to what will not survive in it.
 //! 7. Where nothing holds it, a log of bounded length gets no longer than that bound, and an overshoot by whole segments: who is faster
