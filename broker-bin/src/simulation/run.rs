@@ -758,6 +758,12 @@ impl Run {
         if self.draws.chance(2) {
             let verdict = if number.is_multiple_of(3) { Verdict::Rollback } else { Verdict::Commit };
             self.say(number, verdict);
+        } else {
+            // It does not know yet, and says so, as all do that are asked and decide.
+            let mut fields = self.ends[&number].clone();
+            fields["commitOrRollback"] = json!("0");
+            let producer = self.links.producer;
+            self.give(producer, 37, &fields, &[], Asked::Other);
         }
         Ok(())
     }
