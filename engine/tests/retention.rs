@@ -622,3 +622,23 @@ fn survivors_told_in_several_frames_are_all_there_wherever_the_power_fails() {
     }
     assert!(scenes > 30 && starts.len() > 1, "{scenes} scenes, {starts:?}");
 }
+
+/// How much a log keeps is measured by the segments that it has, not by those that a new one would get.
+#[test]
+fn what_is_to_be_retained_is_two_segments_of_this_log_at_least() {
+    let mut scene = Scene::new(options());
+    drop(scene.open());
+    let opened = |scene: &Scene, segment_bytes: u64, retain_bytes: u64| {
+        let options = scene.options.clone().with_segment_bytes(segment_bytes).with_retain_bytes(Some(retain_bytes));
+        let clock = Arc::<SimClock>::clone(&scene.clock);
+        Engine::open_with(scene.disk.backend(), clock, Path::new(DIR), options).map(drop)
+    };
+    scene.options = scene.options.clone().with_buffer_bytes(2 << 20).with_cache_bytes(3 << 20);
+    opened(&scene, 1 << 20, 128 << 10).unwrap();
+    let refused = opened(&scene, 1 << 20, (128 << 10) - 1).unwrap_err().to_string();
+    assert!(refused.ends_with("is 131071; it must be at least 131072, two segments of this log"), "{refused}");
+    let large = Scene::new(scene.options.clone().with_segment_bytes(1 << 20));
+    drop(large.open());
+    let refused = opened(&large, 64 << 10, 1 << 20).unwrap_err().to_string();
+    assert!(refused.ends_with("at least 2097152, two segments of this log"), "{refused}");
+}
