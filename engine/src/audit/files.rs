@@ -1,4 +1,4 @@
-//! The files of a log as they are, whole or not.
+//! The files of a log as they are, whole or not. They are only read: a backup need not be one that can be written to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -123,8 +123,8 @@ fn find_segment(
     base: Lsn,
     manifest: &Manifest,
 ) -> Result<FoundSegment, OpenError> {
-    let open = || backend.open(path, OpenMode::Existing).map_err(io_error("opening", path));
-    Ok(match open_segment(backend, path, base, manifest) {
+    let open = || backend.open(path, OpenMode::ReadOnly).map_err(io_error("opening", path));
+    Ok(match open_segment(backend, path, OpenMode::ReadOnly, base, manifest) {
         Ok(file) => FoundSegment::Whole(file),
         Err(OpenError::Contradiction { what: property::SEGMENT_HEADER, expected, found, .. }) => {
             FoundSegment::Headless(open()?, Trouble { expected, found })

@@ -213,8 +213,12 @@ fn manifest_of_copy(backend: &dyn IoBackend, dir: &Path, source: &LogFiles<'_>) 
     for name in backend.list(dir).map_err(failed("listing", dir))?.iter().filter(|name| base_of(name).is_some()) {
         let path = dir.join(name);
         let mut block = AlignedBuf::zeroed(IO_ALIGN);
-        let read = backend.open(&path, OpenMode::Existing).and_then(|file| file.read_at(&mut block, 0));
-        read.map_err(failed("reading", &path))?;
+        let file = backend.open(&path, OpenMode::ReadOnly).map_err(failed("opening", &path))?;
+        // One that is too short for a header is no segment of anybody's.
+        if file.len().map_err(failed("reading", &path))? < to_u64(IO_ALIGN) {
+            continue;
+        }
+        file.read_at(&mut block, 0).map_err(failed("reading", &path))?;
         if let Ok(header) = SegmentHeader::decode_buf(&block)
             && header.store_id != source.manifest.store_id
         {

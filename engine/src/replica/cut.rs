@@ -183,7 +183,7 @@ pub(crate) fn resume(backend: &dyn IoBackend, dir: &Path) -> Result<Option<CutRe
     }
     let read = || {
         let mut buf = AlignedBuf::zeroed(IO_ALIGN);
-        backend.open(&path, OpenMode::Existing)?.read_at(&mut buf, 0).map(|()| buf)
+        backend.open(&path, OpenMode::ReadOnly)?.read_at(&mut buf, 0).map(|()| buf)
     };
     let bytes = read().map_err(failed("reading", &path))?;
     let contradiction = |expected: &str, found: String| OpenError::Contradiction {
@@ -274,7 +274,10 @@ impl Files<'_> {
     ) -> Result<Files<'a>, OpenError> {
         let mut files = BTreeMap::new();
         for base in names.iter().filter_map(|name| base_of(name)).filter(|base| *base >= manifest.start) {
-            files.insert(base, open::open_segment(backend, &dir.join(file_name(base)), base, manifest)?);
+            files.insert(
+                base,
+                open::open_segment(backend, &dir.join(file_name(base)), OpenMode::Existing, base, manifest)?,
+            );
         }
         Ok(Files { backend, dir, geometry: manifest.geometry, files })
     }

@@ -486,10 +486,20 @@ fn scenes(id: &str) -> Vec<Scene> {
             let log = Log::new();
             log.disk.set_len(&path(MANIFEST_NAME), 0);
             let words = ["expected a whole manifest".to_owned(), "found a manifest of 0 bytes".to_owned()];
-            vec![rotten, log.refuses("no bytes", &path(MANIFEST_NAME), &words)]
+            let empty = log.refuses("no bytes", &path(MANIFEST_NAME), &words);
+            let log = Log::new();
+            log.disk.set_len(&path(MANIFEST_NAME), 30);
+            let words = ["expected a whole manifest".to_owned(), "found a manifest of 30 bytes".to_owned()];
+            let short = log.refuses("no whole block", &path(MANIFEST_NAME), &words);
+            let log = Log::new();
+            log.disk.flip_bit(&path(MANIFEST_NAME), 6, 1);
+            let words = ["expected a whole manifest".to_owned(), "and the checksum of version 1".to_owned()];
+            vec![rotten, empty, short, log.refuses("a changed bit in the version", &path(MANIFEST_NAME), &words)]
         }
         "newer-manifest" => {
+            // With its checksum, wherever that version has it.
             log.disk.overwrite(&path(MANIFEST_NAME), 4, &99_u32.to_le_bytes());
+            log.disk.overwrite(&path(MANIFEST_NAME), 48, &[9; 64]);
             let words = ["manifest version: expected at most".to_owned(), "found 99".to_owned()];
             vec![log.refuses("version 99", &path(MANIFEST_NAME), &words)]
         }

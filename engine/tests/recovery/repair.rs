@@ -20,10 +20,10 @@ use crate::log::{
     DATA, DERIVED, DIR, Log, Messages, Placed, SEGMENT, append, contents, image, open, options, path, segment, sparse,
 };
 
-const COPY: &str = "/copy";
+pub(crate) const COPY: &str = "/copy";
 
 /// Copies the log's directory to [`COPY`].
-fn copy(log: &Log) {
+pub(crate) fn copy(log: &Log) {
     let backend = log.disk.backend();
     backend.create_dir_all(Path::new(COPY)).unwrap();
     for (path, bytes) in image(&log.disk) {
@@ -36,11 +36,11 @@ fn copy(log: &Log) {
     backend.sync_dir(Path::new(COPY)).unwrap();
 }
 
-fn survey(disk: &SimDisk) -> Result<audit::Survey, OpenError> {
+pub(crate) fn survey(disk: &SimDisk) -> Result<audit::Survey, OpenError> {
     audit::survey(&*disk.backend(), Path::new(DIR))
 }
 
-fn mend(disk: &SimDisk) -> Result<MendReport, RepairError> {
+pub(crate) fn mend(disk: &SimDisk) -> Result<MendReport, RepairError> {
     audit::mend_from_copy(&*disk.backend(), Path::new(DIR), Path::new(COPY))
 }
 
@@ -51,7 +51,7 @@ struct Hurt {
     at: fn(&Log) -> Lsn,
 }
 
-fn second(log: &Log) -> Placed {
+pub(crate) fn second(log: &Log) -> Placed {
     log.messages_in(1)[1].clone()
 }
 
@@ -468,7 +468,12 @@ fn a_dump_begins_and_ends_where_it_is_told_and_shows_what_is_broken() {
 }
 
 /// Runs a repair to its end with the power failing after each I/O; whatever survives, the same call then ends well.
-fn sweep(disk: &SimDisk, name: &str, repair: &dyn Fn(&SimDisk) -> Result<(), String>, check: &dyn Fn(&SimDisk)) {
+pub(crate) fn sweep(
+    disk: &SimDisk,
+    name: &str,
+    repair: &dyn Fn(&SimDisk) -> Result<(), String>,
+    check: &dyn Fn(&SimDisk),
+) {
     let mut count = 0;
     loop {
         let dying = disk.kill();
@@ -490,13 +495,13 @@ fn sweep(disk: &SimDisk, name: &str, repair: &dyn Fn(&SimDisk) -> Result<(), Str
     assert!(count > 10, "{name}: the sweep met {count} I/Os");
 }
 
-fn opens_with(disk: &SimDisk, name: &str, messages: &Messages) {
+pub(crate) fn opens_with(disk: &SimDisk, name: &str, messages: &Messages) {
     let engine = open(&disk.kill()).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(contents(&engine) == *messages, "{name}: the messages are not those that must be there");
     assert_eq!(engine.info().recovery_cut_bytes, 0, "{name}");
 }
 
-fn give_up(disk: &SimDisk, lsn: Lsn) -> Result<audit::GiveUpReport, RepairError> {
+pub(crate) fn give_up(disk: &SimDisk, lsn: Lsn) -> Result<audit::GiveUpReport, RepairError> {
     audit::give_up(&*disk.backend(), Path::new(DIR), lsn)
 }
 
