@@ -13,6 +13,9 @@ pub(super) fn verdict(survey: &Survey) -> Value {
             "resumes": damage.resumes.map(|lsn| lsn.0),
             "expected": damage.trouble.expected,
             "found": damage.trouble.found,
+            "header": damage.is_header(),
+            "survivor": damage.is_survivor(),
+            "can_be_given_up": damage.can_be_given_up(),
         })
     });
     json!({

@@ -27,11 +27,8 @@ pub(super) fn write_beside(
     len: u64,
     mut fill: impl FnMut(u64, &mut AlignedBuf) -> io::Result<()>,
 ) -> io::Result<()> {
-    let half_made = format!("{name}{HALF_MADE_SUFFIX}");
-    let new = dir.join(&half_made);
-    if backend.list(dir)?.contains(&half_made) {
-        backend.remove(&new)?;
-    }
+    remove_half_made(backend, dir, name)?;
+    let new = dir.join(format!("{name}{HALF_MADE_SUFFIX}"));
     let file = backend.open(&new, OpenMode::CreateNew)?;
     file.allocate(len)?;
     let mut offset = 0;
@@ -44,6 +41,12 @@ pub(super) fn write_beside(
     file.sync()?;
     backend.rename(&new, &dir.join(name))?;
     backend.sync_dir(dir)
+}
+
+/// Removes what an attempt before this one left of a file in the making.
+pub(super) fn remove_half_made(backend: &dyn IoBackend, dir: &Path, name: &str) -> io::Result<()> {
+    let half_made = format!("{name}{HALF_MADE_SUFFIX}");
+    if backend.list(dir)?.contains(&half_made) { backend.remove(&dir.join(half_made)) } else { Ok(()) }
 }
 
 /// Names for what a repair replaced, the preferred one first.

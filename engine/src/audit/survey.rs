@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::audit::files::{FoundSegment, LogFiles, Trouble};
+use crate::audit::repair::RepairError;
 use crate::audit::walk::{Broken, Step, Walk};
 use crate::checkpoint;
 use crate::commitlog::frame::{FRAME_HEADER_BYTES, FrameHeader, RecordEntry};
@@ -48,8 +49,36 @@ pub(crate) enum Part {
     Frames,
     /// Whole records that contradict each other.
     Order,
-    /// A message that survives below the log's start, or the file of such messages.
-    Survivors,
+    /// A file with messages that survive below the log's start: it is missing, or another log's.
+    SparseFile,
+    /// The header block of such a file.
+    SparseHeader,
+    /// One of the messages.
+    Survivor,
+}
+
+impl Damage {
+    /// Whether only a segment's header block is damaged: it is known, and written anew without loss ([`crate::audit::give_up`]).
+    #[must_use]
+    pub fn is_header(&self) -> bool {
+        matches!(self.part, Part::Header | Part::SparseHeader)
+    }
+
+    /// Whether it concerns what survives below the log's start.
+    #[must_use]
+    pub fn is_survivor(&self) -> bool {
+        matches!(self.part, Part::SparseFile | Part::SparseHeader | Part::Survivor)
+    }
+
+    /// Whether [`crate::audit::give_up`] takes it: what follows is kept.
+    #[must_use]
+    pub fn can_be_given_up(&self) -> bool {
+        match self.part {
+            Part::File | Part::Frames => self.resumes.is_some(),
+            Part::Header | Part::SparseFile | Part::SparseHeader => true,
+            Part::Order | Part::Survivor => false,
+        }
+    }
 }
 
 /// One queue as the log tells it.
@@ -118,6 +147,8 @@ pub struct Survey {
     pub is_moving: bool,
     /// The chain value at the end, where it is known.
     pub(crate) end_crc: Option<u32>,
+    /// What the log says survives below its start.
+    pub(crate) survivors: BTreeMap<Lsn, List>,
 }
 
 impl Survey {
@@ -131,6 +162,17 @@ impl Survey {
     #[must_use]
     pub fn first_cut(&self) -> Option<Lsn> {
         self.damage.iter().map(|damage| damage.lsn).find(|lsn| *lsn >= self.manifest.start)
+    }
+
+    /// Whether the log ends before the last checkpoint does, which then is the only witness of it.
+    pub(crate) fn is_short(&self) -> bool {
+        self.checkpoint.is_some_and(|checkpoint| checkpoint > self.contents.end)
+    }
+
+    /// What is damaged instead.
+    pub(crate) fn not_there(&self, asked: Lsn) -> RepairError {
+        let below = self.damage.iter().find(|damage| damage.is_survivor()).map(|damage| damage.lsn);
+        RepairError::NotThere { asked, first: self.first_cut(), below }
     }
 }
 
@@ -149,7 +191,7 @@ pub fn survey(backend: &dyn IoBackend, dir: &Path) -> Result<Survey, OpenError> 
     for damage in survey.damage {
         let is_confirmed = match damage.part {
             // The log that goes on may have let go of them.
-            Part::Survivors => !goes_on,
+            Part::SparseFile | Part::SparseHeader | Part::Survivor => !goes_on,
             _ => damage.lsn >= again.manifest.start && is_still_there(&again, &damage)?,
         };
         if is_confirmed {
@@ -165,7 +207,7 @@ fn is_still_there(log: &LogFiles<'_>, damage: &Damage) -> Result<bool, OpenError
     Ok(match damage.part {
         Part::Header => matches!(log.segments.get(&damage.lsn), Some(FoundSegment::Headless(..))),
         // Its frames were whole.
-        Part::Order | Part::Survivors => true,
+        Part::Order | Part::SparseFile | Part::SparseHeader | Part::Survivor => true,
         Part::File | Part::Frames => !frame_begins(log, damage.lsn, damage.prev_crc)?,
     })
 }
@@ -243,7 +285,9 @@ pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, Ope
         ControlFlow::Continue(())
     })?;
     let mut survey = judge(log, contents, &suspects, orders, checkpoint, side);
+    lists.retain(|base, _| *base < log.manifest.start);
     let mut damage = survivors_damage(log, &mut survey.contents, &lists);
+    survey.survivors = lists;
     damage.append(&mut survey.damage);
     survey.damage = damage;
     Ok(survey)
@@ -255,29 +299,34 @@ type Lists = BTreeMap<Lsn, List>;
 /// Looks at what survives below the start.
 fn survivors_damage(log: &LogFiles<'_>, contents: &mut Contents, lists: &Lists) -> Vec<Damage> {
     let mut found = Vec::new();
-    let mut damaged = |base: Lsn, lsn: Lsn, trouble: Trouble| {
-        let (path, part) = (log.path(base), Part::Survivors);
+    let mut damaged = |base: Lsn, lsn: Lsn, part: Part, trouble: Trouble| {
+        let path = log.path(base);
         found.push(Damage { path, lsn, resumes: None, trouble, part, prev_crc: None, next_prev_crc: None });
     };
     for (base, segment) in &log.sparse {
-        if let FoundSegment::Headless(_, trouble) | FoundSegment::Foreign(trouble) = segment {
-            damaged(*base, *base, trouble.clone());
+        match segment {
+            FoundSegment::Whole(_) => {}
+            FoundSegment::Headless(_, trouble) => damaged(*base, *base, Part::SparseHeader, trouble.clone()),
+            FoundSegment::Foreign(trouble) => damaged(*base, *base, Part::SparseFile, trouble.clone()),
         }
     }
-    for (base, list) in lists.iter().filter(|(base, _)| **base < log.manifest.start) {
+    for (base, list) in lists {
         contents.survivors.insert(*base, list.len());
         let expected = || "a message that survives".to_owned();
         match log.sparse.get(base) {
-            None => damaged(*base, *base, Trouble { expected: "a segment file".to_owned(), found: "none".to_owned() }),
-            Some(FoundSegment::Whole(file)) => {
+            None => {
+                let trouble = Trouble { expected: "a segment file".to_owned(), found: "none".to_owned() };
+                damaged(*base, *base, Part::SparseFile, trouble);
+            }
+            Some(FoundSegment::Whole(file) | FoundSegment::Headless(file, _)) => {
                 for code in list.iter() {
                     let (lsn, _) = survivors::decode(*base, *code);
                     if let Err(found) = Survivor::read(file, log.manifest.geometry, lsn) {
-                        damaged(*base, lsn, Trouble { expected: expected(), found });
+                        damaged(*base, lsn, Part::Survivor, Trouble { expected: expected(), found });
                     }
                 }
             }
-            Some(FoundSegment::Headless(..) | FoundSegment::Foreign(_)) => {}
+            Some(FoundSegment::Foreign(_)) => {}
         }
     }
     found.sort_by_key(|damage| damage.lsn);
@@ -431,5 +480,6 @@ fn judge(
         checkpoint,
         is_moving: false,
         end_crc: end.and_then(|end| end.broken.prev_crc),
+        survivors: BTreeMap::new(),
     }
 }

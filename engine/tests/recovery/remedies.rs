@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anchorlog_engine::audit::{self, Item};
 use anchorlog_engine::commitlog::manifest::MANIFEST_NAME;
-use anchorlog_engine::{Lsn, OpenError};
+use anchorlog_engine::io::sim::SimDisk;
+use anchorlog_engine::{Lsn, OpenError, ReadError};
 
-use crate::log::{DIR, Log, image, open, path};
-use crate::repair::{COPY, copy, mend, opens_with, second, survey, sweep};
+use crate::log::{DATA, DIR, Log, Messages, SEGMENT, image, open, path, segment, sparse};
+use crate::repair::{COPY, copy, give_up, mend, opens_with, second, survey, sweep, with_a_survivor};
 
 #[test]
 fn a_manifest_of_any_length_is_mended_from_a_copy_and_kept() {
@@ -76,4 +77,88 @@ fn what_may_not_be_read_is_no_dead_disk() {
         let error = OpenError::Io { what: "reading", path: path(MANIFEST_NAME), source: kind.into() };
         assert!(error.case().is_none() && !error.to_string().contains("Remedy"), "{error}");
     }
+}
+
+/// What may happen to the file of a segment of which something survives.
+fn hurt_survivors(disk: &SimDisk, lsn: Lsn) -> Vec<(&'static str, SimDisk)> {
+    let hurt = |name, hurt: &dyn Fn(&SimDisk)| {
+        let disk = disk.kill();
+        hurt(&disk);
+        (name, disk)
+    };
+    vec![
+        hurt("its header", &|disk| disk.flip_bit(&sparse(0), 10, 2)),
+        hurt("its length", &|disk| disk.set_len(&sparse(0), SEGMENT - 100)),
+        hurt("it is gone", &|disk| disk.lose(&sparse(0))),
+        hurt("the message", &|disk| disk.flip_bit(&sparse(0), 4096 + lsn.0 + 40, 1)),
+        hurt("a sector of it", &|disk| disk.break_sector(&sparse(0), 4096 + lsn.0 + 40)),
+        hurt("its frame's header and its own", &|disk| {
+            disk.flip_bit(&sparse(0), 10, 2);
+            disk.flip_bit(&sparse(0), 4096 + lsn.0 - 20, 1);
+        }),
+    ]
+}
+
+fn reads_three_anchors(disk: &SimDisk, name: &str, lsn: Lsn) {
+    let found = survey(disk).unwrap();
+    assert!(found.is_clean(), "{name}: {:?}", found.damage);
+    let engine = open(&disk.kill()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(engine.read(lsn).unwrap().payload(), b"three anchors", "{name}");
+    assert_eq!(engine.get(b"txn").unwrap().unwrap().target, Some(lsn), "{name}");
+}
+
+#[test]
+fn what_survives_below_the_start_is_taken_from_a_copy_whenever_the_power_fails() {
+    let (whole, lsn) = with_a_survivor();
+    copy(&Log { disk: whole.clone(), messages: Messages::new() });
+    for (name, disk) in hurt_survivors(&whole, lsn) {
+        let report = mend(&disk.kill()).unwrap();
+        assert!(
+            report.after.is_clean() && report.refused.is_empty() && !report.mended.is_empty(),
+            "{name}: {report:?}"
+        );
+        let repair = |disk: &SimDisk| mend(disk).map(drop).map_err(|error| error.to_string());
+        sweep(&disk, name, &repair, &|disk| reads_three_anchors(disk, name, lsn));
+    }
+}
+
+#[test]
+fn a_header_is_written_anew_without_a_copy_and_loses_nothing() {
+    let (whole, lsn) = with_a_survivor();
+    let (name, disk) = hurt_survivors(&whole, lsn).remove(0);
+    let error = open(&disk).unwrap_err();
+    assert_eq!(error.case().unwrap().id, "damaged-segment-header");
+    assert!(error.to_string().contains("--give-up LSN") && error.to_string().contains("loses nothing"), "{error}");
+    let report = give_up(&disk, Lsn(0)).unwrap();
+    assert!(report.lost.is_empty() && report.survivors.is_empty() && report.from == report.to, "{report:?}");
+    reads_three_anchors(&disk, name, lsn);
+
+    let log = Log::new();
+    log.disk.flip_bit(&segment(1), 12, 3);
+    let found = survey(&log.disk).unwrap();
+    assert!(found.damage[0].is_header() && found.damage[0].can_be_given_up());
+    let report = give_up(&log.disk, Lsn(DATA)).unwrap();
+    assert!(report.lost.is_empty() && report.from == report.to, "{report:?}");
+    opens_with(&log.disk, "a header", &log.messages);
+}
+
+#[test]
+fn a_file_of_survivors_is_given_up_by_name_and_what_was_in_it_is_said() {
+    let (whole, lsn) = with_a_survivor();
+    for (name, disk) in hurt_survivors(&whole, lsn).into_iter().skip(1).take(2) {
+        assert!(open(&disk).is_err(), "{name}");
+        let report = give_up(&disk, Lsn(0)).unwrap();
+        assert_eq!((report.from, report.to, &*report.survivors), (Lsn(0), Lsn(DATA), &[lsn][..]), "{name}");
+        assert_eq!(report.aside.len(), usize::from(name == "its length"), "{name}");
+        let again = give_up(&disk, Lsn(0)).unwrap();
+        assert_eq!((again.to, again.survivors), (report.to, report.survivors), "{name}");
+        let engine = open(&disk).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(matches!(engine.read(lsn), Err(ReadError::Damaged { .. })), "{name}");
+        assert_eq!(&*engine.get(b"txn").unwrap().unwrap().value, b"half", "{name}: the rest is there");
+        engine.close().unwrap();
+    }
+    // One message in a file that is whole costs itself alone, and is nothing to give up.
+    let (name, disk) = hurt_survivors(&whole, lsn).remove(3);
+    let error = give_up(&disk, lsn).unwrap_err().to_string();
+    assert!(error.contains("opening does not refuse it"), "{name}: {error}");
 }

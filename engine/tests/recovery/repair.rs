@@ -273,8 +273,8 @@ fn every_kind_of_record_and_file_is_known() {
     );
 }
 
-#[test]
-fn what_survives_below_the_start_is_looked_at_too() {
+/// A log of which the first segment is released, but for one message of "half" in it.
+pub(crate) fn with_a_survivor() -> (SimDisk, Lsn) {
     let disk = SimDisk::new(6);
     let clock = Arc::new(SimClock::default());
     let engine = Engine::open_with(disk.backend(), Arc::<SimClock>::clone(&clock), Path::new(DIR), options()).unwrap();
@@ -296,7 +296,12 @@ fn what_survives_below_the_start_is_looked_at_too() {
     assert!(engine.watermarks().start > Lsn(0), "{:?}", engine.retention());
     assert_eq!(engine.read(lsn).unwrap().payload(), b"three anchors");
     engine.close().unwrap();
+    (disk, lsn)
+}
 
+#[test]
+fn what_survives_below_the_start_is_looked_at_too() {
+    let (disk, lsn) = with_a_survivor();
     let found = survey(&disk).unwrap();
     assert!(found.is_clean(), "{:?}", found.damage);
     assert_eq!(found.contents.survivors.into_iter().collect::<Vec<_>>(), [(Lsn(0), 1)]);
@@ -314,10 +319,11 @@ fn what_survives_below_the_start_is_looked_at_too() {
         assert_eq!(found.first_cut(), None);
         let before = image(&disk);
         let error = audit::cut_from(&*disk.backend(), Path::new(DIR), at).unwrap_err().to_string();
-        assert!(error.contains("nothing is damaged at"), "{error}");
+        assert!(error.contains("nothing is damaged at") && error.contains(&format!("--give-up {at}")), "{error}");
+        // A copy that lacks the same.
         copy(&Log { disk: disk.clone(), messages: Messages::new() });
         let report = mend(&disk).unwrap();
-        assert!(report.mended.is_empty() && report.refused[0].1.contains("by hand"), "{report:?}");
+        assert!(report.mended.is_empty() && report.refused[0].1.contains("the copy"), "{report:?}");
         assert!(before.iter().all(|(path, bytes)| disk.read(path).as_ref() == Some(bytes)), "nothing was changed");
         // What cannot be read costs that message alone; a file that is gone may cost more than is known.
         match open(&disk) {
