@@ -19,6 +19,9 @@ pub(super) fn verdict(out: &mut dyn Write, store: &Path, survey: &Survey) -> io:
             damage.lsn, trouble.expected, trouble.found
         )?;
     }
+    for refused in &survey.refused {
+        writeln!(out, "damaged: {refused}")?;
+    }
     writeln!(
         out,
         "LSN {} to {}: {} frames, {} records, {} segments and {} prepared",
@@ -35,13 +38,11 @@ pub(super) fn verdict(out: &mut dyn Write, store: &Path, survey: &Survey) -> io:
     if survey.is_moving {
         writeln!(out, "the log is being written: its end has moved meanwhile")?;
     }
-    match survey.damage.first() {
-        None => writeln!(out, "whole"),
-        Some(_) => {
-            writeln!(out, "{} damaged places.", survey.damage.len())?;
-            remedies(out, store, survey)
-        }
+    if survey.is_clean() {
+        return writeln!(out, "whole");
     }
+    writeln!(out, "{} damaged places.", survey.damage.len() + survey.refused.len())?;
+    remedies(out, store, survey)
 }
 
 /// What may be done, and what it costs: the cheapest first.
@@ -55,7 +56,11 @@ fn remedies(out: &mut dyn Write, store: &Path, survey: &Survey) -> io::Result<()
         writeln!(out, "To write the header of {} anew, which loses nothing:", damage.path.display())?;
         writeln!(out, "{repair} --give-up {}", damage.lsn)?;
     }
-    if survey.damage.iter().all(Damage::is_header) {
+    for damage in survey.damage.iter().filter(|damage| damage.is_stray()) {
+        writeln!(out, "To put what is no part of this log out of its way:")?;
+        writeln!(out, "    mv {0} {0}.aside", damage.path.display())?;
+    }
+    if survey.damage.iter().all(|damage| damage.is_header() || damage.is_stray()) {
         return Ok(());
     }
     writeln!(out, "To mend them from a copy of this log, which loses nothing:")?;
@@ -125,7 +130,11 @@ pub(super) fn inspection(out: &mut dyn Write, survey: &Survey) -> io::Result<()>
         )?;
     }
     if !survey.is_clean() {
-        writeln!(out, "damaged        {} places; `anchorlog log verify` names them", survey.damage.len())?;
+        writeln!(
+            out,
+            "damaged        {} places; `anchorlog log verify` names them",
+            survey.damage.len() + survey.refused.len()
+        )?;
     }
     if survey.is_moving {
         writeln!(out, "moving         the log is being written: its end has moved meanwhile")?;

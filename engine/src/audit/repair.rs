@@ -332,6 +332,10 @@ fn plan(
             Part::Header => plan.is_header = true,
             // See `audit::survivors`.
             Part::SparseFile | Part::SparseHeader | Part::Survivor => {}
+            Part::Stray => {
+                let why = format!("{} is no part of this log: move it away", damage.path.display());
+                report.refused.push((damage.lsn, why));
+            }
             Part::Order => report.refused.push((damage.lsn, "its frames are whole: a copy has the same".to_owned())),
             Part::File | Part::Frames => {
                 let prev_crc = reached.filter(|(lsn, _)| *lsn == damage.lsn).map(|(_, crc)| crc).or(damage.prev_crc);

@@ -1,9 +1,7 @@
 //! The engine's side of mending: which ranges of an open log are damaged, and putting them right.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::audit::{FoundSegment, LogFiles, Step, Walk};

@@ -158,7 +158,12 @@ pub const RECOVERY_CASES: [RecoveryCase; 32] = [
     row("wrong-store-id", Refuses, "a segment of another log", RESTORE_FILE),
     row("wrong-length", Refuses, "a segment that is longer or shorter than the manifest says", RESTORE_FILE),
     row("wrong-geometry", Refuses, "a segment of another segment size or tail mode", RESTORE_FILE),
-    row("wrong-base", Refuses, "a segment under another one's name", RESTORE_FILE),
+    row(
+        "wrong-base",
+        Refuses,
+        "a segment under another one's name",
+        "move the file away where it is none of this log's; where it is, `anchorlog log repair --from-copy DIR` takes the right one from a copy",
+    ),
     row(
         "queue-out-of-turn",
         Refuses,
@@ -181,7 +186,7 @@ pub const RECOVERY_CASES: [RecoveryCase; 32] = [
         "promised",
         Refuses,
         "a leader is to be opened of a term below the one that the file `PROMISE` names, or nobody can tell for that file is not whole",
-        "follow whoever leads now; where nobody does, promote with a higher term",
+        "follow whoever leads now; where nobody does, promote with a higher term; where the file is not whole and no other copy of the log is left, remove it",
     ),
     row(
         "half-seeded",

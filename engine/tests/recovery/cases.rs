@@ -544,7 +544,14 @@ fn scenes(id: &str) -> Vec<Scene> {
             let bytes = log.bytes(&segment(2));
             log.disk.overwrite(&segment(1), 0, &bytes);
             let words = [format!("base LSN: expected {}, found {}", file_name(Lsn(DATA)), file_name(Lsn(2 * DATA)))];
-            vec![log.refuses("one segment over another", &segment(1), &words)]
+            let stray = Log::new();
+            let bytes = stray.bytes(&segment(1));
+            stray.make_file(&path(&file_name(Lsn(77))), &bytes);
+            let where_none_begins = [format!("found {}", file_name(Lsn(DATA)))];
+            vec![
+                log.refuses("one segment over another", &segment(1), &words),
+                stray.refuses("where no segment begins", &path(&file_name(Lsn(77))), &where_none_begins),
+            ]
         }
         "queue-out-of-turn" => {
             let forged = log.forge(|_, _, offset| *offset += 3);
@@ -565,10 +572,14 @@ fn scenes(id: &str) -> Vec<Scene> {
             manifest.store_id += 1;
             other.make_file(&path("CUT"), &named);
             other.store_manifest(&manifest);
+            let short = Log::new();
+            short.make_file(&path("CUT"), b"ALCT");
+            short.disk.set_len(&path("CUT"), 33);
             let words = ["cut: expected a cut by name".to_owned()];
             let of_other = ["cut: expected a cut of this log".to_owned()];
             vec![
                 log.refuses("bytes that name none", &path("CUT"), &words),
+                short.refuses("too few to name one", &path("CUT"), &words),
                 other.refuses("another log's", &path("CUT"), &of_other),
             ]
         }
@@ -870,6 +881,7 @@ fn the_document_and_the_table_agree_row_by_row() {
     let tests = [
         include_str!("cases.rs"),
         include_str!("repair.rs"),
+        include_str!("remedies.rs"),
         include_str!("../crash.rs"),
         include_str!("../replica/mending.rs"),
         include_str!("../replica/releasing.rs"),

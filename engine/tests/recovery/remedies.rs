@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anchorlog_engine::audit::{self, Item};
 use anchorlog_engine::commitlog::manifest::MANIFEST_NAME;
+use anchorlog_engine::commitlog::segment::{SegmentHeader, file_name};
 use anchorlog_engine::io::sim::SimDisk;
 use anchorlog_engine::{Lsn, OpenError, ReadError};
 
@@ -100,9 +101,10 @@ fn hurt_survivors(disk: &SimDisk, lsn: Lsn) -> Vec<(&'static str, SimDisk)> {
 }
 
 fn reads_three_anchors(disk: &SimDisk, name: &str, lsn: Lsn) {
-    let found = survey(disk).unwrap();
+    let disk = disk.kill();
+    let found = survey(&disk).unwrap();
     assert!(found.is_clean(), "{name}: {:?}", found.damage);
-    let engine = open(&disk.kill()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let engine = open(&disk).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert_eq!(engine.read(lsn).unwrap().payload(), b"three anchors", "{name}");
     assert_eq!(engine.get(b"txn").unwrap().unwrap().target, Some(lsn), "{name}");
 }
@@ -161,4 +163,70 @@ fn a_file_of_survivors_is_given_up_by_name_and_what_was_in_it_is_said() {
     let (name, disk) = hurt_survivors(&whole, lsn).remove(3);
     let error = give_up(&disk, lsn).unwrap_err().to_string();
     assert!(error.contains("opening does not refuse it"), "{name}: {error}");
+}
+
+#[test]
+fn what_opening_refuses_beside_the_log_is_not_called_whole() {
+    type Hurt = fn(&Log);
+    let hurts: [(&str, Hurt); 6] = [
+        ("wrong-base", |log| log.make_file(&path(&file_name(Lsn(77))), &log.bytes(&segment(1)))),
+        ("wrong-length", |log| log.make_file(&path(&file_name(Lsn(DATA + 8))), b"rubbish")),
+        ("half-seeded", |log| log.make_file(&path("SEED"), b"")),
+        ("promised", |log| log.make_file(&path("PROMISE"), b"rubbish")),
+        ("damaged-cut", |log| log.make_file(&path("CUT"), b"rubbish")),
+        ("damaged-cut", |log| {
+            log.make_file(&path("CUT"), b"rubbish");
+            log.disk.set_len(&path("CUT"), 33);
+        }),
+    ];
+    for (id, hurt) in hurts {
+        let log = Log::new();
+        copy(&log);
+        hurt(&log);
+        let before = image(&log.disk);
+        let found = survey(&log.disk).unwrap();
+        assert!(!found.is_clean(), "{id}");
+        let error = open(&log.disk).unwrap_err();
+        assert_eq!(error.case().unwrap().id, id, "{error}");
+        // Nothing that a copy or a cut could mend.
+        assert_eq!(found.first_cut(), None, "{id}");
+        let report = mend(&log.disk).unwrap();
+        assert!(report.mended.is_empty() && !report.after.is_clean(), "{id}: {report:?}");
+        assert!(image(&log.disk) == before, "{id}");
+        match found.damage.first() {
+            Some(stray) => {
+                assert!(stray.is_stray() && report.refused[0].1.contains("move it away"), "{id}: {report:?}")
+            }
+            None => assert_eq!(found.refused.len(), 1, "{id}"),
+        }
+        // What is in the way is moved away, and that is all.
+        for path in ["SEED", "PROMISE", "CUT"].map(path).into_iter().chain(found.damage.into_iter().map(|at| at.path)) {
+            if log.disk.read(&path).is_some() {
+                log.disk.lose(&path);
+            }
+        }
+        assert!(survey(&log.disk).unwrap().is_clean(), "{id}");
+        opens_with(&log.disk, id, &log.messages);
+    }
+}
+
+#[test]
+fn a_file_far_behind_the_end_is_named_at_once() {
+    let far = Lsn(u64::MAX / DATA * DATA - DATA);
+    for name in [file_name(far), file_name(Lsn(far.0 + 8)), file_name(Lsn(u64::MAX))] {
+        let log = Log::new();
+        log.make_file(&path(&name), b"rubbish");
+        let found = survey(&log.disk).unwrap();
+        let places: Vec<_> = found.damage.iter().map(|damage| (damage.path.clone(), damage.is_stray())).collect();
+        assert_eq!(places, [(path(&name), true)]);
+        assert_eq!(open(&log.disk).unwrap_err().case().unwrap().id, "wrong-length");
+    }
+    // One that was prepared there is none of that, and goes at the next opening.
+    let log = Log::new();
+    let (far, mut bytes) = (Lsn(DATA * 100_000), vec![0; usize::try_from(SEGMENT).unwrap()]);
+    bytes[..4096].copy_from_slice(&SegmentHeader { base: far, ..log.header(0) }.encode());
+    log.make_file(&path(&file_name(far)), &bytes);
+    let found = survey(&log.disk).unwrap();
+    assert!(found.is_clean() && found.prepared_count > 1, "{:?}", found.damage);
+    opens_with(&log.disk, "a prepared file", &log.messages);
 }
