@@ -50,6 +50,12 @@ pub struct GiveUpReport {
 /// Name and incarnation of a queue, with the offset that is due in it.
 type Due = BTreeMap<(Vec<u8>, u32), QueueOffset>;
 
+/// What is due in a queue behind what was read. Each one begins with offset 0: one that is not known yet, in a log that is there from its
+/// beginning on, has none but those that are missing.
+fn due_in(log: &LogFiles<'_>, due: &Due, queue: &(Vec<u8>, u32)) -> Option<QueueOffset> {
+    due.get(queue).copied().or_else(|| (log.manifest.start == Lsn::ZERO).then_some(QueueOffset(0)))
+}
+
 /// What stands on both sides of a range.
 #[derive(Default)]
 struct Sides {
@@ -114,22 +120,28 @@ fn again(log: &LogFiles<'_>, lsn: Lsn, survey: &Survey) -> Result<GiveUpReport, 
     let sides = look(log, lsn, lsn)?;
     let mut report = GiveUpReport { from: lsn, to: lsn, lost: Vec::new(), survivors: Vec::new(), aside: Vec::new() };
     Walk::new(log, None).run(lsn.max(log.manifest.start), &mut |step| {
-        if let Step::Frame(header, bytes) = step
-            && header.lsn == lsn
-        {
-            for (_, entry, record) in record::of_frame(header, bytes) {
-                if record.kind == RecordKind::Lost {
-                    report.to = header.lsn.plus(u64::from(header.frame_len));
-                    let key = (record.name.to_vec(), record.incarnation);
-                    let from = sides.due.get(&key).copied();
-                    let known = from.filter(|from| *from < entry.queue_offset);
-                    report.lost.extend(known.map(|from| Lost { queue: key.0, from, to: entry.queue_offset }));
-                }
+        let Step::Frame(header, bytes) = step else { return ControlFlow::Break(()) };
+        let end = header.lsn.plus(u64::from(header.frame_len));
+        if header.lsn == lsn {
+            for (_, entry, record) in
+                record::of_frame(header, bytes).filter(|(.., record)| record.kind == RecordKind::Lost)
+            {
+                report.to = end;
+                let key = (record.name.to_vec(), record.incarnation);
+                let known = due_in(log, &sides.due, &key).filter(|from| *from < entry.queue_offset);
+                report.lost.extend(known.map(|from| Lost { queue: key.0, from, to: entry.queue_offset }));
             }
+        } else if header.lsn == report.to && is_filler(header) {
+            report.to = end;
         }
-        ControlFlow::Break(())
+        if report.to == end { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     if report.to == lsn { Err(survey.not_there(lsn)) } else { Ok(report) }
+}
+
+/// Whether a frame is one of those that fill a range: no other one has no mark, but the first of a log.
+fn is_filler(header: &FrameHeader) -> bool {
+    header.kind == FrameKind::Pad && header.durable_lsn == Lsn::ZERO && header.acked_lsn == Lsn::ZERO
 }
 
 /// Reads the log up to the next damaged place behind `to`.
@@ -161,9 +173,9 @@ fn look(log: &LogFiles<'_>, lsn: Lsn, to: Lsn) -> Result<Sides, RepairError> {
                         sides.due.insert(key, QueueOffset(next));
                     } else if seen.insert(key.clone())
                         && record.kind != RecordKind::Lost
-                        && let Some(due) = sides.due.get(&key).filter(|due| **due < found)
+                        && let Some(due) = due_in(log, &sides.due, &key).filter(|due| *due < found)
                     {
-                        sides.jumps.insert(key, (*due, found));
+                        sides.jumps.insert(key, (due, found));
                     }
                 }
             }

@@ -124,7 +124,7 @@ impl<'a> Walk<'a> {
             return Ok(false);
         }
         let mut holds = false;
-        Walk::new(self.log, None).segment(base, &mut |step| {
+        let _flow = Walk::new(self.log, None).segment(base, &mut |step| {
             holds = match step {
                 Step::Frame(..) => true,
                 Step::Broken(broken) => broken.resumes.is_some(),

@@ -230,3 +230,18 @@ fn a_file_far_behind_the_end_is_named_at_once() {
     assert!(found.is_clean() && found.prepared_count > 1, "{:?}", found.damage);
     opens_with(&log.disk, "a prepared file", &log.messages);
 }
+
+#[test]
+fn the_first_message_of_a_queue_is_said_to_be_lost_and_so_it_is_the_second_time() {
+    let log = Log::new();
+    let first = log.messages_in(0)[1].clone();
+    log.disk.flip_bit(&first.path, first.offset + 3000, 1);
+    let report = give_up(&log.disk, first.header.lsn).unwrap();
+    let lost: Vec<_> = report.lost.iter().map(|lost| (&*lost.queue, lost.from.0, lost.to.0)).collect();
+    assert_eq!(lost, [(&b"queue-1"[..], 0, 1)]);
+    let again = give_up(&log.disk, first.header.lsn).unwrap();
+    assert_eq!((again.from, again.to, again.lost), (report.from, report.to, report.lost));
+    let mut messages = log.messages.clone();
+    messages.remove(&("queue-1".to_owned(), 0)).unwrap();
+    opens_with(&log.disk, "without its first message", &messages);
+}
