@@ -883,6 +883,7 @@ fn the_document_and_the_table_agree_row_by_row() {
         include_str!("repair.rs"),
         include_str!("remedies.rs"),
         include_str!("../crash.rs"),
+        include_str!("../damage.rs"),
         include_str!("../replica/mending.rs"),
         include_str!("../replica/releasing.rs"),
     ];
