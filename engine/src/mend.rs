@@ -317,8 +317,8 @@ pub(crate) fn survivor(
     Ok(Survivor { header, header_bytes, record })
 }
 
-/// The record that was given for `lsn`, whose segment begins at `base` or before, and its frame's header: of this log, and no other one than
-/// what of the two is whole here.
+/// The record that was given for `lsn`, whose segment begins at `base` or before, and its frame's header: of this log, and no other one
+/// than what of the two is whole here.
 pub(crate) fn proved_survivor(
     history: &EpochHistory,
     ours: &dyn Fn(Lsn, usize) -> Option<Vec<u8>>,
