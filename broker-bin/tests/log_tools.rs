@@ -112,9 +112,10 @@ fn a_whole_log_is_shown_and_found_whole() {
     assert_eq!(shown["queues"][0]["next"], 60);
     assert!(shown["segments"].as_array().is_some_and(|segments| segments.len() > 2), "{shown}");
 
-    let (code, out, _) = stage.log(&["dump", "--count", "2", "--payload-bytes", "5"]);
+    // Where the machine was busy a mark stands before the first message.
+    let (code, out, _) = stage.log(&["dump", "--count", "3", "--payload-bytes", "5"]);
     assert_eq!(code, Some(0));
-    assert_eq!(out.lines().count(), 4, "{out}");
+    assert!((5..=6).contains(&out.lines().count()), "{out}");
     assert!(
         out.contains("record append") && out.contains("name orders/0, offset 0") && out.contains("\"aaaaa\"…"),
         "{out}"
