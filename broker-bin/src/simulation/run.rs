@@ -321,9 +321,9 @@ impl Run {
     fn send_again(&mut self, number: usize) {
         let Doubt { is_half, sent_ms, delay_ms, mut fields, .. } = self.sends[&number].clone();
         let now_ms = self.scene().now_ms();
-        let is_open = self.messages.get(number).decided.is_none_or(|decided| decided.may_be_open());
-        // Nobody tries for so long, and nobody who was asked about it by then.
-        if now_ms.abs_diff(sent_ms) > RESEND_MS || !is_open {
+        let is_same = self.messages.get(number).decided.is_none_or(|decided| decided.may_be_repeated());
+        // Nobody tries for so long, and nobody who was asked about it by then, or gave it up.
+        if now_ms.abs_diff(sent_ms) > RESEND_MS || !is_same {
             return;
         }
         let queue = self.queue().1;
@@ -396,6 +396,11 @@ impl Run {
     }
 
     fn say(&mut self, number: usize, verdict: Verdict) {
+        // Nobody gives up what he sends again at that moment.
+        let is_sent = |(_, asked): &(ConnectionId, Asked)| matches!(asked, Asked::Half(half) if *half == number);
+        if verdict == Verdict::Rollback && self.pending.values().any(is_sent) {
+            return;
+        }
         let mut fields = self.ends[&number].clone();
         fields["commitOrRollback"] = json!(if verdict == Verdict::Commit { "8" } else { "12" });
         self.messages.says(number, verdict);

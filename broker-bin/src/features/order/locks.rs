@@ -35,6 +35,15 @@ pub struct Lock {
     pub token: Token,
 }
 
+/// Whose a queue is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The client.
+    pub client_id: Box<str>,
+    /// By which connection it asked last; `None` when it has not since the log was opened.
+    pub by: Option<ConnectionId>,
+}
+
 /// Who asks for a lock, and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
@@ -94,11 +103,12 @@ impl Locks {
         lock(&self.held).by_key.get(key).map(|lease| lease.lock.clone())
     }
 
-    /// The client for which the queue is locked now.
+    /// For whom the queue is locked now.
     #[must_use]
-    pub fn owner(&self, key: &OffsetKey, now: Duration) -> Option<Box<str>> {
+    pub fn owner(&self, key: &OffsetKey, now: Duration) -> Option<Owner> {
         let held = lock(&self.held);
-        held.by_key.get(key).filter(|lease| lease.until > now).map(|lease| lease.lock.client_id.clone())
+        let lease = held.by_key.get(key).filter(|lease| lease.until > now)?;
+        Some(Owner { client_id: lease.lock.client_id.clone(), by: lease.by })
     }
 
     /// Renews the client's own lock; says of others whether they can be had.
@@ -227,12 +237,13 @@ mod tests {
         assert!(!locks.take(&queue, &asker("b", 2, 10)));
         assert_eq!(locks.ask(&queue, &asker("a", 1, 50)), Asked::Renewed);
         assert_eq!(locks.ask(&queue, &asker("b", 2, 109)), Asked::Taken);
-        assert_eq!(locks.owner(&queue, Duration::from_secs(109)).as_deref(), Some("a"));
-        assert_eq!(locks.owner(&queue, Duration::from_secs(110)), None);
+        let owner = |locks: &Locks, seconds| locks.owner(&queue, Duration::from_secs(seconds));
+        assert_eq!(owner(&locks, 109), Some(Owner { client_id: "a".into(), by: Some(by(1)) }));
+        assert_eq!(owner(&locks, 110), None);
         // Nobody came: even its own owner has to take it anew, and others may be faster.
         assert_eq!(locks.ask(&queue, &asker("a", 1, 110)), Asked::Free);
         assert!(locks.take(&queue, &asker("b", 2, 110)) && !locks.take(&queue, &asker("a", 1, 110)));
-        assert_eq!(locks.owner(&queue, Duration::from_secs(110)).as_deref(), Some("b"));
+        assert_eq!(owner(&locks, 110), Some(Owner { client_id: "b".into(), by: Some(by(2)) }));
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //! 3. Only a change of owner is written: asking again costs memory alone.
 //! 4. Every change of owner has a token of its own, higher than all before it, across restarts and promotions.
 //! 5. While a lock could not be acknowledged, nobody gets a new one; owners keep theirs.
-//! 6. Who is a member of the group and not the owner moves no offset of a locked queue: the owner's progress is not undone by one who was
-//!    it before (K-69). Who is no member is somebody with a tool, and may.
+//! 6. A consumer that is not the owner moves no offset of a locked queue: the owner's progress is not undone by one who was it before
+//!    (K-69). Somebody with a tool may.
 //!
 //! ```text
 //!  41 --- the owner's own ----> renewed in memory ---------------+--> answer: the queues that are locked for the client
@@ -22,7 +22,7 @@ mod handler;
 mod locks;
 
 pub use handler::{lock, unlock};
-pub use locks::{Asked, Asker, Lock, Locks, Token};
+pub use locks::{Asked, Asker, Lock, Locks, Owner, Token};
 
 #[cfg(test)]
 mod tests;

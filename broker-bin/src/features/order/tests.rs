@@ -211,6 +211,23 @@ fn a_lock_that_nobody_asks_for_is_removed_from_the_table() {
     assert_eq!((entry(&scene, 0), scene.entries(entries::lock::PREFIX).len()), (None, 1));
 }
 
+/// K-69: its heartbeat comes every 30 s, its questions every 20.
+#[test]
+fn an_owner_that_came_back_and_asked_for_its_queue_commits_before_its_heartbeat() {
+    let (mut scene, a, b) = scene();
+    let commit = |offset: u64| json!({"consumerGroup": "g", "topic": "T1", "queueId": 0, "commitOffset": offset});
+    let committed =
+        |scene: &Scene| scene.shared.state.offsets.get(&OffsetKey { group: "g".into(), topic: "T1".into(), queue: 0 });
+    assert_eq!(ask(&mut scene, a, "a", &[0]), [0]);
+    let new = scene.connect();
+    scene.give_oneway(new, 15, &commit(3));
+    assert_ne!(committed(&scene), Some(3), "who it is nobody knows, and a member has the queue");
+    assert_eq!(ask(&mut scene, new, "a", &[0]), [0]);
+    scene.give_oneway(new, 15, &commit(4));
+    assert_eq!(committed(&scene), Some(4));
+    assert_eq!(scene.ask(b, 15, &commit(1), &[]).code(), 1);
+}
+
 /// K-69.
 #[test]
 fn a_member_moves_no_offset_of_a_queue_that_is_locked_for_another() {
