@@ -1,4 +1,4 @@
-//! What acknowledgements stand for, as the log says it: whoever is promoted must know what its leader promised, whatever it was told itself.
+//! What acknowledgements stand for, as the log says it: whoever is promoted must know what its leader promised, whatever it was told.
 //!
 //! It stands in one table entry beside the members, and changes as they do: while a change is not acknowledged by all that either asks for,
 //! what was guaranteed before holds as well.

@@ -332,7 +332,7 @@ impl Shared {
         })
     }
 
-    /// All that acknowledgements may have stood for: by the log as it is, or was when it was closed, and by what this node was told itself. A
+    /// All that acknowledgements may have stood for: by the log as it is, or was when it was closed, and by what this node was told. A
     /// log that names members and no guarantee is an older one: nothing else is known of that.
     pub(super) fn guarantees(&self) -> Vec<Guarantee> {
         let (engine, last) = {

@@ -380,7 +380,7 @@ fn while_members_change_nothing_is_acknowledged_on_a_new_ones_word_alone() {
     assert!(a.engine.watermarks().acked >= late);
 }
 
-/// K-50: with more members come more copies; until those before have agreed, theirs are counted, and nothing waits for who is no member yet.
+/// K-50: with more members come more copies. Until those before have agreed theirs count, and nothing waits for one who is no member.
 #[test]
 fn members_and_copies_are_raised_together() {
     let mut pair = Pair::new(LeaderConfig { members: members(&["a", "b"]), ..config(TWO_COPIES) });
