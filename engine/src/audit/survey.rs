@@ -249,8 +249,8 @@ pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, Ope
     Ok(survey)
 }
 
-/// The lists of survivors by base LSN, as the log says last: codes, not looked at further.
-type Lists = BTreeMap<Lsn, List>;
+/// The parts of the lists of survivors by base LSN and number, as the log says last: codes, not looked at further.
+type Lists = BTreeMap<(Lsn, u32), List>;
 
 /// Looks at what survives below the start.
 fn survivors_damage(log: &LogFiles<'_>, contents: &mut Contents, lists: &Lists) -> Vec<Damage> {
@@ -264,10 +264,11 @@ fn survivors_damage(log: &LogFiles<'_>, contents: &mut Contents, lists: &Lists) 
             damaged(*base, *base, trouble.clone());
         }
     }
-    for (base, list) in lists.iter().filter(|(base, _)| **base < log.manifest.start) {
-        contents.survivors.insert(*base, list.len());
+    for ((base, part), list) in lists.iter().filter(|((base, _), _)| *base < log.manifest.start) {
+        *contents.survivors.entry(*base).or_default() += list.len();
         let expected = || "a message that survives".to_owned();
         match log.sparse.get(base) {
+            None if *part > 0 => {}
             None => damaged(*base, *base, Trouble { expected: "a segment file".to_owned(), found: "none".to_owned() }),
             Some(FoundSegment::Whole(file)) => {
                 for code in list.iter() {
@@ -286,10 +287,10 @@ fn survivors_damage(log: &LogFiles<'_>, contents: &mut Contents, lists: &Lists) 
 
 /// Takes over what a record says of survivors.
 fn note_survivors(lists: &mut Lists, record: &Record<'_>) {
-    let Some(base) = survivors::base_of_key(record.name) else { return };
+    let Some(part) = survivors::part_of_key(record.name) else { return };
     match record.kind {
-        RecordKind::Put => drop(lists.insert(base, survivors::decode_list(record.payload))),
-        RecordKind::Delete => drop(lists.remove(&base)),
+        RecordKind::Put => drop(lists.insert(part, survivors::decode_list(record.payload))),
+        RecordKind::Delete => drop(lists.remove(&part)),
         _ => {}
     }
 }
