@@ -36,6 +36,8 @@ pub const COUNTER_BATCHES_PER_STEP: usize = 8;
 pub const RESTATE_READ_BYTES: u64 = 1 << 20;
 /// Bytes of a batch of restated table entries, unless one frame says more.
 pub const RESTATE_BATCH_BYTES: u64 = 8 << 10;
+/// Survivors of a segment that one table entry lists.
+pub const SURVIVORS_PER_ENTRY: usize = 512;
 /// Segments on their way out in which survivors are looked for in one step.
 pub const SURVIVORS_PER_STEP: usize = 8;
 /// Table entries that are looked at in one step for those that damaged segments said last.

@@ -568,8 +568,23 @@ fn survivors_that_fit_no_single_frame_are_told_in_several() {
     scene.options = scene.options.clone().with_retention_held(true);
     let engine = scene.crash(engine);
     assert_eq!(read_from(&engine, &engine.queue(b"idle").unwrap(), QueueOffset(0)), all);
-    let engine = scene.lose_the_store(engine);
+    let mut engine = scene.lose_the_store(engine);
     assert_eq!(read_from(&engine, &engine.queue(b"idle").unwrap(), QueueOffset(0)), all);
+    // The group comes, and goes on: lists of more than one entry get shorter, and go.
+    for from in [700, 3000, 9400, 9500] {
+        let idle = engine.queue(b"idle").unwrap();
+        engine.pin_queue("group", &idle, Some(QueueOffset(from)));
+        engine.start_retention();
+        scene.rest(&engine);
+        scene.rest(&engine);
+        let survivors = engine.retention().survivors as u64;
+        assert!((9500 - from..=(9500 - from) + 800).contains(&survivors), "{survivors} survive, of {from} on");
+        engine = scene.lose_the_store(engine);
+        let left = read_from(&engine, &engine.queue(b"idle").unwrap(), QueueOffset(from));
+        assert_eq!(left, all[usize::try_from(from).unwrap()..]);
+        assert_eq!(engine.retention().survivors as u64, survivors);
+    }
+    assert_eq!((engine.retention().survivors, scene.files(".sparse")), (0, 0));
 }
 
 /// The power fails at every I/O of a release whose survivors are told in several frames: the log begins where it did, or all are told.

@@ -260,7 +260,7 @@ pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, Ope
     let mut suspects: Vec<Suspect> = Vec::new();
     let mut orders: Vec<Damage> = Vec::new();
     let mut due: BTreeMap<(Vec<u8>, u32), QueueOffset> = BTreeMap::new();
-    let mut lists = Lists::new();
+    let mut parts = Parts::new();
     Walk::new(log, None).run(log.manifest.start, &mut |step| {
         match step {
             Step::Frame(header, _) if header.lsn >= until => return ControlFlow::Break(()),
@@ -275,7 +275,7 @@ pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, Ope
                 }
                 let mut out_of_turn = None;
                 for (lsn, entry, record) in record::of_frame(header, bytes) {
-                    note_survivors(&mut lists, &record);
+                    note_survivors(&mut parts, &record);
                     let trouble = count_record(&mut contents, &mut due, lsn, entry, &record);
                     out_of_turn = out_of_turn.or(trouble);
                 }
@@ -301,7 +301,11 @@ pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, Ope
         ControlFlow::Continue(())
     })?;
     let mut survey = judge(log, contents, &suspects, orders, checkpoint, side);
-    lists.retain(|base, _| *base < log.manifest.start);
+    let mut lists = Lists::new();
+    for ((base, _), codes) in parts.into_iter().filter(|((base, _), _)| *base < log.manifest.start) {
+        let list = lists.entry(base).or_insert_with(|| List::from([]));
+        *list = survivors::union(list, &codes);
+    }
     let mut damage = survivors_damage(log, &mut survey.contents, &lists);
     survey.survivors = lists;
     damage.append(&mut survey.damage);
@@ -336,6 +340,8 @@ fn refused_beside(log: &LogFiles<'_>) -> Result<Vec<OpenError>, OpenError> {
 
 /// The lists of survivors by base LSN, as the log says last: codes, not looked at further.
 type Lists = BTreeMap<Lsn, List>;
+/// The same, by the number of their parts too.
+type Parts = BTreeMap<(Lsn, u32), List>;
 
 /// Looks at what survives below the start.
 fn survivors_damage(log: &LogFiles<'_>, contents: &mut Contents, lists: &Lists) -> Vec<Damage> {
@@ -375,11 +381,11 @@ fn survivors_damage(log: &LogFiles<'_>, contents: &mut Contents, lists: &Lists) 
 }
 
 /// Takes over what a record says of survivors.
-fn note_survivors(lists: &mut Lists, record: &Record<'_>) {
-    let Some(base) = survivors::base_of_key(record.name) else { return };
+fn note_survivors(parts: &mut Parts, record: &Record<'_>) {
+    let Some(part) = survivors::part_of_key(record.name) else { return };
     match record.kind {
-        RecordKind::Put => drop(lists.insert(base, survivors::decode_list(record.payload))),
-        RecordKind::Delete => drop(lists.remove(&base)),
+        RecordKind::Put => drop(parts.insert(part, survivors::decode_list(record.payload))),
+        RecordKind::Delete => drop(parts.remove(&part)),
         _ => {}
     }
 }

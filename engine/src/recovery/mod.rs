@@ -76,13 +76,20 @@ pub(crate) struct Found {
 
 /// What frames say last of survivors.
 fn lists_in(frames: &VecDeque<(FrameHeader, Vec<u8>)>) -> BTreeMap<Lsn, Option<List>> {
-    let mut lists = BTreeMap::new();
+    let mut lists = BTreeMap::<Lsn, Option<List>>::new();
     for (header, bytes) in frames {
         for (_, _, record) in record::of_frame(header, bytes) {
-            let Some(base) = survivors::base_of_key(record.name) else { continue };
+            let Some((base, part)) = survivors::part_of_key(record.name) else { continue };
             match record.kind {
-                RecordKind::Put => drop(lists.insert(base, Some(survivors::decode_list(record.payload)))),
-                RecordKind::Delete => drop(lists.insert(base, None)),
+                // Of several, all count: nobody knows which of them was acted on.
+                RecordKind::Put => {
+                    let codes = survivors::decode_list(record.payload);
+                    let known = lists.get(&base).and_then(Option::as_ref);
+                    let all = known.map_or_else(|| List::clone(&codes), |known| survivors::union(known, &codes));
+                    lists.insert(base, Some(all));
+                }
+                // The first part goes with the last survivor.
+                RecordKind::Delete if part == 0 => drop(lists.insert(base, None)),
                 _ => {}
             }
         }

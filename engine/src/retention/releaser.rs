@@ -16,9 +16,10 @@ use crate::clock::Clock;
 use crate::commit::room::{Claim, Refused, Room};
 use crate::commit::sequencer::Sequencer;
 use crate::commit::watermark::{Marks, Watermark};
-use crate::commitlog::frame;
+use crate::commitlog::frame::{self, FRAME_ENTRY_BYTES};
 use crate::commitlog::manifest::Manifest;
 use crate::commitlog::reader::LogReader;
+use crate::commitlog::record::RECORD_HEADER_BYTES;
 use crate::commitlog::segment::Geometry;
 use crate::commitlog::segments::Segments;
 use crate::consume_queue::Queues;
@@ -122,6 +123,8 @@ pub(crate) struct Releaser {
 }
 
 pub(super) const LOCKED: &str = "the append lock is intact";
+/// Bytes of a table entry in a frame, beside its key and value, at most.
+const ENTRY_BYTES: usize = FRAME_ENTRY_BYTES + RECORD_HEADER_BYTES + 8;
 const SOON: Duration = Duration::from_millis(1);
 
 impl Releaser {
@@ -498,18 +501,33 @@ impl Releaser {
         let mut batches = VecDeque::from([WriteBatch::new()]);
         let mut base = at;
         while base < start {
-            let key = survivors::key(base);
-            if let Some(list) = self.parts.survivors.list(base) {
-                let value = survivors::encode(&list);
-                room_for(&mut batches, value.len()).push_engine_put(&key, &value)?;
-            } else if self.parts.table.get(&key)?.is_some() {
-                // Left by a release that did not come to its end.
-                room_for(&mut batches, 0).push_engine_delete(&key)?;
-            }
+            let list = self.parts.survivors.list(base).unwrap_or_else(|| List::from([]));
+            self.push_list(&mut batches, base, &list, limits::RESTATE_BATCH_BYTES)?;
             base = geometry.segment_end(base);
         }
-        room_for(&mut batches, 0).push_engine_put(survivors::START_KEY, &start.0.to_le_bytes())?;
+        room_for(&mut batches, 0, limits::RESTATE_BATCH_BYTES)
+            .push_engine_put(survivors::START_KEY, &start.0.to_le_bytes())?;
         Ok(batches)
+    }
+
+    /// Adds a segment's list, in batches of `most` bytes, and removes what the table has of a longer one: of this segment's review, or of
+    /// a release that did not come to its end.
+    fn push_list(&self, batches: &mut VecDeque<WriteBatch>, base: Lsn, list: &[u32], most: u64) -> Result<(), Failure> {
+        let mut count = 0;
+        for (key, value) in survivors::parts(base, list) {
+            room_for(batches, key.len() + value.len(), most).push_engine_put(&key, &value)?;
+            count += 1;
+        }
+        let mut end = count;
+        while self.parts.table.get(&survivors::key(base, end))?.is_some() {
+            end += 1;
+        }
+        // The last one first: what a power failure leaves of them has no gap, and is found again.
+        for part in (count..end).rev() {
+            let key = survivors::key(base, part);
+            room_for(batches, key.len(), most).push_engine_delete(&key)?;
+        }
+        Ok(())
     }
 
     /// Appends what is the engine's own; the end of the log, or `None` while the buffer is full.
@@ -618,14 +636,16 @@ impl Releaser {
                 // Whoever referred to one of the others just before is known now.
                 let all = survivors::union(&alive, &self.alive(base, self.parts.marks.start(), &self.needed())?);
                 self.parts.survivors.set(base, Some(List::clone(&all)));
-                let mut batch = WriteBatch::new();
+                // In one batch: what is not said to survive any more, nobody may refer to.
+                let mut batches = VecDeque::from([WriteBatch::new()]);
+                let most = limits::frame_bytes_max(self.parts.segments.geometry().segment_bytes);
+                self.push_list(&mut batches, base, &all, most)?;
+                let Some(mut batch) = batches.pop_front().filter(|_| batches.is_empty()) else {
+                    self.parts.survivors.set(base, Some(was));
+                    return Ok(Duration::ZERO);
+                };
                 // A few bytes that let a whole file go do not come in the way of a release.
                 let claim = if all.is_empty() { Claim::Own } else { Claim::Essential };
-                if all.is_empty() {
-                    batch.push_engine_delete(&survivors::key(base))?;
-                } else {
-                    batch.push_engine_put(&survivors::key(base), &survivors::encode(&all))?;
-                }
                 // Without room for saying so they stay survivors.
                 let appended = self.append(&mut batch, claim);
                 let appended = appended.inspect_err(|_| self.parts.survivors.set(base, Some(List::clone(&was))))?;
@@ -725,10 +745,12 @@ impl Releaser {
     }
 }
 
-/// The last batch, or a new one where a value of so many bytes more makes it longer than it should be: a frame must fit any segment.
-fn room_for(batches: &mut VecDeque<WriteBatch>, bytes: usize) -> &mut WriteBatch {
-    let is_full = |batch: &WriteBatch| batch.frame_bytes() + to_u64(bytes) > limits::RESTATE_BATCH_BYTES;
-    if batches.back().is_none_or(|last| !last.is_empty() && is_full(last)) {
+/// The last batch, or a new one where an entry of so many bytes more makes it longer than `most`.
+fn room_for(batches: &mut VecDeque<WriteBatch>, bytes: usize, most: u64) -> &mut WriteBatch {
+    let is_full = |batch: &WriteBatch| {
+        batch.len() == limits::BATCH_RECORDS_MAX || batch.frame_bytes() + to_u64(bytes + ENTRY_BYTES) > most
+    };
+    if batches.back().is_none_or(is_full) {
         batches.push_back(WriteBatch::new());
     }
     batches.back_mut().expect("one was just put there")

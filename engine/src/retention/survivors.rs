@@ -1,15 +1,17 @@
 //! What survives of segments below the log's dense start.
 //!
-//! One list per segment: which records stay, and which of them still stand in their queues. It is a table entry in the engine's own
+//! One list per segment: which records stay, and which of them still stand in their queues. It is in table entries of the engine's own
 //! namespace, so it is in the log, is restated, and is in checkpoints like every other; here it is at hand under the append lock.
+//! However long it is, each of its entries is short: a frame must fit any segment.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use crate::commitlog::segment::Geometry;
+use crate::limits;
 use crate::units::Lsn;
 
-/// Keys of the table entries: this, and the segment's base LSN in big-endian.
+/// Keys of the table entries: this, and the segment's base LSN in big-endian; behind that, from the second entry on, its number (u32).
 pub(crate) const KEY_PREFIX: &[u8] = b"\0sparse/";
 
 /// Key of the table entry that says where the log begins: that much may go, on every machine that has it.
@@ -39,14 +41,22 @@ pub(crate) fn decode(base: Lsn, code: u32) -> (Lsn, bool) {
     (base.plus(u64::from(code >> 1) * 8), code & 1 == 1)
 }
 
-/// The table key of a segment's list.
-pub(crate) fn key(base: Lsn) -> Vec<u8> {
-    [KEY_PREFIX, &base.0.to_be_bytes()].concat()
+/// The table key of one part of a segment's list.
+pub(crate) fn key(base: Lsn, part: u32) -> Vec<u8> {
+    let number = part.to_be_bytes();
+    [KEY_PREFIX, &base.0.to_be_bytes(), if part == 0 { &[] } else { &number }].concat()
 }
 
-/// The segment of a table key, if it is that of a list.
-pub(crate) fn base_of_key(key: &[u8]) -> Option<Lsn> {
-    Some(Lsn(u64::from_be_bytes(key.strip_prefix(KEY_PREFIX)?.try_into().ok()?)))
+/// The segment of a table key and the part's number, if it is that of a list.
+pub(crate) fn part_of_key(key: &[u8]) -> Option<(Lsn, u32)> {
+    let (base, number) = key.strip_prefix(KEY_PREFIX)?.split_first_chunk()?;
+    let part = if number.is_empty() { 0 } else { u32::from_be_bytes(number.try_into().ok()?) };
+    Some((Lsn(u64::from_be_bytes(*base)), part))
+}
+
+/// A list's parts as table entries: keys and values.
+pub(crate) fn parts(base: Lsn, list: &[u32]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    (0..).zip(list.chunks(limits::SURVIVORS_PER_ENTRY)).map(move |(part, codes)| (key(base, part), encode(codes)))
 }
 
 /// The log's start, from the value of its entry; the very beginning where there is none.
@@ -151,7 +161,10 @@ mod tests {
             list.iter().map(|code| decode(base, *code)).collect::<Vec<_>>(),
             [(lsn(80), false), (lsn(160), true)]
         );
-        assert_eq!(base_of_key(&key(base)), Some(base));
+        for part in [0, 1, 256] {
+            assert_eq!(part_of_key(&key(base, part)), Some((base, part)));
+        }
+        assert!(key(base, 0) < key(base, 1) && key(base, 256) < key(base.plus(8), 0));
         survivors.set(base, None);
         assert!(survivors.bases().is_empty());
     }

@@ -138,15 +138,18 @@ impl Visible {
     /// What survives of segments below the dense log, by their base LSNs.
     pub(crate) fn survivors(&self) -> Result<Vec<(Lsn, survivors::List)>, ReadError> {
         let layers = self.layers();
-        let (mut lists, mut from) = (Vec::new(), survivors::KEY_PREFIX.to_vec());
+        let (mut lists, mut from) = (Vec::<(Lsn, survivors::List)>::new(), survivors::KEY_PREFIX.to_vec());
         loop {
             let page = layers.range(&from, Some(&[1]), Lsn::MAX, 1000)?;
             let Some((last, _)) = page.last() else { return Ok(lists) };
             from.clone_from(last);
             from.push(0);
             for (key, entry) in page {
-                if let Some(base) = survivors::base_of_key(&key) {
-                    lists.push((base, survivors::decode_list(&entry.value)));
+                let Some((base, _)) = survivors::part_of_key(&key) else { continue };
+                let codes = survivors::decode_list(&entry.value);
+                match lists.last_mut().filter(|(last, _)| *last == base) {
+                    Some((_, list)) => *list = survivors::union(list, &codes),
+                    None => lists.push((base, codes)),
                 }
             }
         }
