@@ -462,6 +462,9 @@ impl Engine {
             recovery_cut_bytes: found.cut_bytes,
         };
         tracing::info!(dir = %dir.display(), %epoch, backend = %info.backend, recovery = %info.recovery, "log open");
+        for note in info.probe.iter().flat_map(|probe| &probe.notes) {
+            tracing::warn!(dir = %dir.display(), "{note}");
+        }
         let inner = Arc::new(Inner {
             reader,
             damages,

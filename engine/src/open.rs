@@ -100,6 +100,7 @@ pub(crate) fn open(
         None => names,
     };
     let mut manifest = load_manifest(io, dir, &names, options, store_id)?;
+    options.validate_for(manifest.geometry.segment_bytes)?;
     check_file_bytes(io, manifest.geometry).map_err(io_error("opening", dir))?;
     let (mut files, mut sparse) = open_segments(io, dir, &names, &manifest)?;
     let last = manifest.history.last().map_or(Epoch { term: 1, run: 0 }, |last| last.epoch);
