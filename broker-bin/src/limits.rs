@@ -212,7 +212,9 @@ pub const OUT_PAUSE_BYTES: usize = 1 << 20;
 pub const OUT_BYTES_MAX: usize = 64 << 20;
 /// Emptied write batches that a network thread keeps for their memory.
 pub const SPARE_BATCHES_MAX: usize = 4096;
-/// Largest write batch whose memory is kept.
+/// The same of batches that several requests shared: [`MERGED_BATCH_BYTES`] each.
+pub const ROOMY_BATCHES_MAX: usize = 256;
+/// Largest write batch of one request whose memory is kept.
 pub const SPARE_BATCH_BYTES: u64 = 8 << 10;
 /// Reads from the disk in flight for one connection.
 pub const COLD_PER_CONNECTION_MAX: usize = 16;

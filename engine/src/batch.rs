@@ -198,17 +198,30 @@ pub(crate) struct BatchRecord {
     pub(crate) crc: u32,
     /// What it refers to.
     pending: Option<Pending>,
-    /// A change of the table: the key, and the value unless it is a deletion.
+    /// A change of the table.
     pub(crate) change: Option<TableChange>,
 }
 
-/// One key's new value, prepared before the append lock.
-#[derive(Clone, Debug)]
+/// Which parts of a record are one key's new value.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct TableChange {
-    pub(crate) key: Arc<[u8]>,
-    pub(crate) value: Option<Arc<[u8]>>,
+    key_bytes: usize,
+    /// Where in the record the value begins, and its bytes; none for a deletion.
+    value: Option<(usize, usize)>,
     /// The engine's own restatement of an entry: it counts only while the entry's latest record is still this one.
     pub(crate) only_if_latest: Option<Lsn>,
+}
+
+impl TableChange {
+    /// The key, in the bytes of its record.
+    pub(crate) fn key<'r>(&self, record: &'r [u8]) -> &'r [u8] {
+        &record[record::RECORD_HEADER_BYTES..][..self.key_bytes]
+    }
+
+    /// The value, in the bytes of its record; none for a deletion.
+    pub(crate) fn value<'r>(&self, record: &'r [u8]) -> Option<&'r [u8]> {
+        self.value.map(|(at, bytes)| &record[at..at + bytes])
+    }
 }
 
 impl BatchRecord {
@@ -315,8 +328,7 @@ impl WriteBatch {
         check_key(put.key)?;
         bound("table value", put.value.len(), limits::TABLE_VALUE_BYTES_MAX)?;
         let pending = put.target.map(|target| self.pending(target)).transpose()?;
-        let change = TableChange { key: Arc::from(put.key), value: Some(Arc::from(put.value)), only_if_latest: None };
-        let index = self.push_put(change, put.value, pending)?;
+        let index = self.push_put(put.key, put.value, pending, None)?;
         if let Some(target) = put.target {
             self.note_opening(target);
         }
@@ -325,14 +337,15 @@ impl WriteBatch {
 
     fn push_put(
         &mut self,
-        change: TableChange,
+        key: &[u8],
         value: &[u8],
         pending: Option<Pending>,
+        only_if_latest: Option<Lsn>,
     ) -> Result<RecordIndex, TooLarge> {
         let attributes: &[u8] = if pending.is_some() { &[0; 8] } else { &[] };
         let parts = RecordParts {
             kind: RecordKind::Put,
-            name: &change.key,
+            name: key,
             incarnation: 0,
             tag: 0,
             keys: &[],
@@ -340,7 +353,9 @@ impl WriteBatch {
             payload: &[value],
         };
         let index = self.push(None, &parts, pending)?;
-        self.records[index.0].change = Some(change);
+        let value_at = record::RECORD_HEADER_BYTES + key.len() + attributes.len();
+        let value = Some((value_at, value.len()));
+        self.records[index.0].change = Some(TableChange { key_bytes: key.len(), value, only_if_latest });
         Ok(index)
     }
 
@@ -364,7 +379,8 @@ impl WriteBatch {
             payload: &[],
         };
         let index = self.push(None, &parts, None)?;
-        self.records[index.0].change = Some(TableChange { key: Arc::from(key), value: None, only_if_latest: None });
+        let change = TableChange { key_bytes: key.len(), value: None, only_if_latest: None };
+        self.records[index.0].change = Some(change);
         Ok(index)
     }
 
@@ -439,7 +455,7 @@ impl WriteBatch {
         let same = self.opening.zip(other.opening).is_none_or(|(own, other)| own == other);
         let is_changed_here = |precondition: &Precondition| match precondition.key() {
             // Keys mostly differ at their ends.
-            Some(key) => self.changed_keys().any(|changed| changed.last() == key.last() && changed == key),
+            Some(key) => self.changed_keys().any(|changed| changed.last() == key.last() && *changed == **key),
             None => !self.is_empty(),
         };
         let drops = |record: &BatchRecord| record.kind == RecordKind::DropQueue;
@@ -467,8 +483,18 @@ impl WriteBatch {
         true
     }
 
-    fn changed_keys(&self) -> impl Iterator<Item = &Arc<[u8]>> {
-        self.records.iter().filter_map(|record| record.change.as_ref().map(|change| &change.key))
+    /// What each operation changes of the table, and its record's bytes.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (Option<&TableChange>, &[u8])> {
+        let mut rest = &self.bytes[..];
+        self.records.iter().map(move |record| {
+            let (bytes, behind) = rest.split_at(record.len as usize);
+            rest = behind;
+            (record.change.as_ref(), bytes)
+        })
+    }
+
+    fn changed_keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.changes().filter_map(|(change, bytes)| Some(change?.key(bytes)))
     }
 
     /// Where the next operation comes: for [`WriteBatch::split_off`].
@@ -587,16 +613,14 @@ impl WriteBatch {
         target: Option<Lsn>,
         latest: Lsn,
     ) -> Result<RecordIndex, TooLarge> {
-        let change = TableChange { key: Arc::from(key), value: Some(Arc::from(value)), only_if_latest: Some(latest) };
         // Only the target's own LSN is stored in a put.
         let pending = target.map(|lsn| Pending::Known { lsn, origin: Origin { lsn, size: 0 } });
-        self.push_put(change, value, pending)
+        self.push_put(key, value, pending, Some(latest))
     }
 
     /// Sets an entry of the engine's own namespace.
     pub(crate) fn push_engine_put(&mut self, key: &[u8], value: &[u8]) -> Result<RecordIndex, TooLarge> {
-        let change = TableChange { key: Arc::from(key), value: Some(Arc::from(value)), only_if_latest: None };
-        self.push_put(change, value, None)
+        self.push_put(key, value, None, None)
     }
 
     /// Removes an entry of the engine's own namespace.
@@ -639,14 +663,14 @@ impl WriteBatch {
         self.sealed = true;
     }
 
-    /// Leaves out the operations for which `keep` is false, and seals what is left.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&BatchRecord) -> bool) {
+    /// Leaves out the operations for which `keep`, told of their records, is false, and seals what is left.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&BatchRecord, &[u8]) -> bool) {
         let (mut at, mut bytes) = (0, Vec::with_capacity(self.bytes.len()));
         let all = std::mem::take(&mut self.bytes);
         self.records.retain(|record| {
             let piece = &all[at..at + record.len as usize];
             at += piece.len();
-            let kept = keep(record);
+            let kept = keep(record, piece);
             if kept {
                 bytes.extend_from_slice(piece);
             }

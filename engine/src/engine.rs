@@ -266,7 +266,7 @@ impl Engine {
             history: manifest.history.clone(),
             store_time_ms: found.store_time_ms,
             queues: heads.collect(),
-            head: HeadView::default(),
+            head: HeadView::keeping(limits::HEAD_CHANGES_KEPT),
             entries: Vec::new(),
             closed_below: log_start,
             survivors: Arc::clone(&survivors),

@@ -38,6 +38,10 @@ pub const RESTATE_READ_BYTES: u64 = 1 << 20;
 pub const RESTATE_BATCH_BYTES: u64 = 8 << 10;
 /// Survivors of a segment that one table entry lists.
 pub const SURVIVORS_PER_ENTRY: usize = 512;
+/// Changes of the table that preconditions are judged by without a look into the visible table: those that were dispatched last.
+pub const HEAD_CHANGES_KEPT: usize = 4 << 10;
+/// Most bytes of keys and values of these.
+pub const HEAD_BYTES_KEPT: usize = 1 << 20;
 /// Segments on their way out in which survivors are looked for in one step.
 pub const SURVIVORS_PER_STEP: usize = 8;
 /// Table entries that are looked at in one step for those that damaged segments said last.

@@ -1,11 +1,12 @@
 //! What one network thread does, without its thread: connections, the batches parsed in this turn, and the answers that wait.
 //!
 //! 1. Everything parsed in one turn is appended by one call; its answers leave when the acked watermark has passed them, all that it
-//!    passed at one notification. What only moves messages shares frames; when one of those is refused, each gets its own.
+//!    passed at one notification. What moves messages shares frames (`placing.rs`); when one of those is refused, each gets its own.
 //! 2. Acks wait in the order of the log, so the first one decides when to wake up.
 //! 3. No answer is given twice, and none to a oneway request.
 //! 4. What does not fit the log buffer waits here, and the connections that it came by are not read meanwhile.
 
+mod placing;
 mod relaying;
 mod replying;
 mod visiting;
@@ -14,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchorlog_engine::{AppendError, AppendOutcome, BatchMark, Lsn, Subscription, Watcher, Watermark, WriteBatch};
+use anchorlog_engine::{AppendError, AppendOutcome, Lsn, Subscription, Watcher, Watermark, WriteBatch};
 
 use super::connection::{CloseReason, Connection, unmapped};
 use super::door::Refusal;
@@ -37,6 +38,7 @@ use crate::state::{FlushError, Flushed};
 use crate::wire::codes::request as ask;
 use crate::wire::header::Head;
 use crate::wire::{Encoding, FrameRef, Header};
+use placing::{Joints, Placed};
 pub(in crate::net) use relaying::QuestionId;
 use relaying::Relays;
 use replying::Replies;
@@ -108,12 +110,15 @@ pub struct Worker {
     slots: Vec<Slot>,
     free: Vec<u32>,
     now: Duration,
-    /// Parsed and not appended, in order: one for each request of `parsed`, or one for several writings that follow each other.
+    /// Parsed and not appended, in order: one for each request of `parsed`, or one for several that follow each other.
     batches: Vec<WriteBatch>,
     /// By batch: where those begin in it that are behind the first.
-    joints: VecDeque<Vec<BatchMark>>,
+    joints: VecDeque<Joints>,
     parsed: VecDeque<Parsed>,
     spare: Vec<WriteBatch>,
+    /// The same of batches that several requests shared.
+    roomy: Vec<WriteBatch>,
+    placed: Placed,
     outcomes: Vec<AppendOutcome>,
     /// Answers that wait for the state to be flushed.
     recording: Vec<(ReplyTo, Reply, Kept)>,
@@ -179,6 +184,8 @@ impl Worker {
             joints: VecDeque::new(),
             parsed: VecDeque::new(),
             spare: Vec::new(),
+            roomy: Vec::new(),
+            placed: Placed::default(),
             outcomes: Vec::new(),
             recording: Vec::new(),
             lone: None,
@@ -429,48 +436,6 @@ impl Worker {
                 }
             }
         }
-    }
-
-    /// Puts a batch that was filled in line; gives back an outcome that is something else.
-    fn take_batch(&mut self, to: ReplyTo, outcome: Outcome, batch: &mut WriteBatch) -> Option<Outcome> {
-        let purpose = match outcome {
-            Outcome::Append(sending) => Purpose::Send(sending),
-            Outcome::Write(writing) => Purpose::Write(writing),
-            other => return Some(other),
-        };
-        let bytes = usize::try_from(batch.frame_bytes()).unwrap_or(usize::MAX);
-        // What moves messages is small: a frame for each would be most of it.
-        let is_writing = matches!(purpose, Purpose::Write(_));
-        let joins = is_writing && matches!(self.parsed.back(), Some(Parsed { purpose: Purpose::Write(_), .. }));
-        self.parsed.push_back(Parsed { to, purpose, since: self.now, bytes });
-        if joins
-            && let (Some(last), Some(joints)) = (self.batches.last_mut(), self.joints.back_mut())
-            && last.frame_bytes() + batch.frame_bytes() <= limits::MERGED_BATCH_BYTES
-        {
-            let mark = last.mark();
-            if last.absorb(batch) {
-                joints.push(mark);
-                self.spare.push(std::mem::take(batch));
-                return None;
-            }
-        }
-        self.batches.push(std::mem::take(batch));
-        self.joints.push_back(Vec::new());
-        None
-    }
-
-    /// Gives each request of the first batch its own again; false when it has.
-    fn part_first(&mut self) -> bool {
-        let Some(joints) = self.joints.front_mut().map(std::mem::take) else { return false };
-        let Some(first) = self.batches.first_mut() else { return false };
-        let is_joined = !joints.is_empty();
-        // The last one first: each is put before those that were split off before it.
-        let parts: Vec<WriteBatch> = joints.into_iter().rev().map(|mark| first.split_off(mark)).collect();
-        for part in parts {
-            self.batches.insert(1, part);
-            self.joints.insert(1, Vec::new());
-        }
-        is_joined
     }
 
     fn read_elsewhere(&mut self, connection: &mut Connection, to: ReplyTo, since: Duration, task: Task) {
@@ -781,64 +746,6 @@ impl Worker {
         true
     }
 
-    /// Moves what was appended from the batches to the acks.
-    fn appended(&mut self) {
-        let count = self.outcomes.len();
-        for mut batch in self.batches.drain(..count) {
-            // A buffer that grew for one large message is not kept.
-            if batch.frame_bytes() <= limits::SPARE_BATCH_BYTES && self.spare.len() < limits::SPARE_BATCHES_MAX {
-                batch.clear();
-                self.spare.push(batch);
-            }
-        }
-        let mut joints = self.joints.drain(..count).collect::<Vec<_>>().into_iter();
-        let parts = self.outcomes.iter().flat_map(|outcome| {
-            let begins = joints.next().unwrap_or_default();
-            std::iter::once(0).chain(begins.into_iter().map(BatchMark::operations)).map(move |at| (outcome, at))
-        });
-        for (outcome, at) in parts {
-            let Some(Parsed { to, purpose, since, bytes }) = self.parsed.pop_front() else { break };
-            let (answer, due) = match purpose {
-                Purpose::Send(mut sending) => {
-                    (sending.counted)(&self.shared.counters);
-                    let rest = |number: usize| Some(outcome.rest.get(number)?.lsn);
-                    let place = |number: usize| number.checked_sub(1).map_or(Some(outcome.first.lsn), rest);
-                    self.shared.repeats.appended(&sending.claims, place);
-                    sending.appended(outcome);
-                    if let Some(letter) = &sending.letter {
-                        letter.arrived(&self.shared, outcome.first.lsn);
-                    }
-                    if let Some(begun) = sending.begun.take() {
-                        self.shared.halves.asks.assigned(begun.asks(), outcome.end_lsn);
-                        let first = outcome.first;
-                        self.shared.halves.recent.begun(first.lsn, first.queue_offset, *begun);
-                    }
-                    let due = sending.due;
-                    (Answer::Sent(sending), due)
-                }
-                Purpose::Write(Writing { reply, due, ends, letter, counted, back, .. }) => {
-                    counted(&self.shared.counters);
-                    if let Some(ends) = ends {
-                        self.shared.halves.asks.forget(&ends);
-                    }
-                    if let Some(back) = back {
-                        self.shared.repeats.backs().appended(&back, outcome.end_lsn);
-                    }
-                    if let Some(letter) = letter {
-                        let first = outcome.positions().nth(at).unwrap_or(outcome.first);
-                        letter.arrived(&self.shared, first.lsn);
-                    }
-                    (Answer::Recorded(reply), due)
-                }
-            };
-            if let Some(due) = due {
-                self.shared.due.assigned(due, outcome.end_lsn);
-            }
-            let deadline = since + self.shared.live.ack_timeout();
-            self.acks.push_back(Ack { end_lsn: outcome.end_lsn, since, deadline, to, answer, bytes });
-        }
-    }
-
     /// The first batch can never be appended.
     fn refuse_first(&mut self, error: &AppendError) {
         // Which one of several it is shows when each is appended by itself.
@@ -905,7 +812,7 @@ impl Worker {
     fn block(&mut self) {
         if !self.full {
             self.full = true;
-            self.shared.counters.sends_blocked.add(self.batches.len() as u64);
+            self.shared.counters.sends_blocked.add(self.parsed.len() as u64);
         }
         let waiting: Vec<ConnectionId> = self.parsed.iter().map(|parsed| parsed.to.connection).collect();
         let recording: Vec<ConnectionId> = self.recording.iter().map(|(to, ..)| to.connection).collect();

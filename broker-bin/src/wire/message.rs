@@ -20,7 +20,7 @@
 //! Source: wire notes, sections 4.1 to 4.5, 4.7 and 4.8.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
@@ -402,6 +402,16 @@ pub fn append_property(text: &mut String, name: &str, value: &str) {
     text.push(NAME_END);
     text.push_str(value);
     text.push(VALUE_END);
+}
+
+/// The same for a number.
+///
+/// # Panics
+/// Never: a string takes everything.
+pub fn append_number(text: &mut String, name: &str, number: u64) {
+    append_property(text, name, "");
+    text.pop();
+    write!(text, "{number}{VALUE_END}").expect("a string takes everything");
 }
 
 /// Java's hash of a string: over UTF-16 units, wrapping.

@@ -27,7 +27,7 @@ use crate::io::IO_ALIGN;
 use crate::limits;
 use crate::options;
 use crate::retention::Survivors;
-use crate::table::{HeadView, Held};
+use crate::table::{HeadChange, HeadView, Held};
 use crate::units::{Epoch, Lsn, QueueOffset, align_down, align_up, to_u64};
 
 /// A queue as the head of the log sees it.
@@ -198,8 +198,7 @@ impl Sequencer {
 
     /// Gives back what [`Sequencer::hold`] kept.
     pub(crate) fn release(&mut self, held: &[Held]) {
-        let dispatched = self.marks.load(Watermark::Dispatched);
-        held.iter().for_each(|held| self.head.release(&held.key, dispatched));
+        held.iter().for_each(|held| self.head.release(&held.key));
     }
 
     fn place(&mut self, batch: &WriteBatch, wall_ms: u64) -> AppendOutcome {
@@ -237,9 +236,11 @@ impl Sequencer {
             return;
         }
         let dispatched = self.marks.load(Watermark::Dispatched);
-        for (record, position) in batch.records.iter().zip(std::iter::once(&first).chain(rest)) {
-            if let Some(change) = &record.change {
-                self.head.change(change, position.lsn, self.next, dispatched);
+        let frame_end = self.next;
+        for ((change, bytes), position) in batch.changes().zip(std::iter::once(&first).chain(rest)) {
+            if let Some(change) = change {
+                let (key, value, lsn) = (change.key(bytes), change.value(bytes), position.lsn);
+                self.head.change(&HeadChange { key, value, lsn, frame_end }, dispatched);
             }
         }
     }
@@ -454,9 +455,9 @@ impl Sequencer {
     ) -> Result<bool, Refused> {
         self.fill(held);
         let head = &self.head;
-        batch.retain(|record| {
+        batch.retain(|record, bytes| {
             let change = record.change.as_ref().expect("only entries are restated");
-            change.only_if_latest.is_some_and(|latest| head.is_latest(&change.key, latest))
+            change.only_if_latest.is_some_and(|latest| head.is_latest(change.key(bytes), latest))
         });
         if batch.is_empty() {
             return Ok(false);

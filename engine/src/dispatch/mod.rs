@@ -46,6 +46,8 @@ pub(crate) struct Applier {
     registered: Registered,
     known: Known,
     changes: Vec<Change>,
+    /// Links of a frame, and where they lead.
+    links: Vec<(Lsn, Lsn)>,
     /// Keys of a frame's messages, as the index keeps them.
     found_keys: Vec<(u32, Lsn)>,
     /// Queues that changed since the last checkpoint began.
@@ -66,8 +68,9 @@ impl Applier {
         registered: Registered,
         broken: Broken,
     ) -> Applier {
-        let (known, changes, found_keys, changed) = (Known::default(), Vec::new(), Vec::new(), Vec::new());
-        Applier { queues, table, keys, registered, known, changes, found_keys, changed, entries: 0, broken }
+        let (known, changes, links) = (Known::default(), Vec::new(), Vec::new());
+        let (found_keys, changed) = (Vec::new(), Vec::new());
+        Applier { queues, table, keys, registered, known, changes, links, found_keys, changed, entries: 0, broken }
     }
 
     /// Applies frames that stand one behind the other in `bytes`, each with where it ends; calls `touched` with the queue of each record.
@@ -100,8 +103,9 @@ impl Applier {
         if !self.found_keys.is_empty() {
             self.keys.push(&mut self.found_keys, header.store_time_ms);
         }
-        if !self.changes.is_empty() {
-            self.table.apply(&mut self.changes, header.lsn..header.lsn.plus(u64::from(header.frame_len)));
+        if !(self.changes.is_empty() && self.links.is_empty()) {
+            let frame = header.lsn..header.lsn.plus(u64::from(header.frame_len));
+            self.table.apply(&mut self.changes, &mut self.links, frame);
         }
         Ok(())
     }
@@ -129,7 +133,7 @@ impl Applier {
                 let keys = &self.keys;
                 self.found_keys.extend(record::keys(record.keys).map(|key| (keys.hash(key), lsn)));
                 if let Some(origin) = record.origin(lsn) {
-                    self.table.link(lsn, origin.lsn);
+                    self.links.push((lsn, origin.lsn));
                 }
                 (id, is_first)
             }
@@ -166,11 +170,11 @@ impl Applier {
             }
             RecordKind::Put => {
                 let entry = TableEntry { value: Arc::from(record.payload), target: record.target(lsn), lsn };
-                self.changes.push(Change { key: record.name.to_vec(), lsn, entry: Some(entry) });
+                self.changes.push(Change { key: Arc::from(record.name), lsn, entry: Some(entry) });
                 return Ok(None);
             }
             RecordKind::Delete => {
-                self.changes.push(Change { key: record.name.to_vec(), lsn, entry: None });
+                self.changes.push(Change { key: Arc::from(record.name), lsn, entry: None });
                 return Ok(None);
             }
         };

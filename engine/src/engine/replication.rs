@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use crate::batch::{Queue, TableChange};
+use crate::batch::Queue;
 use crate::commit::sequencer::Sequencer;
 use crate::commit::watermark::Watermark;
 use crate::commitlog::frame;
@@ -21,6 +21,7 @@ use crate::replica::{
     AckRule, LogIdentity, LogPiece, ReceiveError, Received, Role, Seed, SparseSegment, Taken, TakenStop,
 };
 use crate::retention::{live_blocks, survivors};
+use crate::table::HeadChange;
 use crate::units::{Lsn, QueueOffset, to_u64};
 
 impl Engine {
@@ -346,9 +347,9 @@ fn show_head(
             sequencer.queues[next].latest = Some(lsn);
         }
         RecordKind::Put | RecordKind::Delete => {
-            let value = (record.kind == RecordKind::Put).then(|| Arc::from(record.payload));
-            let change = TableChange { key: Arc::from(record.name), value, only_if_latest: None };
-            sequencer.lock().expect(LOCKED).head.change(&change, lsn, frame_end, dispatched);
+            let value = (record.kind == RecordKind::Put).then_some(record.payload);
+            let change = HeadChange { key: record.name, value, lsn, frame_end };
+            sequencer.lock().expect(LOCKED).head.change(&change, dispatched);
         }
     }
     Ok(())

@@ -8,6 +8,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Range};
+use std::sync::Arc;
 
 use crate::table::{Change, TableEntry};
 use crate::units::{Lsn, to_u64};
@@ -34,11 +35,11 @@ struct Versions {
 /// One layer.
 #[derive(Debug, Default)]
 pub(crate) struct Layer {
-    entries: BTreeMap<Vec<u8>, Versions>,
+    entries: BTreeMap<Arc<[u8]>, Versions>,
     /// Keys with more than one version.
-    versioned: BTreeSet<Vec<u8>>,
+    versioned: BTreeSet<Arc<[u8]>>,
     /// Messages that entries of this layer refer, or referred, to.
-    targets: BTreeSet<(Lsn, Vec<u8>)>,
+    targets: BTreeSet<(Lsn, Arc<[u8]>)>,
     /// Origins of links, with the link.
     origins: BTreeSet<(Lsn, Lsn)>,
     /// Bytes of keys and values in it.
@@ -65,7 +66,7 @@ impl Layer {
         let Change { key, lsn, entry } = change;
         let target = entry.as_ref().and_then(|entry| entry.target);
         if let Some(target) = target {
-            self.targets.insert((target, key.clone()));
+            self.targets.insert((target, Arc::clone(&key)));
         }
         let next = Version { lsn, entry };
         self.bytes += next.value_bytes();
@@ -80,14 +81,14 @@ impl Layer {
         let before = std::mem::replace(&mut known.get_mut().newest, next);
         // The version before is needed by a snapshot that began behind it; nobody can read one that none began behind.
         if snapshots.range(before.lsn.plus(1)..=lsn).next().is_some() {
-            self.versioned.insert(known.key().clone());
+            self.versioned.insert(Arc::clone(known.key()));
             known.get_mut().older.push(before);
             return;
         }
         self.bytes -= before.value_bytes();
         let was = before.entry.and_then(|entry| entry.target);
         if let Some(was) = was.filter(|was| Some(*was) != target) {
-            self.targets.remove(&(was, known.key().clone()));
+            self.targets.remove(&(was, Arc::clone(known.key())));
         }
     }
 
@@ -124,9 +125,7 @@ impl Layer {
         to: Bound<&'a [u8]>,
         lsn: Lsn,
     ) -> impl Iterator<Item = (&'a [u8], Option<&'a TableEntry>)> {
-        self.entries
-            .range::<[u8], _>((from, to))
-            .filter_map(move |(key, versions)| Some((key.as_slice(), at(versions, lsn)?)))
+        self.entries.range::<[u8], _>((from, to)).filter_map(move |(key, versions)| Some((&**key, at(versions, lsn)?)))
     }
 
     /// The newest version of every key, in the order of keys.
@@ -136,9 +135,8 @@ impl Layer {
 
     /// Messages in this part of the log that entries may refer to, with the entries' keys.
     pub(crate) fn targets(&self, part: Range<Lsn>) -> impl Iterator<Item = (Lsn, &[u8])> {
-        self.targets
-            .range((part.start, Vec::new())..(part.end, Vec::new()))
-            .map(|(target, key)| (*target, key.as_slice()))
+        let from = |lsn: Lsn| (lsn, Arc::default());
+        self.targets.range(from(part.start)..from(part.end)).map(|(target, key)| (*target, &**key))
     }
 
     /// Origins in this part of the log, with the links that lead there.

@@ -19,7 +19,7 @@ mod places;
 mod snapshot;
 mod visible;
 
-pub(crate) use head::{Fetched, HeadView, Held};
+pub(crate) use head::{Fetched, HeadChange, HeadView, Held};
 pub(crate) use layer::{Layer, Unsaved};
 pub use snapshot::Snapshot;
 pub use visible::TableEntry;

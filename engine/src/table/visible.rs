@@ -37,7 +37,7 @@ pub struct TableEntry {
 /// A change on its way into the visible view.
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
-    pub(crate) key: Vec<u8>,
+    pub(crate) key: Arc<[u8]>,
     pub(crate) lsn: Lsn,
     /// `None` removes it.
     pub(crate) entry: Option<TableEntry>,
@@ -87,18 +87,23 @@ impl Visible {
         }
     }
 
-    /// Applies the changes of a frame.
-    pub(crate) fn apply(&self, changes: &mut Vec<Change>, frame: Range<Lsn>) {
+    /// Applies the changes of a frame, and notes its links: each stands at the first place, and leads to the second.
+    pub(crate) fn apply(&self, changes: &mut Vec<Change>, links: &mut Vec<(Lsn, Lsn)>, frame: Range<Lsn>) {
         let mut state = self.state.write().expect(INTACT);
         let state = &mut *state;
         if changes.iter().any(|change| change.entry.is_some()) {
             state.places.note(frame.start);
         }
+        if !changes.is_empty() {
+            state.applied = state.applied.max(frame.end);
+        }
         let mut active = state.layers.active.write().expect(INTACT);
         for change in changes.drain(..) {
             active.change(change, &state.snapshots);
         }
-        state.applied = state.applied.max(frame.end);
+        for (link, origin) in links.drain(..) {
+            active.link(link, origin);
+        }
     }
 
     /// Notes that the link at `link` leads to `origin`.
@@ -385,15 +390,15 @@ mod tests {
             target: target.map(Lsn),
             lsn: Lsn(lsn),
         });
-        Change { key: key.as_bytes().to_vec(), lsn: Lsn(lsn), entry }
+        Change { key: Arc::from(key.as_bytes()), lsn: Lsn(lsn), entry }
     }
 
     fn put(table: &Visible, key: &str, lsn: u64, value: &str, target: Option<u64>) {
-        table.apply(&mut vec![change(key, lsn, Some(value), target)], Lsn(lsn)..Lsn(lsn + 8));
+        table.apply(&mut vec![change(key, lsn, Some(value), target)], &mut Vec::new(), Lsn(lsn)..Lsn(lsn + 8));
     }
 
     fn remove(table: &Visible, key: &str, lsn: u64) {
-        table.apply(&mut vec![change(key, lsn, None, None)], Lsn(lsn)..Lsn(lsn + 8));
+        table.apply(&mut vec![change(key, lsn, None, None)], &mut Vec::new(), Lsn(lsn)..Lsn(lsn + 8));
     }
 
     fn value(entry: Option<TableEntry>) -> Option<String> {

@@ -57,9 +57,10 @@ impl DueIndex {
         Ok(self.hidden.get_or_init(|| queue))
     }
 
-    /// The entry's batch has a place in the log, which ends here.
-    pub fn assigned(&self, key: DueKey, end_lsn: Lsn) {
-        lock(&self.near).insert(key, end_lsn);
+    /// The entries' batches have places in the log, which end there.
+    pub fn assigned(&self, keys: impl IntoIterator<Item = (DueKey, Lsn)>) {
+        let mut near = lock(&self.near);
+        keys.into_iter().for_each(|(key, end_lsn)| near.insert(key, end_lsn));
     }
 
     /// Up to where everything is known.
@@ -143,11 +144,11 @@ mod tests {
     #[test]
     fn only_what_lies_before_the_horizon_is_held() {
         let index = DueIndex::new(Epoch::default());
-        index.assigned(key(5, 0), Lsn(8));
+        index.assigned([(key(5, 0), Lsn(8))]);
         assert_eq!((index.count(), index.first_ms()), (0, None), "what is there is still to be read");
         index.extend(10);
-        index.assigned(key(9, 1), Lsn(16));
-        index.assigned(key(10, 2), Lsn(24));
+        index.assigned([(key(9, 1), Lsn(16))]);
+        index.assigned([(key(10, 2), Lsn(24))]);
         assert!(index.loaded([key(5, 0), key(9, 1), key(11, 3)]));
         assert_eq!(index.due(8, 9), [(key(5, 0), Lsn::ZERO)]);
         assert_eq!(index.due(9, 9), [(key(5, 0), Lsn::ZERO), (key(9, 1), Lsn(16))]);
@@ -164,7 +165,7 @@ mod tests {
         assert!(index.loaded((0..most).map(|time| key(time, 0))));
         assert!(!index.loaded([key(3, 1)]));
         assert_eq!((index.count(), index.horizon_ms()), (limits::DUE_KEYS_MAX, most - 1));
-        index.assigned(key(most, 2), Lsn(8));
+        index.assigned([(key(most, 2), Lsn(8))]);
         assert_eq!(index.due(u64::MAX, usize::MAX).last().map(|(key, _)| key.time_ms), Some(most - 2));
     }
 

@@ -11,17 +11,26 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 /// The handle of a timed message: every answer to such a send has one.
 pub(super) fn encode(topic: &str, broker: &str, time_ms: u64, unique_key: &str) -> String {
     let mut plain = String::with_capacity(26 + topic.len() + broker.len() + unique_key.len());
-    write!(plain, "v1 {topic} {broker} {time_ms} {unique_key}").expect("a string takes everything");
-    let mut text = String::with_capacity(plain.len().div_ceil(3) * 4);
-    for group in plain.as_bytes().chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let [_, a, b, c] = (byte(0) << 16 | byte(1) << 8 | byte(2)).to_be_bytes();
-        let digits = [a >> 2, (a << 4 | b >> 4) & 0x3F, (b << 2 | c >> 6) & 0x3F, c & 0x3F];
-        for (place, digit) in digits.into_iter().enumerate() {
-            text.push(if place <= group.len() { char::from(ALPHABET[usize::from(digit)]) } else { '=' });
-        }
+    for part in ["v1 ", topic, " ", broker, " "] {
+        plain.push_str(part);
     }
-    text
+    write!(plain, "{time_ms} ").expect("a string takes everything");
+    plain.push_str(unique_key);
+    let (groups, rest) = plain.as_bytes().as_chunks::<3>();
+    let mut text = Vec::with_capacity(plain.len().div_ceil(3) * 4);
+    groups.iter().for_each(|group| text.extend_from_slice(&digits(*group)));
+    if !rest.is_empty() {
+        let mut group = [0; 3];
+        group[..rest.len()].copy_from_slice(rest);
+        text.extend_from_slice(&digits(group)[..=rest.len()]);
+        text.resize(text.len().next_multiple_of(4), b'=');
+    }
+    String::from_utf8(text).expect("digits are ASCII")
+}
+
+fn digits([first, second, third]: [u8; 3]) -> [u8; 4] {
+    let digits = [first >> 2, first << 4 | second >> 4, second << 2 | third >> 6, third];
+    digits.map(|digit| ALPHABET[usize::from(digit & 0x3F)])
 }
 
 /// Names a timed message.

@@ -9,7 +9,7 @@ use super::levels::DelayLevels;
 use crate::limits;
 use crate::shared::Shared;
 use crate::state::entries;
-use crate::wire::message::append_property;
+use crate::wire::message::{append_number, append_property};
 
 /// The queue that holds messages until they are delivered. No topic's name begins with this byte.
 pub const HIDDEN_QUEUE: &[u8] = b"\x01delayed";
@@ -85,8 +85,8 @@ impl Wish<'_> {
         }
         let mut changed = String::with_capacity(96 + topic.len());
         put_place(&mut changed, topic, queue);
-        append_property(&mut changed, "TIMER_OUT_MS", &time_ms.to_string());
-        append_property(&mut changed, "TIMER_ENQUEUE_MS", &now_ms.to_string());
+        append_number(&mut changed, "TIMER_OUT_MS", time_ms);
+        append_number(&mut changed, "TIMER_ENQUEUE_MS", now_ms);
         Ok(Some(Later { time_ms, timed: true, changed }))
     }
 }
@@ -98,7 +98,7 @@ impl Later {
         let mut changed = String::with_capacity(48 + topic.len());
         put_place(&mut changed, topic, queue);
         if i64::try_from(level) != Ok(asked) {
-            append_property(&mut changed, "DELAY", &level.to_string());
+            append_number(&mut changed, "DELAY", level as u64);
         }
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         Later { time_ms: now_ms.saturating_add(delay_ms), timed: false, changed }
@@ -108,7 +108,7 @@ impl Later {
 /// Readers are told where a message was meant to go, also when they found it there.
 fn put_place(changed: &mut String, topic: &str, queue: u32) {
     append_property(changed, "REAL_TOPIC", topic);
-    append_property(changed, "REAL_QID", &queue.to_string());
+    append_number(changed, "REAL_QID", queue.into());
 }
 
 /// Fills a batch with a message that is delivered later: `message` in the hidden queue, without the keys that readers know, and the entry

@@ -46,6 +46,73 @@ fn a_delayed_message_comes_at_its_time_once_and_as_it_was_sent() {
     assert_eq!((counts.messages_delayed, counts.messages_delivered, counts.entries_parked), (1, 1, 0));
 }
 
+/// Delayed messages of one turn are one frame; what is delivered at once is not in it. Each has its own place, time and answer.
+#[test]
+fn of_delayed_messages_that_share_a_frame_each_comes_at_its_own_time() {
+    let mut scene = Scene::new();
+    let id = scene.connect();
+    let mut first = send_fields("T1", 0, "");
+    first["d"] = serde_json::json!("8");
+    assert_eq!(scene.ask(id, 310, &first, b"first").code(), 0);
+    let batches = scene.shared.engine.stats().batches;
+    let properties = |number: u32| format!("UNIQ_KEY\u{1}K{number}\u{2}TIMER_DELAY_SEC\u{1}{number}\u{2}");
+    for number in [3, 1, 2] {
+        let body = number.to_string();
+        scene.hand_in(id, 310, &send_fields("T1", number, &properties(number)), body.as_bytes(), 0);
+    }
+    scene.hand_in(id, 310, &send_fields("T1", 0, ""), b"now", 0);
+    // As large as a frame that is shared: it gets its own.
+    let large = vec![b'l'; 16 << 10];
+    scene.hand_in(id, 310, &send_fields("T1", 4, &properties(4)), &large, 0);
+    scene.hand_in(id, 310, &send_fields("T1", 5, &properties(5)), b"5", 0);
+    scene.worker.end_of_turn();
+    assert_eq!(scene.shared.engine.stats().batches, batches + 4);
+    scene.finish();
+    let answers = scene.answers(id);
+    let places: Vec<_> = answers.iter().map(|answer| (answer.code(), answer.field("queueOffset"))).collect();
+    assert_eq!(places, [(0, "0"), (0, "1"), (0, "2"), (0, "1"), (0, "3"), (0, "4")]);
+    for (answer, number) in answers.iter().zip([3, 1, 2]) {
+        let sent = scene.shared.engine.read(anchorlog_engine::Lsn(answer.physical_offset())).expect("it is there");
+        assert_eq!(sent.payload()[0], b'0' + number);
+    }
+    // One of them is taken back.
+    let recall = serde_json::json!({"topic": "T1", "recallHandle": answers[2].field("recallHandle")});
+    assert_eq!(scene.ask(id, 370, &recall, &[]).code(), 0);
+    scene = scene.crash();
+    scene.pass(seconds(1));
+    assert_eq!([1, 2, 3, 4, 5].map(|queue| scene.count("T1", queue)), [1, 0, 0, 0, 0]);
+    scene.pass(seconds(2));
+    assert_eq!([1, 2, 3, 4, 5].map(|queue| scene.count("T1", queue)), [1, 0, 1, 0, 0]);
+    scene.pass(seconds(2));
+    let read = [1, 3, 4, 5].map(|queue| scene.read_all("T1", queue));
+    assert!(read.iter().all(|read| read.len() == 1));
+    assert_eq!([0, 1, 3].map(|at: usize| read[at][0].body.clone()), [b"1", b"3", b"5"]);
+    assert_eq!((&read[2][0].body, scene.count("T1", 2), scene.count("T1", 0)), (&large, 0, 2));
+}
+
+/// K-6: also when both tries come in one turn, and others of the same frame between them.
+#[test]
+fn of_one_delayed_message_that_comes_twice_in_a_turn_one_is_delivered() {
+    let mut scene = Scene::new();
+    let id = scene.connect();
+    let other = scene.connect_apart();
+    scene.send(id, "T1", 0, "", b"first");
+    let fields = |key: &str| send_fields("T1", 1, &format!("UNIQ_KEY\u{1}{key}\u{2}DELAY\u{1}1\u{2}"));
+    scene.hand_in(id, 310, &fields("A"), b"a", 0);
+    scene.hand_in(id, 310, &fields("B"), b"b", 0);
+    scene.hand_in(other, 310, &fields("B"), b"b", 0);
+    scene.hand_in(id, 310, &fields("C"), b"c", 0);
+    scene.worker.end_of_turn();
+    scene.finish();
+    let (answers, again) = (scene.answers(id), scene.answers(other));
+    assert_eq!((answers.len(), again.len()), (3, 1));
+    assert_eq!(again[0].physical_offset(), answers[1].physical_offset());
+    scene.pass(seconds(1));
+    let read = scene.read_all("T1", 1);
+    let bodies: Vec<_> = read.iter().map(|read| &*read.body).collect();
+    assert_eq!(bodies, [b"a", b"b", b"c"]);
+}
+
 #[test]
 fn a_timed_message_comes_at_its_time_however_far_that_is() {
     let mut scene = Scene::new();

@@ -67,7 +67,7 @@ impl Subject {
     /// The entry's key.
     fn bytes(&self) -> Vec<u8> {
         if self.is_transaction {
-            entries::transaction::encode_key(&TransactionId::of(&self.key))
+            entries::transaction::encode_key(&TransactionId::of(&self.key)).to_vec()
         } else {
             entries::due::encode_key(&self.key)
         }
@@ -416,7 +416,7 @@ impl Timer {
     /// What was filled in has its place in the log.
     fn decided(shared: &Shared, next: &Next, end_lsn: Lsn) {
         if let Some(asks) = next.asks {
-            shared.halves.asks.assigned(asks, end_lsn);
+            shared.halves.asks.assigned([], [(asks, end_lsn)]);
         }
         if next.parked {
             shared.counters.transactions_parked.add(1);

@@ -65,7 +65,7 @@ fn tell_part(shared: &Shared, ask: &ListTransactions) -> Result<Reply, Reply> {
     let from = match &ask.after {
         Some(after) => {
             let id: TransactionId = after.parse().map_err(|_| missing(format!("{after} names no transaction")))?;
-            [&*entries::transaction::encode_key(&id), &[0]].concat()
+            [&entries::transaction::encode_key(&id)[..], &[0]].concat()
         }
         None => entries::transaction::PREFIX.to_vec(),
     };

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anchorlog_engine::{AppendOutcome, Lsn};
+use anchorlog_engine::{Lsn, RecordPosition};
 
 use crate::counters::Counters;
 use crate::features::delay::DueKey;
@@ -105,12 +105,12 @@ impl Sending {
         }
     }
 
-    /// Notes where it went.
-    pub fn appended(&mut self, outcome: &AppendOutcome) {
-        self.queue_offset = outcome.first.queue_offset.0;
-        self.lsn = outcome.first.lsn;
-        if self.due.is_none() && self.begun.is_none() && !outcome.rest.is_empty() {
-            self.more = outcome.rest.iter().map(|position| position.lsn).collect();
+    /// Notes where its first message went, and, of a send that shares its frame with nobody, where the others did.
+    pub fn appended(&mut self, first: RecordPosition, rest: &[RecordPosition]) {
+        self.queue_offset = first.queue_offset.0;
+        self.lsn = first.lsn;
+        if self.due.is_none() && self.begun.is_none() && !rest.is_empty() {
+            self.more = rest.iter().map(|position| position.lsn).collect();
         }
         self.tell_repeated();
     }

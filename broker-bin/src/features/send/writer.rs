@@ -74,6 +74,8 @@ struct Written {
     begun: Option<Box<Begun>>,
     /// It stands where nobody reads it.
     is_hidden: bool,
+    /// The hash that it is recognised by there.
+    hidden: Option<u32>,
 }
 
 impl<'a> Writer<'a> {
@@ -98,7 +100,8 @@ impl<'a> Writer<'a> {
         let (written, key, identity) = match known.unique_key {
             Some(key) => {
                 let written = self.append(out, send.flag, body, &[send.properties], &known, &[])?;
-                (written, Cow::Borrowed(key), self.identity(&known, body))
+                let identity = self.identity(&known, body, &written);
+                (written, Cow::Borrowed(key), identity)
             }
             None => {
                 let made = shared.made_keys.next();
@@ -149,8 +152,8 @@ impl<'a> Writer<'a> {
             if !known.wish.is_none() {
                 return Err(Reply::failure(code::MESSAGE_ILLEGAL, "a batch is delivered at once; it takes no delays"));
             }
-            self.append(out, inner.flag, inner.body, &[own, between, outer], &known, &[])?;
-            identities.push(self.identity(&known, inner.body));
+            let written = self.append(out, inner.flag, inner.body, &[own, between, outer], &known, &[])?;
+            identities.push(self.identity(&known, inner.body, &written));
         }
         if out.is_empty() {
             return Err(Reply::failure(code::MESSAGE_ILLEGAL, "the batch holds no message"));
@@ -160,7 +163,7 @@ impl<'a> Writer<'a> {
     }
 
     /// What the message is recognised by when it comes again; `None` when it is new in any case.
-    fn identity(&self, known: &Known<'_>, body: &[u8]) -> Option<Identity> {
+    fn identity(&self, known: &Known<'_>, body: &[u8], written: &Written) -> Option<Identity> {
         // A reply goes to somebody who is told once more, and takes the first.
         let is_new = known.is_reply || is_always_new(self.send);
         let key = known.unique_key.filter(|_| self.shared.repeats.is_on() && !is_new)?;
@@ -169,10 +172,12 @@ impl<'a> Writer<'a> {
         if known.wish.is_none() && !known.half {
             return Some(Identity { hash, other: None, print });
         }
-        // A time that is over by now may not have been when it came first.
-        let hidden = self.shared.engine.key_hash(&repeats::hidden_key(key));
-        Some(Identity { hash: hidden, other: Some(hash), print })
+        let hidden = written.hidden.unwrap_or_else(|| self.shared.engine.key_hash(&repeats::hidden_key(key)));
+        // A time that is over by now may not have been when it came first. Half of a transaction is always hidden.
+        let other = Some(hash).filter(|_| written.begun.is_none());
+        Some(Identity { hash: hidden, other, print })
     }
+
     /// Adds one message, with the entry that delivers it later if it wants that, or says what of it cannot be stored.
     fn append(
         &self,
@@ -189,7 +194,8 @@ impl<'a> Writer<'a> {
         if half.is_some() && later.is_some() {
             return Err(illegal("a message of a transaction takes no delay".to_owned()));
         }
-        let changed = half.as_ref().map_or(0, |half| half.changed().len())
+        let half = half.map(|half| (half, half.changed()));
+        let changed = half.as_ref().map_or(0, |(_, changed)| changed.len())
             + later.as_ref().map_or(0, |later| later.changed.len() + limits::TIMER_PROPERTY_BYTES);
         let added = known.state.added_bytes(&self.shared.settings.cluster) + changed;
         let properties_bytes = properties.iter().map(|part| part.len()).sum::<usize>() + added;
@@ -244,14 +250,15 @@ impl<'a> Writer<'a> {
         let own_id = if half.is_some() || later.is_some() { known.unique_key.map(repeats::hidden_key) } else { None };
         let own_id = own_id.as_deref();
         let hidden_key = own_id.as_slice();
-        if let Some(half) = half {
+        let id_hash = own_id.map(|id| self.shared.engine.key_hash(id));
+        if let Some((half, changed)) = half {
             let queue = self.shared.halves.queue(&self.shared.engine);
             let queue = queue.map_err(|error| Reply::failure(code::SYSTEM_ERROR, error.to_string()))?;
             let hidden = Append { queue, keys: hidden_key, ..message };
-            let begun = transactions::store(self.shared, out, &hidden, stored, &half);
+            let begun = transactions::store(self.shared, out, &hidden, stored, &half, &changed);
             let begun = begun.map_err(|error: BatchError| illegal(error.to_string()))?;
             self.shared.halves.producers.sent_half(self.source.connection, half.group);
-            return Ok(Written { begun: Some(begun), is_hidden: true, ..Written::default() });
+            return Ok(Written { begun: Some(begun), is_hidden: true, hidden: id_hash, due: None });
         }
         let Some(later) = later else {
             return out.append(&message).map(|_| Written::default()).map_err(|error| illegal(error.to_string()));
@@ -272,7 +279,7 @@ impl<'a> Writer<'a> {
         let hidden = Append { queue, keys: hidden_key, attributes: &attributes, ..message };
         let due = delay::store(self.shared, out, &hidden, &later, place);
         let due = due.map_err(|error: BatchError| illegal(error.to_string()))?;
-        Ok(Written { due: Some(due), is_hidden: true, ..Written::default() })
+        Ok(Written { due: Some(due), is_hidden: true, hidden: id_hash, begun: None })
     }
 
     /// When it is to be delivered, if not at once.

@@ -28,9 +28,13 @@ struct Known {
 pub struct Asks(Mutex<Known>);
 
 impl Asks {
-    /// The transaction's batch has a place in the log, which ends here.
-    pub fn assigned(&self, key: DueKey, end_lsn: Lsn) {
-        lock(&self.0).insert(key, end_lsn);
+    /// Batches have places in the log: those that ended transactions, and those that make somebody be asked, with where these end.
+    pub fn assigned(&self, ended: impl IntoIterator<Item = DueKey>, asked: impl IntoIterator<Item = (DueKey, Lsn)>) {
+        let mut known = lock(&self.0);
+        for key in ended {
+            known.keys.remove(&key);
+        }
+        asked.into_iter().for_each(|(key, end_lsn)| known.insert(key, end_lsn));
     }
 
     /// It was found in the table.
@@ -100,13 +104,13 @@ mod tests {
     fn the_first_are_asked_about_first_and_too_many_are_looked_for_again() {
         let asks = Asks::default();
         let most = u64::try_from(limits::DUE_KEYS_MAX).expect("small");
-        asks.assigned(key(most + 5), Lsn(8));
+        asks.assigned([], [(key(most + 5), Lsn(8))]);
         (0..most).for_each(|time| asks.loaded(key(time)));
         assert_eq!((asks.count(), asks.first_ms(), asks.takes_more()), (limits::DUE_KEYS_MAX, Some(0), false));
         assert_eq!(asks.due(1, 9), [(key(0), Lsn::ZERO), (key(1), Lsn::ZERO)]);
-        (0..most / 2).for_each(|time| asks.forget(&key(time)));
+        asks.assigned((0..most / 2).map(key), []);
         assert!(asks.takes_more() && !asks.takes_more());
-        asks.assigned(key(most), Lsn(16));
+        asks.assigned([], [(key(most), Lsn(16))]);
         asks.loaded(key(most));
         assert_eq!(asks.due(u64::MAX, usize::MAX).last(), Some(&(key(most), Lsn(16))));
     }

@@ -5,6 +5,7 @@
 //! 2. Bounded: the oldest are forgotten first, and read from the log when their verdict comes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Mutex;
 
 use anchorlog_engine::{BatchError, Link, Lsn, Put, QueueOffset, WriteBatch};
@@ -28,20 +29,51 @@ pub struct Begun {
     pub(super) prepared: Vec<u8>,
     /// Bytes of the message's record.
     pub(super) record_bytes: u32,
-    /// The producer group.
-    pub(super) group: Box<str>,
-    /// Where the message is meant to go.
-    pub(super) topic: Box<str>,
-    /// The queue's number in it.
+    /// The queue's number in the topic that the message is meant for.
     pub(super) queue: u32,
     /// The tag's hash.
     pub(super) tag: u32,
     /// The producer's flags.
     pub(super) sys_flag: i32,
-    /// What it is found by: the producer's id first, then the others, separated by blanks.
-    pub(super) keys: Box<str>,
-    /// Bytes of the producer's id.
-    pub(super) unique_key_bytes: usize,
+    /// Its names.
+    pub(super) names: Names,
+}
+
+/// The producer group, the topic, the producer's id of the message and its other keys, separated by blanks: one behind the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    all: Box<str>,
+    /// Where each but the first begins.
+    begins: [usize; 3],
+}
+
+impl Names {
+    pub(super) fn new(group: &str, topic: &str, unique_key: &str, keys: &str) -> Names {
+        let begins = [group.len(), group.len() + topic.len(), group.len() + topic.len() + unique_key.len()];
+        Names { all: [group, topic, unique_key, keys].concat().into(), begins }
+    }
+
+    fn part(&self, part: Range<usize>) -> &str {
+        self.all.get(part).unwrap_or_default()
+    }
+
+    pub(super) fn group(&self) -> &str {
+        self.part(0..self.begins[0])
+    }
+
+    fn topic(&self) -> &str {
+        self.part(self.begins[0]..self.begins[1])
+    }
+
+    pub(super) fn unique_key(&self) -> &str {
+        self.part(self.begins[1]..self.begins[2])
+    }
+
+    /// What the message is found by.
+    fn keys(&self) -> impl Iterator<Item = &str> + Clone {
+        let others = self.part(self.begins[2]..self.all.len()).split(' ');
+        std::iter::once(self.unique_key()).chain(others).filter(|key| !key.is_empty())
+    }
 }
 
 impl Begun {
@@ -51,9 +83,9 @@ impl Begun {
         self.asks
     }
 
-    /// The producer's id of the message.
-    pub(super) fn unique_key(&self) -> &str {
-        self.keys.get(..self.unique_key_bytes).unwrap_or_default()
+    /// The half message has its place.
+    pub fn placed(&mut self, queue_offset: QueueOffset) {
+        self.queue_offset = queue_offset;
     }
 
     /// Fills a batch with a verdict on the half message at `lsn`.
@@ -81,9 +113,9 @@ impl Begun {
     }
 
     fn link(&self, shared: &Shared, lsn: Lsn, batch: &mut WriteBatch) -> Result<(), String> {
-        let queue = super::handler::queue_of(shared, &self.topic, self.queue, |queue, _| {
+        let queue = super::handler::queue_of(shared, self.names.topic(), self.queue, |queue, _| {
             let mut few = [&b""[..]; 8];
-            let words = self.keys.split(' ').filter(|key| !key.is_empty()).map(str::as_bytes);
+            let words = self.names.keys().map(str::as_bytes);
             let many: Vec<&[u8]>;
             let count = words.clone().count();
             let keys = if count <= few.len() {
@@ -106,11 +138,11 @@ impl Begun {
 pub struct Recent(Mutex<BTreeMap<Lsn, Box<Begun>>>);
 
 impl Recent {
-    /// A half message has its place.
-    pub fn begun(&self, lsn: Lsn, queue_offset: QueueOffset, begun: Begun) {
+    /// Half messages have their places.
+    pub fn begun(&self, begun: impl IntoIterator<Item = (Lsn, Box<Begun>)>) {
         let mut recent = lock(&self.0);
-        recent.insert(lsn, Box::new(Begun { queue_offset, ..begun }));
-        if recent.len() > limits::BEGUN_MAX {
+        recent.extend(begun);
+        while recent.len() > limits::BEGUN_MAX {
             recent.pop_first();
         }
     }

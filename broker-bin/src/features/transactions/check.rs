@@ -116,8 +116,7 @@ fn decide(
     let checks = checks + u32::from(whom.decide);
     // Never at the same time as before.
     let at_ms = now_ms.saturating_add(millis(interval)).max(due.time_ms + 1);
-    let asks = Some(NextAsk { at_ms, checks });
-    let prepared = entries::transaction::encode(&Transaction::Prepared { group: group.into(), asks });
+    let prepared = entries::transaction::encode_prepared(group, NextAsk { at_ms, checks });
     put(shared, batch, &key, entry, &prepared).map_err(|error| error.to_string())?;
     let question = half.and_then(|half| question(shared, &half, whom.to));
     Ok(Next { asks: Some(id.due_at(at_ms)), question, parked: false })

@@ -7,13 +7,13 @@ use anchorlog_engine::{
 };
 
 use super::asks::Asks;
-use super::begun::{Begun, Recent};
+use super::begun::{Begun, Names, Recent};
 use super::producers::Producers;
 use super::transaction::{NextAsk, Transaction, TransactionId, Verdict};
 use crate::features::send::stored::{Attributes, Stored};
 use crate::shared::Shared;
 use crate::state::entries;
-use crate::wire::message::{append_property, property};
+use crate::wire::message::{append_number, append_property, property};
 
 /// The queue that holds half messages. No topic's name begins with this byte.
 pub const HALF_QUEUE: &[u8] = b"\x01half";
@@ -68,15 +68,16 @@ impl Wanted<'_> {
     /// Properties that its reader gets, and its producer did not write.
     #[must_use]
     pub fn changed(&self) -> String {
-        let mut changed = String::new();
+        let mut changed = String::with_capacity(64 + self.topic.len() + self.unique_key.len());
         append_property(&mut changed, "REAL_TOPIC", self.topic);
-        append_property(&mut changed, "REAL_QID", &self.queue.to_string());
+        append_number(&mut changed, "REAL_QID", self.queue.into());
         append_property(&mut changed, "__transactionId__", self.unique_key);
         changed
     }
 }
 
-/// Fills a batch with a half message: the message and the transaction. Tell [`Asks`] and [`Recent`] when it has its place.
+/// Fills a batch with a half message, whose own properties [`Wanted::changed`] gave: the message and the transaction. Tell [`Asks`] and
+/// [`Recent`] when it has its place.
 ///
 /// # Errors
 /// When the message is too large; the batch is then good for nothing.
@@ -86,15 +87,18 @@ pub fn store(
     message: &Append<'_>,
     stored: Stored,
     wanted: &Wanted<'_>,
+    changed: &str,
 ) -> Result<Box<Begun>, BatchError> {
     let due = shared.due.next_key(wanted.ask_ms);
     let id = TransactionId::of(&due);
-    let attributes = Attributes { stored, changed: wanted.changed().into() }.encode();
-    let key = [KEY_PREFIX, &id.to_bytes()].concat();
-    let keys: Vec<&[u8]> = std::iter::once(&key[..]).chain(message.keys.iter().copied()).collect();
+    let attributes = Attributes { stored, changed: changed.into() }.encode();
+    let mut name = [0; KEY_PREFIX.len() + 16];
+    name[..KEY_PREFIX.len()].copy_from_slice(KEY_PREFIX);
+    name[KEY_PREFIX.len()..].copy_from_slice(&id.to_bytes());
+    let keys: Vec<&[u8]> = std::iter::once(&name[..]).chain(message.keys.iter().copied()).collect();
     let half = out.append(&Append { keys: &keys, attributes: &attributes, ..*message })?;
-    let asks = Some(NextAsk { at_ms: wanted.ask_ms, checks: 0 });
-    let prepared = entries::transaction::encode(&Transaction::Prepared { group: wanted.group.into(), asks });
+    let asks = NextAsk { at_ms: wanted.ask_ms, checks: 0 };
+    let prepared = entries::transaction::encode_prepared(wanted.group, asks);
     let transaction = entries::transaction::encode_key(&id);
     out.put(&Put { key: &transaction, value: &prepared, target: Some(half.into()) })?;
     Ok(Box::new(Begun {
@@ -103,13 +107,10 @@ pub fn store(
         prepared,
         // It was just added.
         record_bytes: out.record_bytes(half).unwrap_or(0),
-        group: wanted.group.into(),
-        topic: wanted.topic.into(),
         queue: wanted.queue,
         tag: message.tag,
         sys_flag: stored.sys_flag,
-        keys: [wanted.unique_key, " ", wanted.keys].concat().into(),
-        unique_key_bytes: wanted.unique_key.len(),
+        names: Names::new(wanted.group, wanted.topic, wanted.unique_key, wanted.keys),
     }))
 }
 

@@ -34,12 +34,12 @@ pub fn end(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch) -> Ou
 
 /// A verdict, read.
 struct End {
-    group: Box<str>,
     verdict: Verdict,
     lsn: Lsn,
     queue_offset: QueueOffset,
-    /// The producer's id of the message.
-    id: Box<str>,
+    /// The producer group, and behind it the producer's id of the message.
+    names: Box<str>,
+    group_bytes: usize,
 }
 
 impl End {
@@ -58,13 +58,25 @@ impl End {
             0 => return Ok(None),
             other => return Err(request.invalid_parameter(format!("{other} is neither commit nor rollback"))),
         };
+        let group = request.required("producerGroup")?;
+        let id = request.field("msgId").unwrap_or_default();
         Ok(Some(End {
-            group: request.required("producerGroup")?.into(),
             verdict,
             lsn: Lsn(request.required_number("commitLogOffset")?),
             queue_offset: QueueOffset(request.required_number("tranStateTableOffset")?),
-            id: request.field("msgId").unwrap_or_default().into(),
+            names: [group, id].concat().into(),
+            group_bytes: group.len(),
         }))
+    }
+
+    fn group(&self) -> &str {
+        self.names.split_at(self.group_bytes).0
+    }
+
+    /// Whether this is the producer's id of the message, as far as the verdict says one.
+    fn is_of(&self, unique_key: &str) -> bool {
+        let id = self.names.split_at(self.group_bytes).1;
+        id.is_empty() || id == unique_key
     }
 
     /// The same from what the log says.
@@ -79,8 +91,8 @@ impl End {
     fn begun(&self, shared: &Shared) -> Option<Box<Begun>> {
         shared.halves.recent.take(self.lsn, |begun| {
             begun.queue_offset == self.queue_offset
-                && (self.id.is_empty() || *self.id == *begun.unique_key())
-                && *begun.group == *self.group
+                && self.is_of(begun.names.unique_key())
+                && begun.names.group() == self.group()
         })
     }
 
@@ -120,14 +132,14 @@ impl End {
 
     fn decide(&self, shared: &Shared, half: Result<Half, NoHalf>, batch: &mut WriteBatch) -> Result<Outcome, Reply> {
         let half = half.map_err(|error| failed(format!("there is no half message at {}: {error}", self.lsn)))?;
-        if half.message.queue_offset != self.queue_offset || !self.id.is_empty() && *self.id != *half.unique_key() {
+        if half.message.queue_offset != self.queue_offset || !self.is_of(half.unique_key()) {
             return Err(failed(format!("the half message at {} is another one", self.lsn)));
         }
         let pending = match Pending::read(shared, &half.id, self.verdict)? {
             Ok(pending) => pending,
             Err(reply) => return Ok(reply.into()),
         };
-        if pending.group != self.group {
+        if *pending.group != *self.group() {
             return Err(failed(format!("the half message at {} is of producer group {}", self.lsn, pending.group)));
         }
         pending.decide(shared, Some(&half), self.verdict, batch)
@@ -190,7 +202,7 @@ struct Pending {
 impl Pending {
     /// The inner error is the answer when it is decided already.
     fn read(shared: &Shared, id: &TransactionId, verdict: Verdict) -> Result<Result<Pending, Reply>, Reply> {
-        let key = entries::transaction::encode_key(id);
+        let key = entries::transaction::encode_key(id).to_vec();
         let entry = shared.engine.get(&key).map_err(|error| failed(error.to_string()))?;
         let entry = entry.ok_or_else(|| failed("it was decided long ago, and how is forgotten".to_owned()))?;
         let transaction = entries::transaction::decode(&entry.value).map_err(|error| failed(error.to_string()))?;

@@ -381,6 +381,94 @@ fn of_verdicts_that_share_a_frame_each_is_judged_by_itself() {
     assert_eq!(scene.count("T1", 2), 4);
 }
 
+/// The verdict on the half message that this is the answer to.
+fn verdict_on(half: &Answer, verdict: i32) -> Value {
+    let key = half.field("transactionId");
+    json!({
+        "producerGroup": "pg", "topic": "T1", "commitLogOffset": half.physical_offset().to_string(),
+        "tranStateTableOffset": half.field("queueOffset"), "commitOrRollback": verdict.to_string(),
+        "fromTransactionCheck": "false", "msgId": key, "transactionId": key,
+    })
+}
+
+fn half_of(number: u32) -> Value {
+    half_fields(&HALF.replace("K1", &format!("K{number}")))
+}
+
+/// Half messages of one turn are one frame with the verdicts between them. Each has its own place, and its own answer when one of them is
+/// refused.
+#[test]
+fn of_half_messages_that_share_a_frame_each_is_a_transaction_of_its_own() {
+    let mut scene = Scene::new();
+    let id = scene.connect();
+    let first = scene.ask(id, 310, &half_of(1), b"1");
+    let second = scene.ask(id, 310, &half_of(2), b"2");
+    let batches = scene.shared.engine.stats().batches;
+    scene.hand_in(id, 310, &half_of(3), b"3", 0);
+    scene.hand_in(id, 310, &half_of(4), b"4", 0);
+    scene.hand_in(id, 37, &verdict_on(&first, COMMIT), &[], 0);
+    scene.hand_in(id, 310, &half_of(5), b"5", 0);
+    scene.worker.end_of_turn();
+    assert_eq!(scene.shared.engine.stats().batches, batches + 1);
+    // The contrary one comes too late, and cannot be seen to when it comes.
+    scene.hand_in(id, 310, &half_of(6), b"6", 0);
+    scene.hand_in(id, 37, &verdict_on(&first, ROLLBACK), &[], 0);
+    scene.hand_in(id, 37, &verdict_on(&second, COMMIT), &[], 0);
+    scene.hand_in(id, 310, &half_of(7), b"7", 0);
+    scene.worker.end_of_turn();
+    scene.finish();
+    let answers = scene.answers(id);
+    let codes: Vec<_> = answers.iter().map(Answer::code).collect();
+    assert_eq!(codes, [0, 0, 0, 0, 0, 1, 0, 0]);
+    let halves: Vec<&Answer> =
+        answers.iter().filter(|answer| answer.header["extFields"]["msgId"].is_string()).collect();
+    let names: Vec<_> = halves.iter().map(|half| (half.field("transactionId"), half.field("queueOffset"))).collect();
+    assert_eq!(names, [("K3", "2"), ("K4", "3"), ("K5", "4"), ("K6", "5"), ("K7", "6")]);
+
+    let verdicts: Vec<_> = [COMMIT, ROLLBACK, COMMIT, COMMIT, ROLLBACK].into_iter().zip(halves).collect();
+    let verdicts: Vec<Value> = verdicts.into_iter().map(|(verdict, half)| verdict_on(half, verdict)).collect();
+    for fields in &verdicts[..2] {
+        assert_eq!(scene.ask(id, 37, fields, &[]).code(), 0);
+    }
+    // What is not decided yet is read from the log then.
+    scene = scene.crash();
+    let id = scene.connect();
+    for fields in &verdicts[2..] {
+        assert_eq!(scene.ask(id, 37, fields, &[]).code(), 0);
+    }
+    let read = scene.read_all("T1", 2);
+    let bodies: Vec<_> = read.iter().map(|read| &*read.body).collect();
+    assert_eq!(bodies, [b"1", b"2", b"3", b"5", b"6"]);
+    assert!(
+        read.iter().zip([1, 2, 3, 5, 6]).all(|(read, number)| read.property("UNIQ_KEY") == Some(&format!("K{number}")))
+    );
+    beat(&mut scene, id);
+    scene.pass(seconds(60));
+    assert!(questions(&mut scene, id).is_empty(), "all of them are decided");
+}
+
+/// K-6: also when both tries come in one turn, and others of the same frame between them.
+#[test]
+fn of_one_half_message_that_comes_twice_in_a_turn_the_second_gets_the_firsts_place() {
+    let mut scene = Scene::new();
+    let id = scene.connect();
+    let other = scene.connect_apart();
+    scene.ask(id, 310, &half_of(9), b"9");
+    scene.hand_in(id, 310, &half_of(1), b"1", 0);
+    scene.hand_in(id, 310, &half_of(2), b"2", 0);
+    scene.hand_in(other, 310, &half_of(2), b"2", 0);
+    scene.hand_in(id, 310, &half_of(3), b"3", 0);
+    scene.worker.end_of_turn();
+    scene.finish();
+    let answers = scene.answers(id);
+    let again = scene.answers(other);
+    assert_eq!((answers.len(), again.len(), again[0].code()), (3, 1, 0));
+    assert_eq!(again[0].physical_offset(), answers[1].physical_offset());
+    assert_eq!(transactions(&scene), 4);
+    assert_eq!(scene.ask(id, 37, &verdict_on(&again[0], COMMIT), &[]).code(), 0);
+    assert_eq!(scene.read_all("T1", 2)[0].body, b"2");
+}
+
 /// Whoever was just about to say it is not told to say it again.
 #[test]
 fn a_verdict_counts_that_meets_a_question_on_its_way_to_the_log() {

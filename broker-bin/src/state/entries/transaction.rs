@@ -23,10 +23,16 @@ const PARKED: u8 = 2;
 const COMMITTED: u8 = 3;
 const ROLLED_BACK: u8 = 4;
 
+/// Bytes of a key.
+const KEY_BYTES: usize = PREFIX.len() + 16;
+
 /// The key.
 #[must_use]
-pub fn encode_key(id: &TransactionId) -> Vec<u8> {
-    [PREFIX, &id.to_bytes()].concat()
+pub fn encode_key(id: &TransactionId) -> [u8; KEY_BYTES] {
+    let mut key = [0; KEY_BYTES];
+    key[..PREFIX.len()].copy_from_slice(PREFIX);
+    key[PREFIX.len()..].copy_from_slice(&id.to_bytes());
+    key
 }
 
 /// Reads a key.
@@ -43,21 +49,30 @@ pub fn decode_key(key: &[u8]) -> Result<TransactionId, BadEntry> {
 /// The value.
 #[must_use]
 pub fn encode(transaction: &Transaction) -> Vec<u8> {
-    let (state, rest) = match transaction {
-        Transaction::Prepared { group, asks: Some(asks) } => {
-            let mut value = Vec::with_capacity(12 + group.len());
-            value.extend_from_slice(&[VERSION_ASKS, PREPARED]);
-            number::put(&mut value, asks.at_ms);
-            number::put(&mut value, asks.checks.into());
-            value.extend_from_slice(group.as_bytes());
-            return value;
-        }
-        Transaction::Prepared { group, asks: None } => (PREPARED, group.as_bytes().to_vec()),
-        Transaction::Parked { group } => (PARKED, group.as_bytes().to_vec()),
-        Transaction::Decided { verdict: Verdict::Commit, at_ms } => (COMMITTED, at_ms.to_be_bytes().to_vec()),
-        Transaction::Decided { verdict: Verdict::Rollback, at_ms } => (ROLLED_BACK, at_ms.to_be_bytes().to_vec()),
+    let of = |state: u8, rest: &[u8]| {
+        let mut value = Vec::with_capacity(2 + rest.len());
+        value.extend_from_slice(&[VERSION, state]);
+        value.extend_from_slice(rest);
+        value
     };
-    [&[VERSION, state][..], &rest].concat()
+    match transaction {
+        Transaction::Prepared { group, asks: Some(asks) } => encode_prepared(group, *asks),
+        Transaction::Prepared { group, asks: None } => of(PREPARED, group.as_bytes()),
+        Transaction::Parked { group } => of(PARKED, group.as_bytes()),
+        Transaction::Decided { verdict: Verdict::Commit, at_ms } => of(COMMITTED, &at_ms.to_be_bytes()),
+        Transaction::Decided { verdict: Verdict::Rollback, at_ms } => of(ROLLED_BACK, &at_ms.to_be_bytes()),
+    }
+}
+
+/// The value of one that is prepared.
+#[must_use]
+pub fn encode_prepared(group: &str, asks: NextAsk) -> Vec<u8> {
+    let mut value = Vec::with_capacity(12 + group.len());
+    value.extend_from_slice(&[VERSION_ASKS, PREPARED]);
+    number::put(&mut value, asks.at_ms);
+    number::put(&mut value, asks.checks.into());
+    value.extend_from_slice(group.as_bytes());
+    value
 }
 
 /// Reads a value.
@@ -95,7 +110,7 @@ mod tests {
     #[test]
     fn its_bytes_are_these() {
         let id = TransactionId { epoch: Epoch { term: 1, run: 2 }, count: 1 << 32 | 3 };
-        assert_eq!(encode_key(&id), b"txn/\0\0\0\x01\0\0\0\x02\0\0\0\x01\0\0\0\x03");
+        assert_eq!(encode_key(&id), *b"txn/\0\0\0\x01\0\0\0\x02\0\0\0\x01\0\0\0\x03");
         assert_eq!(decode_key(&encode_key(&id)), Ok(id));
         assert_eq!(encode(&Transaction::Prepared { group: "g".into(), asks: None }), b"\x01\x01g");
         let asks = Some(NextAsk { at_ms: 300, checks: 2 });
