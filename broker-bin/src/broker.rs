@@ -21,6 +21,7 @@ use crate::features::delay::DelayLevels;
 use crate::limits;
 use crate::metrics::Server;
 use crate::net::{Bounds, TlsError, TlsOptions};
+pub use crate::registration::Door as NameServerDoor;
 use crate::replicas::Replicated;
 use crate::serving::{Place, Serving};
 use crate::standing::Standing;
@@ -84,6 +85,8 @@ pub struct BrokerOptions {
     pub broker: String,
     /// Name servers to register with. Default: none; it is its own.
     pub name_servers: Vec<HostPort>,
+    /// How they are spoken to. Default: without TLS, and nothing is signed.
+    pub name_server_door: NameServerDoor,
     /// Options of the log.
     pub engine: EngineOptions,
     /// Whether messages that a group has not consumed outlive their file. Default: yes; when the disk is full of them, sends are refused.
@@ -148,6 +151,7 @@ impl BrokerOptions {
             cluster: "DefaultCluster".to_owned(),
             broker: "broker-a".to_owned(),
             name_servers: Vec::new(),
+            name_server_door: NameServerDoor::default(),
             engine: EngineOptions::default(),
             keep_unconsumed: true,
             driver: Driver::default(),

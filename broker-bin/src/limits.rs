@@ -151,6 +151,8 @@ pub const FIND_MESSAGES_MAX: usize = 64;
 pub const FIND_UNIQUE_MAX: usize = 32;
 /// Bytes of messages that it holds, but for the first.
 pub const FIND_BYTES_MAX: usize = 4 << 20;
+/// Bytes that a message takes in memory at most, a linked one with its origin.
+pub const FIND_SLACK_BYTES: usize = BODY_BYTES_MAX + (512 << 10);
 /// Messages of whatever topic that one search looks at.
 pub const FIND_CANDIDATES_MAX: usize = 16 << 10;
 
@@ -226,10 +228,18 @@ pub const CONNECTIONS_MAX: usize = 64 << 10;
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 16 << 10;
 /// Bytes of requests from one address that are not whole, or that wait to be handled.
 pub const UNFINISHED_PER_ADDRESS_BYTES: usize = 256 << 20;
+/// Connections of one client.
+pub const CONNECTIONS_PER_CLIENT_MAX: usize = 1024;
+/// Bytes of requests of one client that are not whole, or that wait to be handled.
+pub const UNFINISHED_PER_CLIENT_BYTES: usize = 128 << 20;
 /// How long a request may take to come, from its first byte to its last.
 pub const UNFINISHED_MAX: Duration = Duration::from_secs(60);
 /// Bytes of one connection's sends that are not answered; from there on it is not read.
 pub const IN_FLIGHT_BYTES: usize = 32 << 20;
+/// The same of one client.
+pub const IN_FLIGHT_PER_CLIENT_BYTES: usize = 128 << 20;
+/// Held pulls of one client; further ones are refused.
+pub const HELD_PER_CLIENT_MAX: usize = 64 << 10;
 /// Held pulls from one address; further ones are refused.
 pub const HELD_PER_ADDRESS_MAX: usize = 256 << 10;
 /// Smallest bound of a frame that can be asked for: a small message, or a heartbeat of many groups.
@@ -258,6 +268,11 @@ const _: () = assert!(
     // In JSON each byte becomes six at most.
     ALARM_LETTERS_MAX * (6 * (GROUP_BYTES_MAX + 2 * TOPIC_BYTES_MAX + 2 * ALARM_TEXT_CHARS_MAX) + 256) <= 64 << 10,
     "a call's letters fit a pipe"
+);
+const _: () = assert!(
+    BODY_BYTES_MAX + 2 * (engine::ATTRIBUTES_BYTES_MAX + engine::KEYS_BYTES_MAX + PROPERTIES_BYTES_MAX)
+        < FIND_SLACK_BYTES,
+    "whatever a page of a search leaves out does not fit, so that one that has room for a message is the last"
 );
 const _: () = assert!(PULL_BYTES_MAX + BODY_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX, "every pull answer fits a frame");
 const _: () = assert!(

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anchorlog::config::{Config, ConfigError, Order};
-use anchorlog::{Broker, commands, doctor, log_tools, replica_tools, telemetry};
+use anchorlog::{Broker, commands, doctor, log_tools, probe, replica_tools, telemetry};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -49,6 +49,9 @@ fn run() -> Result<ExitCode, Failure> {
         Ok(Order::Doctor(args)) => doctor::run(&args, &mut std::io::stdout().lock())
             .map(ExitCode::from)
             .map_err(|error| Failure { code: doctor::NOT_EXAMINED, text: error.to_string() }),
+        Ok(Order::Probe(args)) => probe::run(&args, &mut std::io::stdout().lock())
+            .map(ExitCode::from)
+            .map_err(|error| Failure { code: probe::IT_IS_NOT, text: error.to_string() }),
         Ok(Order::Replicas(node)) => asked(replica_tools::show(&node, &mut std::io::stdout().lock())),
         Ok(Order::Promote(args)) => asked(replica_tools::promote(&args, &mut std::io::stdout().lock())),
         Ok(Order::Demote(node)) => asked(replica_tools::demote(&node, &mut std::io::stdout().lock())),

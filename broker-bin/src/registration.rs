@@ -7,6 +7,7 @@
 //!    `limits::REGISTER_PATIENCE` instead of two minutes. One that knows neither question hears everything each time.
 //! 3. A name server that does not answer delays nobody, not even the other name servers; what is wrong with it is said once.
 //! 4. The connection stays open: a name server takes its end for the broker's.
+//! 5. Where a name server stands behind a door, it is spoken to by TLS, and each request is signed, as brokers of the original do it.
 //!
 //! ```text
 //!   topics ── version ──> one thread for each name server ── 103, 322, 904 ──> name server <── 105 ── clients
@@ -29,6 +30,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::config::HostPort;
+use crate::dial::Trust;
+use crate::features::access::Secret;
 use crate::features::neighbours::Routes;
 use crate::limits;
 use crate::shared::Shared;
@@ -41,19 +44,32 @@ use connection::{Answer, Connection, Question};
 /// A topic of the broker's own that every broker of the original has too.
 const FILLER: &str = "SELF_TEST_TOPIC";
 
+/// How name servers are spoken to.
+#[derive(Clone, Debug, Default)]
+pub struct Door {
+    /// By TLS, and whom to believe. Default: no TLS.
+    pub tls: Option<Trust>,
+    /// The account that signs, and its secret. Default: nothing is signed.
+    pub signer: Option<(String, Secret)>,
+}
+
 /// Starts a thread for each name server; it ends, and takes the broker's leave, when its sender is dropped.
 ///
 /// `broker_id`: 0 for one that takes messages.
 ///
 /// # Errors
-/// When a thread cannot be started.
+/// When a thread cannot be started, or the files of the door cannot be used.
 pub(crate) fn start(
     shared: &Arc<Shared>,
     name_servers: &[HostPort],
+    door: &Door,
     broker_id: u64,
 ) -> io::Result<Vec<(Sender<()>, JoinHandle<()>)>> {
+    if let Some(trust) = &door.tls {
+        trust.config().map_err(io::Error::other)?;
+    }
     let start_one = |name_server: &HostPort| {
-        let mut teller = Teller::new(shared.clone(), name_server.clone(), broker_id);
+        let mut teller = Teller::new(shared.clone(), name_server.clone(), door.clone(), broker_id);
         let (stop, stopped) = channel();
         let body = move || {
             while stopped.recv_timeout(teller.step()) == Err(RecvTimeoutError::Timeout) {}
@@ -80,6 +96,7 @@ struct Told {
 struct Teller {
     shared: Arc<Shared>,
     name_server: HostPort,
+    door: Door,
     broker_id: u64,
     connection: Option<Connection>,
     told: Option<Told>,
@@ -92,10 +109,11 @@ struct Teller {
 }
 
 impl Teller {
-    fn new(shared: Arc<Shared>, name_server: HostPort, broker_id: u64) -> Teller {
+    fn new(shared: Arc<Shared>, name_server: HostPort, door: Door, broker_id: u64) -> Teller {
         Teller {
             shared,
             name_server,
+            door,
             broker_id,
             connection: None,
             told: None,
@@ -277,7 +295,7 @@ impl Teller {
     fn connected(&mut self) -> io::Result<&mut Connection> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::new(self.name_server.resolve()?)?,
+            None => Connection::new(&self.name_server, &self.door)?,
         };
         Ok(self.connection.insert(connection))
     }

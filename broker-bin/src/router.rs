@@ -17,7 +17,7 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
     };
     let request = &Request { pass: Some(&pass), ..*request };
     let moves = matches!(request.header.code, ask::CONSUMER_SEND_MSG_BACK | ask::END_TRANSACTION | ask::RECALL_MESSAGE);
-    if (moves || private::writes(request.header.code))
+    if (moves || private::writes(request.header.code) || ask::changes_accounts(request.header.code))
         && let Err(reason) = shared.admission()
     {
         return Reply::failure(code::SERVICE_NOT_AVAILABLE, reason).into();
@@ -101,6 +101,17 @@ pub fn route(shared: &Shared, request: &Request<'_>, batch: &mut WriteBatch, joi
         private::REPUBLISH_STEP => republish::step(shared, request),
         private::GROUP_SHOW => groups::show(shared, request),
         private::GROUP_SET => groups::set(shared, request),
+        ask::UPDATE_AND_CREATE_ACL_CONFIG => access::tools::put_entry(shared, request),
+        ask::DELETE_ACL_CONFIG => access::tools::delete_entry(shared, request),
+        ask::AUTH_CREATE_USER => access::tools::create_user(shared, request),
+        ask::AUTH_UPDATE_USER => access::tools::update_user(shared, request),
+        ask::AUTH_DELETE_USER => access::tools::delete_user(shared, request),
+        ask::AUTH_GET_USER => access::tools::get_user(shared, request),
+        ask::AUTH_LIST_USER => access::tools::list_users(shared, request),
+        ask::AUTH_CREATE_ACL | ask::AUTH_UPDATE_ACL => access::tools::put_acl(shared, request),
+        ask::AUTH_DELETE_ACL => access::tools::delete_acl(shared, request),
+        ask::AUTH_GET_ACL => access::tools::get_acl(shared, request),
+        ask::AUTH_LIST_ACL => access::tools::list_acls(shared, request),
         private::ACCOUNT_LIST => access::list(shared, request),
         private::ACCOUNT_PUT => access::put(shared, request),
         private::ACCOUNT_DELETE => access::delete(shared, request),
@@ -132,8 +143,8 @@ fn not_offered(code: i32) -> String {
         | ask::POP_MESSAGE
         | ask::ACK_MESSAGE
         | ask::CHANGE_MESSAGE_INVISIBLETIME => "messages are pulled here, not popped: leave clientRebalance at true",
-        50..=53 | 3001..=3012 => {
-            "accounts and their rules are shown and set by anchorlog user and anchorlog acl, or stand in a plain_acl.yml (acl-file)"
+        52..=54 => {
+            "trusted addresses, and accounts that a tool did not make, stand in a plain_acl.yml (acl-file); anchorlog user list shows what holds"
         }
         _ => return format!("request code {code} is not offered by this broker"),
     };

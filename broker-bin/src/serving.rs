@@ -274,8 +274,9 @@ impl Serving {
         let own = [place.address, place.advertise];
         let is_own = |server: &HostPort| server.resolve().is_ok_and(|server| own.contains(&server));
         let others: Vec<_> = place.options.name_servers.iter().filter(|server| !is_own(server)).cloned().collect();
-        self.registrations = registration::start(shared, &others, place.broker_id(&shared.standing))
-            .map_err(|error| failed("registration", error))?;
+        self.registrations =
+            registration::start(shared, &others, &place.options.name_server_door, place.broker_id(&shared.standing))
+                .map_err(|error| failed("registration", error))?;
         Ok(())
     }
 

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anchorlog::config::{Config, Order};
+use anchorlog::features::access::AclFile;
+use anchorlog::probe::ProbeArgs;
 
 fn recipe(name: &str) -> String {
     std::fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -117,7 +119,12 @@ fn the_image_starts_a_broker_and_looks_after_it() {
     let exposed: Vec<&str> = line("EXPOSE").split_whitespace().skip(1).collect();
     assert!(exposed.contains(&config.options.listen.port.to_string().as_str()));
     let health = listed(&line("HEALTHCHECK").replace("HEALTHCHECK", ""));
-    assert!(matches!(ordered(health[1..].iter().map(String::as_str)), Order::Operator(_)));
+    assert!(!probed(&health[1..], &config).ready, "a restart must help one that is not healthy");
+    let calls = calls(&text);
+    let [call] = &calls[..] else { panic!("one that others can reach: {calls:?}") };
+    let reached = broker(call.replace("HOST", "10.0.0.5").split_whitespace());
+    assert!(reached.options.acl_file.is_some());
+    probed(&health[1..], &reached);
     let built = line("FROM rust:").split([':', '-']).nth(1).expect("a version");
     let wanted =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml")).expect("a workspace");
@@ -127,6 +134,43 @@ fn the_image_starts_a_broker_and_looks_after_it() {
     let members = wanted.lines().find_map(|line| line.strip_prefix("members = ")).expect("members");
     for member in listed(members) {
         assert!(copied.lines().any(|line| line == format!("!{member}")), "{member} is needed to build");
+    }
+}
+
+/// What a health check asks; it must be where that broker tells it.
+#[track_caller]
+fn probed(words: &[String], config: &Config) -> ProbeArgs {
+    match ordered(words.iter().map(String::as_str)) {
+        Order::Probe(args) => {
+            assert_eq!(config.options.metrics_listen.as_ref(), Some(&args.at));
+            args
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The calls of the program that a recipe's remarks say, from the first word behind its name on.
+fn calls(text: &str) -> Vec<String> {
+    let joined = text.replace("\\\n#", "");
+    let remarks = joined.lines().filter(|line| line.starts_with("#  "));
+    let calls = remarks.filter_map(|line| Some(line.rsplit_once(" anchorlog ")?.1.trim().to_owned()));
+    calls.filter(|call| call.starts_with(char::is_alphabetic)).collect()
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a copy of a recipe is no durable file")]
+fn no_recipe_opens_a_door_to_everybody() {
+    for name in ["Dockerfile", "compose.yaml", "broker.toml", "anchorlog.service"] {
+        assert!(!recipe(name).contains("insecure"), "{name}");
+    }
+    // The accounts that the recipes say how to make.
+    for name in ["Dockerfile", "compose.yaml"] {
+        let text = recipe(name);
+        let format = text.lines().find_map(|line| line.split_once("printf '")?.1.split_once('\'')).expect("accounts").0;
+        let folder = tempfile::tempdir().expect("a directory");
+        let file = folder.path().join("plain_acl.yml");
+        std::fs::write(&file, format.replace("\\n", "\n").replace("%s", "ZmlmdGVlbiBtZW4gb24=")).expect("written");
+        AclFile::new(file).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 
@@ -164,15 +208,16 @@ fn the_set_is_a_leader_and_a_slave_that_know_each_other() {
         assert!(text.contains(&format!("ipv4_address: {}", own.listen.host)), "{} is its address", own.listen.host);
         assert_eq!(own.replica_key.as_deref(), Some(Path::new("/run/secrets/replica-key")));
     }
-    for line in text.lines().filter(|line| line.trim().starts_with("test: ")) {
-        let words = listed(line);
-        assert!(matches!(ordered(words[2..].iter().map(String::as_str)), Order::Operator(_)), "{line}");
+    let checks: Vec<_> = text.lines().filter(|line| line.trim().starts_with("test: ")).map(listed).collect();
+    assert_eq!(checks.len(), configs.len());
+    for (check, config) in checks.iter().zip(&configs) {
+        assert!(probed(&check[2..], config).ready, "who waits for it wants to send");
+        assert_eq!(config.options.acl_file.as_deref(), Some(Path::new("/run/secrets/plain-acl")));
     }
-    // What its remarks say to call.
-    for line in text.lines().filter(|line| line.starts_with('#')) {
-        if let Some((_, call)) = line.split_once(" anchorlog ") {
-            ordered(call.split_whitespace());
-        }
+    let calls = calls(&text);
+    assert!(calls.len() >= 2, "{calls:?}");
+    for call in calls {
+        ordered(call.split_whitespace());
     }
 }
 

@@ -445,6 +445,27 @@ fn a_message_is_never_there_without_its_topic() {
     assert!(with_messages > 0 && without_topics > 0, "{with_messages} {without_topics}");
 }
 
+/// A stranger who drips a frame costs those who work no turn.
+#[test]
+fn a_piece_of_a_request_is_nothing_to_do_until_it_is_whole() {
+    let mut bench = Bench::new();
+    let (id, other) = (bench.connect(), bench.connect());
+    let bytes = bench.request(310, &send_fields(0), b"body");
+    for piece in bytes[..bytes.len() - 1].chunks(7) {
+        assert!(!bench.worker.bytes_in(id, piece));
+    }
+    assert_eq!(bench.worker.input_bytes(id), bytes.len() - 1);
+    assert!(bench.worker.bytes_in(id, &bytes[bytes.len() - 1..]), "now it is");
+    bench.worker.end_of_turn();
+    bench.settle();
+    bench.worker.acked();
+    assert_eq!(bench.answers(id).len(), 1);
+    while bench.worker.next_dirty().is_some() {}
+    assert!(bench.worker.bytes_in(other, b"no frame at all"), "somebody is to be sent away");
+    assert!(bench.worker.wants_close(other));
+    bench.end();
+}
+
 /// Bytes that a connection may be given: good requests, damaged ones, and noise.
 fn any_pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let fields = prop_oneof![
@@ -485,8 +506,9 @@ proptest! {
                 bench.worker.closed(id);
                 id = bench.connect();
             }
-            bench.worker.bytes_in(id, piece);
-            bench.worker.end_of_turn();
+            if bench.worker.bytes_in(id, piece) {
+                bench.worker.end_of_turn();
+            }
             if steps >> (turn % 64) & 1 == 1 {
                 bench.shared.engine.step();
                 bench.worker.acked();

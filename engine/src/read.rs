@@ -106,8 +106,9 @@ impl Message {
         self.origin.as_ref().map_or(self.lsn, |(lsn, _)| *lsn)
     }
 
-    /// Bytes that it takes in memory.
-    pub(crate) fn size(&self) -> usize {
+    /// Bytes that it takes in memory: what [`crate::KeyQuery::bytes_max`] counts.
+    #[must_use]
+    pub fn size(&self) -> usize {
         self.record.len() + self.origin.as_ref().map_or(0, |(_, bytes)| bytes.len())
     }
 

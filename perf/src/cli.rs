@@ -184,6 +184,8 @@ pub(crate) enum OpeningPart {
     Rates,
     /// Opening it, and what that and serving take of memory
     Open,
+    /// Finding its messages by their keys
+    Keys,
 }
 
 /// What goes on beside appends.

@@ -18,6 +18,7 @@ mod engine_rows;
 mod error;
 mod garbage;
 mod host;
+mod keys;
 mod limit;
 mod long_log;
 mod matrix;

@@ -4,6 +4,7 @@
 //! 2. A log of so many messages and table entries is written (`long_log`); a process of its own opens it from its checkpoint, reads,
 //!    appends and looks things up, and another one opens it without the checkpoint, which reads all of it. Beside that stands how fast
 //!    this disk reads the very same files from front to back.
+//! 3. A broker finds messages by their keys (`keys`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::cli::{Opening, OpeningPart};
 use crate::clock::{self, SECOND_NS};
 use crate::error::PerfError;
 use crate::long_log::{self, Shape, seconds_since};
-use crate::{out, place};
+use crate::{keys, out, place};
 
 const ROUNDS: usize = 3;
 const READ_BYTES: u64 = 1 << 20;
@@ -43,6 +44,9 @@ pub(crate) fn measure(wished: &Opening, dir: &Path) -> Result<(), PerfError> {
         }
         if wished.parts.contains(&OpeningPart::Open) {
             openings(wished, &dir)?;
+        }
+        if wished.parts.contains(&OpeningPart::Keys) {
+            keys::measure(wished, &dir)?;
         }
         Ok(())
     };

@@ -10,8 +10,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::CommandError;
-use super::wire::{Stream, TlsArgs};
+use super::wire::TlsArgs;
 use crate::config::HostPort;
+use crate::dial::Stream;
 use crate::features::access::{ACCESS_KEY, SIGNATURE, Secret};
 use crate::wire::codes::response as code;
 use crate::wire::header::Head;

@@ -7,7 +7,7 @@ use anchorlog_engine::{Clock, SystemClock};
 use clap::Args;
 use serde_json::json;
 
-use super::{CommandError, DONE, Remote, output};
+use super::{CommandError, DONE, REFUSED, Remote, output};
 use crate::limits;
 use crate::wire::codes::{private, response as code};
 use crate::wire::operate::{self, RepublishPair, RepublishQueue, RepublishStep, RepublishStepped, Republished};
@@ -36,6 +36,9 @@ pub(super) struct RepublishArgs {
     /// Messages a second; 0 for as many as can be
     #[arg(long, value_name = "COUNT", default_value = "20000")]
     rate: u64,
+    /// Go on behind messages that can never be read again; they are named and counted. Without it, it stops at the first one
+    #[arg(long)]
+    skip_damaged: bool,
 }
 
 /// A queue on its way.
@@ -51,12 +54,21 @@ impl OnItsWay {
     }
 }
 
+/// A message that was left behind.
+struct Damaged {
+    queue: u32,
+    offset: u64,
+    why: String,
+}
+
 /// How far the whole is.
 #[derive(Default)]
 struct Far {
     total: u64,
     moved: u64,
     gone: u64,
+    /// What was left behind.
+    damaged: Vec<Damaged>,
     began: Duration,
     said: Duration,
 }
@@ -81,7 +93,7 @@ pub(super) fn run(
     let mut moved_at = now;
     // The oldest first, so that what the topics' consumers get is about in the order in which it was sent.
     while let Some(next) = queues.iter_mut().filter(|one| !one.is_done()).min_by_key(|one| one.queue.next_ms) {
-        if step(remote, &pair, next, limit, &mut far)? {
+        if step(remote, &pair, next, (limit, args.skip_damaged), &mut far)? {
             moved_at = clock.monotonic();
         } else if clock.monotonic() > moved_at + PATIENCE {
             return Err(CommandError::Refused(format!("the broker was busy for {} s; {AGAIN}", PATIENCE.as_secs())));
@@ -107,7 +119,7 @@ fn step(
     remote: &mut Remote,
     pair: &RepublishPair,
     one: &mut OnItsWay,
-    limit: usize,
+    (limit, skip_damaged): (usize, bool),
     far: &mut Far,
 ) -> Result<bool, CommandError> {
     let OnItsWay { queue, begun } = one;
@@ -118,6 +130,7 @@ fn step(
         begun: *begun,
         end: queue.end,
         limit: Some(limit),
+        skip_damaged,
     };
     let again = |error| match error {
         CommandError::Refused(what) => CommandError::Refused(format!("{what}; {AGAIN}")),
@@ -132,7 +145,11 @@ fn step(
     let stepped: RepublishStepped =
         operate::read(&answer.body).map_err(|error| CommandError::Refused(format!("an answer that {error}")))?;
     let went_on = stepped.next > queue.next;
-    (queue.next, queue.next_ms, *begun) = (stepped.next, stepped.next_ms, stepped.moved > 0);
+    let is_noted = stepped.moved > 0 || stepped.damaged.is_some();
+    (queue.next, queue.next_ms, *begun) = (stepped.next, stepped.next_ms, is_noted);
+    if let Some(why) = stepped.damaged {
+        far.damaged.push(Damaged { queue: queue.queue, offset: stepped.next.saturating_sub(1), why });
+    }
     far.moved += stepped.moved;
     far.gone += stepped.gone.min(far.total);
     Ok(went_on)
@@ -159,7 +176,7 @@ fn pause(clock: &dyn Clock, time: Duration) {
 fn say(far: &Far, now: Duration, as_json: bool, out: &mut dyn Write) -> Result<(), CommandError> {
     let rate = u128::from(far.moved) * 1000 / (now - far.began).as_millis().max(1);
     if as_json {
-        let told = json!({"moved": far.moved, "total": far.total, "gone": far.gone, "done": false});
+        let told = json!({"moved": far.moved, "total": far.total, "gone": far.gone, "damaged": far.damaged.len(), "done": false});
         writeln!(out, "{told}")?;
     } else {
         writeln!(out, "{} of {} messages, {rate}/s", far.moved, far.total)?;
@@ -176,13 +193,15 @@ fn finished(
     out: &mut dyn Write,
 ) -> Result<u8, CommandError> {
     let RepublishArgs { topic, to, group, .. } = args;
+    let outcome = if far.damaged.is_empty() { DONE } else { REFUSED };
     if as_json {
+        let left = far.damaged.iter().map(|one| json!({"queue": one.queue, "offset": one.offset, "why": one.why}));
         let told = json!({
             "topic": topic, "to": to, "group": group, "moved": far.moved, "total": far.total, "gone": far.gone, "toQueues": to_queues,
-            "done": true,
+            "damaged": far.damaged.len(), "leftBehind": left.collect::<Vec<_>>(), "done": true,
         });
         output::json(out, &told)?;
-        return Ok(DONE);
+        return Ok(outcome);
     }
     let whom =
         group.as_ref().map(|group| format!(", and group {group} is done with them in {topic}")).unwrap_or_default();
@@ -190,5 +209,11 @@ fn finished(
     if far.gone > 0 {
         writeln!(out, "{} were gone before they could be moved: retention has dropped them", far.gone)?;
     }
-    Ok(DONE)
+    if !far.damaged.is_empty() {
+        writeln!(out, "{} were left behind, as they cannot be read:", far.damaged.len())?;
+    }
+    for Damaged { queue, offset, why } in &far.damaged {
+        writeln!(out, "  message {offset} of queue {queue}: {why}")?;
+    }
+    Ok(outcome)
 }

@@ -31,6 +31,7 @@ pub use watched::Watched;
 use crate::commands::OperatorCommand;
 use crate::doctor::DoctorArgs;
 use crate::log_tools::LogArgs;
+use crate::probe::ProbeArgs;
 use crate::replica_tools::{NodeArgs, PromoteArgs};
 use rocketmq::Meaning;
 
@@ -53,6 +54,8 @@ pub enum Command {
     Log(LogArgs),
     /// Says what a directory and its machine are good for, before a broker is started there
     Doctor(DoctorArgs),
+    /// Asks a running broker whether it is healthy, or ready
+    Probe(ProbeArgs),
     /// Shows how a set of replicas stands, as one of them knows it
     Replicas(NodeArgs),
     /// Makes a slave the leader
@@ -73,6 +76,8 @@ pub enum Order {
     Log(LogArgs),
     /// To say what a directory is good for.
     Doctor(DoctorArgs),
+    /// To ask whether a broker is healthy, or ready.
+    Probe(ProbeArgs),
     /// To ask how a set of replicas stands.
     Replicas(NodeArgs),
     /// To make a slave the leader.
@@ -99,6 +104,7 @@ impl Order {
             }
             Command::Log(args) => Ok(Order::Log(args)),
             Command::Doctor(args) => Ok(Order::Doctor(args)),
+            Command::Probe(args) => Ok(Order::Probe(args)),
             Command::Replicas(args) => Ok(Order::Replicas(args)),
             Command::Promote(args) => Ok(Order::Promote(args)),
             Command::Demote(args) => Ok(Order::Demote(args)),
@@ -322,7 +328,8 @@ impl Config {
         let reach = |host: &HostPort| host.resolve().ok().map(|address| address.ip());
         if self.options.metrics_listen.as_ref().and_then(reach).is_some_and(|ip| !ip.is_loopback()) {
             remarks.push(
-                "metrics-listen reaches beyond this machine: whoever connects there can read names and numbers of topics and groups"
+                "metrics-listen reaches beyond this machine: whoever connects there can read names and numbers of topics and groups; no account \
+                 or certificate is asked for, so let only monitors reach it (a private address, a firewall)"
                     .to_owned(),
             );
         }

@@ -12,7 +12,9 @@ use clap::{Args, FromArgMatches as _, ValueEnum};
 use super::replicas::Replicas;
 use super::units::{ByteSize, HostPort, HostPorts, Period};
 use crate::alarm::Whom;
-use crate::broker::{BrokerOptions, Driver, OtherReplica, ReplicationOptions};
+use crate::broker::{BrokerOptions, Driver, NameServerDoor, OtherReplica, ReplicationOptions};
+use crate::dial::Trust;
+use crate::features::access::Secret;
 use crate::features::delay::DelayLevels;
 use crate::limits;
 use crate::net::{Bounds, TlsOptions};
@@ -170,6 +172,19 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "LIST")]
     pub name_servers: Option<HostPorts>,
 
+    /// Speak TLS to these name servers, and believe the authorities in this file (PEM); where one of them wants to see a certificate, the
+    /// broker's own is shown (tls-cert) [default: no TLS]
+    #[arg(long, value_name = "FILE")]
+    pub name_server_tls_ca: Option<PathBuf>,
+
+    /// The account that signs what these name servers are asked [default: nothing is signed]
+    #[arg(long, value_name = "NAME")]
+    pub name_server_access_key: Option<String>,
+
+    /// File with its secret key [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub name_server_secret_key_file: Option<PathBuf>,
+
     /// When a send is acknowledged
     #[arg(long, value_enum, default_value = "sync")]
     pub flush: FlushMode,
@@ -278,6 +293,10 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "COUNT", default_value = "16384")]
     pub max_connections_per_address: usize,
 
+    /// Most connections at once of one client: of one client id from one address
+    #[arg(long, value_name = "COUNT", default_value = "1024")]
+    pub max_connections_per_client: usize,
+
     /// Largest request, 64KiB to 16MiB; who announces a larger one is disconnected
     #[arg(long, value_name = "SIZE", default_value = "16MiB")]
     pub max_frame_bytes: ByteSize,
@@ -286,13 +305,25 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     pub max_unfinished_bytes: ByteSize,
 
+    /// The same for one client
+    #[arg(long, value_name = "SIZE", default_value = "128MiB")]
+    pub max_unfinished_bytes_per_client: ByteSize,
+
     /// Bytes of a connection's sends that wait for their acks; with more it is not read until some are acknowledged
     #[arg(long, value_name = "SIZE", default_value = "32MiB")]
     pub max_in_flight_bytes: ByteSize,
 
+    /// The same for all connections of one client
+    #[arg(long, value_name = "SIZE", default_value = "128MiB")]
+    pub max_in_flight_bytes_per_client: ByteSize,
+
     /// Most pulls of one connection that wait for a message; further ones are refused with code 2
     #[arg(long, value_name = "COUNT", default_value = "16384")]
     pub max_held_pulls: usize,
+
+    /// The same for all connections of one client
+    #[arg(long, value_name = "COUNT", default_value = "65536")]
+    pub max_held_pulls_per_client: usize,
 
     /// The same for all connections from one address
     #[arg(long, value_name = "COUNT", default_value = "262144")]
@@ -338,7 +369,8 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "DIR")]
     pub replica_tls: Option<PathBuf>,
 
-    /// Where monitors are told of /metrics, /health and /ready over HTTP [default: nowhere]
+    /// Where monitors are told of /metrics, /health and /ready over HTTP, without login: names and numbers of topics and groups can be read
+    /// there, and nothing can be changed [default: nowhere]
     #[arg(long, value_name = "HOST:PORT")]
     pub metrics_listen: Option<HostPort>,
 
@@ -352,7 +384,7 @@ pub struct BrokerArgs {
 }
 
 /// Names of all options, in the order of [`BrokerArgs`].
-pub(super) const NAMES: [&str; 59] = [
+pub(super) const NAMES: [&str; 66] = [
     "config",
     "store",
     "listen",
@@ -367,6 +399,9 @@ pub(super) const NAMES: [&str; 59] = [
     "broker-name",
     "cluster-name",
     "name-servers",
+    "name-server-tls-ca",
+    "name-server-access-key",
+    "name-server-secret-key-file",
     "flush",
     "flush-interval",
     "flush-bytes",
@@ -394,10 +429,14 @@ pub(super) const NAMES: [&str; 59] = [
     "max-message-bytes",
     "max-connections",
     "max-connections-per-address",
+    "max-connections-per-client",
     "max-frame-bytes",
     "max-unfinished-bytes",
+    "max-unfinished-bytes-per-client",
     "max-in-flight-bytes",
+    "max-in-flight-bytes-per-client",
     "max-held-pulls",
+    "max-held-pulls-per-client",
     "max-held-pulls-per-address",
     "role",
     "replica-id",
@@ -527,6 +566,9 @@ impl BrokerArgs {
             "broker-name" => self.broker_name = value.to_owned(),
             "cluster-name" => self.cluster_name = value.to_owned(),
             "name-servers" => self.name_servers = Some(parsed(value)?),
+            "name-server-tls-ca" => self.name_server_tls_ca = Some(PathBuf::from(value)),
+            "name-server-access-key" => self.name_server_access_key = Some(value.to_owned()),
+            "name-server-secret-key-file" => self.name_server_secret_key_file = Some(PathBuf::from(value)),
             "flush" => self.flush = chosen(value)?,
             "flush-interval" => self.flush_interval = parsed(value)?,
             "flush-bytes" => self.flush_bytes = parsed(value)?,
@@ -554,10 +596,14 @@ impl BrokerArgs {
             "max-message-bytes" => self.max_message_bytes = parsed(value)?,
             "max-connections" => self.max_connections = parsed(value)?,
             "max-connections-per-address" => self.max_connections_per_address = parsed(value)?,
+            "max-connections-per-client" => self.max_connections_per_client = parsed(value)?,
             "max-frame-bytes" => self.max_frame_bytes = parsed(value)?,
             "max-unfinished-bytes" => self.max_unfinished_bytes = parsed(value)?,
+            "max-unfinished-bytes-per-client" => self.max_unfinished_bytes_per_client = parsed(value)?,
             "max-in-flight-bytes" => self.max_in_flight_bytes = parsed(value)?,
+            "max-in-flight-bytes-per-client" => self.max_in_flight_bytes_per_client = parsed(value)?,
             "max-held-pulls" => self.max_held_pulls = parsed(value)?,
+            "max-held-pulls-per-client" => self.max_held_pulls_per_client = parsed(value)?,
             "max-held-pulls-per-address" => self.max_held_pulls_per_address = parsed(value)?,
             "role" => self.role = chosen(value)?,
             "replica-id" => self.replica_id = value.to_owned(),
@@ -596,6 +642,11 @@ impl BrokerArgs {
             self.broker_name.clone(),
             self.cluster_name.clone(),
             shown_or(self.name_servers.as_ref(), "none"),
+            self.name_server_tls_ca.as_ref().map_or_else(|| "no TLS".to_owned(), |path| path.display().to_string()),
+            self.name_server_access_key.clone().unwrap_or_else(|| "nothing is signed".to_owned()),
+            self.name_server_secret_key_file
+                .as_ref()
+                .map_or_else(|| "none".to_owned(), |path| path.display().to_string()),
             shown(&self.flush),
             self.flush_interval.to_string(),
             self.flush_bytes.to_string(),
@@ -623,10 +674,14 @@ impl BrokerArgs {
             self.max_message_bytes.to_string(),
             self.max_connections.to_string(),
             self.max_connections_per_address.to_string(),
+            self.max_connections_per_client.to_string(),
             self.max_frame_bytes.to_string(),
             self.max_unfinished_bytes.to_string(),
+            self.max_unfinished_bytes_per_client.to_string(),
             self.max_in_flight_bytes.to_string(),
+            self.max_in_flight_bytes_per_client.to_string(),
             self.max_held_pulls.to_string(),
+            self.max_held_pulls_per_client.to_string(),
             self.max_held_pulls_per_address.to_string(),
             shown(&self.role),
             self.replica_id.clone(),
@@ -702,14 +757,20 @@ impl BrokerArgs {
         let counts = [
             ("max-connections", self.max_connections),
             ("max-connections-per-address", self.max_connections_per_address),
+            ("max-connections-per-client", self.max_connections_per_client),
             ("max-held-pulls", self.max_held_pulls),
+            ("max-held-pulls-per-client", self.max_held_pulls_per_client),
             ("max-held-pulls-per-address", self.max_held_pulls_per_address),
         ];
         if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return fail(name, "0".to_owned(), "at least one is wanted".to_owned());
         }
-        if self.max_in_flight_bytes.0 == 0 {
-            return fail("max-in-flight-bytes", "0B".to_owned(), "nothing could be sent".to_owned());
+        let sends = [
+            ("max-in-flight-bytes", self.max_in_flight_bytes),
+            ("max-in-flight-bytes-per-client", self.max_in_flight_bytes_per_client),
+        ];
+        if let Some((name, _)) = sends.into_iter().find(|(_, bytes)| bytes.0 == 0) {
+            return fail(name, "0B".to_owned(), "nothing could be sent".to_owned());
         }
         if let Err((name, value, reason)) = self.check_tls().and_then(|()| self.check_replication()) {
             return fail(name, value, reason);
@@ -766,6 +827,17 @@ impl BrokerArgs {
             }
             (None, None) => {}
         }
+        match (&self.name_server_access_key, &self.name_server_secret_key_file) {
+            (Some(name), None) => {
+                let reason = "it needs its secret key: give name-server-secret-key-file";
+                return fail("name-server-access-key", name.clone(), reason);
+            }
+            (None, Some(path)) => {
+                let reason = "whose is it? give name-server-access-key";
+                return fail("name-server-secret-key-file", path.display().to_string(), reason);
+            }
+            _ => {}
+        }
         match &self.tls_client_ca {
             Some(path) if !self.tls_only => {
                 let reason = "who comes without TLS shows no certificate: say tls-only as well";
@@ -810,6 +882,21 @@ impl BrokerArgs {
         Ok(())
     }
 
+    /// How name servers are spoken to.
+    fn name_server_door(&self) -> std::io::Result<NameServerDoor> {
+        let own = self.tls_cert.clone().zip(self.tls_key.clone());
+        let authorities = self.name_server_tls_ca.clone();
+        let secret = self.name_server_secret_key_file.as_ref().map(|path| {
+            let named =
+                |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            std::fs::read_to_string(path).map(|text| Secret::new(text.trim())).map_err(named)
+        });
+        Ok(NameServerDoor {
+            tls: authorities.map(|authorities| Trust { authorities: Some(authorities), own }),
+            signer: self.name_server_access_key.clone().zip(secret.transpose()?),
+        })
+    }
+
     /// The same for [`crate::Broker::start`].
     ///
     /// # Errors
@@ -842,6 +929,7 @@ impl BrokerArgs {
             advertise: self.advertise.as_ref().map(HostPort::resolve).transpose()?,
             cluster: self.cluster_name.clone(),
             name_servers: self.name_servers.clone().unwrap_or_default().0,
+            name_server_door: self.name_server_door()?,
             broker: self.broker_name.clone(),
             engine,
             keep_unconsumed: self.unconsumed == Unconsumed::Keep,
@@ -866,10 +954,14 @@ impl BrokerArgs {
             bounds: Bounds {
                 connections: self.max_connections,
                 connections_per_address: self.max_connections_per_address,
+                connections_per_client: self.max_connections_per_client,
                 frame_bytes: bytes(self.max_frame_bytes),
                 unfinished_bytes_per_address: bytes(self.max_unfinished_bytes),
+                unfinished_bytes_per_client: bytes(self.max_unfinished_bytes_per_client),
                 in_flight_bytes: bytes(self.max_in_flight_bytes),
+                in_flight_bytes_per_client: bytes(self.max_in_flight_bytes_per_client),
                 held_pulls: self.max_held_pulls,
+                held_pulls_per_client: self.max_held_pulls_per_client,
                 held_pulls_per_address: self.max_held_pulls_per_address,
             },
             args: Some(Box::new(self.clone())),

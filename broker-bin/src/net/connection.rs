@@ -11,7 +11,7 @@ use bytes::{Buf, BytesMut};
 use super::ConnectionId;
 use super::door::Refusal;
 use super::held::{HeldPull, Token};
-use super::visitors::{Bounds, Visitor};
+use super::visitors::{Bounds, Client, Has, Visitor};
 use crate::features::repeats::Life;
 use crate::limits;
 
@@ -26,8 +26,10 @@ pub(super) enum CloseReason {
     FrameTooLarge(usize),
     /// A request of it took too long to come.
     Unfinished,
-    /// Its address has more bytes of unfinished requests than it may have.
+    /// Its client, or its address, has more bytes of unfinished requests than it may have.
     TooMuchUnfinished,
+    /// Its client has as many connections as it may have.
+    TooMany,
     /// Its answers were not read.
     SlowReader,
     /// Nothing came or went for too long.
@@ -52,13 +54,18 @@ pub(super) struct Connection {
     pub(super) last_heartbeat: Duration,
     /// All connections from its address.
     pub(super) visitor: Arc<Visitor>,
-    /// Bytes of `input` that its address is charged for.
+    /// All connections of its client, when it has said whose it is.
+    client: Option<Arc<Client>>,
+    /// Bytes of `input` that its client and its address are charged for.
     pub(super) unfinished: usize,
     /// Since when its input waits for the rest of a request.
     pub(super) unfinished_since: Option<Duration>,
-    /// Bytes of its sends that are not answered, and the most that may be.
+    /// Bytes of its sends that are not answered, and the most that may be: its own, and its client's.
     pub(super) in_flight: usize,
     in_flight_max: usize,
+    in_flight_of_client_max: usize,
+    /// It is looked at from time to time, until its client has room.
+    pub(super) waits_for_client: bool,
     held: BTreeSet<Token>,
     /// Woken pulls that wait until answers are read.
     pub(super) deferred: Vec<HeldPull>,
@@ -83,10 +90,13 @@ impl Connection {
             id,
             peer: unmapped(peer),
             visitor,
+            client: None,
             unfinished: 0,
             unfinished_since: None,
             in_flight: 0,
             in_flight_max: bounds.in_flight_bytes,
+            in_flight_of_client_max: bounds.in_flight_bytes_per_client,
+            waits_for_client: false,
             input: Vec::new(),
             output: BytesMut::new(),
             writing: 0,
@@ -115,7 +125,51 @@ impl Connection {
 
     /// Its sends pile up: what would make more of them waits.
     pub(super) fn is_ahead(&self) -> bool {
-        self.in_flight >= self.in_flight_max
+        self.in_flight >= self.in_flight_max || self.is_client_ahead()
+    }
+
+    /// The sends of all of its client's connections pile up.
+    pub(super) fn is_client_ahead(&self) -> bool {
+        let of = |client: &Arc<Client>| client.has.in_flight_bytes.load(Ordering::Relaxed);
+        self.client.as_ref().is_some_and(|client| of(client) >= self.in_flight_of_client_max)
+    }
+
+    /// So many bytes more of its sends are on their way.
+    pub(super) fn took_off(&mut self, bytes: usize) {
+        self.in_flight = self.in_flight.saturating_add(bytes);
+        if let Some(client) = &self.client {
+            client.has.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// So many are not on their way any more.
+    pub(super) fn landed(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.in_flight);
+        self.in_flight -= bytes;
+        if let Some(client) = &self.client {
+            client.has.in_flight_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has said that it is this client's.
+    pub(super) fn is_of(&self, id: &str) -> bool {
+        self.client.as_ref().is_some_and(|client| client.is(id))
+    }
+
+    /// It is this client's, or nobody's: what it has counts there.
+    pub(super) fn belong_to(&mut self, client: Option<Arc<Client>>) {
+        if let Some(before) = &self.client {
+            before.has.held_pulls.fetch_sub(self.held.len(), Ordering::Relaxed);
+            before.has.unfinished_bytes.fetch_sub(self.unfinished, Ordering::Relaxed);
+            before.has.in_flight_bytes.fetch_sub(self.in_flight, Ordering::Relaxed);
+            self.visitor.part(before);
+        }
+        if let Some(now) = &client {
+            now.has.held_pulls.fetch_add(self.held.len(), Ordering::Relaxed);
+            now.has.unfinished_bytes.fetch_add(self.unfinished, Ordering::Relaxed);
+            now.has.in_flight_bytes.fetch_add(self.in_flight, Ordering::Relaxed);
+        }
+        self.client = client;
     }
 
     /// Nothing is taken from it now.
@@ -124,22 +178,32 @@ impl Connection {
         self.close.is_some() || self.blocked || has_enough
     }
 
-    /// Pulls of it that are held, here and with others from its address.
-    pub(super) fn held_pulls(&self) -> (usize, usize) {
-        (self.held.len(), self.visitor.held_pulls.load(Ordering::Relaxed))
+    /// Pulls of it that are held: here, with others of its client, and with others from its address.
+    pub(super) fn held_pulls(&self) -> [usize; 3] {
+        let of_client = self.client.as_ref().map_or(0, |client| client.has.held_pulls.load(Ordering::Relaxed));
+        [self.held.len(), of_client, self.visitor.has.held_pulls.load(Ordering::Relaxed)]
+    }
+
+    /// What its client has, and its address.
+    fn counted(&self) -> impl Iterator<Item = &Has> {
+        std::iter::once(&self.visitor.has).chain(self.client.as_ref().map(|client| &client.has))
     }
 
     /// A pull of it is held.
     pub(super) fn hold(&mut self, token: Token) {
         if self.held.insert(token) {
-            self.visitor.held_pulls.fetch_add(1, Ordering::Relaxed);
+            for has in self.counted() {
+                has.held_pulls.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
     /// A pull of it is held no more.
     pub(super) fn let_go(&mut self, token: Token) {
         if self.held.remove(&token) {
-            self.visitor.held_pulls.fetch_sub(1, Ordering::Relaxed);
+            for has in self.counted() {
+                has.held_pulls.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 
@@ -148,16 +212,19 @@ impl Connection {
         self.held.first().copied()
     }
 
-    /// Charges its address for what waits in its input; what all of that is now.
-    pub(super) fn charge(&mut self) -> usize {
+    /// Charges its client and its address for what waits in its input; what all of that is now, of its client and of its address.
+    pub(super) fn charge(&mut self) -> (usize, usize) {
         let (before, now) = (self.unfinished, self.input.len());
         self.unfinished = now;
-        let charged = &self.visitor.unfinished_bytes;
-        match now.cmp(&before) {
-            std::cmp::Ordering::Equal => charged.load(Ordering::Relaxed),
-            std::cmp::Ordering::Greater => charged.fetch_add(now - before, Ordering::Relaxed) + (now - before),
-            std::cmp::Ordering::Less => charged.fetch_sub(before - now, Ordering::Relaxed) - (before - now),
-        }
+        let charge = |has: &Has| {
+            let charged = &has.unfinished_bytes;
+            match now.cmp(&before) {
+                std::cmp::Ordering::Equal => charged.load(Ordering::Relaxed),
+                std::cmp::Ordering::Greater => charged.fetch_add(now - before, Ordering::Relaxed) + (now - before),
+                std::cmp::Ordering::Less => charged.fetch_sub(before - now, Ordering::Relaxed) - (before - now),
+            }
+        };
+        (self.client.as_ref().map_or(0, |client| charge(&client.has)), charge(&self.visitor.has))
     }
 
     /// The driver wrote so many bytes of `output`.

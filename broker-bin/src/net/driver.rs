@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anchorlog_engine::Clock;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -141,8 +142,9 @@ impl<S: Socket> Driver<S> {
     fn give(&self, id: ConnectionId, bytes: &[u8]) {
         let mut worker = self.worker.borrow_mut();
         worker.set_time(self.clock.monotonic());
-        worker.bytes_in(id, bytes);
-        self.turn.notify_one();
+        if worker.bytes_in(id, bytes) {
+            self.turn.notify_one();
+        }
     }
 
     fn turn_away(&self, id: ConnectionId, refusal: Refusal) {
@@ -332,7 +334,7 @@ pub(super) async fn serve<S: Socket>(mut post: Post, ready: impl FnOnce(std::io:
     let prepared = (|| {
         let worker = Worker::new(post.shared.clone(), post.index, post.mailboxes.clone(), post.cold_reads.clone())?;
         let fds = (watched(worker.acked_fd())?, watched(worker.written_fd())?, watched(worker.watched_fd())?);
-        let listener = post.listener.take().map(tokio::net::TcpListener::from_std).transpose()?;
+        let listener = post.listener.take().map(Listener::watched).transpose()?;
         Ok((worker, fds, listener))
     })();
     let (worker, (acked, written, watched), listener) = match prepared {
@@ -396,15 +398,31 @@ pub(super) async fn serve<S: Socket>(mut post: Post, ready: impl FnOnce(std::io:
     }
 }
 
+/// Where connections come from. They are the runtime's only when the thread that gets them has them: a stranger's goes soon, and what is
+/// done for it twice costs those who work.
+struct Listener(AsyncFd<std::net::TcpListener>);
+
+impl Listener {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe, for types that may close their descriptor early; a listener does not"
+    )]
+    fn watched(listener: std::net::TcpListener) -> std::io::Result<Listener> {
+        listener.set_nonblocking(true)?;
+        AsyncFd::new(listener).map(Listener)
+    }
+
+    async fn accept(&self) -> std::io::Result<Accepted> {
+        self.0.async_io(Interest::READABLE, std::net::TcpListener::accept).await
+    }
+}
+
 /// Gives every connection that is accepted to the next thread.
-async fn accept(listener: tokio::net::TcpListener, threads: Vec<UnboundedSender<Accepted>>) {
+async fn accept(listener: Listener, threads: Vec<UnboundedSender<Accepted>>) {
     for thread in threads.iter().cycle() {
-        let (stream, peer) = loop {
+        let accepted = loop {
             match listener.accept().await {
-                Ok((stream, peer)) => match stream.into_std() {
-                    Ok(stream) => break (stream, peer),
-                    Err(error) => tracing::warn!(%peer, %error, "an accepted connection cannot be used"),
-                },
+                Ok(accepted) => break accepted,
                 Err(error) => {
                     // Out of descriptors, most likely: some will be free again.
                     tracing::warn!(%error, "cannot accept connections");
@@ -413,7 +431,7 @@ async fn accept(listener: tokio::net::TcpListener, threads: Vec<UnboundedSender<
             }
         };
         // A thread that is gone has stopped, and so does the broker.
-        drop(thread.send((stream, peer)));
+        drop(thread.send(accepted));
     }
 }
 

@@ -130,6 +130,8 @@ pub struct Worker {
     acked_armed: bool,
     written_mark: Subscription,
     written_lsn: Lsn,
+    /// Connections that wait for acks of others of their clients.
+    waiting_for_client: Vec<ConnectionId>,
     /// Connections that wait for space in the log buffer; while there are any, `written_mark` is armed.
     blocked: Vec<ConnectionId>,
     full: bool,
@@ -195,6 +197,7 @@ impl Worker {
             acked_armed: false,
             written_mark,
             written_lsn: Lsn::ZERO,
+            waiting_for_client: Vec::new(),
             blocked: Vec::new(),
             full: false,
             held: HeldPulls::default(),
@@ -297,24 +300,27 @@ impl Worker {
         if place.generation != id.generation { None } else { place.connection.as_mut() }
     }
 
-    /// Bytes arrived. Call [`Worker::end_of_turn`] when all that is readable has been given.
-    pub fn bytes_in(&mut self, id: ConnectionId, bytes: &[u8]) {
-        let Some(mut connection) = self.lend(id) else { return };
+    /// Bytes arrived. True when they made something to do: call [`Worker::end_of_turn`] then, when all that is readable has been given. A
+    /// piece of a request costs those who work nothing.
+    pub fn bytes_in(&mut self, id: ConnectionId, bytes: &[u8]) -> bool {
+        let Some(mut connection) = self.lend(id) else { return false };
         connection.last_traffic = self.now;
         connection.life.beat(self.shared.engine.clock().wall_ms());
-        if self.lone != Some(id) {
-            (self.lone, self.lone_turns) = (Some(id), 0);
-        }
-        if connection.input.is_empty() {
+        let used = if connection.input.is_empty() {
             let used = self.requests(&mut connection, bytes);
             connection.input.extend_from_slice(&bytes[used..]);
             connection.unfinished_since = (!connection.input.is_empty()).then_some(self.now);
+            used
         } else {
             connection.input.extend_from_slice(bytes);
-            self.go_on(&mut connection);
+            self.go_on(&mut connection)
+        };
+        if used > 0 && self.lone != Some(id) {
+            (self.lone, self.lone_turns) = (Some(id), 0);
         }
         self.weigh(&mut connection);
         self.give_back(connection);
+        used > 0 || !self.dirty.is_empty()
     }
 
     /// Takes a connection out while its requests are handled.
@@ -328,8 +334,8 @@ impl Worker {
         self.slots[slot].connection = Some(connection);
     }
 
-    /// Handles what lies in the input.
-    fn go_on(&mut self, connection: &mut Connection) {
+    /// Handles what lies in the input; says how many bytes of it that were.
+    fn go_on(&mut self, connection: &mut Connection) -> usize {
         let mut input = std::mem::take(&mut connection.input);
         let used = self.requests(connection, &input);
         if used == input.len() && input.capacity() > limits::OUT_PAUSE_BYTES {
@@ -340,6 +346,7 @@ impl Worker {
             connection.unfinished_since = (!input.is_empty()).then_some(self.now);
         }
         connection.input = input;
+        used
     }
 
     /// Handles every whole request at the start of `bytes`; says how many bytes that were.
@@ -421,6 +428,7 @@ impl Worker {
                 if header.code == ask::HEART_BEAT {
                     connection.last_heartbeat = self.now;
                     connection.groups.extend(joined);
+                    self.introduced(connection);
                 }
                 if header.code == ask::UNREGISTER_CLIENT {
                     for (group, _) in &changes {
@@ -546,8 +554,7 @@ impl Worker {
                 if self.holds_too_many(connection) {
                     self.shared.counters.pulls_refused.add(1);
                     // Clients come again some seconds after this; after an empty answer they would at once.
-                    let remark =
-                        "too many pulls of this connection, or from its address, are held already; try again later";
+                    let remark = "too many pulls of this connection, its client or its address are held already; try again later";
                     return self.answer(connection, to, &Reply::failure(code::SYSTEM_BUSY, remark));
                 }
                 self.shared.counters.pulls_held.add(1);
@@ -1078,6 +1085,7 @@ impl Worker {
         if self.shared.state.is_urgent() {
             self.end_of_turn();
         }
+        self.end_waits_for_clients();
         self.end_relays(self.now);
         self.heed_resets();
         self.end_late_pushes();
@@ -1165,6 +1173,7 @@ impl Worker {
         }
         connection.input = Vec::new();
         connection.charge();
+        connection.belong_to(None);
         self.shared.visitors.leave(&connection.visitor);
         self.leave_all(&mut connection);
         self.end_questions_to(id);
@@ -1262,7 +1271,11 @@ impl Worker {
     /// Whether the driver should read from this connection now.
     #[must_use]
     pub fn wants_input(&mut self, id: ConnectionId) -> bool {
-        self.connection(id).is_some_and(|connection| !connection.is_paused())
+        let Some(mut connection) = self.lend(id) else { return false };
+        self.wait_for_client(&mut connection);
+        let wants = !connection.is_paused();
+        self.give_back(connection);
+        wants
     }
 
     /// Whether the driver should close this connection, after trying once to write what is left.

@@ -1,10 +1,14 @@
 //! A connection to a name server: asks, and waits for the answers, but never for long.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 
 use bytes::BytesMut;
 
+use super::Door;
+use crate::config::HostPort;
+use crate::dial::Stream;
+use crate::features::access::{ACCESS_KEY, SIGNATURE};
 use crate::limits;
 use crate::wire::codes::response as code;
 use crate::wire::header::Head;
@@ -51,28 +55,34 @@ impl Answer {
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
+    door: Door,
     input: BytesMut,
     opaque: i32,
 }
 
 impl Connection {
-    pub(super) fn new(to: SocketAddr) -> io::Result<Connection> {
-        let stream = TcpStream::connect_timeout(&to, limits::REGISTER_TIMEOUT)?;
+    pub(super) fn new(to: &HostPort, door: &Door) -> io::Result<Connection> {
+        let stream = TcpStream::connect_timeout(&to.resolve()?, limits::REGISTER_TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(limits::REGISTER_TIMEOUT))?;
         stream.set_write_timeout(Some(limits::REGISTER_TIMEOUT))?;
-        Ok(Connection { stream, input: BytesMut::new(), opaque: 0 })
+        let stream = match &door.tls {
+            Some(trust) => trust.wrap(&to.host, stream).map_err(io::Error::other)?,
+            None => Stream::Plain(stream),
+        };
+        Ok(Connection { stream, door: door.clone(), input: BytesMut::new(), opaque: 0 })
     }
 
     /// Whether the other side has ended it.
     pub(super) fn is_closed(&self) -> bool {
-        let looked = self.stream.set_nonblocking(true).and_then(|()| self.stream.peek(&mut [0]));
+        let socket = self.stream.socket();
+        let looked = socket.set_nonblocking(true).and_then(|()| socket.peek(&mut [0]));
         let open = match looked {
             Ok(bytes) => bytes > 0,
             Err(error) => error.kind() == ErrorKind::WouldBlock,
         };
-        !open || self.stream.set_nonblocking(false).is_err()
+        !open || socket.set_nonblocking(false).is_err()
     }
 
     /// Asks, and waits for the answer.
@@ -90,6 +100,11 @@ impl Connection {
             let mut frame = Head::request(Encoding::Json, question.code, self.opaque).encode(&mut out);
             for (name, value) in question.fields {
                 frame.field(name, value);
+            }
+            if let Some((name, secret)) = &self.door.signer {
+                let signed = [question.fields, &[(ACCESS_KEY, name.as_str())]].concat();
+                frame.field(ACCESS_KEY, name);
+                frame.field(SIGNATURE, &secret.sign(&signed, question.body));
             }
             frame.finish(question.body).map_err(io::Error::other)?;
             self.opaque += 1;

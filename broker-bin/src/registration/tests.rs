@@ -1,9 +1,13 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use super::*;
@@ -16,6 +20,8 @@ use crate::wire::{Encoding, FrameRef};
 #[derive(Default)]
 struct Desk {
     heard: Vec<(i64, Value, Value)>,
+    /// Everything, with bodies as they came.
+    raw: Vec<(i64, Value, Vec<u8>)>,
     /// Codes that it answers with another code than 0.
     refuses: BTreeMap<i64, i32>,
     /// What it says to 322.
@@ -59,6 +65,11 @@ struct NameServer {
 
 impl NameServer {
     fn open() -> NameServer {
+        NameServer::behind(None)
+    }
+
+    /// One that speaks TLS, where that is said how.
+    fn behind(tls: Option<Arc<ServerConfig>>) -> NameServer {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let desk = Arc::<Mutex<Desk>>::default();
@@ -71,15 +82,21 @@ impl NameServer {
                     return;
                 }
                 desk.connections.push(connection.try_clone().expect("a second handle"));
-                let own = own.clone();
-                std::thread::spawn(move || serve(connection, &own));
+                let (own, tls) = (own.clone(), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => serve(connection, &own),
+                    Some(tls) => {
+                        let session = ServerConnection::new(tls).expect("a session");
+                        serve(StreamOwned::new(session, connection), &own);
+                    }
+                });
             }
         });
         NameServer { desk, at: HostPort { host: "127.0.0.1".to_owned(), port } }
     }
 
     fn teller(&self, scene: &Scene, broker_id: u64) -> Teller {
-        Teller::new(scene.shared.clone(), self.at.clone(), broker_id)
+        Teller::new(scene.shared.clone(), self.at.clone(), Door::default(), broker_id)
     }
 
     fn has(&self, topic: &str, brokers: &[(&'static str, u32)]) {
@@ -113,7 +130,7 @@ impl NameServer {
     }
 }
 
-fn serve(mut connection: TcpStream, desk: &Mutex<Desk>) {
+fn serve(mut connection: impl Read + Write, desk: &Mutex<Desk>) {
     let (mut input, mut piece) = (Vec::new(), [0; 4096]);
     while let Ok(count @ 1..) = connection.read(&mut piece) {
         input.extend_from_slice(&piece[..count]);
@@ -123,6 +140,7 @@ fn serve(mut connection: TcpStream, desk: &Mutex<Desk>) {
             let mut desk = lock(desk);
             let asked = header["code"].as_i64().expect("a code");
             let (code, fields, answer) = desk.answer(asked, &header["extFields"]);
+            desk.raw.push((asked, header["extFields"].clone(), frame.body.to_vec()));
             desk.heard.push((asked, header["extFields"].clone(), body));
             let opaque = i32::try_from(header["opaque"].as_i64().expect("a number")).expect("small");
             let mut out = BytesMut::new();
@@ -380,4 +398,77 @@ fn what_is_shown_is_what_those_say_who_answer() {
     await_end(&two);
     two.step();
     assert_eq!(told(&mut scene, "T1"), queues(&[("third", 8)]), "the last word counts");
+}
+
+/// As brokers of the original do that have credentials of their own: every request, by its fields and its body.
+#[test]
+fn each_request_is_signed_where_an_account_is_given() {
+    let (scene, server) = (Scene::new(), NameServer::open());
+    server.has("T1", &[("other", 8)]);
+    let secret = Secret::new("a secret key");
+    let door = Door { signer: Some(("a".to_owned(), secret.clone())), ..Door::default() };
+    let mut teller = Teller::new(scene.shared.clone(), server.at.clone(), door, 0);
+    teller.step();
+    teller.step();
+    teller.take_leave();
+    let heard = std::mem::take(&mut lock(&server.desk).raw);
+    assert_eq!(heard.iter().map(|(code, ..)| *code).collect::<Vec<_>>(), [103, 206, 105, 904, 104]);
+    for (code, fields, body) in heard {
+        let text = |name: &str| fields[name].as_str().expect("text");
+        assert_eq!(text("AccessKey"), "a", "{code}");
+        let all = fields.as_object().expect("fields").iter().filter(|(name, _)| *name != "Signature");
+        let all: Vec<_> = all.map(|(name, value)| (name.as_str(), value.as_str().expect("text"))).collect();
+        assert!(secret.signs(all.into_iter(), &body, text("Signature")), "{code}: {fields}");
+    }
+}
+
+/// A name server's side of TLS, and the authority that it is known by.
+fn sealed() -> (Arc<ServerConfig>, String) {
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
+    let certificate = params.signed_by(&key, &authority).expect("signed");
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("versions").with_no_client_auth();
+    let config = builder.with_single_cert(vec![certificate.der().clone()], key).expect("they belong together");
+    (Arc::new(config), authority.pem())
+}
+
+#[test]
+fn a_name_server_is_spoken_to_by_tls_where_that_is_wanted_and_believed_by_its_authority() {
+    let (config, authority) = sealed();
+    let (_, stranger) = sealed();
+    let file = |pem: &str| {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(pem.as_bytes()).expect("written");
+        file
+    };
+    let [authority, stranger, nothing] = [&*authority, &*stranger, ""].map(file);
+    let door = |path: &Path| {
+        let trust = Trust { authorities: Some(path.to_owned()), own: None };
+        Door { tls: Some(trust), ..Door::default() }
+    };
+    let (scene, server) = (Scene::new(), NameServer::behind(Some(config)));
+    let teller = |door: Door| Teller::new(scene.shared.clone(), server.at.clone(), door, 0);
+    let mut believing = teller(door(authority.path()));
+    believing.step();
+    believing.step();
+    assert!(believing.told.is_some() && !believing.complained);
+    assert_eq!(server.codes(), [103, 904], "the connection stays open");
+    for refused in [door(stranger.path()), door(nothing.path())] {
+        let mut teller = teller(refused);
+        teller.step();
+        assert!(teller.told.is_none() && teller.complained);
+    }
+    assert!(server.codes().is_empty(), "nobody tells a stranger anything");
+    server.hang_up();
+    await_end(&believing);
+    believing.step();
+    assert_eq!(server.codes(), [103]);
+    let missing = door(Path::new("none.pem"));
+    let refused = start(&scene.shared, std::slice::from_ref(&server.at), &missing, 0).expect_err("at once");
+    assert!(refused.to_string().contains("none.pem"), "{refused}");
 }

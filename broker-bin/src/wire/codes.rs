@@ -60,6 +60,10 @@ pub mod request {
     pub const GET_ALL_DELAY_OFFSET: i32 = 45;
     /// Would this filter work?
     pub const CHECK_CLIENT_CONFIG: i32 = 46;
+    /// Make or change an entry of `plain_acl.yml`.
+    pub const UPDATE_AND_CREATE_ACL_CONFIG: i32 = 50;
+    /// Take an entry of `plain_acl.yml` away.
+    pub const DELETE_ACL_CONFIG: i32 = 51;
     /// Write a value of the name server.
     pub const PUT_KV_CONFIG: i32 = 100;
     /// Read a value of the name server.
@@ -178,12 +182,48 @@ pub mod request {
     pub const SET_MESSAGE_REQUEST_MODE: i32 = 401;
     /// A broker is there still.
     pub const BROKER_HEARTBEAT: i32 = 904;
+    /// Make a user.
+    pub const AUTH_CREATE_USER: i32 = 3001;
+    /// Change a user.
+    pub const AUTH_UPDATE_USER: i32 = 3002;
+    /// Take a user away.
+    pub const AUTH_DELETE_USER: i32 = 3003;
+    /// A user.
+    pub const AUTH_GET_USER: i32 = 3004;
+    /// All users.
+    pub const AUTH_LIST_USER: i32 = 3005;
+    /// Make policies of a user.
+    pub const AUTH_CREATE_ACL: i32 = 3006;
+    /// Change policies of a user.
+    pub const AUTH_UPDATE_ACL: i32 = 3007;
+    /// Take policies of a user away.
+    pub const AUTH_DELETE_ACL: i32 = 3008;
+    /// Policies of a user.
+    pub const AUTH_GET_ACL: i32 = 3009;
+    /// Policies of all users.
+    pub const AUTH_LIST_ACL: i32 = 3010;
     /// Take messages for a time.
     pub const POP_MESSAGE: i32 = 200_050;
     /// A popped message is done.
     pub const ACK_MESSAGE: i32 = 200_051;
     /// Keep a popped message longer.
     pub const CHANGE_MESSAGE_INVISIBLETIME: i32 = 200_053;
+
+    /// Whether a request changes accounts: only a leader that can have it acknowledged takes it.
+    #[must_use]
+    pub const fn changes_accounts(code: i32) -> bool {
+        matches!(
+            code,
+            UPDATE_AND_CREATE_ACL_CONFIG
+                | DELETE_ACL_CONFIG
+                | AUTH_CREATE_USER
+                | AUTH_UPDATE_USER
+                | AUTH_DELETE_USER
+                | AUTH_CREATE_ACL
+                | AUTH_UPDATE_ACL
+                | AUTH_DELETE_ACL
+        )
+    }
 }
 
 /// Request codes of our own, for operators: JSON in, JSON out; see [`super::operate`]. A code never changes its meaning, and none is used
@@ -305,4 +345,9 @@ pub mod response {
     pub const ILLEGAL_OPERATION: i32 = 604;
     /// The server is closing: connect anew. Clients before 5.3.2 do not know it.
     pub const GO_AWAY: i32 = 1500;
+
+    /// A user that there is not.
+    pub const USER_NOT_EXIST: i32 = 3001;
+    /// A policy that there is not.
+    pub const POLICY_NOT_EXIST: i32 = 3002;
 }

@@ -11,6 +11,7 @@
 //! All integers on the wire are big-endian. Not here: what a request *means* (`features/`), and moving bytes (`net/`).
 
 pub mod admin;
+pub mod auth;
 pub mod batch;
 pub mod body;
 pub mod codes;

@@ -88,7 +88,7 @@ fn change(rules: &mut Rules, wished: &BTreeMap<String, Option<String>>) -> Resul
     Ok(())
 }
 
-fn permission(text: &str) -> Result<Permission, Reply> {
+pub(super) fn permission(text: &str) -> Result<Permission, Reply> {
     text.parse().map_err(|fault: Fault| refused(fault))
 }
 
@@ -101,7 +101,7 @@ fn found(shared: &Shared, name: &str) -> Result<Arc<Account>, Reply> {
 }
 
 /// An account that is not the file's, to be changed.
-fn changeable(name: &str, account: &Account) -> Result<Account, Reply> {
+pub(super) fn changeable(name: &str, account: &Account) -> Result<Account, Reply> {
     if account.from_file {
         return Err(refused(format!("account {name} stands in the file of accounts (acl-file); change it there")));
     }
@@ -109,14 +109,20 @@ fn changeable(name: &str, account: &Account) -> Result<Account, Reply> {
 }
 
 fn keep(shared: &Shared, name: &str, account: Account) -> Result<Outcome, Reply> {
+    let reply = told(&tell(name, &account));
+    keep_quietly(shared, name, account)?;
+    Ok(Outcome::Recorded(reply, Kept::Names))
+}
+
+/// Puts an account into the state, if it is good. Whoever asked hears of it when that is durable.
+pub(super) fn keep_quietly(shared: &Shared, name: &str, account: Account) -> Result<(), Reply> {
     account.check(name).map_err(refused)?;
     if shared.state.accounts.get(name).is_none() && shared.state.accounts.count() >= limits::ACCOUNT_COUNT_MAX {
         return Err(refused(format!("there are {} accounts already", limits::ACCOUNT_COUNT_MAX)));
     }
-    let reply = told(&tell(name, &account));
     tracing::info!(account = name, admin = account.admin, "an operator set the account");
     shared.state.put_account(name, account);
-    Ok(Outcome::Recorded(reply, Kept::Names))
+    Ok(())
 }
 
 fn tell(name: &str, account: &Account) -> AccountTold {

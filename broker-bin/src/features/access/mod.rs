@@ -11,6 +11,7 @@
 //!  request --> router --> judge: trusted? signed? allowed? --> Pass --> handler (which asks it where the request does not tell all)
 //!  plain_acl.yml --> plain_acl --> AclFile --> State --> table entries --> replicas
 //!  anchorlog user|acl … --> handler -----------^
+//!  mqadmin createUser … ---> tools -------------'
 //! ```
 //! A signature covers the values of a request's fields and its body, as clients of 4.x make it: not their names, no time and no nonce. Who
 //! can listen can send the same request again. Where that matters, TLS is the answer.
@@ -24,6 +25,7 @@ mod judge;
 mod needs;
 mod plain_acl;
 mod signature;
+pub mod tools;
 
 pub use account::{Account, Fault, Permission, Rules};
 pub use accounts::Accounts;

@@ -228,3 +228,204 @@ fn a_slave_has_the_accounts_of_its_leader() {
     let list: Value = serde_json::from_slice(&list.body).expect("JSON");
     assert_eq!((list["accounts"].as_array().map(Vec::len), &list["trusted"][0]), (Some(2), &json!("10.9.*")));
 }
+
+fn told(answer: &Answer) -> Value {
+    assert_eq!(answer.code(), 0, "{}", answer.header);
+    assert!(!String::from_utf8_lossy(&answer.body).contains(SECRET), "a secret goes one way");
+    serde_json::from_slice(&answer.body).expect("JSON")
+}
+
+fn entry(resource: &str, actions: &[&str], decision: &str) -> Value {
+    json!({"resource": resource, "actions": actions, "sourceIps": null, "decision": decision})
+}
+
+fn policies(entries: &[Value]) -> Vec<u8> {
+    json!({"subject": null, "policies": [{"policyType": null, "entries": entries}]}).to_string().into_bytes()
+}
+
+/// As `mqadmin createUser`, `updateUser`, `getUser`, `listUser` and `deleteUser` of 5.3 ask.
+#[test]
+fn the_original_s_tools_make_users_and_show_and_change_them() {
+    let mut scene = scene(&[("root", admin())]);
+    let id = scene.connect();
+    let named = |name: &str| json!({"username": name});
+    let user = |password: &str, kind: &str| {
+        json!({"username": null, "password": password, "userType": kind, "userStatus": null}).to_string().into_bytes()
+    };
+    let made = ask(&mut scene, id, "root", 3001, &named("a"), &user(SECRET, "Super"));
+    assert_eq!((made.code(), made.body.len()), (0, 0), "{}", made.header);
+    let shown = told(&ask(&mut scene, id, "root", 3004, &named("a"), b""));
+    assert_eq!(
+        (&shown["username"], &shown["userType"], &shown["userStatus"]),
+        (&json!("a"), &json!("Super"), &json!("enable"))
+    );
+    assert_eq!(shown["password"], Value::Null);
+    // It is an admin, and signs; then it is none, and has another secret.
+    assert_eq!(ask(&mut scene, id, "a", 3002, &named("a"), &user("", "Normal")).code(), 0);
+    denied(&ask(&mut scene, id, "a", 3005, &json!({"filter": ""}), b""), "admin=false");
+    assert_eq!(ask(&mut scene, id, "root", 3002, &named("a"), &user("another secret", "")).code(), 0);
+    denied(&ask(&mut scene, id, "a", 105, &json!({"topic": "T1"}), b""), "rule Signature");
+    let all = told(&ask(&mut scene, id, "root", 3005, &json!({"filter": ""}), b""));
+    assert_eq!(all.as_array().map(Vec::len), Some(2), "{all}");
+    let some = told(&ask(&mut scene, id, "root", 3005, &json!({"filter": "oo"}), b""));
+    assert_eq!((some.as_array().map(Vec::len), &some[0]["username"]), (Some(1), &json!("root")));
+    for (code, name, body, answered, part) in [
+        (3001, "a", user(SECRET, "Normal"), 1, "already"),
+        (3001, "b", user("short", "Normal"), 1, "secret key"),
+        (3001, "b", user(SECRET, "Odd"), 1, "Super or Normal"),
+        (3001, "", user(SECRET, "Normal"), 1, "username is wanted"),
+        (3002, "a", json!({"userStatus": "disable"}).to_string().into_bytes(), 1, "not switched off"),
+        (3002, "b", user(SECRET, "Normal"), 3001, "no user b"),
+        (3003, "b", Vec::new(), 3001, "no user b"),
+        (3004, "b", Vec::new(), 3001, "no user b"),
+    ] {
+        let answer = ask(&mut scene, id, "root", code, &named(name), &body);
+        let remark = answer.header["remark"].as_str().unwrap_or_default();
+        assert!(answer.code() == answered && remark.contains(part), "{code} {name}: {}", answer.header);
+    }
+    assert_eq!(ask(&mut scene, id, "root", 3003, &named("a"), b"").code(), 0);
+    let mut scene = scene.crash();
+    scene.shared.access.switch(true);
+    let id = scene.connect();
+    assert_eq!(told(&ask(&mut scene, id, "root", 3005, &json!({}), b"")).as_array().map(Vec::len), Some(1));
+}
+
+/// As `mqadmin createAcl`, `updateAcl`, `getAcl`, `listAcl` and `deleteAcl` of 5.3 ask.
+#[test]
+fn the_original_s_tools_make_rules_that_hold_and_are_told_none_that_do_not() {
+    let mut scene = scene(&[("root", admin()), ("a", account(&[], &[]))]);
+    let id = scene.connect();
+    let of = json!({"subject": "User:a"});
+    let put = |scene: &mut Scene, code, entries: &[Value]| ask(scene, id, "root", code, &of, &policies(entries));
+    denied(&ask(&mut scene, id, "a", 310, &send_fields("T1", 0, ""), b"x"), "defaultTopicPerm=DENY");
+    let made = [entry("Topic:T1", &["Pub"], "Allow"), entry("Group:g*", &["Sub"], "Allow")];
+    assert_eq!(put(&mut scene, 3006, &made).code(), 0);
+    assert_eq!(ask(&mut scene, id, "a", 310, &send_fields("T1", 0, ""), b"x").code(), 0);
+    denied(&ask(&mut scene, id, "a", 11, &pull("g1", "T1"), b""), "topic T1=PUB");
+    assert_eq!(put(&mut scene, 3007, &[entry("Topic:T1", &["Pub", "Sub"], "Allow")]).code(), 0);
+    assert_eq!(ask(&mut scene, id, "a", 11, &pull("g1", "T1"), b"").code(), 0);
+    assert_eq!(
+        put(&mut scene, 3007, &[entry("Topic:*", &["Sub"], "Allow"), entry("Topic:T2", &["All"], "Deny")]).code(),
+        0
+    );
+    denied(&ask(&mut scene, id, "a", 11, &pull("g1", "T2"), b""), "topic T2=DENY");
+    let shown = told(&ask(&mut scene, id, "root", 3009, &of, b""));
+    let entries = json!([
+        entry("Topic:T1", &["Pub", "Sub"], "Allow"),
+        entry("Topic:T2", &["All"], "Deny"),
+        entry("Group:g*", &["Sub"], "Allow"),
+        entry("Topic:*", &["Sub"], "Allow"),
+    ]);
+    assert_eq!(shown, json!({"subject": "User:a", "policies": [{"policyType": "Custom", "entries": entries}]}));
+    // What cannot be said here changes nothing, also not what came with it.
+    let odd = [
+        entry("Topic:T3", &["Create"], "Allow"),
+        entry("Topic:T3", &["Pub"], "Deny"),
+        entry("Cluster:c", &["All"], "Allow"),
+        json!({"resource": "Topic:T3", "actions": ["Pub"], "sourceIps": ["10.0.0.1"], "decision": "Allow"}),
+    ];
+    for odd in odd {
+        assert_eq!(put(&mut scene, 3006, &[entry("Topic:T4", &["Pub"], "Allow"), odd.clone()]).code(), 1, "{odd}");
+    }
+    let default = json!({"policies": [{"policyType": "Default", "entries": [entry("Topic:T3", &["Pub"], "Allow")]}]});
+    assert_eq!(ask(&mut scene, id, "root", 3006, &of, default.to_string().as_bytes()).code(), 1);
+    assert_eq!(told(&ask(&mut scene, id, "root", 3009, &of, b"")), shown);
+    let listed =
+        told(&ask(&mut scene, id, "root", 3010, &json!({"subjectFilter": "User:a", "resourceFilter": "T2"}), b""));
+    assert_eq!(
+        (listed.as_array().map(Vec::len), &listed[0]["policies"][0]["entries"][0]["resource"]),
+        (Some(1), &json!("Topic:T2"))
+    );
+    let gone = json!({"subject": "User:a", "resource": "Topic:T2"});
+    assert_eq!(ask(&mut scene, id, "root", 3008, &gone, b"").code(), 0);
+    assert_eq!(ask(&mut scene, id, "root", 3008, &gone, b"").code(), 3002, "there is none any more");
+    assert_eq!(
+        ask(&mut scene, id, "a", 11, &pull("g1", "T2"), b"").code(),
+        17,
+        "as Topic:* has it; the topic is not there"
+    );
+    assert_eq!(ask(&mut scene, id, "root", 3008, &of, b"").code(), 0);
+    assert_eq!(ask(&mut scene, id, "root", 3009, &of, b"").code(), 3002);
+    denied(&ask(&mut scene, id, "a", 310, &send_fields("T1", 0, ""), b"x"), "defaultTopicPerm=DENY");
+    assert_eq!(put(&mut scene, 3006, &[]).code(), 1);
+    assert_eq!(ask(&mut scene, id, "root", 3009, &json!({"subject": "User:b"}), b"").code(), 3001);
+    assert_eq!(ask(&mut scene, id, "root", 3009, &json!({"subject": "a"}), b"").code(), 1);
+}
+
+/// As `mqadmin updateAclConfig` and `deleteAccessConfig` of 4.9 ask.
+#[test]
+fn entries_of_the_original_s_file_are_made_by_its_tools_of_4_9() {
+    let mut scene = scene(&[("root", admin())]);
+    let id = scene.connect();
+    let made = json!({
+        "accessKey": "a", "secretKey": SECRET, "admin": "false", "defaultTopicPerm": "DENY", "defaultGroupPerm": "SUB",
+        "topicPerms": "T1=PUB,T2=PUB|SUB", "whiteRemoteAddress": "",
+    });
+    assert_eq!(ask(&mut scene, id, "root", 50, &made, b"").code(), 0);
+    assert_eq!(ask(&mut scene, id, "a", 310, &send_fields("T1", 0, ""), b"x").code(), 0);
+    denied(&ask(&mut scene, id, "a", 11, &pull("g", "T1"), b""), "topic T1=PUB");
+    // What is not said stays.
+    let changed = json!({"accessKey": "a", "secretKey": SECRET, "admin": "false", "topicPerms": "T1=SUB"});
+    assert_eq!(ask(&mut scene, id, "root", 50, &changed, b"").code(), 0);
+    assert_eq!(ask(&mut scene, id, "a", 11, &pull("g", "T1"), b"").code(), 0);
+    denied(&ask(&mut scene, id, "a", 310, &send_fields("T2", 0, ""), b"x"), "defaultTopicPerm=DENY");
+    for odd in [
+        json!({"accessKey": "b"}),
+        json!({"accessKey": "a", "topicPerms": "T1"}),
+        json!({"accessKey": "a", "defaultTopicPerm": "ALL"}),
+        json!({"accessKey": "a", "aclFileFullPath": "/etc/plain_acl.yml"}),
+        json!({"secretKey": SECRET}),
+    ] {
+        assert_eq!(ask(&mut scene, id, "root", 50, &odd, b"").code(), 1, "{odd}");
+    }
+    assert_eq!(ask(&mut scene, id, "root", 51, &json!({"accessKey": "a"}), b"").code(), 0);
+    denied(&ask(&mut scene, id, "a", 310, &send_fields("T1", 0, ""), b"x"), "rule Signature");
+    assert_eq!(ask(&mut scene, id, "root", 51, &json!({"accessKey": "a"}), b"").code(), 22);
+    for code in [52, 53, 54] {
+        let answer = ask(&mut scene, id, "root", code, &json!({}), b"");
+        assert!(
+            answer.code() == 3 && answer.header["remark"].as_str().is_some_and(|remark| remark.contains("acl-file"))
+        );
+    }
+}
+
+#[test]
+fn what_the_original_s_tools_change_is_an_administrator_s_and_a_leader_s() {
+    let mut leader = scene(&[("root", admin()), ("a", account(&[("T1", "PUB|SUB")], &[]))]);
+    let in_file = Account { from_file: true, ..account(&[], &[]) };
+    leader.shared.state.put_account("f", in_file);
+    let id = leader.connect();
+    let changes = [
+        (50, json!({"accessKey": "f", "secretKey": SECRET}), Vec::new()),
+        (51, json!({"accessKey": "f"}), Vec::new()),
+        (3002, json!({"username": "f"}), json!({"userType": "Super"}).to_string().into_bytes()),
+        (3003, json!({"username": "f"}), Vec::new()),
+        (3006, json!({"subject": "User:f"}), policies(&[entry("Topic:T1", &["Pub"], "Allow")])),
+        (3007, json!({"subject": "User:f"}), policies(&[entry("Topic:T1", &["Pub"], "Allow")])),
+        (3008, json!({"subject": "User:f"}), Vec::new()),
+    ];
+    for (code, fields, body) in &changes {
+        denied(&ask(&mut leader, id, "a", *code, fields, body), "admin=false");
+        let answer = ask(&mut leader, id, "root", *code, fields, body);
+        let remark = answer.header["remark"].as_str().unwrap_or_default();
+        assert!(answer.code() == 1 && remark.contains("change it there"), "{code}: {}", answer.header);
+    }
+    for (code, fields) in [
+        (3004, json!({"username": "root"})),
+        (3005, json!({})),
+        (3009, json!({"subject": "User:a"})),
+        (3010, json!({})),
+    ] {
+        denied(&ask(&mut leader, id, "a", code, &fields, b""), "admin=false");
+    }
+    leader.shared.state.flush_all(&leader.shared.engine).expect("room");
+    leader.settle();
+    let (disk, clock) = leader.end();
+    let mut slave = Scene::on(disk, clock, Standing::Slave { leader: std::sync::Arc::default() }, |_| {});
+    slave.shared.access.switch(true);
+    let id = slave.connect();
+    for (code, fields, body) in &changes {
+        assert_eq!(ask(&mut slave, id, "root", *code, fields, body).code(), 14, "{code}");
+    }
+    assert_eq!(told(&ask(&mut slave, id, "root", 3005, &json!({}), b"")).as_array().map(Vec::len), Some(3));
+}

@@ -127,6 +127,12 @@ impl Clients {
         }
     }
 
+    /// Whose a connection is, as its heartbeats say.
+    #[must_use]
+    pub fn id_of(&self, connection: ConnectionId) -> Option<Box<str>> {
+        Some(lock(&self.0).by_connection.get(&connection)?.client.id.clone())
+    }
+
     /// The members of a consumer group, by client id.
     #[must_use]
     pub fn consumers(&self, group: &str) -> Vec<Consumer> {

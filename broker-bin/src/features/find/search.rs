@@ -36,10 +36,13 @@ pub fn search(engine: &Engine, wanted: &Search) -> Result<Vec<Message>, ReadErro
             order: KeyOrder::NewestFirst,
             beyond,
             count: limits::FIND_MESSAGES_MAX,
-            bytes_max: limits::FIND_BYTES_MAX,
+            bytes_max: limits::FIND_BYTES_MAX + limits::FIND_SLACK_BYTES,
         })?;
         let Some(last) = page.last() else { break };
         beyond = Some(last.lsn);
+        // One more would have fitted.
+        let bytes_of_page: usize = page.iter().map(Message::size).sum();
+        let is_last = page.len() < limits::FIND_MESSAGES_MAX && bytes_of_page <= limits::FIND_BYTES_MAX;
         looked_at += page.len();
         for message in page {
             if topic_of(&message.queue_name).is_none_or(|(topic, _)| topic != &*wanted.topic) {
@@ -51,7 +54,7 @@ pub fn search(engine: &Engine, wanted: &Search) -> Result<Vec<Message>, ReadErro
             }
             found.push(message);
         }
-        if found.len() >= wanted.count {
+        if is_last || found.len() >= wanted.count {
             break;
         }
     }

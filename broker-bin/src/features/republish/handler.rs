@@ -1,7 +1,7 @@
 //! How far a topic is republished, and a step of it.
 
 use anchorlog_engine::{
-    AppendError, Fetch, FetchStatus, Link, Lsn, Message, Put, Queue, QueueOffset, Target, WriteBatch,
+    Advice, AppendError, Fetch, FetchStatus, Link, Lsn, Message, Put, Queue, QueueOffset, Target, WriteBatch,
 };
 
 use super::pair::{Pair, Place};
@@ -51,7 +51,11 @@ pub fn step(shared: &Shared, request: &Request<'_>) -> Outcome {
         let pair = Pair::of(shared, &ask.pair)?;
         let (queue, destinations) = (pair.queue(shared, ask.queue)?, pair.destinations(shared)?);
         let at = QueueOffset(ask.at).max(shared.engine.range(&queue).min);
-        let messages = next_messages(shared, &queue, at, ask)?;
+        let (messages, damaged) = match next_messages(shared, &queue, at, ask)? {
+            Ahead::Messages(messages) => (messages, None),
+            Ahead::Damaged(why) if ask.skip_damaged => (Vec::new(), Some(why)),
+            Ahead::Damaged(why) => return Err(stops_at(ask.queue, at, &why)),
+        };
         let mut batch = WriteBatch::new();
         let mut taken = 0;
         for message in &messages {
@@ -63,14 +67,17 @@ pub fn step(shared: &Shared, request: &Request<'_>) -> Outcome {
             link(&mut batch, message, ask.queue, &destinations)?;
             taken += 1;
         }
-        let next = messages[..taken].last().map_or(at, |last| QueueOffset(last.queue_offset.0 + 1));
+        let behind = QueueOffset(at.0 + u64::from(damaged.is_some()));
+        let next = messages[..taken].last().map_or(behind, |last| QueueOffset(last.queue_offset.0 + 1));
+        let goes_on = taken > 0 || damaged.is_some();
         let stepped = RepublishStepped {
             next: next.0,
             moved: u64::try_from(taken).unwrap_or(0),
             gone: at.0 - ask.at,
+            damaged,
             next_ms: stored_at(shared, &queue, next)?,
         };
-        if taken == 0 {
+        if !goes_on {
             return Ok(told(&stepped).into());
         }
         note(shared, &mut batch, &pair, ask, &queue, &destinations, next)?;
@@ -85,18 +92,39 @@ pub fn step(shared: &Shared, request: &Request<'_>) -> Outcome {
     })
 }
 
+/// What follows in a queue.
+enum Ahead {
+    /// These; none at its end.
+    Messages(Vec<Message>),
+    /// One that can never be read again, for this reason.
+    Damaged(String),
+}
+
 /// What follows in the queue, as far as it is asked for.
-fn next_messages(shared: &Shared, queue: &Queue, at: QueueOffset, ask: &RepublishStep) -> Result<Vec<Message>, Reply> {
+fn next_messages(shared: &Shared, queue: &Queue, at: QueueOffset, ask: &RepublishStep) -> Result<Ahead, Reply> {
     let limit = ask.limit.unwrap_or(limits::REPUBLISH_LINKS_MAX).clamp(1, limits::REPUBLISH_LINKS_MAX);
     let fetch = Fetch { messages_max: limit, bytes_max: limits::OPERATE_PART_BYTES, ..Fetch::new(queue, at) };
-    let outcome = shared.engine.fetch(&fetch).map_err(refused)?;
+    let outcome = match shared.engine.fetch(&fetch) {
+        Ok(outcome) => outcome,
+        // Not worth another try: the bytes are not what was written, or a link's message is gone.
+        Err(error) if error.advice() == Advice::Reject && at.0 < ask.end => {
+            return Ok(Ahead::Damaged(error.to_string()));
+        }
+        Err(error) => return Err(refused(error)),
+    };
     let mut messages = match outcome.status {
         FetchStatus::Found => outcome.messages,
         FetchStatus::NoMatch | FetchStatus::AtEnd | FetchStatus::BelowMin | FetchStatus::BeyondMax => Vec::new(),
         FetchStatus::NeedsDisk => return Err(refused("the disk was not read")),
     };
     messages.retain(|message| message.queue_offset.0 < ask.end);
-    Ok(messages)
+    Ok(Ahead::Messages(messages))
+}
+
+fn stops_at(queue: u32, at: QueueOffset, why: &str) -> Reply {
+    refused(format!(
+        "message {at} of queue {queue} cannot be read: {why}; mend it (anchorlog log repair), or leave it behind: --skip-damaged"
+    ))
 }
 
 /// Puts a message into one of the queues by reference.

@@ -7,6 +7,8 @@
 //!    consumed by it, in the same batch, and where it begins in the other topic is in front of that.
 //! 4. Messages with the same sharding key come into one queue, in their order; others are spread over all queues.
 //! 5. A queue of either topic that was dropped and made anew begins anew.
+//! 6. It stops at a message that can never be read again, and says which one that is. Whoever says so by name goes on behind it; each of
+//!    them is told, and for a group it counts as consumed.
 //!
 //! ```text
 //!  anchorlog topic republish -- how far? --> show            how fast is the asker's to say

@@ -52,8 +52,15 @@ fn move_all(scene: &mut Scene, pair: &RepublishPair, limit: usize) -> u64 {
     for queue in show(scene, pair).queues {
         let (mut at, mut begun) = (queue.next, false);
         while at < queue.end {
-            let ask =
-                RepublishStep { pair: pair.clone(), queue: queue.queue, at, begun, end: queue.end, limit: Some(limit) };
+            let ask = RepublishStep {
+                pair: pair.clone(),
+                queue: queue.queue,
+                at,
+                begun,
+                end: queue.end,
+                limit: Some(limit),
+                ..RepublishStep::default()
+            };
             let stepped = step(scene, &ask).expect("nobody else does");
             assert!(stepped.next > at && stepped.moved <= u64::try_from(limit).expect("small"));
             (at, begun) = (stepped.next, stepped.moved > 0);
@@ -140,7 +147,15 @@ fn a_crash_at_any_moment_moves_nothing_twice_and_leaves_nothing_out() {
         let mut scene = stage();
         let id = scene.connect();
         fill(&mut scene, id, 20);
-        let ask = |queue, at, begun| RepublishStep { pair: pair(None), queue, at, begun, end: 10, limit: Some(3) };
+        let ask = |queue, at, begun| RepublishStep {
+            pair: pair(None),
+            queue,
+            at,
+            begun,
+            end: 10,
+            limit: Some(3),
+            ..RepublishStep::default()
+        };
         let first = step(&mut scene, &ask(0, 0, false)).expect("the first");
         // On its way, and perhaps on the disk, when the power fails.
         let other = scene.connect();
@@ -162,7 +177,15 @@ fn who_knows_less_than_the_log_moves_nothing() {
     let mut scene = stage();
     let id = scene.connect();
     fill(&mut scene, id, 8);
-    let ask = |at, begun| RepublishStep { pair: pair(None), queue: 0, at, begun, end: 4, limit: Some(2) };
+    let ask = |at, begun| RepublishStep {
+        pair: pair(None),
+        queue: 0,
+        at,
+        begun,
+        end: 4,
+        limit: Some(2),
+        ..RepublishStep::default()
+    };
     step(&mut scene, &ask(0, false)).expect("the first");
     for (at, begun) in [(0, false), (0, true), (1, true), (3, true), (3, false)] {
         let (code, remark) = step(&mut scene, &ask(at, begun)).expect_err("it is at 2");
@@ -235,6 +258,72 @@ fn a_slave_moves_nothing() {
     fill(&mut scene, id, 2);
     let (disk, clock) = scene.end();
     let mut slave = Scene::on(disk, clock, Standing::Slave { leader: Arc::default() }, |_| {});
-    let ask = RepublishStep { pair: pair(None), queue: 0, at: 0, begun: false, end: 1, limit: None };
+    let ask = RepublishStep { pair: pair(None), queue: 0, end: 1, ..RepublishStep::default() };
     assert_eq!(step(&mut slave, &ask).expect_err("it is a slave").0, 14);
+}
+
+/// Topic A has four messages, and rot is in the third of them, which is not in memory any more.
+fn rotten(body: &[u8]) -> Scene {
+    let mut scene = stage();
+    let id = scene.connect();
+    let bodies: [&[u8]; 4] = [b"0", b"1", body, b"2"];
+    for body in bodies {
+        assert_eq!(scene.send(id, "A", 0, "", body).code(), 0);
+    }
+    // The last block of the log is written again with what follows.
+    let more = |scene: &mut Scene| assert_eq!(scene.send(id, "C", 0, "", &[7; 32 << 10]).code(), 0);
+    more(&mut scene);
+    let place = |path: &std::path::PathBuf| {
+        let bytes = scene.disk.read(path).expect("it is listed");
+        let at = bytes.windows(body.len()).position(|window| window == body)?;
+        Some((path.clone(), u64::try_from(at).expect("small")))
+    };
+    let (path, at) = scene.disk.files().iter().find_map(place).expect("the message is in the log");
+    scene.disk.flip_bit(&path, at, 1);
+    (0..40).for_each(|_| more(&mut scene));
+    scene.worker.closed(id);
+    scene
+}
+
+#[test]
+fn it_stops_at_a_message_that_cannot_be_read_and_goes_on_behind_it_when_told_so_by_name() {
+    let mut scene = rotten(b"this one rots on the disk");
+    let key = OffsetKey { group: "g".into(), topic: "A".into(), queue: 0 };
+    let id = scene.connect();
+    scene.beat(id, "c1", "g", "A");
+    let _commit = scene.shared.state.commit_offset(&key, 0, true);
+    scene.worker.closed(id);
+    let ask = |at, begun, skip_damaged| RepublishStep {
+        pair: pair(Some("g")),
+        at,
+        begun,
+        end: 4,
+        skip_damaged,
+        ..RepublishStep::default()
+    };
+    let first = step(&mut scene, &ask(0, false, false)).expect("what lies before it");
+    assert_eq!((first.next, first.moved, first.damaged), (2, 2, None));
+    for begun in [true, false] {
+        let (code, remark) = step(&mut scene, &ask(2, begun, false)).expect_err("it cannot be read");
+        let remark = remark.as_str().expect("why");
+        assert!(code == 1 && remark.contains("message 2 of queue 0") && remark.contains("--skip-damaged"), "{remark}");
+    }
+    assert_eq!(show(&mut scene, &pair(Some("g"))).queues[0].next, 2, "it stands where it stood");
+    let second = step(&mut scene, &ask(2, true, true)).expect("it was told so");
+    assert_eq!((second.next, second.moved, second.gone), (3, 0, 0));
+    assert!(second.damaged.expect("why").contains("damaged"));
+    assert_eq!(scene.shared.state.offsets.get(&key), Some(3), "the group is done with it, too");
+    let third = step(&mut scene, &ask(3, true, true)).expect("the rest");
+    assert_eq!((third.next, third.moved, third.damaged), (4, 1, None));
+    assert_eq!(sorted(bodies(&mut scene, "B", 5)), ["0", "1", "2"]);
+    // Nothing comes twice, and nothing is left behind twice.
+    assert_eq!(show(&mut scene, &pair(Some("g"))).queues[0].next, 4);
+}
+
+#[test]
+fn an_older_broker_understands_whoever_does_not_ask_for_more() {
+    let text = String::from_utf8(operate::write(&RepublishStep::default()).to_vec()).expect("text");
+    assert!(!text.contains("skip"), "{text}");
+    let old: RepublishStepped = operate::read(br#"{"next":3,"moved":1,"gone":0,"nextMs":null}"#).expect("a telling");
+    assert_eq!((old.next, old.damaged), (3, None));
 }

@@ -8,10 +8,14 @@ use crate::net::ConnectionId;
 use crate::net::connection::{CloseReason, Connection};
 
 impl Worker {
-    /// Looks whether what waits in a connection's input is more than its address may have.
+    /// Looks whether what waits in a connection's input is more than its client or its address may have.
     pub(super) fn weigh(&mut self, connection: &mut Connection) {
-        let (before, charged) = (connection.unfinished, connection.charge());
-        if connection.unfinished > before && charged > self.shared.visitors.bounds().unfinished_bytes_per_address {
+        self.wait_for_client(connection);
+        let bounds = self.shared.visitors.bounds();
+        let (before, (of_client, of_address)) = (connection.unfinished, connection.charge());
+        let is_too_much =
+            of_client > bounds.unfinished_bytes_per_client || of_address > bounds.unfinished_bytes_per_address;
+        if connection.unfinished > before && is_too_much {
             self.shared.counters.unfinished_closed.add(1);
             self.close_because(connection, CloseReason::TooMuchUnfinished);
             connection.charge();
@@ -22,7 +26,7 @@ impl Worker {
     pub(super) fn took_off(&mut self, connection: &mut Connection) {
         let bytes = self.parsed.back().map_or(0, |parsed| parsed.bytes);
         let was_ahead = connection.is_ahead();
-        connection.in_flight = connection.in_flight.saturating_add(bytes);
+        connection.took_off(bytes);
         if connection.is_ahead() && !was_ahead {
             self.shared.counters.connections_held_back.add(1);
             self.complain(
@@ -40,7 +44,7 @@ impl Worker {
         }
         let Some(connection) = self.connection(id) else { return };
         let was_ahead = connection.is_ahead();
-        connection.in_flight = connection.in_flight.saturating_sub(bytes);
+        connection.landed(bytes);
         if was_ahead
             && !connection.is_ahead()
             && let Some(mut connection) = self.lend(id)
@@ -52,12 +56,50 @@ impl Worker {
 
     pub(super) fn holds_too_many(&mut self, connection: &Connection) -> bool {
         let bounds = self.shared.visitors.bounds();
-        let (here, of_address) = connection.held_pulls();
-        let too_many = here >= bounds.held_pulls || of_address >= bounds.held_pulls_per_address;
+        let held = connection.held_pulls();
+        let most = [bounds.held_pulls, bounds.held_pulls_per_client, bounds.held_pulls_per_address];
+        let too_many = held.iter().zip(most).any(|(held, most)| *held >= most);
         if too_many {
-            self.complain(connection.peer, "refused a pull: too many are held", &(here, of_address));
+            self.complain(connection.peer, "refused a pull: too many are held", &held);
         }
         too_many
+    }
+
+    /// A connection said in a heartbeat whose it is.
+    pub(super) fn introduced(&mut self, connection: &mut Connection) {
+        let Some(id) = self.shared.clients.id_of(connection.id).filter(|id| !connection.is_of(id)) else { return };
+        // What it has counts for nobody before it counts for another one.
+        connection.belong_to(None);
+        match self.shared.visitors.introduce(&connection.visitor, &id) {
+            Ok(client) => connection.belong_to(Some(client)),
+            Err(full) => {
+                self.shared.counters.connections_refused.add(1);
+                self.complain(connection.peer, "a client has too many connections", &full);
+                self.close_because(connection, CloseReason::TooMany);
+            }
+        }
+    }
+
+    /// Remembers a connection that is not read before others of its client are acknowledged, perhaps by other threads.
+    pub(super) fn wait_for_client(&mut self, connection: &mut Connection) {
+        if connection.is_client_ahead() && !connection.waits_for_client {
+            connection.waits_for_client = true;
+            self.waiting_for_client.push(connection.id);
+        }
+    }
+
+    /// Lets those go on whose clients have room again.
+    pub(super) fn end_waits_for_clients(&mut self) {
+        for id in std::mem::take(&mut self.waiting_for_client) {
+            let Some(mut connection) = self.lend(id) else { continue };
+            if connection.is_client_ahead() {
+                self.waiting_for_client.push(id);
+            } else {
+                connection.waits_for_client = false;
+                self.touched(&mut connection);
+            }
+            self.give_back(connection);
+        }
     }
 
     /// Says something in the log, at most once a second: a peer must not be able to fill a disk with it.

@@ -54,6 +54,9 @@ pub struct RepublishStep {
     pub end: u64,
     /// Most of them.
     pub limit: Option<usize>,
+    /// Goes on behind a message that can never be read again, as an operator said by name.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub skip_damaged: bool,
 }
 
 /// What a step did.
@@ -66,6 +69,8 @@ pub struct RepublishStepped {
     pub moved: u64,
     /// So many were gone before they could be moved.
     pub gone: u64,
+    /// The message before `next` was left behind, for this reason.
+    pub damaged: Option<String>,
     /// When the next message was stored.
     pub next_ms: Option<u64>,
 }
