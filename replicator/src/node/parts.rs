@@ -585,8 +585,9 @@ impl Parts {
         ))
     }
 
-    /// Waits until the followers in sync have everything and nothing more is appended, the mark behind the last group among it; false
-    /// when that takes too long.
+    /// Waits until the followers in sync have everything and nothing more is appended, the mark behind the last group among it, however
+    /// late that comes: closing the log would add it otherwise, and this node would have to cut it off again before it follows. False when
+    /// that takes too long.
     fn drain(&self, leader: &Leader) -> bool {
         let shared = &*self.shared;
         let deadline = shared.now() + limits::DRAIN_TIME_MAX;
@@ -594,7 +595,7 @@ impl Parts {
         loop {
             let marks = leader.engine().watermarks();
             let now = shared.now();
-            if marks.assigned != end || marks.durable != end || !leader.is_drained() {
+            if marks.assigned != end || !leader.engine().is_at_rest() || !leader.is_drained() {
                 (end, quiet_since) = (marks.assigned, now);
             }
             if now.saturating_sub(quiet_since) >= limits::QUIET_TIME {
@@ -752,8 +753,7 @@ impl Parts {
         let shared = &*self.shared;
         let mut candidacy = Candidacy::new(shared, unsafely);
         // The link goes on meanwhile: it brings what is missing here.
-        let relieved = candidacy.relieve()?;
-        let states = shared.ask_states();
+        let (relieved, states) = candidacy.relieve()?;
         let judged = candidacy.judge(&states).map_err(|refused| refused.to_string());
         let outcome = judged.and_then(|()| {
             self.forget(following.take());
