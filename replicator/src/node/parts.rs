@@ -26,7 +26,7 @@ use crate::member::{Member, ReplicaId};
 use crate::message::{LogState, Message, NodeRole, NodeState, Outcome, Status};
 use crate::policy::Policy;
 use crate::promotion::Refused;
-use crate::quorum::next_term;
+use crate::quorum::{next_term, same_terms};
 use crate::seed_link::Replaces;
 use crate::transport::ListenError;
 use crate::transport::channel::Hangup;
@@ -182,6 +182,9 @@ fn check(config: &NodeConfig) -> Result<(), NodeError> {
         members.iter().enumerate().find(|(at, one)| members[..*at].iter().any(|other| other.id == one.id))
     {
         return wrong(format!("{} is a member twice", twice.1.id));
+    }
+    if let Some((one, other)) = same_terms(members.iter().map(|member| &member.id)) {
+        return wrong(format!("{one} and {other} would lead in the same terms: name one of them otherwise"));
     }
     if let Policy::Sync { copies, .. } = leading.policy
         && !(2..=members.len()).contains(&usize::try_from(copies).unwrap_or(usize::MAX))
@@ -573,7 +576,7 @@ impl Parts {
         }
         // From here on it would not lead again, started anew, without being promoted. In a term of its own: it may follow whoever leads
         // in another one.
-        let term = next_term(claim.term, &shared.config.id, &shared.voters());
+        let term = next_term(claim.term, &shared.config.id);
         let next = Claim { term: term.unwrap_or_else(|| claim.term.saturating_add(1)), leader: None };
         if let Err(error) = shared.leadership.raise(&next) {
             shared.failed("giving up the term", &error);

@@ -121,9 +121,11 @@ impl<'a> Candidacy<'a> {
         shared.flush_log();
         let own = shared.promised_term(shared.log_state().as_ref());
         let known = states.values().map(|state| state.promised_term).chain([own]).max().unwrap_or(own);
-        let term =
-            next_term(known, &shared.config.id, &shared.voters()).ok_or("there is no higher term for this node")?;
         let candidate = shared.config.id.clone();
+        if !shared.voters().iter().any(|member| member.id == candidate) {
+            return Err(Refused::NoMember(candidate).to_string());
+        }
+        let term = next_term(known, &candidate).ok_or("there is no higher term for this node")?;
         let claim = Claim { term, leader: Some(candidate.clone()) };
         shared.leadership.raise(&claim).map_err(|error| error.to_string())?;
         let request = Message::PromiseRequest(PromiseRequest { term, candidate });
