@@ -41,6 +41,8 @@ pub const PLACES_PER_CONNECTION_MAX: usize = 64 << 10;
 pub const LOCK_COUNT_MAX: usize = 1_000_000;
 /// How long a lock lasts that its owner does not ask for again; owners ask every 20 s, and stop by themselves after 30 s.
 pub const LOCK_LEASE: Duration = Duration::from_secs(60);
+/// How long its owner may count on a lock after it asked: 30 s from the answer, which it takes within 3 s or not at all.
+pub const LOCK_TRUSTED: Duration = Duration::from_secs(33);
 /// Longest id of a client that may lock queues; Java's hold the name of their group.
 pub const CLIENT_ID_BYTES_MAX: usize = 1024;
 /// Consumer groups that one connection may be a member of.

@@ -30,7 +30,7 @@ use crate::limits;
 use crate::lock::lock;
 use crate::metrics::Source;
 use crate::net::driver::{NotifyWake, Post};
-use crate::net::{Mailbox, Tls, start_readers, tokio_driver};
+use crate::net::{Mail, Mailbox, Tls, start_readers, tokio_driver};
 use crate::registration;
 use crate::shared::{Settings, Shared};
 use crate::standing::Standing;
@@ -231,7 +231,7 @@ impl Serving {
         let (cold_reads, readers) = start_readers(shared, &mailboxes).map_err(|error| failed("readers", error))?;
         self.readers = readers;
         self.state_thread = Some(
-            start_state_thread(shared.clone(), place.acl_file.clone())
+            start_state_thread(shared.clone(), mailboxes.clone(), place.acl_file.clone())
                 .map_err(|error| failed("state thread", error))?,
         );
         if shared.standing.writes() {
@@ -341,6 +341,7 @@ impl Drop for Serving {
 /// when the sender is dropped.
 fn start_state_thread(
     shared: Arc<Shared>,
+    mailboxes: Arc<[Mailbox]>,
     acl_file: Option<Arc<Mutex<AclFile>>>,
 ) -> std::io::Result<(Sender<()>, JoinHandle<()>)> {
     let (stop, stopped) = channel();
@@ -374,7 +375,7 @@ fn start_state_thread(
                 };
             } else if shared.standing.writes() {
                 take_over_accounts(&shared, acl_file.as_deref());
-                write_state(&shared, &mut pins, &mut complaint);
+                write_state(&shared, &mailboxes, &mut pins, &mut complaint);
             } else {
                 let began = shared.engine.clock().monotonic();
                 let outcome = show_table(&shared, &mut shown);
@@ -441,8 +442,10 @@ fn show_table(shared: &Shared, shown: &mut Lsn) -> Result<(), StateError> {
 }
 
 /// Writes what nobody waits for, and pins what groups need by then.
-fn write_state(shared: &Shared, pins: &mut Pins, complaint: &mut Complaint) {
-    shared.state.expire_locks(shared.engine.clock().monotonic());
+fn write_state(shared: &Shared, mailboxes: &[Mailbox], pins: &mut Pins, complaint: &mut Complaint) {
+    for group in shared.state.expire_locks(shared.engine.clock().monotonic()) {
+        tell_members(shared, mailboxes, &group);
+    }
     let moved = shared.state.offsets.take_moved();
     let outcome = shared.state.flush_all(&shared.engine);
     match &outcome {
@@ -453,6 +456,17 @@ fn write_state(shared: &Shared, pins: &mut Pins, complaint: &mut Complaint) {
     complaint.hear(outcome, "topics, groups and offsets are not being written");
     pins.settle(&shared.engine, &shared.state);
     pins.say(&shared.engine, &shared.state);
+}
+
+/// Queues of a group are free again: its members look for their share at once, and not only with their next turn.
+fn tell_members(shared: &Shared, mailboxes: &[Mailbox], group: &str) {
+    if shared.state.groups.config(group).is_none_or(|config| config.rules.tell_members) {
+        for connection in shared.state.groups.everyone(group).notify {
+            if let Some(mailbox) = mailboxes.get(usize::from(connection.worker)) {
+                mailbox.post(Mail::Notice { connection, group: group.into() });
+            }
+        }
+    }
 }
 
 /// Says once what goes on not to work.

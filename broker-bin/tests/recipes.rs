@@ -176,7 +176,8 @@ fn the_set_is_a_leader_and_a_slave_that_know_each_other() {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "a test that was not run must not look like one that passed")]
+/// Says so past the test harness, which keeps what a passing test prints to itself.
 fn skipped(why: &str) {
-    println!("SKIPPED {why}");
+    let line = format!("SKIPPED {why}\n");
+    std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).expect("standard error can be written");
 }

@@ -94,6 +94,44 @@ fn lines_fit_a_screen() {
     expect_none(found);
 }
 
+/// What a passing test prints is kept by the harness: nobody would see that it ran nothing.
+#[test]
+fn a_test_that_is_skipped_says_so_where_it_is_seen() {
+    let mut found = Vec::new();
+    for file in sources().iter().filter(|file| file.path.contains("/tests")) {
+        for (number, line) in (1..).zip(file.text.lines()) {
+            if line.contains("print") && line.contains(concat!("ln!(\"SKIP", "PED")) {
+                found.push(format!("{}:{number} says it to the harness alone", file.path));
+            }
+        }
+    }
+    expect_none(found);
+}
+
+#[test]
+fn dependencies_have_their_versions_in_one_place() {
+    let mut found = Vec::new();
+    for file in files().iter().filter(|file| file.path.ends_with("/Cargo.toml")) {
+        // Outside the workspace, with a lock file of their own.
+        if file.path.contains("/fuzz/") || file.path.contains("/clients/") {
+            continue;
+        }
+        let mut in_dependencies = false;
+        for (number, line) in (1..).zip(file.text.lines()) {
+            if line.starts_with('[') {
+                in_dependencies = line.contains("dependencies");
+            } else if in_dependencies
+                && line.contains('=')
+                && !line.contains("workspace = true")
+                && !line.contains("path = ")
+            {
+                found.push(format!("{}:{number} names a version of its own: {line}", file.path));
+            }
+        }
+    }
+    expect_none(found);
+}
+
 #[test]
 fn modules_are_named_after_what_is_in_them() {
     let mut found = Vec::new();

@@ -356,6 +356,7 @@ impl Engine {
             segments: Arc::clone(&segments),
             damages: Arc::clone(&damages),
             survivors: Arc::clone(&survivors),
+            store_id: manifest.store_id,
             progress: Arc::clone(&scrubbed),
             next_live: Box::new(|lsn| lsn),
             rate: options.scrub_rate,
@@ -463,6 +464,9 @@ impl Engine {
             recovery_cut_bytes: found.cut_bytes,
         };
         tracing::info!(dir = %dir.display(), %epoch, backend = %info.backend, recovery = %info.recovery, "log open");
+        for note in info.probe.iter().flat_map(|probe| &probe.notes) {
+            tracing::warn!(dir = %dir.display(), "{note}");
+        }
         let inner = Arc::new(Inner {
             reader,
             damages,

@@ -2,6 +2,7 @@
 //!
 //! The codecs' own errors (`FrameError`, `RecordError`, `SegmentHeaderError`) are for tools that look at bytes, and advise nothing.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ pub struct OptionsError {
     /// What was given.
     pub found: u64,
     /// What would do.
-    pub want: &'static str,
+    pub want: Cow<'static, str>,
 }
 
 impl OptionsError {
@@ -205,7 +206,9 @@ impl OpenError {
     pub fn case(&self) -> Option<&'static RecoveryCase> {
         Some(match self {
             OpenError::Options(_) | OpenError::Term { .. } | OpenError::NoReplica { .. } => return None,
-            OpenError::Io { what, .. } if *what == "reading" => cases::case("unreadable"),
+            OpenError::Io { what, source, .. } if *what == "reading" && !is_forbidden(source) => {
+                cases::case("unreadable")
+            }
             OpenError::Io { .. } => return None,
             OpenError::HalfSeeded { .. } => cases::case("half-seeded"),
             OpenError::Promised { .. } => cases::case("promised"),
@@ -218,6 +221,11 @@ impl OpenError {
             OpenError::Contradiction { what, .. } => return cases::contradiction(what),
         })
     }
+}
+
+/// Whether nothing is wrong but that this process, or anybody, may not.
+fn is_forbidden(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The end of an error's sentence: what to do, and where it is explained.
@@ -609,7 +617,7 @@ mod tests {
     #[test]
     fn an_open_that_fails_says_whether_time_a_caller_or_a_person_can_help() {
         let (path, text) = (PathBuf::new, String::new);
-        let options = OptionsError { option: "segment_bytes", found: 1, want: "more" };
+        let options = OptionsError { option: "segment_bytes", found: 1, want: "more".into() };
         assert_eq!(OpenError::from(options).advice(), Advice::Reject);
         assert_eq!(kernel(libc::ENOSPC).advice(), Advice::Retry);
         assert_eq!(kernel(libc::EDQUOT).advice(), Advice::Retry);

@@ -36,6 +36,10 @@ pub const COUNTER_BATCHES_PER_STEP: usize = 8;
 pub const RESTATE_READ_BYTES: u64 = 1 << 20;
 /// Bytes of a batch of restated table entries, unless one frame says more.
 pub const RESTATE_BATCH_BYTES: u64 = 8 << 10;
+/// Segments on their way out in which survivors are looked for in one step.
+pub const SURVIVORS_PER_STEP: usize = 8;
+/// Table entries that are looked at in one step for those that damaged segments said last.
+pub const RESTATE_PAGE_COUNT: usize = 256;
 /// Frames that put table entries of which the places are remembered: 8 bytes each.
 pub const PUT_PLACES_MAX: usize = 1 << 20;
 /// Segments, beside the spare ones, that a log may be longer than it is to be retained, before appends wait for the oldest to go: one

@@ -197,7 +197,7 @@ impl EngineOptions {
     /// log is [`limits::OVERSHOOT_SEGMENTS`] and [`EngineOptions::with_spare_count`] segments longer still; batches with
     /// [`crate::WriteBatch::set_essential`] go on, and a log that a pin holds from its first segment on grows.
     ///
-    /// Default: `None`, nothing is recycled. Minimum: two segments.
+    /// Default: `None`, nothing is recycled. Minimum: two segments, of the length that the log has.
     #[must_use]
     pub fn with_retain_bytes(mut self, bytes: Option<u64>) -> Self {
         self.retain_bytes = bytes;
@@ -356,9 +356,21 @@ impl EngineOptions {
         limits::frame_bytes_max(self.segment_bytes)
     }
 
+    /// What depends on how long the segments of the log are: an existing log has segments of its own.
+    pub(crate) fn validate_for(&self, segment_bytes: u64) -> Result<(), OptionsError> {
+        match self.retain_bytes {
+            Some(found) if found < 2 * segment_bytes => {
+                let least = 2 * segment_bytes;
+                let want = format!("at least {least}, two segments of this log").into();
+                Err(OptionsError { option: "retain_bytes", found, want })
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), OptionsError> {
         let check = |ok: bool, option: &'static str, found: u64, want: &'static str| {
-            if ok { Ok(()) } else { Err(OptionsError { option, found, want }) }
+            if ok { Ok(()) } else { Err(OptionsError { option, found, want: want.into() }) }
         };
         let segment_ok = self.segment_bytes.is_multiple_of(4096)
             && (limits::SEGMENT_BYTES_MIN..=limits::SEGMENT_BYTES_MAX).contains(&self.segment_bytes);
@@ -386,12 +398,6 @@ impl EngineOptions {
             "cache_bytes",
             self.cache_bytes,
             "at least buffer_bytes and two chunks",
-        )?;
-        check(
-            self.retain_bytes.is_none_or(|bytes| bytes >= 2 * self.segment_bytes),
-            "retain_bytes",
-            self.retain_bytes.unwrap_or(0),
-            "at least two segments",
         )?;
         check(self.spare_count <= limits::SPARE_COUNT_MAX, "spare_count", self.spare_count as u64, "0 to 16")?;
         check(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::io::sim::{SimDisk, Survival};
 use anchorlog_engine::{
-    Append, AppendError, BackendChoice, Engine, EngineOptions, Fetch, FetchStatus, Flush, Link, OpenError, Put,
+    Append, AppendError, BackendChoice, Engine, EngineOptions, Fetch, FetchStatus, Flush, Link, OpenError, Put, Queue,
     QueueOffset, Watermark, WriteBatch,
 };
 
@@ -37,6 +37,9 @@ fn open(disk: &SimDisk, clock: &Arc<SimClock>, options: EngineOptions) -> Result
 fn work(engine: &Engine, clock: &SimClock, rounds: std::ops::Range<u64>) {
     for round in rounds {
         let mut batch = WriteBatch::new();
+        // Somebody asks for what nothing is ever appended to.
+        let empty = engine.queue(format!("empty-{}", round / 60).as_bytes()).unwrap();
+        assert_eq!(engine.range(&empty).max.0, 0);
         let queue = engine.queue(format!("queue-{}", round % 7).as_bytes()).unwrap();
         let body = vec![u8::try_from(round % 251).unwrap(); usize::try_from(200 + round * 131 % 3000).unwrap()];
         let append = Append { queue: &queue, tag: 1, keys: &[b"key"], attributes: b"a", payload: &[&body] };
@@ -163,6 +166,41 @@ fn opening_from_a_checkpoint_shows_what_the_whole_log_shows() {
         line.split(' ').next().unwrap().parse::<u64>().unwrap()
     };
     assert!(read(&from_checkpoint) * 3 < read(&from_log), "{} frames", read(&from_checkpoint));
+}
+
+/// A consumer asks for queues that nothing was sent to yet, others come after them, and one is dropped: each keeps its number.
+#[test]
+fn queues_that_were_only_asked_for_leave_the_checkpoint_whole() {
+    let home = tempfile::tempdir().unwrap();
+    let options = EngineOptions::default().with_backend(BackendChoice::Threads).with_segment_bytes(64 << 10);
+    for opening in 0..5 {
+        let engine = Engine::open(home.path(), options.clone()).unwrap();
+        // The segment that holds the end of the checkpoint is read, and nothing before.
+        let line = engine.info().recovery.clone();
+        let frames: u64 = line.split(' ').next().unwrap().parse().unwrap();
+        assert!(frames <= 6, "opening {opening}: {line}");
+        let find = |name: &str, number: u64| engine.queue(format!("{number}/{name}").as_bytes()).unwrap();
+        for number in 0..opening {
+            let ends = ["empty", "full", "dropped"].map(|name| engine.range(&find(name, number)).max.0);
+            assert_eq!(ends, [0, 8, 0], "{number} in opening {opening}");
+        }
+        let push = |batch: &mut WriteBatch, queue: &Queue| {
+            batch.append(&Append { queue, tag: 0, keys: &[], attributes: b"", payload: &[&[7; 20_000]] }).unwrap();
+        };
+        let (_empty, dropped, full) = (find("empty", opening), find("dropped", opening), find("full", opening));
+        for _ in 0..8 {
+            let mut batch = WriteBatch::new();
+            push(&mut batch, &full);
+            engine.append(batch).unwrap().wait().unwrap();
+        }
+        let mut batch = WriteBatch::new();
+        push(&mut batch, &dropped);
+        batch.drop_queue(&dropped).unwrap();
+        engine.append(batch).unwrap().wait().unwrap();
+        // What comes after a dropped one is asked for, and stays empty.
+        assert_eq!(engine.range(&find("dropped", opening)).max.0, 0);
+        engine.close().unwrap();
+    }
 }
 
 /// What opening reads of a long log does not stay in memory: it goes to a new store on the way, as far as it is known to be durable.

@@ -214,8 +214,12 @@ impl Sweep {
                 if !disk.is_dead() {
                     break;
                 }
-                // Every I/O of the first few hundred, then in steps that still meet every kind of it.
-                last += if last < 150 { 1 } else { 3 };
+                // Every I/O of the beginning, then every third from another one on for each seed: three seeds meet them all.
+                last += match last {
+                    ..150 => 1,
+                    150 => 1 + seed % 3,
+                    _ => 3,
+                };
             }
         }
         Ok(scenes)
@@ -258,24 +262,24 @@ fn acked_is_there_and_nothing_is_invented_wherever_the_power_fails() {
 
 #[test]
 fn several_writes_in_flight_survive_the_same_sweep() {
-    Sweep { depth: 4, ..sync(None) }.run(0..2).unwrap();
+    Sweep { depth: 4, ..sync(None) }.run(0..3).unwrap();
 }
 
 #[test]
 fn padded_tails_survive_the_same_sweep() {
-    Sweep { tail: Tail::Pad, ..sync(None) }.run(0..2).unwrap();
+    Sweep { tail: Tail::Pad, ..sync(None) }.run(0..3).unwrap();
 }
 
 #[test]
 fn released_and_recycled_segments_survive_the_same_sweep() {
-    Sweep { retain: Some(128 << 10), batches: 110, ..sync(None) }.run(0..2).unwrap();
+    Sweep { retain: Some(128 << 10), batches: 110, ..sync(None) }.run(0..3).unwrap();
 }
 
 /// K-16: what readers saw and no flush covered may go; what one covered stays.
 #[test]
 fn what_a_flush_covered_survives_under_asynchronous_flush() {
     let flush = Flush::Async { interval: Duration::from_millis(20), bytes: 64 << 10 };
-    Sweep { flush, batches: 80, ..sync(None) }.run(0..2).unwrap();
+    Sweep { flush, batches: 80, ..sync(None) }.run(0..3).unwrap();
 }
 
 #[test]
@@ -508,5 +512,5 @@ fn the_same_seed_leaves_the_same_trace() {
 #[test]
 fn released_segments_survive_under_asynchronous_flush() {
     let flush = Flush::Async { interval: Duration::from_millis(200), bytes: 1 << 20 };
-    Sweep { flush, retain: Some(128 << 10), batches: 110, ..sync(None) }.run(0..2).unwrap();
+    Sweep { flush, retain: Some(128 << 10), batches: 110, ..sync(None) }.run(0..3).unwrap();
 }

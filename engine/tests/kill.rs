@@ -143,6 +143,7 @@ fn a_killed_process_loses_nothing_that_was_acknowledged_durable() {
 
 #[test]
 fn a_killed_process_under_asynchronous_flush_loses_the_newest_moment_only() {
+    let mut lost_ms = Vec::new();
     for round in 0..4 {
         let killed = kill_one(Flush::async_default(), Duration::from_millis(300 + round * 70));
         assert!(killed.survived > 0, "what is older than the hand-over window is with the kernel");
@@ -151,5 +152,10 @@ fn a_killed_process_under_asynchronous_flush_loses_the_newest_moment_only() {
             "asynchronous, killed: {} acknowledged, {lost} lost, the oldest {} ms old",
             killed.acked, killed.lost_ms
         );
+        lost_ms.push(killed.lost_ms);
     }
+    // The window is 10 ms. A busy machine may keep a thread from its turn now and then; what waits for the flush, every 500 ms, loses
+    // hundreds each time.
+    lost_ms.sort_unstable();
+    assert!(lost_ms[1] < 150, "the oldest that were lost were so many ms old: {lost_ms:?}");
 }

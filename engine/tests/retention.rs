@@ -156,7 +156,7 @@ fn what_entries_refer_to_survives_at_its_lsn_in_punched_segments() {
     scene.fill(&engine, 4 * SEGMENT);
     scene.release_all(&engine);
     let info = engine.retention();
-    assert!(info.sparse_segments >= 8 && info.survivors == 20, "{info:?}");
+    assert!(info.sparse_segments >= 8 && (info.survivors, info.in_queues) == (20, 0), "{info:?}");
     assert!(engine.watermarks().start > *kept.last_key_value().unwrap().1, "nothing of them is in the dense log");
     assert!(info.punched_bytes > 8 * SEGMENT * 7 / 10, "{info:?}");
     for opening in 0..3 {
@@ -463,4 +463,183 @@ fn a_long_run_with_few_survivors_takes_little_more_than_their_blocks() {
     // Segment headers and frame headers are live, too: a block of each at most.
     let live = u64::try_from(blocks.len()).unwrap() * 2 + u64::try_from(info.sparse_segments).unwrap();
     assert!(sparse * 10 <= live * 12, "{sparse} blocks are kept for {live} live ones: {info:?}");
+}
+
+/// A bit flips in what says an entry last, or in the frame around it: whatever it hits, the segment goes, and the entry does not.
+#[test]
+fn an_entry_whose_record_rotted_is_said_again_before_its_segment_goes() {
+    for at in (0..ENTRY_FRAME_BYTES).step_by(5) {
+        for from_the_log in [false, true] {
+            let mut scene = Scene::new(options());
+            let mut engine = scene.open();
+            scene.fill(&engine, 9000);
+            let put = |key: &[u8], value: &[u8]| {
+                let mut batch = WriteBatch::new();
+                batch.put(&Put { key, value, target: None }).unwrap();
+                scene.commit(&engine, &mut batch)
+            };
+            let topic = put(b"topic/orders", b"four queues");
+            let group = put(b"group/billing", b"registered");
+            assert_eq!(topic.end_lsn.since(topic.lsn), ENTRY_FRAME_BYTES);
+            scene.fill(&engine, 5 * SEGMENT);
+            scene.rest(&engine);
+            if from_the_log {
+                // Nobody remembers where entries are: every frame is read.
+                engine = scene.crash(engine);
+            }
+            let path = Path::new("/log/00000000000000000000.seg");
+            scene.disk.flip_bit(path, 4096 + topic.lsn.0 + at, 2);
+            scene.release_all(&engine);
+            let info = engine.retention();
+            assert_eq!((info.passed_damage, info.failing), (1, None), "byte {at}");
+            assert!(engine.watermarks().start > group.lsn && engine.stats().damaged_records > 0);
+            scene.fill(&engine, SEGMENT);
+            let engine = scene.lose_the_store(engine);
+            for (key, value) in [(&b"topic/orders"[..], &b"four queues"[..]), (b"group/billing", b"registered")] {
+                let entry = engine.get(key).unwrap();
+                assert_eq!(entry.map(|entry| entry.value.to_vec()).as_deref(), Some(value), "byte {at}");
+            }
+        }
+    }
+}
+
+/// Frame header, and a record with a name and a value of one line.
+const ENTRY_FRAME_BYTES: u64 = 64 + 16 + 56;
+
+/// What is damaged holds back only what somebody needs of it; how old a segment is, is asked of the next one that can be read.
+#[test]
+fn segments_of_which_frame_headers_rotted_go_by_size_and_by_age() {
+    let by_age = options().with_retain_age(Some(Duration::from_secs(3600)));
+    for options in [options().with_retain_bytes(Some(3 * SEGMENT)).with_retention_held(true), by_age] {
+        let mut scene = Scene::new(options);
+        let engine = scene.open();
+        let kept = half_messages(&scene, &engine, 0..3);
+        scene.fill(&engine, 8 * SEGMENT);
+        scene.rest(&engine);
+        let engine = scene.crash(engine);
+        // The first frames of all segments but the newest: nothing that can be read says where the next one begins.
+        for segment in 0..6_u64 {
+            let path = format!("/log/{:020}.seg", segment * SEGMENT);
+            scene.disk.flip_bit(Path::new(&path), 4096 + 9, 1);
+        }
+        scene.clock.advance(Duration::from_secs(3700));
+        scene.fill(&engine, SEGMENT);
+        engine.start_retention();
+        scene.rest(&engine);
+        scene.rest(&engine);
+        let info = engine.retention();
+        assert!(info.start >= Lsn(6 * SEGMENT) && info.failing.is_none(), "{info:?}");
+        assert!(info.passed_damage > 0 && engine.stats().damaged_records > 0, "{info:?}");
+        let engine = scene.lose_the_store(engine);
+        for (round, lsn) in &kept {
+            assert_eq!(engine.get(format!("txn/{round}").as_bytes()).unwrap().unwrap().target, Some(*lsn));
+            assert_eq!(engine.read(*lsn).unwrap().payload(), body(*round));
+        }
+    }
+}
+
+/// Messages for a group that never comes, many in one batch; returns their bodies.
+fn backlog(scene: &Scene, engine: &Engine, count: u64) -> Vec<(u64, Vec<u8>)> {
+    let idle = engine.queue(b"idle").unwrap();
+    let all: Vec<(u64, Vec<u8>)> = (0..count).map(|number| (number, number.to_le_bytes().to_vec())).collect();
+    for some in all.chunks(50) {
+        let mut batch = WriteBatch::new();
+        for (_, body) in some {
+            batch.append(&message(&idle, &[body])).unwrap();
+        }
+        scene.commit(engine, &mut batch);
+    }
+    all
+}
+
+/// Closes K-62 (a group that never comes back stops retention): what it needs stays, however much it is, and the rest goes.
+#[test]
+fn survivors_that_fit_no_single_frame_are_told_in_several() {
+    let mut scene = Scene::new(options());
+    let engine = scene.open();
+    let all = backlog(&scene, &engine, 9500);
+    scene.fill(&engine, 4 * SEGMENT);
+    let idle = engine.queue(b"idle").unwrap();
+    engine.pin_queue("group", &idle, Some(QueueOffset(0)));
+    scene.release_all(&engine);
+    let info = engine.retention();
+    assert!(info.start > Lsn(10 * SEGMENT) && info.failing.is_none(), "{info:?}");
+    assert_eq!((info.survivors, info.in_queues), (all.len(), all.len()));
+    scene.options = scene.options.clone().with_retention_held(true);
+    let engine = scene.crash(engine);
+    assert_eq!(read_from(&engine, &engine.queue(b"idle").unwrap(), QueueOffset(0)), all);
+    let engine = scene.lose_the_store(engine);
+    assert_eq!(read_from(&engine, &engine.queue(b"idle").unwrap(), QueueOffset(0)), all);
+}
+
+/// The power fails at every I/O of a release whose survivors are told in several frames: the log begins where it did, or all are told.
+#[test]
+fn survivors_told_in_several_frames_are_all_there_wherever_the_power_fails() {
+    let mut base = Scene::new(options());
+    let engine = base.open();
+    let all = backlog(&base, &engine, 4000);
+    base.fill(&engine, 3 * SEGMENT);
+    base.rest(&engine);
+    drop(engine);
+    base.disk = base.disk.kill();
+    let release = |scene: &Scene, engine: &Engine| {
+        let idle = engine.queue(b"idle").unwrap();
+        engine.pin_queue("group", &idle, Some(QueueOffset(0)));
+        engine.start_retention();
+        drop(engine.release(engine.watermarks().acked));
+        for _ in 0..200 {
+            engine.step();
+            scene.clock.advance(Duration::from_millis(5));
+        }
+    };
+    let held = || options().with_retention_held(true);
+    let (mut last, mut scenes, mut starts) = (0, 0, std::collections::BTreeSet::new());
+    loop {
+        let mut scene = Scene::new(held());
+        scene.disk = base.disk.kill();
+        let engine = scene.open();
+        scene.disk.stop_after(scene.disk.io_count() + last);
+        release(&scene, &engine);
+        let died = scene.disk.is_dead();
+        drop(engine);
+        let survival = if last.is_multiple_of(2) { Survival::Nothing } else { Survival::Seeded };
+        scene.disk = scene.disk.crash_with(last, survival);
+        if last.is_multiple_of(3) {
+            drop(scene.disk.backend().remove(Path::new("/log/DERIVED")));
+        }
+        let engine = scene.open();
+        let idle = engine.queue(b"idle").unwrap();
+        starts.insert(engine.watermarks().start);
+        assert_eq!(read_from(&engine, &idle, QueueOffset(0)), all, "stopped after {last}");
+        release(&scene, &engine);
+        let info = engine.retention();
+        assert!(info.start > Lsn(5 * SEGMENT) && info.survivors == all.len(), "stopped after {last}: {info:?}");
+        assert_eq!(read_from(&engine, &idle, QueueOffset(0)), all, "released after {last}");
+        scenes += 1;
+        if !died {
+            break;
+        }
+        last += 1 + last / 40;
+    }
+    assert!(scenes > 30 && starts.len() > 1, "{scenes} scenes, {starts:?}");
+}
+
+/// How much a log keeps is measured by the segments that it has, not by those that a new one would get.
+#[test]
+fn what_is_to_be_retained_is_two_segments_of_this_log_at_least() {
+    let mut scene = Scene::new(options());
+    drop(scene.open());
+    let opened = |scene: &Scene, segment_bytes: u64, retain_bytes: u64| {
+        let options = scene.options.clone().with_segment_bytes(segment_bytes).with_retain_bytes(Some(retain_bytes));
+        let clock = Arc::<SimClock>::clone(&scene.clock);
+        Engine::open_with(scene.disk.backend(), clock, Path::new(DIR), options).map(drop)
+    };
+    scene.options = scene.options.clone().with_buffer_bytes(2 << 20).with_cache_bytes(3 << 20);
+    opened(&scene, 1 << 20, 128 << 10).unwrap();
+    let refused = opened(&scene, 1 << 20, (128 << 10) - 1).unwrap_err().to_string();
+    assert!(refused.ends_with("is 131071; it must be at least 131072, two segments of this log"), "{refused}");
+    let large = Scene::new(scene.options.clone().with_segment_bytes(1 << 20));
+    drop(large.open());
+    let refused = opened(&large, 64 << 10, 1 << 20).unwrap_err().to_string();
+    assert!(refused.ends_with("at least 2097152, two segments of this log"), "{refused}");
 }

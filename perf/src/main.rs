@@ -97,7 +97,7 @@ fn compare(wished: &Comparison) -> Result<bool, PerfError> {
     let smoke = wished.smoke;
     let (scale, seconds, probe_seconds) =
         if smoke { (&row::SMOKE, 0.1, 0.02) } else { (&row::FULL, wished.load.seconds, wished.probe_seconds) };
-    let steps = plan::steps(&Wish {
+    let wish = Wish {
         size: wished.load.size,
         seconds,
         backend: wished.backend.into(),
@@ -106,7 +106,9 @@ fn compare(wished: &Comparison) -> Result<bool, PerfError> {
         only: &wished.rows,
         has_uring: host.has_uring(),
         scale,
-    });
+    };
+    plan::check_parts(&wished.rows, |only| plan::row_names(&plan::steps(&Wish { only, ..wish })))?;
+    let steps = plan::steps(&wish);
     let (started_ms, started_ns) = (clock::wall_ms(), clock::now_ns());
     let progress = Progress::new(steps.len() as u64);
     progress.say("disk probe: writing its file".to_owned());
@@ -217,14 +219,16 @@ fn measure_matrix(wished: &Matrix) -> Result<bool, PerfError> {
     announce_messages(&wished.load);
     let (scale, seconds, probe_seconds) =
         if smoke { (&row::SMOKE, 0.25, 0.02) } else { (&row::FULL, wished.load.seconds, wished.probe_seconds) };
-    let steps = matrix::steps(&matrix::Wish {
+    let wish = matrix::Wish {
         size: wished.load.size,
         seconds,
         backend: wished.backend.into(),
         load,
         only: &wished.rows,
         scale,
-    });
+    };
+    plan::check_parts(&wished.rows, |only| matrix::row_names(&matrix::steps(&matrix::Wish { only, ..wish })))?;
+    let steps = matrix::steps(&wish);
     let (started_ms, started_ns) = (clock::wall_ms(), clock::now_ns());
     let progress = Progress::new(steps.len() as u64 + u64::from(lag_bytes.is_some()));
     progress.say("disk probe: writing its file".to_owned());
@@ -304,14 +308,16 @@ fn measure_chain(wished: &Chain) -> Result<bool, PerfError> {
     announce_messages(&wished.load);
     let (scale, seconds, probe_seconds) =
         if smoke { (&row::SMOKE, 0.2, 0.02) } else { (&row::FULL, wished.load.seconds, wished.probe_seconds) };
-    let steps = chain::steps(&chain::Wish {
+    let wish = chain::Wish {
         size: wished.load.size,
         seconds,
         backend: wished.backend.into(),
         pending,
         only: &wished.rows,
         scale,
-    });
+    };
+    plan::check_parts(&wished.rows, |only| chain::row_names(&chain::steps(&chain::Wish { only, ..wish })))?;
+    let steps = chain::steps(&wish);
     let (started_ms, started_ns) = (clock::wall_ms(), clock::now_ns());
     let progress = Progress::new(steps.len() as u64);
     progress.say("disk probe: writing its file".to_owned());

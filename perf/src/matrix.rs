@@ -92,6 +92,14 @@ pub(crate) fn steps(wish: &Wish<'_>) -> Vec<Step> {
     steps
 }
 
+/// Names of the rows among these steps.
+pub(crate) fn row_names(steps: &[Step]) -> Vec<String> {
+    steps
+        .iter()
+        .filter_map(|step| if let Step::Row(spec) = step { Some(spec.row.name.clone()) } else { None })
+        .collect()
+}
+
 /// What an ack of a combination means.
 fn durability(flush: Mode, replication: Mode) -> String {
     let name = combination(flush, replication);

@@ -5,6 +5,7 @@
 
 use anchorlog_engine::BackendChoice;
 
+use crate::error::PerfError;
 use crate::open_loop::Load;
 use crate::row::{Producers, RowSpec, Scale, backend_suffix};
 
@@ -78,6 +79,31 @@ pub(crate) fn steps(wish: &Wish<'_>) -> Vec<Step> {
     steps.push(Step::Probe);
     steps.extend(wanted(wish, broker(false)));
     steps
+}
+
+/// Names of the rows among these steps.
+pub(crate) fn row_names(steps: &[Step]) -> Vec<String> {
+    steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Probe => None,
+            Step::Engine(row) | Step::Broker(row) => Some(row.name.clone()),
+        })
+        .collect()
+}
+
+/// Refuses parts of names that no row has. `rows`: names of the rows that some parts pick.
+///
+/// # Errors
+/// Names the part, and all rows.
+pub(crate) fn check_parts(parts: &[String], rows: impl Fn(&[String]) -> Vec<String>) -> Result<(), PerfError> {
+    match parts.iter().find(|part| rows(std::slice::from_ref(*part)).is_empty()) {
+        None => Ok(()),
+        Some(part) => {
+            let all = rows(&[]).join(", ");
+            Err(PerfError::Usage(format!("--rows {part}: no row has this in its name; there are: {all}")))
+        }
+    }
 }
 
 fn wanted(wish: &Wish<'_>, steps: impl IntoIterator<Item = Step>) -> impl Iterator<Item = Step> {
@@ -165,6 +191,17 @@ mod tests {
     #[test]
     fn without_io_uring_its_rows_are_left_out() {
         assert!(!names(&Wish { has_uring: false, ..WISH }).iter().any(|name| name.contains("uring")));
+    }
+
+    #[test]
+    fn a_part_that_no_row_has_is_refused_with_those_that_there_are() {
+        let check = |parts: &[&str]| {
+            let parts: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
+            check_parts(&parts, |only| row_names(&steps(&Wish { only, ..WISH }))).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(&["engine/sync", "broker"]), Ok(()));
+        let refused = check(&["broker", "engine/snyc"]).expect_err("no such row");
+        assert!(refused.starts_with("--rows engine/snyc") && refused.contains("engine/sync/64"), "{refused}");
     }
 
     #[test]

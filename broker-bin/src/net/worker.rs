@@ -1244,7 +1244,7 @@ impl Worker {
             return;
         }
         for group in std::mem::take(&mut connection.groups) {
-            let change = self.shared.state.leave_group(connection.id, &group);
+            let change = self.shared.state.cut_off(connection.id, &group);
             self.tell(None, &group, &change);
         }
     }
@@ -1266,6 +1266,7 @@ impl Worker {
         self.shared.clients.gone(id);
         self.shared.requesters.gone(id);
         self.shared.state.positions.gone(id);
+        self.shared.state.groups.gone(id);
         self.end_pushes_to(id);
         let place = &mut self.slots[id.slot as usize];
         place.generation = place.generation.wrapping_add(1);

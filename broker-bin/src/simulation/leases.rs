@@ -6,6 +6,9 @@ use std::time::Duration;
 /// How long a client counts on a lock that it was told of, by its own rule.
 const BELIEF: Duration = Duration::from_secs(30);
 
+/// How long a client waits for an answer; what comes later it does not hear.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Who was told last, and when.
 #[derive(Debug, Default)]
 pub(super) struct Leases(BTreeMap<u32, (usize, Duration)>);

@@ -41,6 +41,11 @@ impl Decided {
         self.undecided
     }
 
+    /// Whether sending it again is the same send still: half of a transaction that was rolled back is a new one.
+    pub(super) fn may_be_repeated(&self) -> bool {
+        self.undecided && !self.rolled_back
+    }
+
     fn is_committed(&self) -> bool {
         self.committed && !self.undecided && !self.rolled_back
     }
@@ -155,6 +160,8 @@ impl Messages {
         let message = &mut self.all[number];
         message.is_resent = true;
         message.over_ms = message.over_ms.max(due_ms);
+        // A clock that was set back meanwhile: the later send may be due before.
+        message.due_ms = message.due_ms.zip(due_ms).map(|(first, again)| first.min(again));
         // Where it was seen it is.
         if !message.seen && !message.queues.contains(&queue) {
             message.queues.push(queue);

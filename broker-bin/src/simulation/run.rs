@@ -9,7 +9,7 @@ use anchorlog_engine::io::sim::{Seeded, SimDisk, Survival};
 use anchorlog_engine::{Clock, Engine};
 use serde_json::{Value, json};
 
-use super::leases::Leases;
+use super::leases::{Leases, PATIENCE};
 use super::messages::{Messages, Sure, number_of};
 use super::progress::Progress;
 use crate::features::transactions::Verdict;
@@ -121,8 +121,8 @@ enum Asked {
     Recall(usize, bool),
     Back((usize, i32, bool), usize),
     Commit((&'static str, u32), u64),
-    /// With the queues that the client has given back since: it counts on none of them.
-    Lock(usize, Vec<u32>),
+    /// With the queues that the client has given back since: it counts on none of them. And when it asked.
+    Lock(usize, Vec<u32>, Duration),
     Other,
 }
 
@@ -321,9 +321,9 @@ impl Run {
     fn send_again(&mut self, number: usize) {
         let Doubt { is_half, sent_ms, delay_ms, mut fields, .. } = self.sends[&number].clone();
         let now_ms = self.scene().now_ms();
-        let is_open = self.messages.get(number).decided.is_none_or(|decided| decided.may_be_open());
-        // Nobody tries for so long, and nobody who was asked about it by then.
-        if now_ms.abs_diff(sent_ms) > RESEND_MS || !is_open {
+        let is_same = self.messages.get(number).decided.is_none_or(|decided| decided.may_be_repeated());
+        // Nobody tries for so long, and nobody who was asked about it by then, or gave it up.
+        if now_ms.abs_diff(sent_ms) > RESEND_MS || !is_same {
             return;
         }
         let queue = self.queue().1;
@@ -396,6 +396,11 @@ impl Run {
     }
 
     fn say(&mut self, number: usize, verdict: Verdict) {
+        // Nobody gives up what he sends again at that moment.
+        let is_sent = |(_, asked): &(ConnectionId, Asked)| matches!(asked, Asked::Half(half) if *half == number);
+        if verdict == Verdict::Rollback && self.pending.values().any(is_sent) {
+            return;
+        }
         let mut fields = self.ends[&number].clone();
         fields["commitOrRollback"] = json!(if verdict == Verdict::Commit { "8" } else { "12" });
         self.messages.says(number, verdict);
@@ -457,14 +462,15 @@ impl Run {
         let queues: Vec<u32> = (0..count).map(|_| self.queue().1).collect();
         let body = lock_body(client, &queues);
         let member = self.links.members[client];
-        self.give(member, 41, &json!({}), &body, Asked::Lock(client, Vec::new()));
+        let now = self.scene().clock.monotonic();
+        self.give(member, 41, &json!({}), &body, Asked::Lock(client, Vec::new(), now));
     }
 
     fn unlock(&mut self) {
         let (client, queue) = (self.draws.below(2), self.queue().1);
         self.leases.gives_back(client, queue);
         for (_, asked) in self.pending.values_mut() {
-            if let Asked::Lock(asker, given_back) = asked
+            if let Asked::Lock(asker, given_back, _) = asked
                 && *asker == client
             {
                 given_back.push(queue);
@@ -474,11 +480,14 @@ impl Run {
         self.give(member, 42, &json!({}), &lock_body(client, &[queue]), Asked::Other);
     }
 
-    /// A consumer dies, and another one comes.
+    /// A consumer dies, and another one comes; or its connection breaks, and it goes on by another one.
     fn drop_member(&mut self) {
         let client = self.draws.below(2);
-        self.note(format!("client {client} dies"));
-        self.leases.gone(client);
+        let dies = self.connected.is_multiple_of(2);
+        self.note(format!("client {client} {}", if dies { "dies" } else { "is cut off" }));
+        if dies {
+            self.leases.gone(client);
+        }
         let member = self.links.members[client];
         self.scene().worker.closed(member);
         let asked = self.pending.len();
@@ -525,7 +534,7 @@ impl Run {
         self.note(format!("{milliseconds} ms pass"));
         let scene = self.scene();
         scene.pass(Duration::from_millis(milliseconds));
-        scene.shared.state.expire_locks(scene.shared.engine.clock().monotonic());
+        drop(scene.shared.state.expire_locks(scene.shared.engine.clock().monotonic()));
         // A log that takes nothing any more says so below.
         drop(scene.shared.state.flush_all(&scene.shared.engine));
         scene.finish();
@@ -714,12 +723,14 @@ impl Run {
                 self.progress.said(queue, offset);
                 self.tally.commits += 1;
             }
-            Asked::Lock(client, given_back) if done => {
+            Asked::Lock(client, given_back, asked) if done => {
                 let mut queues = locked(answer);
                 queues.retain(|queue| !given_back.contains(queue));
                 let now = self.scene().clock.monotonic();
                 self.note(format!("client {client} has {queues:?} at {now:?}"));
-                self.leases.told(client, &queues, now)?;
+                if now < asked + PATIENCE {
+                    self.leases.told(client, &queues, now)?;
+                }
                 self.tally.locks += queues.len() as u64;
             }
             Asked::Other => {}
@@ -747,6 +758,12 @@ impl Run {
         if self.draws.chance(2) {
             let verdict = if number.is_multiple_of(3) { Verdict::Rollback } else { Verdict::Commit };
             self.say(number, verdict);
+        } else {
+            // It does not know yet, and says so, as all do that are asked and decide.
+            let mut fields = self.ends[&number].clone();
+            fields["commitOrRollback"] = json!("0");
+            let producer = self.links.producer;
+            self.give(producer, 37, &fields, &[], Asked::Other);
         }
         Ok(())
     }

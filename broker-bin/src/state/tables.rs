@@ -1,5 +1,6 @@
 //! Topics, groups, offsets and locks in memory, and their way into the log.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -271,7 +272,14 @@ impl State {
         self.changes.urgently(Key::Lock(key.clone()), || (self.locks.give_up(key, client_id, None), ()));
     }
 
-    /// A connection leaves a group, and with it what is locked for its client.
+    /// A connection that is cut leaves a group. What is locked for its client is its own until the client counts on it no more.
+    pub fn cut_off(&self, connection: ConnectionId, group: &str) -> Change {
+        let Some((client_id, change)) = self.groups.leave(connection, group) else { return Change::default() };
+        self.locks.cut(group, &client_id);
+        change
+    }
+
+    /// A client says that it leaves a group, and with it what is locked for it.
     ///
     /// Nobody waits for that to be written: a lock that comes back after a crash only lasts longer than it had to.
     pub fn leave_group(&self, connection: ConnectionId, group: &str) -> Change {
@@ -283,11 +291,17 @@ impl State {
         change
     }
 
-    /// Ends locks that nobody asked for in time.
-    pub fn expire_locks(&self, now: Duration) {
-        for key in self.locks.too_old(now) {
-            self.changes.lazily(Key::Lock(key.clone()), || (self.locks.expire(&key, now), ()));
-        }
+    /// Ends locks that nobody asked for in time; says in which groups.
+    #[must_use]
+    pub fn expire_locks(&self, now: Duration) -> BTreeSet<Box<str>> {
+        let expire = |key: OffsetKey| {
+            let expired = self.changes.lazily(Key::Lock(key.clone()), || {
+                let expired = self.locks.expire(&key, now);
+                (expired, expired)
+            });
+            expired.then_some(key.group)
+        };
+        self.locks.too_old(now).into_iter().filter_map(expire).collect()
     }
 
     /// Appends what somebody waits for, if there is any. Afterwards everything noted before the call stands before the

@@ -11,6 +11,8 @@ from judge import read_lines
 
 # Halves are asked about soon here, or a run would wait a minute for nothing; small files make the log's tools quick.
 BROKER_ARGS = ["--transaction-timeout", "2s", "--transaction-check-interval", "2s", "--segment-bytes", "16MiB"]
+# Clients that gave up while the broker was away, and are started again.
+REVIVALS_MAX = 20
 
 
 class Member:
@@ -33,6 +35,10 @@ class Member:
         # Behind everything that it wrote: from here on it works on nothing.
         with open(self.play.seen[self.group.name(self.play.plan.run)], "ab", buffering=0) as out:
             out.write((json.dumps({"what": "killed", "by": self.name}) + "\n").encode())
+
+    def has_given_up(self):
+        """Whether it ended, and nobody ended it: the Java client does when no broker answers while it starts."""
+        return self.process.poll() is not None
 
 
 class Producer:
@@ -59,6 +65,10 @@ class Producer:
     def kill(self):
         self.play.drivers.end(self.process)
 
+    def has_given_up(self):
+        """Whether it ended, and nobody ended it."""
+        return self.process.poll() is not None and not self.is_through()
+
     def is_through(self):
         return len({line["index"] for line in read_lines(self.acked)}) == len(self.items)
 
@@ -72,7 +82,7 @@ class Play:
         self.seen = {group.name(plan.run): work / f"{group.name(plan.run)}.seen" for group in groups}
         self.producers = [Producer(self, client, number) for number, client in enumerate(producers)]
         self.members = [Member(self, group, number) for group in groups for number in range(group.members)]
-        self.away, self.doubtful = [], set()
+        self.away, self.doubtful, self.revived = [], set(), 0
         self.troubles = []
 
     def play(self, seconds):
@@ -107,7 +117,22 @@ class Play:
             if time.time() > end:
                 self.troubles.append(f"{what} did not come to an end within {seconds} s")
                 return
+            self.revive()
             time.sleep(0.3)
+
+    def revive(self):
+        """Starts those again that gave up. Others do it on a machine where nobody kills them, so it is counted, and bounded."""
+        for one in [*self.members, *self.producers]:
+            if not one.has_given_up() or not one.lock.acquire(blocking=False):
+                continue
+            try:
+                if one.has_given_up() and self.revived < REVIVALS_MAX:
+                    self.revived += 1
+                    one.kill()
+                    one.start()
+                    self.say(f"chain: {one.__class__.__name__.lower()} {one.number} had given up and is started again")
+            finally:
+                one.lock.release()
 
     def strike(self, one, event):
         with one.lock:

@@ -78,7 +78,8 @@ fn beside_a_running_broker_it_says_so() {
     assert!(done.out.contains("has this log open"), "{done:?}");
 }
 
-#[expect(clippy::print_stdout, reason = "a test that was not run must not look like one that passed")]
+/// Says so past the test harness, which keeps what a passing test prints to itself.
 fn skipped(why: &str) {
-    println!("SKIPPED {why}");
+    let line = format!("SKIPPED {why}\n");
+    std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).expect("standard error can be written");
 }

@@ -12,6 +12,7 @@ use crate::stage::Stage;
 over_every_driver! {
     c09_a_held_pull_is_answered_by_the_next_message,
     c10_a_held_pull_never_gives_what_its_filter_refuses,
+    a_tag_with_the_hash_of_another_is_another,
     c11_offsets_that_do_not_exist_are_moved,
     c19_held_pulls_delay_nothing_else,
     a_held_pull_ends_when_its_time_is_up,
@@ -59,6 +60,21 @@ fn c10_a_held_pull_never_gives_what_its_filter_refuses(driver: Driver) {
     let answer = consumer.answer(held).expect(0);
     let bodies: Vec<_> = answer.records().into_iter().map(|record| record.body).collect();
     assert_eq!((bodies, answer.number("nextBeginOffset")), (vec![b"wanted".to_vec()], 5));
+}
+
+fn a_tag_with_the_hash_of_another_is_another(driver: Driver) {
+    let stage = Stage::new(driver);
+    let (mut consumer, mut producer) = (stage.peer(), stage.peer());
+    producer.send_message("T1", 0, b"other", "TAGS\u{1}BB\u{2}").expect(0);
+    let passed = consumer.ask(11, &pull_fields("g", "T1", 0, 0, 4, "Aa"), &[]).expect(20);
+    assert_eq!(passed.number("nextBeginOffset"), 1);
+    let held = consumer.send(11, &pull_fields("g", "T1", 0, 1, 2 + 4, "Aa"), &[]);
+    consumer.ask(105, &json!({"topic": "T1"}), &[]).expect(0);
+    producer.send_message("T1", 0, b"other", "TAGS\u{1}BB\u{2}").expect(0);
+    producer.send_message("T1", 0, b"wanted", "TAGS\u{1}Aa\u{2}").expect(0);
+    let answer = consumer.answer(held).expect(0);
+    let bodies: Vec<_> = answer.records().into_iter().map(|record| record.body).collect();
+    assert_eq!((bodies, answer.number("nextBeginOffset")), (vec![b"wanted".to_vec()], 3));
 }
 
 fn c11_offsets_that_do_not_exist_are_moved(driver: Driver) {

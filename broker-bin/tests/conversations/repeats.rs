@@ -18,6 +18,7 @@ over_every_driver! {
     a_window_that_is_over_recognises_nothing,
     without_memory_the_oldest_are_forgotten_and_counted,
     many_at_once_are_each_stored_once,
+    a_large_batch_is_stored_once_too,
 }
 
 fn unique(key: impl std::fmt::Display) -> String {
@@ -80,6 +81,20 @@ fn inner(key: &str) -> Vec<u8> {
     bytes.extend(u16::try_from(properties.len()).expect("small").to_be_bytes());
     bytes.extend(properties.as_bytes());
     bytes
+}
+
+/// As many messages as fit a small segment, the last one twice: what is looked up and compared is so for each of them.
+fn a_large_batch_is_stored_once_too(driver: Driver) {
+    const COUNT: i64 = 4_000;
+    let stage = Stage::new(driver);
+    let mut peer = stage.peer();
+    peer.send_message("T1", 0, b"first", "").expect(0);
+    let body: Vec<u8> = (0..COUNT).flat_map(|number| inner(&format!("{}", number.min(COUNT - 2)))).collect();
+    send_and_hang_up(&stage, 320, 1, "", &body);
+    let again = peer.ask(320, &send_fields("T1", 2, ""), &body).expect(0);
+    assert_eq!((again.number("queueId"), again.number("queueOffset")), (1, 0));
+    assert_eq!((stored(&mut peer, 1), stored(&mut peer, 2)), (COUNT, 0));
+    assert_eq!(stage.broker.counts().repeats_answered, u64::try_from(COUNT).expect("positive"));
 }
 
 fn who_read_its_answer_and_sends_the_same_again_means_it(driver: Driver) {

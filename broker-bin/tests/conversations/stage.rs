@@ -68,12 +68,13 @@ impl Stage {
 
 /// Whether this kernel lets us use `io_uring`; says so out loud when it does not.
 #[cfg(feature = "net-uring")]
-#[expect(clippy::print_stdout, reason = "a test that was not run must not look like one that passed")]
 pub(crate) fn kernel_offers_uring(conversation: &str) -> bool {
     match tokio_uring::Runtime::new(&tokio_uring::builder()) {
         Ok(_) => true,
         Err(error) => {
-            println!("SKIPPED over io_uring: {conversation}: this kernel refuses it ({error})");
+            // Past the test harness, which keeps what a passing test prints to itself.
+            let line = format!("SKIPPED over io_uring: {conversation}: this kernel refuses it ({error})\n");
+            std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).expect("standard error can be written");
             false
         }
     }

@@ -39,7 +39,7 @@ use crate::limits;
 use crate::retention::Survivors;
 use crate::store::{self, Origin, Pace, Store, StoreError, StoreIdentity, StoreReader, StoreTable, StoreWriter};
 use crate::table::{Layer, Visible};
-use crate::units::{Epoch, Lsn, to_u64};
+use crate::units::{Epoch, Lsn, QueueOffset, to_u64};
 use backlog::Backlog;
 use pace::CheckpointPace;
 use rows::{Applied, Referrer};
@@ -427,6 +427,9 @@ pub(crate) fn publish(
 fn write_queues(writer: &StoreWriter, frozen: &Frozen, queues: &Queues) -> Result<(), CheckpointError> {
     let mut entries_table = writer.table(StoreTable::Entries)?;
     let mut queues_table = writer.table(StoreTable::Queues)?;
+    if let Some((last, _)) = frozen.queues.last() {
+        write_empty_queues(&mut queues_table, *last, queues)?;
+    }
     let mut entries = Vec::with_capacity(rows::PIECE_ENTRIES);
     for (id, mark) in &frozen.queues {
         let queue = queues.by_id(*id);
@@ -457,6 +460,41 @@ fn write_queues(writer: &StoreWriter, frozen: &Frozen, queues: &Queues) -> Resul
             min: min.min(max),
             max,
             latest: mark.latest,
+        };
+        queues_table.put(&rows::queue_key(&queue), &rows::encode_queue(&row))?;
+    }
+    Ok(())
+}
+
+/// Writes rows of the queues below `last` that have none: somebody asked for them, and nothing was ever in them. Without them whoever opens
+/// the store would find others under numbers that are not theirs.
+fn write_empty_queues(
+    queues_table: &mut crate::store::TableWriter<'_>,
+    last: u32,
+    queues: &Queues,
+) -> Result<(), CheckpointError> {
+    let (mut next, mut bad) = (0, None);
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    queues_table.range(all, crate::store::Direction::Descending, |key, _| {
+        match rows::queue_id(key) {
+            Ok(id) => next = id + 1,
+            Err(row) => bad = Some(row),
+        }
+        std::ops::ControlFlow::Break(())
+    })?;
+    if let Some(row) = bad {
+        return Err(row.into());
+    }
+    for id in next..last {
+        let queue = queues.by_id(id);
+        let row = rows::QueueRow {
+            name: Arc::clone(&queue.name),
+            incarnation: queue.incarnation,
+            // It follows one whose end the checkpoint does not reach: whoever reads on from there finds it in the log.
+            dropped: queue.incarnation > 0,
+            min: QueueOffset(0),
+            max: QueueOffset(0),
+            latest: None,
         };
         queues_table.put(&rows::queue_key(&queue), &rows::encode_queue(&row))?;
     }

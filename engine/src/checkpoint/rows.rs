@@ -174,6 +174,13 @@ pub(crate) fn queue_key(queue: &Queue) -> [u8; 4] {
     queue.id.to_be_bytes()
 }
 
+/// The id, from the key alone.
+pub(crate) fn queue_id(key: &[u8]) -> Result<u32, BadRow> {
+    let mut id = Fields(key, "queues");
+    let number = u32::from_be_bytes(id.take()?);
+    id.end().map(|()| number)
+}
+
 pub(crate) fn encode_queue(row: &QueueRow) -> Vec<u8> {
     let mut value = Vec::with_capacity(29 + row.name.len());
     value.extend_from_slice(&row.incarnation.to_be_bytes());
@@ -187,9 +194,7 @@ pub(crate) fn encode_queue(row: &QueueRow) -> Vec<u8> {
 
 /// The id, and the row.
 pub(crate) fn decode_queue(key: &[u8], value: &[u8]) -> Result<(u32, QueueRow), BadRow> {
-    let mut id = Fields(key, "queues");
-    let number = u32::from_be_bytes(id.take()?);
-    id.end()?;
+    let number = queue_id(key)?;
     let mut fields = Fields(value, "queues");
     let incarnation = u32::from_be_bytes(fields.take()?);
     let [dropped] = fields.take()?;

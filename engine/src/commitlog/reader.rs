@@ -30,8 +30,10 @@ use crate::error::ReadError;
 use crate::fault::{Broken, Fault};
 use crate::io::{AlignedBuf, IO_ALIGN, IoFile};
 use crate::limits::{
-    AHEAD_READ_BUSY_BYTES, AHEAD_READ_BYTES, COLD_BLOCK_COUNT, COLD_READ_BYTES, WIDE_IDLE_MAX, WIDE_READ_BYTES,
+    AHEAD_READ_BUSY_BYTES, AHEAD_READ_BYTES, COLD_BLOCK_COUNT, COLD_READ_BYTES, FRAME_BYTES_MAX, WIDE_IDLE_MAX,
+    WIDE_READ_BYTES,
 };
+use crate::recovery::{RecordFault, record_fault};
 use crate::retention::Survivors;
 use crate::units::{Lsn, align_down, align_up, to_u64, to_usize};
 
@@ -432,23 +434,58 @@ impl LogReader {
 
     /// The frame at `at`, its header verified, wherever it lies.
     pub(crate) fn frame(&self, at: Lsn) -> Result<(FrameHeader, Vec<u8>), ReadError> {
-        let damaged = |error: frame::FrameError| self.damage(at, error.to_string());
+        self.framed(at)?.map_err(|what| self.damage(at, what))
+    }
+
+    /// As [`LogReader::frame`], and its records are verified as well.
+    pub(crate) fn whole_frame(&self, at: Lsn) -> Result<(FrameHeader, Vec<u8>), ReadError> {
+        let fault = |header: &FrameHeader, bytes: &[u8]| match record_fault(bytes, header, self.broken)? {
+            RecordFault::Damaged(what) | RecordFault::UnknownForm(what) => Some(what),
+        };
+        let found = self.framed(at)?;
+        if let Ok((header, bytes)) = found
+            && fault(&header, &bytes).is_none()
+        {
+            return Ok((header, bytes));
+        }
+        // What a block was once read with may have been restored since, or misread that time only.
+        let rest = self.segments.geometry().segment_end(at).since(at);
+        self.forget(at, rest.min(FRAME_BYTES_MAX));
+        let (header, bytes) = self.frame(at)?;
+        let Some(what) = fault(&header, &bytes) else { return Ok((header, bytes)) };
+        let mut lsn = at.plus(to_u64(frame::header_bytes(usize::from(header.record_count))));
+        for entry in frame::entries(&bytes, header.record_count) {
+            self.record(lsn, entry.len, true)?;
+            lsn = lsn.plus(u64::from(entry.len));
+        }
+        Err(self.damage(at, what))
+    }
+
+    /// The frame at `at`, or what is wrong with its header.
+    fn framed(&self, at: Lsn) -> Result<Result<(FrameHeader, Vec<u8>), String>, ReadError> {
         let mut bytes = Vec::new();
         self.bytes(at, to_u64(FRAME_HEADER_BYTES), true, &mut bytes)?;
-        let need = frame::header_bytes_needed(&bytes).map_err(damaged)?;
+        let need = match frame::header_bytes_needed(&bytes) {
+            Ok(need) => need,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
         let room = self.segments.geometry().segment_end(at).since(at);
+        let leaves = || Ok(Err("a frame that leaves its segment".into()));
         if to_u64(need) > room {
-            return Err(self.damage(at, "a frame that leaves its segment".into()));
+            return leaves();
         }
         bytes.clear();
         self.bytes(at, to_u64(need), true, &mut bytes)?;
-        let header = frame::decode_header(&bytes, at).map_err(damaged)?;
+        let header = match frame::decode_header(&bytes, at) {
+            Ok(header) => header,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
         if u64::from(header.frame_len) > room {
-            return Err(self.damage(at, "a frame that leaves its segment".into()));
+            return leaves();
         }
         bytes.clear();
         self.bytes(at, u64::from(header.frame_len), true, &mut bytes)?;
-        Ok((header, bytes))
+        Ok(Ok((header, bytes)))
     }
 
     /// The frame header and the record's size for a record known by its LSN alone. Reads the disk if it must.

@@ -159,9 +159,10 @@ impl Seeding {
         let LogIdentity { store_id, segment_bytes, tail } = seed.identity;
         let geometry = Geometry { segment_bytes, tail };
         EngineOptions { segment_bytes, ..options.clone() }.validate()?;
+        options.validate_for(segment_bytes)?;
         if geometry.base(seed.start) != seed.start {
             let want = "the first LSN of a segment";
-            return Err(OptionsError { option: "start of a seed", found: seed.start.0, want }.into());
+            return Err(OptionsError { option: "start of a seed", found: seed.start.0, want: want.into() }.into());
         }
         let io: &dyn IoBackend = &*backend;
         io.create_dir_all(dir).map_err(failed("creating", dir))?;

@@ -2,7 +2,7 @@
 //!
 //! Every step is short. What it appends goes through the append lock like everything else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -19,31 +19,40 @@ use crate::commit::watermark::{Marks, Watermark};
 use crate::commitlog::frame;
 use crate::commitlog::manifest::Manifest;
 use crate::commitlog::reader::LogReader;
-use crate::commitlog::record::{self, RecordKind};
 use crate::commitlog::segment::Geometry;
 use crate::commitlog::segments::Segments;
 use crate::consume_queue::Queues;
 use crate::error::{AppendError, ReadError};
 use crate::io::{IO_ALIGN, IoBackend, is_full};
 use crate::limits;
+use crate::retention::restating::Reached;
 use crate::retention::rules::overshoot_bytes;
 use crate::retention::survivors::{self, List, Survivors};
 use crate::retention::{Retention, RetentionInfo};
-use crate::table::{Fetched, Held, Visible};
-use crate::units::{Lsn, align_down, align_up, to_u64, to_usize};
+use crate::table::Visible;
+use crate::units::{Lsn, QueueOffset, align_down, align_up, to_u64, to_usize};
 
 /// A release under way: of everything below `start`.
 enum Releasing {
+    /// What survives of the segments is found, the newest first; those from `end` on are done. `again`: nothing new can refer to them.
+    Finding { start: Lsn, end: Lsn, needed: Needed, again: bool },
     /// What the segments say last of table entries is said again; they are read up to `at`.
     Entries { start: Lsn, at: Lsn },
+    /// What they say from `from` on cannot be read: the table itself is gone through for it, up to `key`.
+    Table { start: Lsn, from: Lsn, key: Vec<u8> },
     /// What they say last of queues is said again.
     Counters { start: Lsn },
     /// All is said; it waits for everything before `end` to be known to the table. What is said last, that the log begins at `start`, is
     /// durable only when all of this is.
     Settling { start: Lsn, end: Lsn },
-    /// The survivors are in the log; it waits for that to be durable.
+    /// The lists of survivors go into the log, and with the last of them that it begins at `start`.
+    Recording { start: Lsn, needed: Needed, batches: VecDeque<WriteBatch> },
+    /// All of that is in the log; it waits for it to be durable.
     Recorded { start: Lsn, end: Lsn },
 }
+
+/// The first offsets that somebody needs, by queue number.
+type Needed = BTreeMap<u32, QueueOffset>;
 
 /// A segment of survivors that is looked at again.
 enum Reviewing {
@@ -112,7 +121,7 @@ pub(crate) struct Releaser {
     pub(super) is_caught_up: bool,
 }
 
-const LOCKED: &str = "the append lock is intact";
+pub(super) const LOCKED: &str = "the append lock is intact";
 const SOON: Duration = Duration::from_millis(1);
 
 impl Releaser {
@@ -148,7 +157,9 @@ impl Releaser {
             Ok(due) => Ok(due),
             Err(Failure::Io(error)) => Err(error),
             Err(Failure::Later(why)) => {
-                tracing::warn!(why, "segments cannot be released now");
+                let from = self.parts.marks.start();
+                tracing::warn!(why, %from, "segments cannot be released now");
+                self.parts.retention.lock().expect("the retention rules are intact").failing = Some(why);
                 self.abandon();
                 self.retry_at = self.parts.clock.monotonic() + limits::RELEASE_RETRY;
                 Ok(limits::HOUSEKEEPING_INTERVAL)
@@ -257,11 +268,16 @@ impl Releaser {
             let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
             let oldest_ms = self.parts.clock.wall_ms().saturating_sub(age_ms);
             // Store times never decrease: what the next segment begins with is no older than all of this one.
-            while let next = geometry.segment_end(aged)
-                && next < settled
-                && self.parts.reader.frame(next)?.0.store_time_ms < oldest_ms
-            {
-                aged = next;
+            let mut next = geometry.segment_end(start);
+            while next < settled {
+                match self.parts.reader.frame(next) {
+                    Ok((header, _)) if header.store_time_ms < oldest_ms => aged = next,
+                    Ok(_) => break,
+                    // What lies before it goes when something behind it is old enough.
+                    Err(ReadError::Damaged { .. } | ReadError::Io { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                next = geometry.segment_end(next);
             }
         }
         if space.is_some_and(|least| self.parts.segments.free_bytes().is_ok_and(|free| free < least)) {
@@ -272,16 +288,13 @@ impl Releaser {
     }
 
     fn begin(&mut self, target: Lsn) -> Result<Duration, Failure> {
-        let at = self.parts.marks.start();
-        let (start, restates) = self.within_room(at, target);
-        self.find_survivors(at, start)?;
-        let mut sequencer = self.parts.sequencer.lock().expect(LOCKED);
-        // From here on nothing new can refer to what goes: what does so already is known once this is dispatched.
-        sequencer.closed_below = start;
-        sequencer.restates = restates;
-        drop(sequencer);
-        self.releasing = Some(Releasing::Entries { start, at });
-        Ok(Duration::ZERO)
+        let (start, restates) = self.within_room(self.parts.marks.start(), target);
+        self.parts.sequencer.lock().expect(LOCKED).restates = restates;
+        self.go_on(Releasing::Finding { start, end: start, needed: self.needed(), again: false })
+    }
+
+    fn needed(&self) -> Needed {
+        self.parts.retention.lock().expect("the retention rules are intact").needed()
     }
 
     /// What is released at one time, and on whose behalf it is said again. With little room that is one segment: what has to be said again
@@ -295,32 +308,26 @@ impl Releaser {
         }
     }
 
-    /// Adds what survives of the segments from `at` to `start` to their lists.
-    fn find_survivors(&self, at: Lsn, start: Lsn) -> Result<(), Failure> {
-        let geometry = self.parts.segments.geometry();
-        // The newest first: a link that survives there holds its origin here.
-        let mut end = start;
-        while end > at {
-            let base = geometry.base(Lsn(end.0 - 1));
-            let alive = self.alive(base, start)?;
-            let known = self.parts.survivors.list(base).unwrap_or_else(|| List::from([]));
-            let all = survivors::union(&known, &alive);
-            if !all.is_empty() {
-                self.parts.survivors.set(base, Some(all));
-            }
-            end = base;
+    /// Adds what survives of the segment before `end` to its list, when the log is dense from `start` on; returns where that begins. The
+    /// newest comes first: a link that survives there holds its origin here.
+    fn find_survivors(&self, end: Lsn, start: Lsn, needed: &Needed) -> Result<Lsn, Failure> {
+        let base = self.parts.segments.geometry().base(Lsn(end.0 - 1));
+        let alive = self.alive(base, start, needed)?;
+        let known = self.parts.survivors.list(base).unwrap_or_else(|| List::from([]));
+        let all = survivors::union(&known, &alive);
+        if !all.is_empty() {
+            self.parts.survivors.set(base, Some(all));
         }
-        Ok(())
+        Ok(base)
     }
 
     /// What is still needed of the segment at `base`, when the log is dense from `dense` on.
-    fn alive(&self, base: Lsn, dense: Lsn) -> Result<List, Failure> {
+    fn alive(&self, base: Lsn, dense: Lsn, needed: &Needed) -> Result<List, Failure> {
         let end = self.parts.segments.geometry().segment_end(base);
         let mut alive = BTreeSet::new();
-        let needed = self.parts.retention.lock().expect("the retention rules are intact").needed();
         for (id, from) in needed {
-            let queue = self.parts.queues.by_id(id);
-            for lsn in self.parts.queues.lsns_between(&queue, from, base..end)? {
+            let queue = self.parts.queues.by_id(*id);
+            for lsn in self.parts.queues.lsns_between(&queue, *from, base..end)? {
                 alive.insert(survivors::code(base, lsn, true));
             }
         }
@@ -353,10 +360,45 @@ impl Releaser {
 
     fn go_on(&mut self, releasing: Releasing) -> Result<Duration, Failure> {
         match releasing {
+            Releasing::Finding { start, mut end, needed, again } => {
+                let at = self.parts.marks.start();
+                for _ in 0..limits::SURVIVORS_PER_STEP {
+                    if end > at {
+                        end = self.find_survivors(end, start, &needed)?;
+                    }
+                }
+                if end > at {
+                    self.releasing = Some(Releasing::Finding { start, end, needed, again });
+                } else if again {
+                    let batches = self.lists(at, start)?;
+                    return self.go_on(Releasing::Recording { start, needed, batches });
+                } else {
+                    // From here on nothing new can refer to what goes: what does so already is known once this is dispatched.
+                    self.parts.sequencer.lock().expect(LOCKED).closed_below = start;
+                    self.releasing = Some(Releasing::Entries { start, at });
+                }
+                Ok(Duration::ZERO)
+            }
             Releasing::Entries { start, at } if at < start => {
-                let next = self.restate_entries(start, at)?;
-                self.releasing = Some(Releasing::Entries { start, at: next });
-                Ok(if next == at { SOON } else { Duration::ZERO })
+                let reached = self.restate_frames(start, at)?;
+                let is_refused = matches!(&reached, Reached::Frames(next) if *next == at);
+                self.releasing = Some(match reached {
+                    Reached::Frames(at) => Releasing::Entries { start, at },
+                    Reached::Damage(from) => {
+                        self.note_damage(from);
+                        Releasing::Table { start, from, key: Vec::new() }
+                    }
+                });
+                Ok(if is_refused { SOON } else { Duration::ZERO })
+            }
+            Releasing::Table { start, from, key } => {
+                let next = self.restate_table(&(from..start), &key)?;
+                let is_refused = next.as_ref() == Some(&key);
+                self.releasing = Some(match next {
+                    Some(key) => Releasing::Table { start, from, key },
+                    None => Releasing::Entries { start, at: start },
+                });
+                Ok(if is_refused { SOON } else { Duration::ZERO })
             }
             Releasing::Entries { start, .. } | Releasing::Counters { start } => {
                 let queues: Vec<Queue> = self.parts.queues.all();
@@ -383,10 +425,11 @@ impl Releaser {
                     self.abandon();
                     return Ok(Duration::ZERO);
                 }
-                let at = self.parts.marks.start();
-                self.find_survivors(at, start)?;
+                self.go_on(Releasing::Finding { start, end: start, needed: self.needed(), again: true })
+            }
+            Releasing::Recording { start, needed, mut batches } => {
                 // Under the lock that pins take: the last moment at which one that was set meanwhile holds. What is in the log then is
-                // done, here and by every replica.
+                // done, here and by every replica. Lists without a start are those of a release that did not come to its end.
                 let retention = Arc::clone(&self.parts.retention);
                 let mut retention = retention.lock().expect("the retention rules are intact");
                 if self.target_by(&retention) < start {
@@ -394,12 +437,23 @@ impl Releaser {
                     self.abandon();
                     return Ok(Duration::ZERO);
                 }
-                self.releasing = Some(match self.record_survivors(at, start)? {
-                    Some(end) => {
-                        retention.leaving = start;
-                        Releasing::Recorded { start, end }
-                    }
-                    None => Releasing::Settling { start, end },
+                let now = retention.needed();
+                if now.iter().any(|(queue, offset)| needed.get(queue).is_none_or(|known| offset < known)) {
+                    self.releasing = Some(Releasing::Finding { start, end: start, needed: now, again: true });
+                    return Ok(Duration::ZERO);
+                }
+                let restates = self.parts.sequencer.lock().expect(LOCKED).restates;
+                let batch = batches.front_mut().expect("the last one says where the log begins");
+                let Some(end) = self.append(batch, restates)? else {
+                    self.releasing = Some(Releasing::Recording { start, needed, batches });
+                    return Ok(SOON);
+                };
+                batches.pop_front();
+                self.releasing = Some(if batches.is_empty() {
+                    retention.leaving = start;
+                    Releasing::Recorded { start, end }
+                } else {
+                    Releasing::Recording { start, needed, batches }
                 });
                 Ok(Duration::ZERO)
             }
@@ -437,34 +491,34 @@ impl Releaser {
         self.is_known(end) && is_durable
     }
 
-    /// Says in the log that it begins at `start`, and what survives of the segments from `at` to there; where that ends, or `None` while
-    /// there is no room for it.
-    fn record_survivors(&self, at: Lsn, start: Lsn) -> Result<Option<Lsn>, Failure> {
+    /// What the log is to say: what survives of the segments from `at` to `start`, and last that it begins there. Whoever has the last
+    /// batch has the others.
+    fn lists(&self, at: Lsn, start: Lsn) -> Result<VecDeque<WriteBatch>, Failure> {
         let geometry = self.parts.segments.geometry();
-        let mut batch = WriteBatch::new();
+        let mut batches = VecDeque::from([WriteBatch::new()]);
         let mut base = at;
         while base < start {
             let key = survivors::key(base);
-            match self.parts.survivors.list(base) {
-                Some(list) => drop(batch.push_engine_put(&key, &survivors::encode(&list))?),
+            if let Some(list) = self.parts.survivors.list(base) {
+                let value = survivors::encode(&list);
+                room_for(&mut batches, value.len()).push_engine_put(&key, &value)?;
+            } else if self.parts.table.get(&key)?.is_some() {
                 // Left by a release that did not come to its end.
-                None if self.parts.table.get(&key)?.is_some() => drop(batch.push_engine_delete(&key)?),
-                None => {}
+                room_for(&mut batches, 0).push_engine_delete(&key)?;
             }
             base = geometry.segment_end(base);
         }
-        batch.push_engine_put(survivors::START_KEY, &start.0.to_le_bytes())?;
-        let restates = self.parts.sequencer.lock().expect(LOCKED).restates;
-        self.append(batch, restates)
+        room_for(&mut batches, 0).push_engine_put(survivors::START_KEY, &start.0.to_le_bytes())?;
+        Ok(batches)
     }
 
     /// Appends what is the engine's own; the end of the log, or `None` while the buffer is full.
-    fn append(&self, mut batch: WriteBatch, claim: Claim) -> Result<Option<Lsn>, Failure> {
+    fn append(&self, batch: &mut WriteBatch, claim: Claim) -> Result<Option<Lsn>, Failure> {
         let wall_ms = self.parts.clock.wall_ms();
         let mut sequencer = self.parts.sequencer.lock().expect(LOCKED);
         if !batch.is_empty() {
             batch.seal();
-            let appended = sequencer.append_as(claim, &batch, wall_ms);
+            let appended = sequencer.append_as(claim, batch, wall_ms);
             sequencer.publish();
             if let Err(refused) = appended {
                 return put_off(refused).map(|()| None);
@@ -506,6 +560,7 @@ impl Releaser {
             tracing::error!(%error, "some queues still show messages that are released");
         }
         (self.parts.queues_changed)(changed);
+        self.parts.retention.lock().expect("the retention rules are intact").failing = None;
         // Whoever sees the new start finds no queue that begins before it.
         self.parts.marks.set_start(start);
         self.parts.table.set_start(start);
@@ -530,61 +585,6 @@ impl Releaser {
         }
     }
 
-    /// Appends again what the next frames from `at` on say last of table entries; returns where to go on.
-    fn restate_entries(&self, start: Lsn, at: Lsn) -> Result<Lsn, Failure> {
-        let geometry = self.parts.segments.geometry();
-        let (mut at, mut read, began) = (at, 0, at);
-        let mut batch = WriteBatch::new();
-        let mut held = Vec::new();
-        while at < start && read < limits::RESTATE_READ_BYTES {
-            // What says nothing of the table is not read.
-            at = self.parts.table.next_put(at).min(start);
-            let end = geometry.segment_end(at);
-            if at == start {
-                break;
-            }
-            if end.since(at) < to_u64(frame::FRAME_HEADER_BYTES) {
-                at = end;
-                continue;
-            }
-            let (header, bytes) = self.parts.reader.frame(at)?;
-            // What one frame says fits one frame again; what two say may not.
-            if !held.is_empty() && batch.frame_bytes() + u64::from(header.frame_len) > limits::RESTATE_BATCH_BYTES {
-                break;
-            }
-            read += u64::from(header.frame_len);
-            for (lsn, _, record) in record::of_frame(&header, &bytes) {
-                if record.kind != RecordKind::Put {
-                    continue;
-                }
-                let entry = self.parts.table.get(record.name)?;
-                let Some(entry) = entry.filter(|entry| entry.lsn == lsn) else { continue };
-                let pushed = batch.push_restated(record.name, &entry.value, entry.target, lsn);
-                pushed.expect("what one frame says fits one frame again");
-                let fetched = Fetched { latest: Some(lsn), value: Some(entry.value) };
-                held.push(Held { key: Arc::from(record.name), fetched: Some(fetched) });
-            }
-            at = at.plus(u64::from(header.frame_len));
-        }
-        if held.is_empty() {
-            return Ok(at);
-        }
-        let wall_ms = self.parts.clock.wall_ms();
-        let mut sequencer = self.parts.sequencer.lock().expect(LOCKED);
-        for held in &held {
-            sequencer.head.hold(&held.key);
-        }
-        let appended = sequencer.restate_entries(batch, &held, wall_ms);
-        sequencer.release(&held);
-        let end = sequencer.next;
-        drop(sequencer);
-        (self.parts.hurry)(end);
-        match appended {
-            Ok(_) => Ok(at),
-            Err(refused) => put_off(refused).map(|()| began),
-        }
-    }
-
     /// Looks whether fewer messages of the next sparse segment are needed than are kept; true when there is something to do about it.
     fn review(&mut self) -> Result<bool, Failure> {
         let bases = self.parts.survivors.bases();
@@ -593,7 +593,7 @@ impl Releaser {
         self.reviewed = base;
         let Some(list) = self.parts.survivors.list(base) else { return Ok(false) };
         (self.parts.catch_up)();
-        let alive = self.alive(base, self.parts.marks.start())?;
+        let alive = self.alive(base, self.parts.marks.start(), &self.needed())?;
         // A list is said again for a quarter of it, or for the last one.
         if !alive.is_empty() && alive.len() * 4 > list.len() * 3 {
             return Ok(false);
@@ -616,7 +616,7 @@ impl Releaser {
                     return Ok(SOON);
                 }
                 // Whoever referred to one of the others just before is known now.
-                let all = survivors::union(&alive, &self.alive(base, self.parts.marks.start())?);
+                let all = survivors::union(&alive, &self.alive(base, self.parts.marks.start(), &self.needed())?);
                 self.parts.survivors.set(base, Some(List::clone(&all)));
                 let mut batch = WriteBatch::new();
                 // A few bytes that let a whole file go do not come in the way of a release.
@@ -627,7 +627,7 @@ impl Releaser {
                     batch.push_engine_put(&survivors::key(base), &survivors::encode(&all))?;
                 }
                 // Without room for saying so they stay survivors.
-                let appended = self.append(batch, claim);
+                let appended = self.append(&mut batch, claim);
                 let appended = appended.inspect_err(|_| self.parts.survivors.set(base, Some(List::clone(&was))))?;
                 self.reviewing = Some(match appended {
                     Some(end) => Reviewing::Recorded { base, end },
@@ -725,6 +725,15 @@ impl Releaser {
     }
 }
 
+/// The last batch, or a new one where a value of so many bytes more makes it longer than it should be: a frame must fit any segment.
+fn room_for(batches: &mut VecDeque<WriteBatch>, bytes: usize) -> &mut WriteBatch {
+    let is_full = |batch: &WriteBatch| batch.frame_bytes() + to_u64(bytes) > limits::RESTATE_BATCH_BYTES;
+    if batches.back().is_none_or(|last| !last.is_empty() && is_full(last)) {
+        batches.push_back(WriteBatch::new());
+    }
+    batches.back_mut().expect("one was just put there")
+}
+
 /// The blocks of a segment's file that its survivors need, by their offsets.
 pub(crate) fn live_blocks(
     reader: &LogReader,
@@ -758,15 +767,18 @@ pub(crate) fn info(
 ) -> RetentionInfo {
     let wanted = retention.wanted(segments.geometry(), marks.assigned(), retain_bytes).max(marks.start());
     let held_by = retention.pins.iter().filter(|(_, lsn)| **lsn < wanted);
-    let (sparse_segments, survivors) = survivors.counts();
+    let (sparse_segments, survivors, in_queues) = survivors.counts();
     RetentionInfo {
         start: marks.start(),
         wanted,
         held_by: held_by.map(|(name, lsn)| (name.clone(), *lsn)).collect(),
         sparse_segments,
         survivors,
+        in_queues,
         punched_bytes: retention.punched_bytes,
         kept_whole: retention.kept_whole,
+        passed_damage: retention.passed_damage,
+        failing: retention.failing.clone(),
     }
 }
 
@@ -781,7 +793,7 @@ pub(super) enum Failure {
 }
 
 /// What a refused append comes to. It is tried again soon when the buffer is full, or the next segment not there yet.
-fn put_off(refused: Refused) -> Result<(), Failure> {
+pub(super) fn put_off(refused: Refused) -> Result<(), Failure> {
     match refused {
         Refused::NoSegment | Refused::Because(AppendError::Full { .. } | AppendError::Behind { .. }) => Ok(()),
         Refused::Because(AppendError::OutOfSpace { .. }) => Err(Failure::NoRoom),

@@ -19,10 +19,16 @@ pub struct RetentionInfo {
     pub sparse_segments: usize,
     /// Messages that survive in them.
     pub survivors: usize,
+    /// How many of these still stand in their queues, for whoever pinned them there; table entries and links hold the others.
+    pub in_queues: usize,
     /// Bytes of such segments that were punched out since open.
     pub punched_bytes: u64,
     /// Such segments whose holes could not be punched: the file system has none, or too little would be gained.
     pub kept_whole: usize,
+    /// Releases since open that met damage in what they let go: what the table had of it was said again all the same.
+    pub passed_damage: u64,
+    /// Why nothing is released, where the last try failed; `None` when segments went since.
+    pub failing: Option<String>,
 }
 
 /// So much longer than it is to be a log gets while its oldest segments are on their way out.
@@ -46,6 +52,8 @@ pub(crate) struct Retention {
     pub(crate) leaving: Lsn,
     pub(crate) punched_bytes: u64,
     pub(crate) kept_whole: usize,
+    pub(crate) passed_damage: u64,
+    pub(crate) failing: Option<String>,
 }
 
 impl Retention {

@@ -45,6 +45,9 @@ pub(crate) struct Change {
 
 type SharedLayer = Arc<RwLock<Layer>>;
 
+/// Entries with their keys, and the key with which to go on, if there is more.
+type SaidPage = (Vec<(Vec<u8>, TableEntry)>, Option<Vec<u8>>);
+
 /// What is looked through for a key, from top to bottom.
 #[derive(Clone, Default)]
 pub(crate) struct Layers {
@@ -147,6 +150,16 @@ impl Visible {
                 }
             }
         }
+    }
+
+    /// Of the next `count` entries from the key `from` on, those whose latest record lies in this part of the log; and with which key to
+    /// go on.
+    pub(crate) fn said_in(&self, part: &Range<Lsn>, from: &[u8], count: usize) -> Result<SaidPage, ReadError> {
+        let mut page = self.layers().range(from, None, Lsn::MAX, count)?;
+        let last = page.last().filter(|_| page.len() == count);
+        let next = last.map(|(key, _)| [key, &[0][..]].concat());
+        page.retain(|(_, entry)| part.contains(&entry.lsn));
+        Ok((page, next))
     }
 
     /// How much only memory has that no checkpoint is writing.

@@ -100,12 +100,12 @@ pub(crate) fn length_max(world: &World) -> Option<u64> {
     world.plan.retain_bytes.map(|bytes| bytes + segments * world.geometry().data_bytes())
 }
 
-/// Whether nothing holds back what is to be released, and nothing that is in memory only is longer than that.
+/// Whether nothing holds back what is to be released, or did a moment ago, and nothing that is in memory only is longer than that.
 pub(crate) fn is_bounded(world: &World) -> bool {
     let troubles = &world.plan.troubles;
     let hinders = troubles.no_room || troubles.io_errors || troubles.stalls || troubles.damage;
     let fits = world.plan.retain_bytes.is_some_and(|bytes| world.plan.buffer_bytes <= bytes);
-    fits && !hinders && !world.plan.consumes && world.pins.is_empty()
+    fits && !hinders && !world.plan.consumes && world.pins.is_empty() && !world.is_unpinned
 }
 
 /// How far size, age and free space let the log go.

@@ -704,7 +704,7 @@ fn set_pin(world: &mut World) -> Outcome {
 fn lift_pin(world: &mut World) -> Outcome {
     let name = pick(&mut world.draws.retention, &PINS);
     world.engine().pin(name, None);
-    world.pins.remove(name);
+    world.is_unpinned |= world.pins.remove(name).is_some();
     Ok(())
 }
 

@@ -190,6 +190,8 @@ pub(crate) struct World {
     pub(crate) watches: BTreeMap<u64, (usize, Queue, u64)>,
     token_next: u64,
     pub(crate) pins: BTreeMap<&'static str, Lsn>,
+    /// A pin went, and the machine that bounds the log has not run since.
+    pub(crate) is_unpinned: bool,
     /// How far the consumer of a queue is, by queue and incarnation: nothing from there on may go.
     pub(crate) consumed: BTreeMap<(usize, u32), u64>,
     /// First readable offsets that were seen in this opening.
@@ -250,6 +252,7 @@ impl World {
             watches: BTreeMap::new(),
             token_next: 0,
             pins: BTreeMap::new(),
+            is_unpinned: false,
             consumed: BTreeMap::new(),
             mins: BTreeMap::new(),
             released: Lsn::ZERO,
@@ -333,6 +336,7 @@ impl World {
     /// Runs every machine of the engine once.
     pub(crate) fn step(&mut self) -> Outcome {
         self.engine().step();
+        self.is_unpinned = false;
         self.look()
     }
 
@@ -498,6 +502,7 @@ impl World {
         self.fenced_at = None;
         self.released = Lsn::ZERO;
         self.pins.clear();
+        self.is_unpinned = false;
         self.mins.clear();
         self.leaving = self.engine().pin("nobody", None);
         let asked = self.asked.max(checkers::asked_by_rules(self, marks.assigned));

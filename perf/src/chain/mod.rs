@@ -26,7 +26,7 @@ mod sending;
 mod whole;
 
 pub(crate) use bench::Bench;
-pub(crate) use rows::{Kind, Step, Wish, base_of, steps};
+pub(crate) use rows::{Kind, Step, Wish, base_of, row_names, steps};
 
 use crate::error::PerfError;
 use crate::row::RowResult;

@@ -68,6 +68,14 @@ pub(crate) enum Step {
     Rows(Kind, RowSpec),
 }
 
+/// Names of the rows among these steps.
+pub(crate) fn row_names(steps: &[Step]) -> Vec<String> {
+    steps
+        .iter()
+        .filter_map(|step| if let Step::Rows(_, spec) = step { Some(spec.name.clone()) } else { None })
+        .collect()
+}
+
 /// What was asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish<'a> {

@@ -85,11 +85,13 @@ impl Filter {
 
 /// A tag expression: everything, or any of some tags.
 ///
-/// Messages are matched by the hash of their tag, which may pass too many and never too few: clients look at the tag itself again.
+/// Messages are matched by the hash of their tag, which may pass too many and never too few, and those that are read by the tag itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TagFilter {
     /// Hashes of the tags wanted; empty means every message.
     hashes: BTreeSet<u32>,
+    /// The tags, with their hashes. What only a client's hash asks for is not here.
+    tags: BTreeSet<(u32, Box<str>)>,
 }
 
 /// An expression that cannot be one of tags.
@@ -113,12 +115,12 @@ impl TagFilter {
         if text.is_empty() || text == "*" {
             return Ok(TagFilter::everything());
         }
-        let hashes: BTreeSet<u32> =
-            text.split("||").map(str::trim).filter(|tag| !tag.is_empty()).map(tag_hash).collect();
-        if hashes.is_empty() {
+        let tags = text.split("||").map(str::trim).filter(|tag| !tag.is_empty());
+        let tags: BTreeSet<(u32, Box<str>)> = tags.map(|tag| (tag_hash(tag), tag.into())).collect();
+        if tags.is_empty() {
             return Err(NotTags("the subscription names no tag"));
         }
-        Ok(TagFilter { hashes })
+        Ok(TagFilter { hashes: tags.iter().map(|(hash, _)| *hash).collect(), tags })
     }
 
     /// Adds hashes that a client computed itself, to an expression that is not for everything.
@@ -126,6 +128,20 @@ impl TagFilter {
         if !self.hashes.is_empty() {
             self.hashes.extend(hashes);
         }
+    }
+
+    /// Whether every message is wanted.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    /// Whether a message with this tag, whose hash matches, is wanted: another tag may have the hash of one that was asked for.
+    #[must_use]
+    pub fn wants(&self, tag: &str) -> bool {
+        let hash = tag_hash(tag);
+        let mut alike = self.tags.iter().filter(|(wanted, _)| *wanted == hash).peekable();
+        alike.peek().is_none() || alike.any(|(_, wanted)| &**wanted == tag)
     }
 
     /// Whether a message with this tag hash is wanted.
@@ -148,5 +164,17 @@ mod tests {
         assert!(filter.matches(2_598_919) && filter.matches(66));
         assert!(!filter.matches(0) && !filter.matches(65));
         assert!(TagFilter::parse(Some("||")).is_err());
+    }
+
+    #[test]
+    fn a_tag_is_not_wanted_because_another_one_has_its_hash() {
+        let mut filter = TagFilter::parse(Some("Aa || C")).expect("tags");
+        assert_eq!(tag_hash("Aa"), tag_hash("BB"));
+        assert!(filter.matches(tag_hash("BB")) && !filter.wants("BB"));
+        assert!(filter.wants("Aa") && filter.wants("C"));
+        // What a client asks for by a hash of its own is judged by that alone.
+        filter.widen([77, tag_hash("E")]);
+        assert!(filter.matches(tag_hash("E")) && filter.wants("E"));
+        assert!(!filter.wants("BB"));
     }
 }

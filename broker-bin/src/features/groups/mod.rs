@@ -4,8 +4,9 @@
 //! 2. Every member hears of each join, leave and change of subscription; clients that miss it find out within their own 20 s.
 //! 3. A group is made when it is first heard of, together with its retry topic.
 //! 4. A queue belongs to the member that has its lock, else to the one that pulled it last. Another member's commits do not count: they
-//!    speak of what it had before (K-69, K-72). Who is no member is somebody with a tool, and moves what he likes; what is
-//!    moved back is said in the log (K-79).
+//!    speak of what it had before (K-69, K-72). Neither do those of a consumer that is no member yet, having come back after a cut. Who
+//!    waits for the answer to a commit and has consumed nothing is somebody with a tool, and moves what he likes; what is moved back is
+//!    said in the log (K-79). A queue that no member has is anybody's.
 //! 5. Members that subscribe differently are named in the log, in the counters and to whoever asks. A group that is strict does not let a
 //!    consumer in that differs from its members (K-38).
 

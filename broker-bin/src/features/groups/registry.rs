@@ -184,8 +184,15 @@ pub struct Joined {
 /// Whose word a commit is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committer {
-    /// Somebody with a tool.
+    /// No member, and no member has the queue; or somebody with a tool.
     Stranger,
+    /// No member, and the member named has the queue. `consumes`: it has consumed for the group, and is no tool.
+    Outsider {
+        /// Whose the queue is.
+        owner: Arc<str>,
+        /// Whether it was a member, or pulled as consumers do.
+        consumes: bool,
+    },
     /// The member that has the queue, or a member of a queue that nobody has.
     Owner(Arc<str>),
     /// A member, and another one has the queue.
@@ -279,6 +286,9 @@ impl Group {
 #[derive(Debug, Default)]
 pub struct Groups {
     by_name: Mutex<BTreeMap<Box<str>, Group>>,
+    /// Connections that are no members and consume all the same: before their heartbeat, or after the broker heard none for long. Locked
+    /// with `by_name` held, or alone.
+    outsiders: Mutex<BTreeMap<ConnectionId, BTreeSet<Box<str>>>>,
 }
 
 impl Groups {
@@ -357,6 +367,7 @@ impl Groups {
                 .collect();
             for other in older {
                 before = group.members.remove(&other);
+                self.note_outsider(other, member.group);
                 changed = true;
             }
             if let Some(found) = group.members.remove(&connection) {
@@ -388,10 +399,11 @@ impl Groups {
     }
 
     /// Removes a connection from a group; says which client left, unless it is there by another connection or never was.
-    pub fn leave(&self, connection: ConnectionId, group: &str) -> Option<(Arc<str>, Change)> {
-        self.with(group, |group| {
+    pub fn leave(&self, connection: ConnectionId, name: &str) -> Option<(Arc<str>, Change)> {
+        self.with(name, |group| {
             group.refused.remove(&connection);
             let left = group.members.remove(&connection)?;
+            self.note_outsider(connection, name);
             group.disown(&left.client_id);
             group.differences = group.find_differences();
             Some((left.client_id, group.everyone()))
@@ -412,6 +424,12 @@ impl Groups {
             group.members.values().map(|member| member.client_id.clone()).collect()
         };
         self.with(group, ids).unwrap_or_default().into_iter().collect()
+    }
+
+    /// Every member, to be told of something.
+    #[must_use]
+    pub fn everyone(&self, group: &str) -> Change {
+        self.with(group, |group| group.everyone()).unwrap_or_default()
     }
 
     /// Every member.
@@ -464,10 +482,16 @@ impl Groups {
         by_name.iter().filter(|(_, group)| subscribes(group)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// A queue is pulled from `offset` on by this connection: it is its member's from now on, where that is one.
-    pub fn pulls(&self, connection: ConnectionId, group: &str, topic: &str, queue: u32, offset: u64) {
+    /// A queue is pulled from `offset` on by this connection: it is its member's from now on, where that is one. `consumes`: as consumers
+    /// do and tools do not.
+    pub fn pulls(&self, connection: ConnectionId, name: &str, topic: &str, queue: u32, offset: u64, consumes: bool) {
         let noted = |group: &mut Group| {
-            let Some(member) = group.members.get(&connection) else { return };
+            let Some(member) = group.members.get(&connection) else {
+                if consumes {
+                    self.note_outsider(connection, name);
+                }
+                return;
+            };
             if member.model == MessageModel::Broadcasting {
                 return;
             }
@@ -487,7 +511,21 @@ impl Groups {
             }
             queues[slot] = Some(member.client_id.clone());
         };
-        self.with(group, noted);
+        self.with(name, noted);
+    }
+
+    /// This connection consumes for a group without being a member of it now.
+    fn note_outsider(&self, connection: ConnectionId, group: &str) {
+        let mut outsiders = lock(&self.outsiders);
+        let groups = outsiders.entry(connection).or_default();
+        if groups.len() < limits::GROUPS_PER_CONNECTION_MAX && !groups.contains(group) {
+            groups.insert(group.into());
+        }
+    }
+
+    /// The connection is gone.
+    pub fn gone(&self, connection: ConnectionId) {
+        lock(&self.outsiders).remove(&connection);
     }
 
     /// Who pulled a queue last, as long as that is a member.
@@ -501,18 +539,25 @@ impl Groups {
     pub fn committer(
         &self,
         connection: ConnectionId,
-        group: &str,
+        name: &str,
         topic: &str,
         queue: u32,
         locked_for: Option<&str>,
     ) -> Committer {
         let judge = |group: &mut Group| {
-            let client_id = &group.members.get(&connection)?.client_id;
             let owner = locked_for.or_else(|| group.owner(topic, queue).map(|owner| &**owner));
+            let Some(member) = group.members.get(&connection) else {
+                // An owner that is no member now is most likely this one, come back by another connection.
+                let owner = group.members.values().find(|member| owner == Some(&*member.client_id))?;
+                let outsiders = lock(&self.outsiders);
+                let consumes = outsiders.get(&connection).is_some_and(|groups| groups.contains(name));
+                return Some(Committer::Outsider { owner: owner.client_id.clone(), consumes });
+            };
+            let client_id = &member.client_id;
             let owns = owner.is_none_or(|owner| *owner == **client_id);
             Some(if owns { Committer::Owner(client_id.clone()) } else { Committer::Other(client_id.clone()) })
         };
-        self.with(group, judge).flatten().unwrap_or(Committer::Stranger)
+        self.with(name, judge).flatten().unwrap_or(Committer::Stranger)
     }
 
     /// Nobody has a queue of this topic any more.
@@ -647,30 +692,41 @@ mod tests {
         }
         let judge = |slot, locked_for| groups.committer(by(slot), "g", "T", 0, locked_for);
         assert_eq!(judge(1, None), Committer::Owner("a".into()), "nobody has it");
-        groups.pulls(by(1), "g", "T", 0, 0);
-        groups.pulls(by(9), "g", "T", 0, 0);
+        groups.pulls(by(1), "g", "T", 0, 0, true);
+        groups.pulls(by(8), "g", "T", 0, 0, false);
+        groups.pulls(by(9), "g", "T", 0, 0, true);
         assert_eq!(groups.owner("g", "T", 0).as_deref(), Some("a"), "a stranger has nothing");
         assert_eq!(judge(2, None), Committer::Other("b".into()));
-        assert_eq!(judge(9, None), Committer::Stranger);
+        let outside = |owner: &str, consumes| Committer::Outsider { owner: owner.into(), consumes };
+        assert_eq!([7, 8, 9].map(|slot| judge(slot, None)), [false, false, true].map(|it| outside("a", it)));
+        assert_eq!(judge(9, Some("b")), outside("b", true), "a lock counts more");
+        assert_eq!(judge(9, Some("c")), Committer::Stranger, "the owner is no member, and may be this one");
         assert_eq!(groups.committer(by(2), "g", "T", 1, None), Committer::Owner("b".into()), "another queue");
-        groups.pulls(by(2), "g", "T", 0, 0);
+        groups.pulls(by(2), "g", "T", 0, 0, true);
         assert_eq!((judge(1, None), judge(2, None)), (Committer::Other("a".into()), Committer::Owner("b".into())));
         // A lock counts more.
         assert_eq!(judge(1, Some("a")), Committer::Owner("a".into()));
         assert_eq!(judge(2, Some("a")), Committer::Other("b".into()));
         // One that is there by another connection still has it; one that is gone does not.
         groups.join(by(3), membership("b", &[("T", "*")]));
-        groups.leave(by(2), "g");
+        assert_eq!(groups.leave(by(2), "g"), None, "its place was taken");
         assert_eq!(judge(1, None), Committer::Other("a".into()));
+        // Who was a member is no tool, until its connection is gone.
+        assert_eq!(judge(2, None), outside("b", true));
+        groups.gone(by(2));
+        assert_eq!(judge(2, None), outside("b", false));
+        groups.leave(by(1), "g");
+        assert_eq!(judge(1, None), outside("b", true));
+        groups.join(by(1), membership("a", &[("T", "*")]));
         groups.leave(by(3), "g");
-        assert_eq!(judge(1, None), Committer::Owner("a".into()));
+        assert_eq!((judge(1, None), judge(9, None)), (Committer::Owner("a".into()), Committer::Stranger));
     }
 
     #[test]
     fn one_that_gets_every_message_itself_has_no_queue() {
         let groups = groups(false);
         groups.join(by(1), Membership { model: MessageModel::Broadcasting, ..membership("a", &[("T", "*")]) });
-        groups.pulls(by(1), "g", "T", 0, 0);
+        groups.pulls(by(1), "g", "T", 0, 0, true);
         assert_eq!((groups.owner("g", "T", 0), groups.begin(by(1), "g")), (None, None));
         assert!(groups.subscribing("T").is_empty());
     }

@@ -106,7 +106,8 @@ fn tell_queue(shared: &Shared, group: &str, topic: &Topic, queue: u32) -> Result
     let (range, committed) = (shared.engine.range(handle), shared.state.offsets.get(&key));
     let next = QueueOffset(committed.unwrap_or(range.min.0)).max(range.min);
     let behind = range.max.0.saturating_sub(next.0);
-    let locked_for = shared.state.locks.owner(&key, shared.engine.clock().monotonic()).map(String::from);
+    let locked_for =
+        shared.state.locks.owner(&key, shared.engine.clock().monotonic()).map(|owner| String::from(owner.client_id));
     let by = if locked_for.is_some() { "lock" } else { "pull" };
     let puller = || shared.state.groups.owner(group, &topic.name, queue).map(|owner| owner.to_string());
     let owner = locked_for.or_else(puller);

@@ -74,7 +74,7 @@ fn try_commit(shared: &Shared, request: &Request<'_>) -> Result<bool, Reply> {
         }
         shared.resets.forget(&key.group);
     }
-    let commits = groups::judge(shared, request.connection, &key);
+    let commits = groups::judge(shared, request.connection, &key, !request.header.is_oneway());
     if let Some(remark) = commits.remark() {
         return Err(Reply::failure(code::SYSTEM_ERROR, remark));
     }

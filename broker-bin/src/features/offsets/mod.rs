@@ -4,7 +4,7 @@
 //! 2. Where a group begins is fixed when it registers; see [`Begin`]. To somebody who is no member of a group that never committed, a
 //!    queue whose message 0 is still there answers 0, also when it is empty, and any other that nothing is known (22).
 //! 3. Negative commits are ignored: some clients send them when they know nothing.
-//! 4. Only a queue's owner and strangers move its offset; see [`crate::features::groups`]. Commits that nobody waits for are written
+//! 4. Only a queue's owner and tools move its offset; see [`crate::features::groups`]. Commits that nobody waits for are written
 //!    once a second, the last of each queue alone, and none that changes nothing.
 
 mod handler;

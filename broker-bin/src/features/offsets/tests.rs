@@ -217,6 +217,46 @@ fn k69_the_last_commit_of_one_who_lost_the_queue_meanwhile_does_not_count() {
     assert_eq!(scene.ask(b, 15, &commit(1, 0), &[]).code(), 0);
 }
 
+/// Its first words after a cut come before its heartbeat, up to half a minute. Go and ali-ons say that they wait for the answer.
+#[test]
+fn k69_k72_a_consumer_that_was_cut_off_undoes_nothing_of_the_next_owner_before_its_heartbeat() {
+    let mut scene = scene(10);
+    let (a, b) = (join(&mut scene, "a"), join(&mut scene, "b"));
+    assert_eq!(scene.ask(a, 11, &pull(0, 0, 0, Some(3)), &[]).code(), 0);
+    scene.worker.closed(a);
+    let a = scene.connect();
+    scene.give_oneway(a, 15, &commit(0, 2));
+    assert_eq!(committed(&scene, 0), Some(2), "nobody has the queue");
+    drop(scene.answers(b));
+    assert_eq!(scene.ask(b, 11, &pull(0, 3, 0, None), &[]).code(), 0);
+    assert_eq!(scene.ask(b, 15, &commit(0, 6), &[]).code(), 0);
+    let refused = |scene: &Scene| scene.shared.counters.read().commits_refused;
+    scene.give_oneway(a, 15, &commit(0, 3));
+    assert_eq!((committed(&scene, 0), refused(&scene)), (Some(6), 1));
+    assert_eq!(scene.ask(a, 11, &pull(0, 3, 0, Some(3)), &[]).code(), 0, "it may read");
+    assert_eq!((committed(&scene, 0), refused(&scene)), (Some(6), 2));
+    assert_eq!(scene.ask(a, 15, &commit(0, 9), &[]).code(), 1);
+    // Neither does one that the broker has not heard of for too long and that is connected still.
+    let c = join(&mut scene, "c");
+    let leaving = json!({"clientID": "c", "consumerGroup": "g"});
+    assert_eq!(scene.ask(c, 35, &leaving, &[]).code(), 0);
+    assert_eq!(scene.ask(c, 15, &commit(0, 9), &[]).code(), 1);
+    assert_eq!((committed(&scene, 0), refused(&scene)), (Some(6), 4));
+    // Somebody with a tool waits for the answer, and consumes nothing.
+    let tool = scene.connect();
+    let looks = json!({
+        "consumerGroup": "g", "topic": "T1", "queueId": 0, "queueOffset": 0, "maxMsgNums": 32, "sysFlag": 4, "commitOffset": 0,
+        "suspendTimeoutMillis": 20_000, "subscription": "*", "subVersion": 0,
+    });
+    assert_eq!(scene.ask(tool, 11, &looks, &[]).code(), 0);
+    assert_eq!(scene.ask(tool, 15, &commit(0, 5), &[]).code(), 0);
+    assert_eq!((committed(&scene, 0), refused(&scene)), (Some(5), 4));
+    // When no member has the queue any more, its word counts again.
+    scene.worker.closed(b);
+    scene.give_oneway(a, 15, &commit(0, 7));
+    assert_eq!((committed(&scene, 0), refused(&scene)), (Some(7), 4));
+}
+
 #[test]
 fn k72_an_owner_may_go_back_and_so_may_a_stranger_and_both_are_seen() {
     let mut scene = scene(10);

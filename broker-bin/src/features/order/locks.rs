@@ -35,6 +35,15 @@ pub struct Lock {
     pub token: Token,
 }
 
+/// Whose a queue is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The client.
+    pub client_id: Box<str>,
+    /// By which connection it asked last; `None` when it has not since the log was opened.
+    pub by: Option<ConnectionId>,
+}
+
 /// Who asks for a lock, and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
@@ -60,9 +69,18 @@ pub enum Asked {
 #[derive(Debug)]
 struct Lease {
     lock: Lock,
-    until: Duration,
+    /// When the owner asked last, or when it was read back.
+    asked: Duration,
+    /// Its owner is connected no more, and may count on it for as long as it would by itself.
+    is_cut: bool,
     /// By which connection the owner came last; `None` for what was read back.
     by: Option<ConnectionId>,
+}
+
+impl Lease {
+    fn until(&self) -> Duration {
+        self.asked + if self.is_cut { limits::LOCK_TRUSTED } else { limits::LOCK_LEASE }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -94,19 +112,21 @@ impl Locks {
         lock(&self.held).by_key.get(key).map(|lease| lease.lock.clone())
     }
 
-    /// The client for which the queue is locked now.
+    /// For whom the queue is locked now.
     #[must_use]
-    pub fn owner(&self, key: &OffsetKey, now: Duration) -> Option<Box<str>> {
+    pub fn owner(&self, key: &OffsetKey, now: Duration) -> Option<Owner> {
         let held = lock(&self.held);
-        held.by_key.get(key).filter(|lease| lease.until > now).map(|lease| lease.lock.client_id.clone())
+        let lease = held.by_key.get(key).filter(|lease| lease.until() > now)?;
+        Some(Owner { client_id: lease.lock.client_id.clone(), by: lease.by })
     }
 
     /// Renews the client's own lock; says of others whether they can be had.
     pub fn ask(&self, key: &OffsetKey, asker: &Asker<'_>) -> Asked {
         match lock(&self.held).by_key.get_mut(key) {
-            Some(lease) if lease.until <= asker.now => Asked::Free,
+            Some(lease) if lease.until() <= asker.now => Asked::Free,
             Some(lease) if *lease.lock.client_id == *asker.client_id => {
-                lease.until = asker.now + limits::LOCK_LEASE;
+                lease.asked = asker.now;
+                lease.is_cut = false;
                 lease.by = Some(asker.connection);
                 Asked::Renewed
             }
@@ -119,14 +139,14 @@ impl Locks {
     pub fn take(&self, key: &OffsetKey, asker: &Asker<'_>) -> bool {
         let mut held = lock(&self.held);
         match held.by_key.get(key) {
-            Some(lease) if lease.until > asker.now => return false,
+            Some(lease) if lease.until() > asker.now => return false,
             None if held.by_key.len() >= limits::LOCK_COUNT_MAX => return false,
             _ => {}
         }
         held.count += 1;
         let token = Token { epoch: self.epoch, count: held.count };
         let taken = Lock { client_id: asker.client_id.into(), token };
-        held.put(key, Lease { lock: taken, until: asker.now + limits::LOCK_LEASE, by: Some(asker.connection) });
+        held.put(key, Lease { lock: taken, asked: asker.now, is_cut: false, by: Some(asker.connection) });
         true
     }
 
@@ -136,7 +156,7 @@ impl Locks {
         if held.by_key.len() >= limits::LOCK_COUNT_MAX {
             return false;
         }
-        held.put(key, Lease { lock: found, until: now + limits::LOCK_LEASE, by: None });
+        held.put(key, Lease { lock: found, asked: now, is_cut: false, by: None });
         true
     }
 
@@ -146,6 +166,19 @@ impl Locks {
             let stayed = by.is_some() && lease.by.is_some() && by != lease.by;
             *lease.lock.client_id == *client_id && !stayed
         })
+    }
+
+    /// A client is connected no more: its locks in the group last as long as it counts on them, and longer if it comes back and asks.
+    pub fn cut(&self, group: &str, client_id: &str) {
+        let mut held = lock(&self.held);
+        let mut earliest = held.earliest;
+        let first = OffsetKey { group: group.into(), topic: Box::default(), queue: 0 };
+        let of_group = held.by_key.range_mut(first..).take_while(|(key, _)| *key.group == *group);
+        for (_, lease) in of_group.filter(|(_, lease)| *lease.lock.client_id == *client_id) {
+            lease.is_cut = true;
+            earliest = Some(earliest.map_or(lease.until(), |earliest| earliest.min(lease.until())));
+        }
+        held.earliest = earliest;
     }
 
     /// What is locked for a client in a group.
@@ -164,15 +197,15 @@ impl Locks {
         if held.earliest.is_none_or(|earliest| earliest > now) {
             return Vec::new();
         }
-        let (old, alive): (Vec<_>, Vec<_>) = held.by_key.iter().partition(|(_, lease)| lease.until <= now);
+        let (old, alive): (Vec<_>, Vec<_>) = held.by_key.iter().partition(|(_, lease)| lease.until() <= now);
         let old = old.into_iter().map(|(key, _)| key.clone()).collect();
-        held.earliest = alive.into_iter().map(|(_, lease)| lease.until).min();
+        held.earliest = alive.into_iter().map(|(_, lease)| lease.until()).min();
         old
     }
 
     /// Ends a lock that is too old.
     pub fn expire(&self, key: &OffsetKey, now: Duration) -> bool {
-        lock(&self.held).remove_if(key, |lease| lease.until <= now)
+        lock(&self.held).remove_if(key, |lease| lease.until() <= now)
     }
 
     /// How many there are.
@@ -184,7 +217,8 @@ impl Locks {
 
 impl Held {
     fn put(&mut self, key: &OffsetKey, lease: Lease) {
-        self.earliest = Some(self.earliest.map_or(lease.until, |earliest| earliest.min(lease.until)));
+        let until = lease.until();
+        self.earliest = Some(self.earliest.map_or(until, |earliest| earliest.min(until)));
         self.by_key.insert(key.clone(), lease);
     }
 
@@ -227,12 +261,13 @@ mod tests {
         assert!(!locks.take(&queue, &asker("b", 2, 10)));
         assert_eq!(locks.ask(&queue, &asker("a", 1, 50)), Asked::Renewed);
         assert_eq!(locks.ask(&queue, &asker("b", 2, 109)), Asked::Taken);
-        assert_eq!(locks.owner(&queue, Duration::from_secs(109)).as_deref(), Some("a"));
-        assert_eq!(locks.owner(&queue, Duration::from_secs(110)), None);
+        let owner = |locks: &Locks, seconds| locks.owner(&queue, Duration::from_secs(seconds));
+        assert_eq!(owner(&locks, 109), Some(Owner { client_id: "a".into(), by: Some(by(1)) }));
+        assert_eq!(owner(&locks, 110), None);
         // Nobody came: even its own owner has to take it anew, and others may be faster.
         assert_eq!(locks.ask(&queue, &asker("a", 1, 110)), Asked::Free);
         assert!(locks.take(&queue, &asker("b", 2, 110)) && !locks.take(&queue, &asker("a", 1, 110)));
-        assert_eq!(locks.owner(&queue, Duration::from_secs(110)).as_deref(), Some("b"));
+        assert_eq!(owner(&locks, 110), Some(Owner { client_id: "b".into(), by: Some(by(2)) }));
     }
 
     #[test]
@@ -277,17 +312,43 @@ mod tests {
         assert!(locks.restore(&key("g", 0), found, Duration::from_secs(100)));
         assert_eq!(locks.ask(&key("g", 0), &asker("b", 2, 159)), Asked::Taken);
         assert_eq!(locks.ask(&key("g", 0), &asker("b", 2, 160)), Asked::Free);
-        // Its owner is known to come by no other connection than the one that closes.
+        // Its owner is known to come by no other connection than the one that leaves.
         assert!(locks.give_up(&key("g", 0), "a", Some(by(1))));
     }
 
     #[test]
-    fn a_connection_that_closes_ends_no_lock_that_was_asked_for_by_another_since() {
+    fn a_connection_that_leaves_ends_no_lock_that_was_asked_for_by_another_since() {
         let locks = Locks::new(EPOCH);
         locks.take(&key("g", 0), &asker("a", 1, 0));
         locks.ask(&key("g", 0), &asker("a", 2, 20));
         assert!(!locks.give_up(&key("g", 0), "a", Some(by(1))));
         assert!(locks.give_up(&key("g", 0), "a", Some(by(2))));
+    }
+
+    #[test]
+    fn k70_a_lock_whose_owner_was_cut_off_lasts_as_long_as_the_owner_counts_on_it() {
+        let locks = Locks::new(EPOCH);
+        for (group, queue, client) in [("g", 0, "a"), ("g", 1, "b"), ("h", 0, "a")] {
+            locks.take(&key(group, queue), &asker(client, 1, 0));
+        }
+        locks.ask(&key("g", 0), &asker("a", 1, 20));
+        // Twice is once.
+        locks.cut("g", "a");
+        locks.cut("g", "a");
+        let seconds = Duration::from_secs;
+        assert_eq!(locks.ask(&key("g", 0), &asker("b", 1, 52)), Asked::Taken);
+        assert_eq!(locks.too_old(seconds(52)), []);
+        assert_eq!(locks.too_old(seconds(53)), [key("g", 0)]);
+        assert_eq!(locks.ask(&key("g", 0), &asker("b", 1, 53)), Asked::Free);
+        assert_eq!(locks.ask(&key("g", 1), &asker("c", 1, 59)), Asked::Taken, "another's");
+        assert_eq!(locks.ask(&key("h", 0), &asker("c", 1, 59)), Asked::Taken, "another group's");
+        // Who comes back has it as before.
+        assert_eq!(locks.ask(&key("g", 0), &asker("a", 2, 52)), Asked::Renewed);
+        assert_eq!(locks.ask(&key("g", 0), &asker("b", 1, 111)), Asked::Taken);
+        assert_eq!(locks.ask(&key("g", 0), &asker("b", 1, 112)), Asked::Free);
+        // One that was asked for too long ago to be counted on is free at once.
+        locks.cut("g", "b");
+        assert_eq!(locks.too_old(seconds(59)), [key("g", 1)]);
     }
 
     #[test]

@@ -149,19 +149,45 @@ fn asking_again_and_asking_in_vain_write_nothing() {
     assert_eq!(scene.shared.engine.watermarks().assigned, before);
 }
 
+/// A broken connection is no death: its client goes on with what it has in hand.
 #[test]
-fn k70_others_take_over_at_once_when_the_owner_is_gone_under_a_higher_token() {
+fn k70_a_cut_takes_no_queue_from_an_owner_that_counts_on_it_and_others_hear_when_it_is_free() {
     let (mut scene, a, b) = scene();
     assert_eq!(ask(&mut scene, a, "a", &[0, 1]), [0, 1]);
     let first = entry(&scene, 0).expect("a lock");
+    scene.pass(Duration::from_secs(15));
+    assert_eq!(ask(&mut scene, a, "a", &[0, 1, 2]), [0, 1, 2]);
+    scene.pass(Duration::from_secs(5));
     scene.worker.closed(a);
-    drop(scene.answers(b));
-    assert_eq!(ask(&mut scene, b, "b", &[0]), [0]);
+    assert_eq!(scene.answers(b).iter().map(Answer::code).collect::<Vec<_>>(), [40], "it is no member any more");
+    assert_eq!(ask(&mut scene, b, "b", &[0, 1, 2]), NONE);
+    // It was at work on a message, and its word counts by another connection too.
+    let back = scene.connect();
+    let commit = json!({"consumerGroup": "g", "topic": "T1", "queueId": 0, "commitOffset": 1});
+    scene.give_oneway(back, 15, &commit);
+    let key = OffsetKey { group: "g".into(), topic: "T1".into(), queue: 0 };
+    assert_eq!(scene.shared.state.offsets.get(&key), Some(1));
+    // One of the queues it asks for again.
+    assert_eq!(ask(&mut scene, back, "a", &[1]), [1]);
+    let now = |scene: &Scene| scene.shared.engine.clock().monotonic();
+    scene.pass(Duration::from_secs(27));
+    assert!(scene.shared.state.expire_locks(now(&scene)).is_empty());
+    assert_eq!(ask(&mut scene, b, "b", &[0, 1, 2]), NONE, "32 s");
+    scene.pass(Duration::from_secs(1));
+    assert!(scene.shared.state.expire_locks(now(&scene)).into_iter().eq(["g".into()]));
+    assert_eq!(ask(&mut scene, b, "b", &[0, 1]), [0], "33 s");
     let second = entry(&scene, 0).expect("a lock");
     assert!(&*second.client_id == "b" && second.token > first.token);
     write_the_rest(&mut scene);
-    assert_eq!(entry(&scene, 1), None, "what nobody took stands for nobody");
-    // One that says farewell is gone too.
+    assert_eq!(entry(&scene, 2), None, "what nobody took stands for nobody");
+    scene.pass(Duration::from_secs(31));
+    assert_eq!(ask(&mut scene, b, "b", &[0, 1]), [0], "59 s after it was asked for by another connection");
+}
+
+#[test]
+fn k70_others_take_over_at_once_when_the_owner_says_farewell() {
+    let (mut scene, _, b) = scene();
+    assert_eq!(ask(&mut scene, b, "b", &[0, 1]), [0, 1]);
     let leaving = json!({"clientID": "b", "producerGroup": "", "consumerGroup": "g"});
     assert_eq!(scene.ask(b, 35, &leaving, &[]).code(), 0);
     let c = join(&mut scene, "c");
@@ -206,9 +232,27 @@ fn a_lock_that_nobody_asks_for_is_removed_from_the_table() {
     scene.pass(Duration::from_secs(30));
     assert_eq!(ask(&mut scene, b, "b", &[1]), [1]);
     scene.pass(Duration::from_secs(30));
-    scene.shared.state.expire_locks(scene.shared.engine.clock().monotonic());
+    let expired = scene.shared.state.expire_locks(scene.shared.engine.clock().monotonic());
+    assert!(expired.into_iter().eq(["g".into()]));
     write_the_rest(&mut scene);
     assert_eq!((entry(&scene, 0), scene.entries(entries::lock::PREFIX).len()), (None, 1));
+}
+
+/// K-69: its heartbeat comes every 30 s, its questions every 20.
+#[test]
+fn an_owner_that_came_back_and_asked_for_its_queue_commits_before_its_heartbeat() {
+    let (mut scene, a, b) = scene();
+    let commit = |offset: u64| json!({"consumerGroup": "g", "topic": "T1", "queueId": 0, "commitOffset": offset});
+    let committed =
+        |scene: &Scene| scene.shared.state.offsets.get(&OffsetKey { group: "g".into(), topic: "T1".into(), queue: 0 });
+    assert_eq!(ask(&mut scene, a, "a", &[0]), [0]);
+    let new = scene.connect();
+    scene.give_oneway(new, 15, &commit(3));
+    assert_ne!(committed(&scene), Some(3), "who it is nobody knows, and a member has the queue");
+    assert_eq!(ask(&mut scene, new, "a", &[0]), [0]);
+    scene.give_oneway(new, 15, &commit(4));
+    assert_eq!(committed(&scene), Some(4));
+    assert_eq!(scene.ask(b, 15, &commit(1), &[]).code(), 1);
 }
 
 /// K-69.

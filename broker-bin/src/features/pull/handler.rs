@@ -63,12 +63,13 @@ fn try_pull(shared: &Shared, request: &Request<'_>) -> Result<Outcome, Reply> {
         let committed = || shared.state.offsets.get(&key);
         let astray = shared.state.positions.astray(request.connection, &key, offset, committed).is_some();
         // Judged by who had the queue until now: with this pull it becomes somebody else's, perhaps.
-        let counts = || matches!(groups::judge(shared, request.connection, &key), Commits::Counts(_));
+        let counts = || matches!(groups::judge(shared, request.connection, &key, false), Commits::Counts(_));
         if !astray && !shared.resets.is_pending(&key) && counts() {
             shared.state.commit_offset(&key, offset, false);
         }
     }
-    shared.state.groups.pulls(request.connection, group, name, number, u64::try_from(offset).unwrap_or(0));
+    let at = u64::try_from(offset).unwrap_or(0);
+    shared.state.groups.pulls(request.connection, group, name, number, at, flags & (FLAG_COMMIT | FLAG_SUSPEND) != 0);
     let refused = |error| Reply::failure(code::SYSTEM_ERROR, format!("queue {number}: {error}"));
     let queue = topic.queue(&shared.engine, number).map_err(refused)?.cloned();
     let queue = queue.ok_or_else(|| request.invalid_parameter(format!("topic {name} has no queue {number}")))?;

@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anchorlog_engine::{Fetch, FetchStatus, Message, Queue, QueueOffset, QueueRange};
+use anchorlog_engine::{Fetch, FetchOutcome, FetchStatus, Message, Queue, QueueOffset, QueueRange};
 use bytes::BytesMut;
 
 use super::encode::encode_message;
 use super::select::{Read, select};
-use crate::features::groups::{Filter, Subscription};
+use crate::features::groups::{Filter, Subscription, TagFilter};
+use crate::features::send::stored::Attributes;
 use crate::features::sql::Expression;
 use crate::features::topics::Topic;
 use crate::features::{Reply, code};
 use crate::limits;
 use crate::shared::Shared;
+use crate::wire::message::property;
 
 /// Which messages a pull wants.
 #[derive(Debug)]
@@ -37,6 +39,14 @@ impl Wanted {
         match self.filter() {
             Filter::Tags(filter) => filter.matches(tag),
             Filter::Sql(_) | Filter::Unusable(_) => true,
+        }
+    }
+
+    /// The tags that each message must have that was read; none where all are wanted.
+    fn tags(&self) -> Option<&TagFilter> {
+        match self.filter() {
+            Filter::Tags(filter) if !filter.is_everything() => Some(filter),
+            _ => None,
         }
     }
 
@@ -101,7 +111,7 @@ pub fn evaluate(shared: &Shared, pull: &Pull, waiting: bool, from_disk: bool) ->
         };
         let read = match pull.wanted.expression() {
             Some(expression) => select(shared, &fetch, expression),
-            None => shared.engine.fetch(&fetch).map(Read::from),
+            None => shared.engine.fetch(&fetch).map(|found| tagged(found, pull.wanted.tags())),
         };
         let Read { status, messages, next, range, more } = match read {
             Ok(read) => read,
@@ -128,6 +138,25 @@ pub fn evaluate(shared: &Shared, pull: &Pull, waiting: bool, from_disk: bool) ->
             FetchStatus::NeedsDisk => return Evaluation::NeedsDisk,
         }
     }
+}
+
+/// What was read, without messages whose tag only has the hash of one that is wanted.
+fn tagged(found: FetchOutcome, tags: Option<&TagFilter>) -> Read {
+    let mut read = Read::from(found);
+    let Some(tags) = tags.filter(|_| read.status == FetchStatus::Found) else { return read };
+    // What cannot be read here is not judged here.
+    read.messages.retain(|message| tag_of(message).is_none_or(|tag| tags.wants(&tag)));
+    if read.messages.is_empty() {
+        read.status = FetchStatus::NoMatch;
+    }
+    read
+}
+
+fn tag_of(message: &Message) -> Option<String> {
+    let attributes = Attributes::of(message)?;
+    let (_, properties) = message.payload().split_at_checked(attributes.stored.body_bytes as usize)?;
+    let all = attributes.properties(std::str::from_utf8(properties).ok()?);
+    property(&all, "TAGS").map(str::to_owned)
 }
 
 fn found(shared: &Shared, messages: &[Message], next: QueueOffset, range: QueueRange) -> Evaluation {

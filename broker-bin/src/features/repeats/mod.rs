@@ -35,7 +35,7 @@ use anchorlog_engine::{Engine, Lsn, ReadError};
 pub use answers::{Answered, Answers, Told};
 pub use backs::{Back, Backs, Sender};
 pub use connections::{Arrived, Connections, Life};
-pub use window::{Claim, Claims, Identity};
+pub use window::{Claim, Claims, Identity, Seen};
 
 use window::Window;
 
@@ -136,7 +136,7 @@ impl Repeats {
     }
 
     /// Claims the messages of a send, all or none. `seen`: candidates that turned out to be other messages, by the message's number.
-    pub fn claim(&self, claims: &Claims, seen: &[(usize, Lsn)], now_ms: u64, counters: &Counters) -> Claim {
+    pub fn claim(&self, claims: &Claims, seen: &Seen, now_ms: u64, counters: &Counters) -> Claim {
         self.sent.claim(claims, seen, now_ms, &counters.repeats_forgotten)
     }
 

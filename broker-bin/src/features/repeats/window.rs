@@ -10,7 +10,7 @@
 //! A slice is dropped whole when the newest of it is too old, so that forgetting costs nothing. A slot names a message by 32 bits of its
 //! key and 32 of all that must be equal. What comes from the key index has the former only.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -54,19 +54,27 @@ impl Identity {
 pub struct Claims {
     one: Option<Identity>,
     many: Vec<Option<Identity>>,
+    /// Numbers of those that stood before in the same batch, along it.
+    again: Vec<usize>,
 }
 
 impl Claims {
     /// Of one message.
     #[must_use]
     pub fn one(identity: Option<Identity>) -> Claims {
-        Claims { one: identity, many: Vec::new() }
+        Claims { one: identity, ..Claims::default() }
     }
 
     /// Of a batch, whose messages have these.
     #[must_use]
     pub fn many(identities: Vec<Option<Identity>>) -> Claims {
-        Claims { one: None, many: identities }
+        let mut stood = HashSet::with_capacity(identities.len());
+        let is_again = |identity: &Option<Identity>| {
+            identity.is_some_and(|identity| !stood.insert((identity.hash, identity.print)))
+        };
+        let again =
+            (0..).zip(identities.iter().map(is_again)).filter_map(|(number, is)| is.then_some(number)).collect();
+        Claims { one: None, many: identities, again }
     }
 
     /// How many messages that is.
@@ -86,16 +94,18 @@ impl Claims {
     pub fn without(&self, is_repeated: impl Fn(usize) -> bool) -> Claims {
         let one = self.one.filter(|_| !is_repeated(0));
         let numbered = self.many.iter().enumerate();
-        Claims { one, many: numbered.map(|(number, identity)| identity.filter(|_| !is_repeated(number))).collect() }
+        let many = Claims::many(numbered.map(|(number, one)| one.filter(|_| !is_repeated(number))).collect());
+        Claims { one, ..many }
     }
 
     /// Whether the message was in this send before: it stands in the window once until it has a place.
-    fn is_first(&self, number: usize, identity: &Identity) -> bool {
-        self.iter()
-            .take_while(|(before, _)| *before < number)
-            .all(|(_, before)| (before.hash, before.print) != (identity.hash, identity.print))
+    fn is_first(&self, number: usize) -> bool {
+        self.again.binary_search(&number).is_err()
     }
 }
+
+/// Places in the log that hold something else than the message of that number.
+pub type Seen = BTreeSet<(usize, Lsn)>;
 
 /// What became of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -274,7 +284,7 @@ impl Window {
         lock(self.shard(hash)).insert(slot, now_ms, &self.bounds, None);
     }
 
-    pub(super) fn claim(&self, claims: &Claims, seen: &[(usize, Lsn)], now_ms: u64, forgotten: &Counter) -> Claim {
+    pub(super) fn claim(&self, claims: &Claims, seen: &Seen, now_ms: u64, forgotten: &Counter) -> Claim {
         let (mut candidates, mut is_claimed) = (Vec::new(), false);
         let mut done = 0;
         for (number, identity) in claims.iter() {
@@ -286,7 +296,7 @@ impl Window {
             if let Some(other) = identity.other {
                 lock(self.shard(other)).candidates(other, identity.print, &mut found);
             }
-            let is_first = claims.is_first(number, identity);
+            let is_first = claims.is_first(number);
             let mut shard = lock(self.shard(identity.hash));
             shard.candidates(identity.hash, identity.print, |place| {
                 if is_first || place != CLAIMED {
@@ -315,7 +325,7 @@ impl Window {
         for (number, identity) in claims.iter() {
             let place = place(number).map_or(GONE, |lsn| lsn.0);
             let mut shard = lock(self.shard(identity.hash));
-            if claims.is_first(number, identity) {
+            if claims.is_first(number) {
                 // Memory that ran out meanwhile may have taken it.
                 if let Some(slot) = shard.claimed(identity) {
                     slot.place = place;
@@ -330,7 +340,7 @@ impl Window {
 
     pub(super) fn undo(&self, claims: &Claims) {
         for (number, identity) in claims.iter() {
-            if claims.is_first(number, identity)
+            if claims.is_first(number)
                 && let Some(slot) = lock(self.shard(identity.hash)).claimed(identity)
             {
                 slot.place = GONE;
@@ -354,7 +364,7 @@ mod tests {
     }
 
     fn claim(window: &Window, key: u32, now_ms: u64, forgotten: &Counter) -> Claim {
-        window.claim(&Claims::one(Some(identity(key))), &[], now_ms, forgotten)
+        window.claim(&Claims::one(Some(identity(key))), &Seen::new(), now_ms, forgotten)
     }
 
     fn send(window: &Window, key: u32, lsn: u64, now_ms: u64, forgotten: &Counter) {
@@ -400,9 +410,19 @@ mod tests {
         assert_eq!(claim(&window, 7, NOW, &forgotten), at(&[64]));
         // What was looked at and is another message stands in nobody's way.
         let again = Claims::one(Some(identity(7)));
-        assert_eq!(window.claim(&again, &[(0, Lsn(64))], NOW, &forgotten), Claim::Mine);
+        assert_eq!(window.claim(&again, &Seen::from([(0, Lsn(64))]), NOW, &forgotten), Claim::Mine);
         window.appended(&again, |_| Some(Lsn(128)));
         assert_eq!(claim(&window, 7, NOW, &forgotten), at(&[64, 128]));
+    }
+
+    #[test]
+    fn what_stands_in_a_batch_again_is_known_by_its_number_and_anew_when_some_are_left_out() {
+        let claims = Claims::many([7, 8, 7, 9, 8, 7].map(|key| Some(identity(key))).into());
+        assert_eq!(claims.again, [2, 4, 5]);
+        let rest = claims.without(|number| number == 0 || number == 4);
+        assert_eq!(rest.again, [5]);
+        assert_eq!((rest.is_first(2), rest.is_first(5), rest.count()), (true, false, 6));
+        assert!(Claims::many(vec![None, None]).again.is_empty(), "what has no key is never claimed");
     }
 
     #[test]
@@ -410,17 +430,17 @@ mod tests {
         let (window, forgotten) = window(1 << 20);
         let of = |keys: &[u32]| Claims::many(keys.iter().map(|key| Some(identity(*key))).collect());
         send(&window, 3, 800, NOW, &forgotten);
-        let found = window.claim(&of(&[1, 2, 3, 4]), &[], NOW, &forgotten);
+        let found = window.claim(&of(&[1, 2, 3, 4]), &Seen::new(), NOW, &forgotten);
         assert_eq!(found, Claim::Doubtful { candidates: vec![(2, Lsn(800))] });
         for key in [1, 2, 4] {
             send(&window, key, 8 * u64::from(key), NOW, &forgotten);
         }
         let twice = of(&[9, 9]);
-        assert_eq!(window.claim(&twice, &[], NOW, &forgotten), Claim::Mine);
+        assert_eq!(window.claim(&twice, &Seen::new(), NOW, &forgotten), Claim::Mine);
         window.appended(&twice, |number| Some(Lsn(1000 + 8 * number as u64)));
         assert_eq!(claim(&window, 9, NOW, &forgotten), at(&[1000, 1008]));
         assert_eq!(
-            window.claim(&Claims::many(vec![None, None]), &[], NOW, &forgotten),
+            window.claim(&Claims::many(vec![None, None]), &Seen::new(), NOW, &forgotten),
             Claim::Mine,
             "what has no key is never in doubt"
         );
@@ -431,12 +451,12 @@ mod tests {
         let (window, forgotten) = window(1 << 20);
         send(&window, 1, 8, NOW, &forgotten);
         let other = Identity { print: 99, ..identity(1) };
-        assert_eq!(window.claim(&Claims::one(Some(other)), &[], NOW, &forgotten), Claim::Mine);
+        assert_eq!(window.claim(&Claims::one(Some(other)), &Seen::new(), NOW, &forgotten), Claim::Mine);
         // Of what the key index says only the key is known; and a message may stand under either of two hashes.
         window.load(identity(2).hash, Lsn(16), NOW);
         assert_eq!(claim(&window, 2, NOW, &forgotten), at(&[16]));
         let either = Identity { other: Some(identity(2).hash), ..identity(3) };
-        assert_eq!(window.claim(&Claims::one(Some(either)), &[], NOW, &forgotten), at(&[16]));
+        assert_eq!(window.claim(&Claims::one(Some(either)), &Seen::new(), NOW, &forgotten), at(&[16]));
         let print = |topic, key, times, body: &[u8]| Identity::print(topic, key, times, body);
         let first = print("T", "K", 0, b"x");
         for (what, other) in [

@@ -6,7 +6,7 @@
 //! 4. Of a batch that was stored in part the rest is stored, as one frame; the answer names all of its messages in their order, and the
 //!    queue and offset of the first of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use anchorlog_engine::{Fetch, FetchStatus, Lsn, Message, ReadError, Watermark, WriteBatch};
@@ -17,14 +17,14 @@ use super::sending::{First, Sending, UniqueKey};
 use super::stored::Attributes;
 use super::writer::{Send, Source, Writer};
 use crate::features::delay::{self, HIDDEN_QUEUE};
-use crate::features::repeats::{Answered, Arrived, Claim, Claims};
+use crate::features::repeats::{Answered, Arrived, Claim, Claims, Seen};
 use crate::features::topics::{Topic, topic_of};
 use crate::features::transactions::{self, HALF_QUEUE};
 use crate::features::{After, Awaited, Outcome, Reply, Task, code};
 use crate::limits;
 use crate::shared::Shared;
-use crate::wire::batch;
-use crate::wire::message::property;
+use crate::wire::batch::{self, BatchEntry};
+use crate::wire::message::{BadRecord, property};
 
 /// A send, kept.
 struct Own {
@@ -62,7 +62,7 @@ pub(super) struct Doubt {
     /// What may be the same as the message of that number, and was not compared yet.
     candidates: Vec<(usize, Lsn)>,
     /// What was compared and is no reason not to store it.
-    seen: Vec<(usize, Lsn)>,
+    seen: Seen,
     /// Where its messages were stored before.
     found: BTreeMap<usize, First>,
     recall: Option<Box<str>>,
@@ -94,7 +94,7 @@ impl Doubt {
             claims: sending.claims,
             acked: writer.shared.engine.watermarks().acked,
             candidates,
-            seen: Vec::new(),
+            seen: Seen::new(),
             found: BTreeMap::new(),
             recall: None,
             is_second_look: false,
@@ -208,16 +208,20 @@ impl Doubt {
             // It is acknowledged: readers see it in a moment.
             drop(shared.engine.wait(Watermark::Dispatched, last.plus(1), Some(limits::COMPARE_PATIENCE)));
         }
-        let (mut is_new, mut is_unclear) = (Vec::new(), false);
+        let (mut is_new, mut is_unclear) = (BTreeSet::new(), false);
         let all = candidates.clone();
+        let (mut found, mut seen) = (std::mem::take(&mut self.found), std::mem::take(&mut self.seen));
+        let mut used: HashSet<Lsn> = found.values().map(|first| first.lsn).collect();
+        let mut recall = None;
+        let inner: Vec<_> = if self.own.rest.is_batch { batch::entries(&self.own.body).collect() } else { Vec::new() };
         for (number, lsn) in candidates {
-            if self.found.contains_key(&number) {
+            if found.contains_key(&number) {
                 continue;
             }
-            let is_used = self.found.values().any(|first| first.lsn == lsn);
-            let same = if is_used || is_new.contains(&number) { None } else { self.same(shared, number, lsn)? };
+            let is_other = used.contains(&lsn) || is_new.contains(&number);
+            let same = if is_other { None } else { self.same(shared, inner.get(number), lsn)? };
             let Some(same) = same else {
-                self.seen.push((number, lsn));
+                seen.insert((number, lsn));
                 continue;
             };
             let arrived = if lsn >= self.acked {
@@ -228,25 +232,36 @@ impl Doubt {
             };
             match arrived {
                 Arrived::No => {
-                    self.recall = same.recall;
-                    self.found.insert(number, same.first);
+                    recall = same.recall;
+                    used.insert(same.first.lsn);
+                    found.insert(number, same.first);
                 }
                 Arrived::Perhaps if !self.is_second_look => is_unclear = true,
                 Arrived::Yes | Arrived::Perhaps => {
-                    is_new.push(number);
-                    self.seen.push((number, lsn));
+                    is_new.insert(number);
+                    seen.insert((number, lsn));
                 }
             }
         }
         if is_unclear {
+            found.clear();
+        }
+        drop(inner);
+        (self.found, self.seen) = (found, seen);
+        self.recall = recall.or(self.recall.take());
+        if is_unclear {
             (self.candidates, self.is_second_look) = (all, true);
-            self.found.clear();
         }
         Ok(!is_unclear)
     }
 
-    /// The message at `lsn`, if it is the same as the one of this number.
-    fn same(&self, shared: &Shared, number: usize, lsn: Lsn) -> Result<Option<Same>, Reply> {
+    /// The message at `lsn`, if it is the same as the one that was sent: `inner` of the batch, where it is one.
+    fn same(
+        &self,
+        shared: &Shared,
+        inner: Option<&Result<BatchEntry<'_>, BadRecord>>,
+        lsn: Lsn,
+    ) -> Result<Option<Same>, Reply> {
         let message = match shared.engine.read(lsn) {
             Ok(message) => message,
             // What cannot be read by anybody is no reason not to store it again.
@@ -262,13 +277,13 @@ impl Doubt {
             return Ok(None);
         }
         let send = self.own.send();
-        let (own, body) = match batch::entries(&self.own.body).nth(number) {
+        let (own, body) = match inner {
             _ if !send.is_batch => (None, &*self.own.body),
-            Some(Ok(inner)) => (Some(inner.properties), inner.body),
+            Some(Ok(inner)) => (Some(&*inner.properties), inner.body),
             _ => return Ok(None),
         };
         let mut wanted = Known::default();
-        wanted.read(own.as_deref().unwrap_or_default());
+        wanted.read(own.unwrap_or_default());
         wanted.read(send.properties);
         Ok(compared(shared, &message, &send, &wanted, body))
     }

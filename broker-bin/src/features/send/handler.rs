@@ -7,7 +7,7 @@ use anchorlog_engine::{AppendError, WriteBatch};
 use super::doubt::Doubt;
 use super::writer::{Send, Source, Writer};
 use crate::features::offsets::{self, Pins};
-use crate::features::repeats::Claim;
+use crate::features::repeats::{Claim, Seen};
 use crate::features::reply::Push;
 use crate::features::retry::{self, DeadLetter, Letter};
 use crate::features::topics::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX, Topic, TopicConfig};
@@ -157,7 +157,7 @@ fn try_send(shared: &Shared, request: &Request<'_>, out: &mut WriteBatch) -> Res
         })
     });
     let now_ms = shared.engine.clock().wall_ms();
-    match shared.repeats.claim(&filled.sending.claims, &[], now_ms, &shared.counters) {
+    match shared.repeats.claim(&filled.sending.claims, &Seen::new(), now_ms, &shared.counters) {
         Claim::Mine => Ok(Outcome::Append(filled.sending)),
         Claim::Doubtful { candidates } => {
             out.clear();

@@ -4,6 +4,7 @@ use anchorlog_engine::{Advice, BatchError, Link, Lsn, Put, TableEntry, WriteBatc
 use bytes::BytesMut;
 
 use super::half::{Half, NoHalf};
+use super::producers::Whom;
 use super::transaction::{NextAsk, Transaction, TransactionId};
 use crate::features::delay::DueKey;
 use crate::features::pull::encode_as;
@@ -96,14 +97,29 @@ fn decide(
     if !is_unread && (half.is_none() || checks >= shared.live.transaction_check_max()) {
         return park(shared, batch, &key, entry, group, half.as_ref());
     }
-    let to = if half.is_some() { shared.halves.producers.to_ask(group) } else { Vec::new() };
-    let checks = if to.is_empty() { checks } else { checks + 1 };
+    let interval = shared.live.transaction_check_interval();
+    let whom = match &half {
+        Some(_) => {
+            let patience = interval.saturating_mul(shared.live.transaction_check_max());
+            shared.halves.producers.to_ask(group, shared.engine.clock().monotonic(), patience)
+        }
+        None => Whom::default(),
+    };
+    if whom.none_decides {
+        tracing::error!(
+            group,
+            half = %target,
+            "transactions wait to be decided, and no producer of their group that is connected has ever answered a question: \
+             those send plain messages under its name, and are asked no more; the transactions are kept until one comes that decides"
+        );
+    }
+    let checks = checks + u32::from(whom.decide);
     // Never at the same time as before.
-    let at_ms = now_ms.saturating_add(millis(shared.live.transaction_check_interval())).max(due.time_ms + 1);
+    let at_ms = now_ms.saturating_add(millis(interval)).max(due.time_ms + 1);
     let asks = Some(NextAsk { at_ms, checks });
     let prepared = entries::transaction::encode(&Transaction::Prepared { group: group.into(), asks });
     put(shared, batch, &key, entry, &prepared).map_err(|error| error.to_string())?;
-    let question = half.and_then(|half| question(shared, &half, to));
+    let question = half.and_then(|half| question(shared, &half, whom.to));
     Ok(Next { asks: Some(id.due_at(at_ms)), question, parked: false })
 }
 

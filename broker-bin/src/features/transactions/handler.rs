@@ -10,6 +10,7 @@ use crate::counters::Counters;
 use crate::features::delay::DueKey;
 use crate::features::send::stored::{Attributes, Beside, Stored};
 use crate::features::{Outcome, Reply, Request, Task, Writing, code};
+use crate::limits;
 use crate::shared::Shared;
 use crate::state::entries;
 use crate::wire::message::sys_flag;
@@ -45,6 +46,11 @@ impl End {
     fn read(shared: &Shared, request: &Request<'_>) -> Result<Option<End>, Reply> {
         if shared.is_closing() {
             return Err(Reply::failure(code::SERVICE_NOT_AVAILABLE, "the broker is stopping; nothing was decided"));
+        }
+        if request.field("fromTransactionCheck").is_some_and(|text| text.eq_ignore_ascii_case("true"))
+            && let Some(group) = request.field("producerGroup").filter(|group| group.len() <= limits::GROUP_BYTES_MAX)
+        {
+            shared.halves.producers.answered(request.connection, group);
         }
         let verdict = match request.required_number("commitOrRollback")? {
             COMMIT => Verdict::Commit,

@@ -5,8 +5,9 @@
 //!    says what was read.
 //! 2. The first outcome wins. The same verdict again gets the same answer, the contrary one is refused, counted and said out loud.
 //! 3. A verdict that cannot be written is not answered as done.
-//! 4. A producer of the group is asked by due time, until there is a verdict: only questions to somebody who is there count. After the last
-//!    one the message is shown in `TRANS_CHECK_MAX_TIME_TOPIC`, counted and said out loud; it is kept, and a verdict still counts.
+//! 4. A producer of the group is asked by due time, until there is a verdict: only questions to somebody who is there and is known to
+//!    decide count. After the last one the message is shown in `TRANS_CHECK_MAX_TIME_TOPIC`, counted and said out loud; it is kept, and a
+//!    verdict still counts.
 //! 5. An outcome is remembered for `limits::OUTCOME_KEPT_MS`, and a little longer: the timer looks through the table for those that are not
 //!    needed any more.
 //!

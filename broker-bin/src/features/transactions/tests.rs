@@ -206,7 +206,8 @@ fn the_producer_is_asked_what_it_has_not_said_and_its_answer_counts() {
     assert_eq!(scene.shared.counters.read().transactions_asked, 1);
 }
 
-/// K-91, K-92, K-93: only questions to somebody who is there count; after the last the message is kept, shown, and can be decided still.
+/// K-91, K-92, K-93: only questions to somebody who is there and decides count; after the last the message is kept, shown, and can be
+/// decided still.
 #[test]
 fn a_transaction_that_nobody_decides_is_kept_and_can_be_decided_still() {
     for verdict in [COMMIT, ROLLBACK] {
@@ -222,12 +223,18 @@ fn a_transaction_that_nobody_decides_is_kept_and_can_be_decided_still() {
         scene = scene.crash();
         let id = scene.connect();
         let mut asked = 0;
+        let mut unknown = fields.clone();
+        unknown["fromTransactionCheck"] = json!("true");
         for _ in 0..20 {
             beat(&mut scene, id);
             scene.pass(seconds(30));
-            asked += questions(&mut scene, id).len();
+            for _ in questions(&mut scene, id) {
+                asked += 1;
+                assert_eq!(end(&mut scene, id, &unknown, 0).code(), 0);
+            }
         }
-        assert_eq!((asked, scene.shared.counters.read().transactions_parked), (15, 1));
+        // The first does not count: nobody knew by then who decides.
+        assert_eq!((asked, scene.shared.counters.read().transactions_parked), (16, 1));
         let shown = scene.read_all("TRANS_CHECK_MAX_TIME_TOPIC", 0).remove(0);
         assert_eq!((&*shown.body, shown.property("REAL_TOPIC")), (&b"half"[..], Some("T1")));
         assert_eq!((scene.count("T1", 2), scene.entries(entries::due::PREFIX).len()), (0, 0));
@@ -239,6 +246,36 @@ fn a_transaction_that_nobody_decides_is_kept_and_can_be_decided_still() {
         scene.pass(Duration::from_millis(limits::OUTCOME_KEPT_MS));
         assert_eq!((transactions(&scene), scene.entries(entries::due::PREFIX).len()), (0, 0));
     }
+}
+
+/// K-91, K-92: its producer may be away, or the broker may not know it yet after a restart.
+#[test]
+fn questions_to_those_that_send_plain_messages_under_the_same_name_burn_none() {
+    let mut scene = Scene::new();
+    let producer = scene.connect();
+    let (_, mut fields) = begin(&mut scene, producer);
+    scene.worker.closed(producer);
+    let plain = scene.connect();
+    let mut asked = 0;
+    // An hour of that: it is asked for as long as fifteen questions take, and never answers.
+    for _ in 0..120 {
+        beat(&mut scene, plain);
+        scene.pass(seconds(30));
+        asked += questions(&mut scene, plain).len();
+    }
+    let counts = scene.shared.counters.read();
+    assert_eq!((asked, counts.transactions_parked), (15, 0));
+    // The one that decides is back, by a connection of which nobody knows.
+    let back = scene.connect();
+    for _ in 0..3 {
+        beat(&mut scene, back);
+        scene.pass(seconds(30));
+    }
+    assert_eq!(questions(&mut scene, back).len(), 3);
+    assert!(questions(&mut scene, plain).is_empty());
+    fields["fromTransactionCheck"] = json!("true");
+    assert_eq!(end(&mut scene, back, &fields, COMMIT).code(), 0);
+    assert_eq!((scene.count("T1", 2), transactions(&scene)), (1, 1));
 }
 
 /// K-92: a wait of its own burns no question.
