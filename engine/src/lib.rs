@@ -99,7 +99,7 @@ pub use mend::{DamagedRange, MendError, Mended};
 pub use options::{BackendChoice, EngineOptions, Flush, Tail};
 pub use read::{Fetch, FetchOutcome, FetchStatus, Message, QueueRange};
 pub use recovery::cases::{CaseOutcome, RECOVERY_CASES, RecoveryCase};
-pub use replica::{AckRule, LogIdentity, LogPiece, ReceiveError, Received, Role};
+pub use replica::{AckRule, LogAlong, LogIdentity, LogPiece, ReceiveError, Received, Role};
 pub use retention::RetentionInfo;
 pub use table::{Snapshot, TableEntry};
 pub use units::{Epoch, Lsn, QueueOffset};

@@ -140,8 +140,10 @@ pub const GATHER_GAP_BYTES: u64 = 16 << 10;
 pub const COLD_BLOCK_COUNT: usize = 256;
 /// Bytes of one read of a stretch of log for another machine while no commit is under way.
 pub const WIDE_READ_BYTES: u64 = 1 << 20;
-/// Buffers of such reads that are kept while nobody uses them.
-pub const WIDE_IDLE_MAX: usize = 4;
+/// Such reads that are under way at once, or wait to be sent, for a machine that is far behind.
+pub const ALONG_READ_COUNT: usize = 3;
+/// Buffers of such reads that are kept while nobody uses them: those, and what is being sent.
+pub const WIDE_IDLE_MAX: usize = ALONG_READ_COUNT + 2;
 /// Bytes of one paced step of the filler.
 pub const FILL_STEP_BYTES: u64 = 256 << 10;
 /// Bytes a second of the filler while the log is busy: measured to cost live appends at most a tenth of their rate.

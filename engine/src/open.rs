@@ -700,6 +700,11 @@ pub(crate) struct Survivor {
 }
 
 impl Survivor {
+    /// Bytes of the record.
+    pub(crate) fn size(&self) -> u32 {
+        self.entry.size
+    }
+
     pub(crate) fn read(file: &Arc<dyn IoFile>, geometry: Geometry, lsn: Lsn) -> Result<Survivor, String> {
         let room = geometry.segment_end(lsn).since(lsn);
         let bytes = |from: Lsn, len: u64| {

@@ -1,7 +1,8 @@
 //! Reading closed segments again and again, a piece at a time, so that rot is found before a reader meets it.
 //!
 //! Invariants:
-//! 1. Only segments that end at or below the durable mark are looked at: nothing in them is unwritten, or on its way to the disk.
+//! 1. Only segments that end at or below the durable mark are looked at: nothing in them is unwritten, or on its way to the disk. Of those
+//!    below the log's start, which are punched, what survives in them: record by record, each with the header of its frame.
 //! 2. One read a step, of a few blocks, and no more of them a second than the rate allows. Steps are taken when nothing else is due.
 //! 3. A segment that is taken out of the log, or a range that is no longer live, gives no report, whenever that happens.
 //! 4. What is damaged is found once a pass, and does not hide what lies behind it.
@@ -16,10 +17,13 @@
 //! Not covered by any checksum, and so not looked at: what a pad fills, the last bytes of a segment that are too few for a frame, the
 //! zeros behind the fields of a segment's header. Frames of a kind that this program does not know are stepped over.
 
+mod remains;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use self::remains::Remains;
 use crate::commit::watermark::{Marks, Watermark};
 use crate::commitlog::frame::{self, FRAME_ALIGN, FRAME_HEADER_BYTES, FrameKind, Outline, RecordEntry};
 use crate::commitlog::segment::{Geometry, SegmentHeader};
@@ -28,6 +32,7 @@ use crate::damage::{DamagedPart, DamagedPlace, Damages};
 use crate::io::{AlignedBuf, IO_ALIGN, IoFile};
 use crate::limits;
 use crate::mend;
+use crate::retention::Survivors;
 use crate::units::{Lsn, align_down, to_u64, to_usize};
 
 /// What it works with.
@@ -35,6 +40,8 @@ pub(crate) struct ScrubParts {
     pub(crate) marks: Arc<Marks>,
     pub(crate) segments: Arc<Segments>,
     pub(crate) damages: Arc<Damages>,
+    /// What is left below the log's start.
+    pub(crate) survivors: Arc<Survivors>,
     pub(crate) store_id: u128,
     /// Told of progress, for the counters.
     pub(crate) progress: Arc<Progress>,
@@ -71,16 +78,24 @@ pub(crate) struct Scrubber {
     due: Duration,
     /// When the pass under way began.
     began: Option<Duration>,
-    /// Where the next segment of this pass is looked for.
+    /// Where the next segment with survivors of this pass is looked for; when there is none, where the next whole one is.
+    next_remains: Lsn,
     next: Lsn,
     /// Where the last segment ended and the header checksum of its last frame, if that is known.
     last: Option<(Lsn, u32)>,
-    walk: Option<Walk>,
+    way: Option<Way>,
+}
+
+/// What it is at.
+enum Way {
+    Whole(Box<Walk>),
+    Remains(Remains),
 }
 
 impl Scrubber {
     pub(crate) fn new(parts: ScrubParts) -> Scrubber {
-        Scrubber { parts, due: Duration::ZERO, began: None, next: Lsn::ZERO, last: None, walk: None }
+        let (due, next_remains, next) = (Duration::ZERO, Lsn::ZERO, Lsn::ZERO);
+        Scrubber { parts, due, began: None, next_remains, next, last: None, way: None }
     }
 
     /// Reads and checks one piece, if its time has come; says when the next is due, at the latest. `busy`: commits are under way.
@@ -91,22 +106,34 @@ impl Scrubber {
         if now < self.due {
             return self.wait(now);
         }
-        let Some(mut walk) = self.walk.take().or_else(|| self.next_walk(now)) else {
+        let Some(way) = self.way.take().or_else(|| self.next_way(now)) else {
             return self.wait(now);
         };
-        let len = walk.read(if busy { limits::SCRUB_PIECE_BUSY_BYTES } else { limits::SCRUB_PIECE_BYTES });
+        let len = match way {
+            Way::Whole(walk) => self.go_on(walk, busy),
+            Way::Remains(mut remains) => {
+                let len = remains.check_next(&self.parts);
+                self.way = (!remains.is_over()).then_some(Way::Remains(remains));
+                len
+            }
+        };
         self.parts.progress.bytes.fetch_add(len, Ordering::Relaxed);
         self.due = now + Duration::from_micros((len * 1_000_000 / self.parts.rate).max(1));
+        self.wait(now)
+    }
+
+    fn go_on(&mut self, mut walk: Box<Walk>, busy: bool) -> u64 {
+        let len = walk.read(if busy { limits::SCRUB_PIECE_BUSY_BYTES } else { limits::SCRUB_PIECE_BYTES });
         // Taken out of the log meanwhile: what was read may be another segment's.
         if self.parts.segments.find(walk.base).is_some() {
             let end = self.parts.segments.geometry().segment_end(walk.base);
             if walk.check(&self.parts) < end {
-                self.walk = Some(walk);
+                self.way = Some(Way::Whole(walk));
             } else {
                 self.last = walk.chain.map(|crc| (end, crc));
             }
         }
-        self.wait(now)
+        len
     }
 
     /// While a pass is under way the driver is to come back soon, however slow the rate; between passes it may rest.
@@ -118,23 +145,31 @@ impl Scrubber {
         }
     }
 
-    /// The next closed segment of this pass, or the first of the next pass.
-    fn next_walk(&mut self, now: Duration) -> Option<Walk> {
+    /// The next segment of this pass, those with survivors first; or the first of the next pass.
+    fn next_way(&mut self, now: Duration) -> Option<Way> {
         let geometry = self.parts.segments.geometry();
+        let start = self.parts.marks.start();
+        let remains = self.parts.survivors.bases().into_iter().find(|base| *base >= self.next_remains && *base < start);
+        if let Some(base) = remains {
+            self.began.get_or_insert(now);
+            self.next_remains = geometry.segment_end(base);
+            let list = self.parts.survivors.list(base).unwrap_or_default();
+            return Some(Way::Remains(Remains::new(base, list)));
+        }
         let durable = self.parts.marks.load(Watermark::Durable);
         let next = self.parts.segments.first_from(self.next);
         let Some((base, file)) = next.filter(|(base, _)| geometry.segment_end(*base) <= durable) else {
             if let Some(began) = self.began.take() {
                 self.parts.progress.passes.fetch_add(1, Ordering::Relaxed);
                 self.due = self.due.max(began + limits::SCRUB_PASS_INTERVAL);
-                (self.next, self.last) = (Lsn::ZERO, None);
+                (self.next_remains, self.next, self.last) = (Lsn::ZERO, Lsn::ZERO, None);
             }
             return None;
         };
         self.began.get_or_insert(now);
         self.next = geometry.segment_end(base);
         let chain = self.last.take().filter(|(end, _)| *end == base).map(|(_, crc)| crc);
-        Some(Walk::new(geometry, base, file, chain))
+        Some(Way::Whole(Box::new(Walk::new(geometry, base, file, chain))))
     }
 }
 
@@ -233,7 +268,7 @@ impl Walk {
     fn check(&mut self, parts: &ScrubParts) -> Lsn {
         if let Some(header) = self.header.take() {
             self.header_checked = true;
-            if let Some(what) = header.map_or_else(Some, |block| self.header_damage(&block)) {
+            if let Some(what) = header.map_or_else(Some, |block| header_damage(&block, self.geometry, self.base)) {
                 report(parts, self.base, DamagedPart::SegmentHeader, what);
                 self.rewrite_header(parts);
             }
@@ -254,15 +289,6 @@ impl Walk {
             self.unreadable.retain(|(block, _)| block.plus(to_u64(IO_ALIGN)) > self.at);
         }
         self.at
-    }
-
-    fn header_damage(&self, block: &AlignedBuf) -> Option<String> {
-        match SegmentHeader::decode_buf(block) {
-            Err(error) => Some(error.to_string()),
-            Ok(header) if header.base != self.base => Some(format!("the header of segment {}", header.base)),
-            Ok(header) if header.geometry != self.geometry => Some(format!("geometry {:?}", header.geometry)),
-            Ok(_) => None,
-        }
     }
 
     /// A segment's header says nothing that is not known, and without it the log would not be opened again. One block, which holds nothing
@@ -433,11 +459,25 @@ impl Walk {
     }
 }
 
+/// What is wrong with the header of the segment at `base`.
+fn header_damage(block: &AlignedBuf, geometry: Geometry, base: Lsn) -> Option<String> {
+    match SegmentHeader::decode_buf(block) {
+        Err(error) => Some(error.to_string()),
+        Ok(header) if header.base != base => Some(format!("the header of segment {}", header.base)),
+        Ok(header) if header.geometry != geometry => Some(format!("geometry {:?}", header.geometry)),
+        Ok(_) => None,
+    }
+}
+
+fn find(parts: &ScrubParts, lsn: Lsn, part: DamagedPart, what: String) {
+    parts.damages.find(DamagedPlace { lsn, part, path: parts.segments.path(lsn), what });
+}
+
 /// Reports damage, unless the place is no longer live: it may have been given up while it was looked at.
 fn report(parts: &ScrubParts, lsn: Lsn, part: DamagedPart, what: String) {
     let live = part == DamagedPart::SegmentHeader || (parts.next_live)(lsn) == lsn;
     if live {
-        parts.damages.find(DamagedPlace { lsn, part, path: parts.segments.path(lsn), what });
+        find(parts, lsn, part, what);
     }
 }
 
@@ -454,6 +494,7 @@ mod tests {
     use crate::io::OpenMode;
     use crate::io::sim::SimDisk;
     use crate::options::Tail;
+    use crate::retention::survivors;
     use crate::units::Epoch;
 
     const SEGMENT_BYTES: u64 = 128 << 10;
@@ -544,7 +585,20 @@ mod tests {
         }
 
         /// What a pass over it finds, and how much it reads.
-        fn scrub(mut self, next_live: impl Fn(Lsn) -> Lsn + Send + 'static) -> (Vec<DamagedPlace>, u64) {
+        fn scrub(self, next_live: impl Fn(Lsn) -> Lsn + Send + 'static) -> (Vec<DamagedPlace>, u64) {
+            self.pass(None, next_live)
+        }
+
+        /// The same where it lies below the log's start, and only `records` survive in it.
+        fn scrub_remains(self, records: &[Lsn]) -> (Vec<DamagedPlace>, u64) {
+            self.pass(Some(records), |lsn| lsn)
+        }
+
+        fn pass(
+            mut self,
+            remains: Option<&[Lsn]>,
+            next_live: impl Fn(Lsn) -> Lsn + Send + 'static,
+        ) -> (Vec<DamagedPlace>, u64) {
             let rest = geometry().segment_end(self.at).since(self.at);
             self.header(FrameKind::Pad, u32::try_from(rest).unwrap(), &[]);
             let backend = SimDisk::new(1).backend();
@@ -553,12 +607,22 @@ mod tests {
             file.allocate(SEGMENT_BYTES).unwrap();
             file.write_at(&self.bytes, 0, true).unwrap();
             let end = geometry().segment_end(Lsn::ZERO);
-            let files = BTreeMap::from([(Lsn::ZERO, file)]);
+            let file = BTreeMap::from([(Lsn::ZERO, file)]);
+            let survivors = Survivors::new(geometry());
+            let (start, files, sparse) = match remains {
+                None => (Lsn::ZERO, file, BTreeMap::new()),
+                Some(records) => {
+                    let codes: Vec<u32> = records.iter().map(|lsn| survivors::code(Lsn::ZERO, *lsn, true)).collect();
+                    survivors.set(Lsn::ZERO, Some(codes.into()));
+                    (end, BTreeMap::new(), file)
+                }
+            };
             let room = Arc::new(Room::new(geometry(), None));
             let parts = ScrubParts {
-                marks: Arc::new(Marks::new(false, Lsn::ZERO, end)),
-                segments: Arc::new(Segments::new(backend, Path::new("/log"), 1, true, room, files, BTreeMap::new())),
+                marks: Arc::new(Marks::new(false, start, end)),
+                segments: Arc::new(Segments::new(backend, Path::new("/log"), 1, true, room, files, sparse)),
                 damages: Arc::default(),
+                survivors: Arc::new(survivors),
                 store_id: 1,
                 progress: Arc::default(),
                 next_live: Box::new(next_live),
@@ -656,6 +720,42 @@ mod tests {
         assert_eq!(
             places.iter().map(|place| (place.lsn, place.part)).collect::<Vec<_>>(),
             [(last, DamagedPart::Record)]
+        );
+    }
+
+    #[test]
+    fn what_survives_below_the_start_is_read_and_nothing_else_there() {
+        let image = |hurt: Option<usize>| {
+            let mut image = Image::new();
+            let [first, second] = image.records();
+            let hole = image.at;
+            let [lost, _] = image.records();
+            let [_, last] = image.records();
+            image.punch(first, second);
+            image.punch(hole, lost.plus(100));
+            if let Some(lsn) = [None, Some(second.plus(60)), Some(last.plus(4000))][hurt.unwrap_or(0)] {
+                let place = to_usize(geometry().file_offset(lsn));
+                image.bytes[place] ^= 1;
+            }
+            (image, [second, last])
+        };
+        let (sound, records) = image(None);
+        let (places, read) = sound.scrub_remains(&records);
+        assert_eq!(places, []);
+        assert!(read < SEGMENT_BYTES / 2, "holes are not read: {read}");
+        for hurt in [1, 2] {
+            let (image, records) = image(Some(hurt));
+            let (places, _) = image.scrub_remains(&records);
+            let found: Vec<_> = places.iter().map(|place| (place.lsn, place.part)).collect();
+            assert_eq!(found, [(records[hurt - 1], DamagedPart::Record)]);
+            assert!(places[0].path.to_string_lossy().ends_with(".sparse"), "{places:?}");
+        }
+        let (mut headless, records) = image(None);
+        headless.bytes[..IO_ALIGN].fill(0);
+        let (places, _) = headless.scrub_remains(&records);
+        assert_eq!(
+            places.iter().map(|place| (place.lsn, place.part)).collect::<Vec<_>>(),
+            [(Lsn::ZERO, DamagedPart::SegmentHeader)]
         );
     }
 

@@ -33,6 +33,8 @@ const SPACE_DELAY: Duration = Duration::from_millis(100);
 const FREE_BYTES_AGE_MAX: Duration = Duration::from_millis(200);
 /// What was received is acknowledged at the latest after so many bytes, though none of it is durable yet: it moves the leader's window.
 const RECEIVED_STEP: u64 = 256 << 10;
+/// So many bytes are added at first to the beginning of a frame that came before; then as many again as there are.
+const FRAME_STEP: usize = 4 << 10;
 
 /// What a follower is told.
 #[derive(Clone, Debug)]
@@ -215,47 +217,51 @@ impl FollowerLink {
     /// Takes over what has arrived, as far as there is room.
     fn take_over(&mut self, new: &[u8], now: Duration) -> Result<(), LinkError> {
         let State::Following(following) = &mut self.state else { return Ok(()) };
-        // What arrives in one piece, frames and all, is not copied here.
-        let mut new = new;
         following.arrived = following.arrived.plus(to_u64(new.len()));
         if following.full_until.is_some_and(|until| now < until) {
             following.pending.extend_from_slice(new);
             return Ok(());
         }
+        // What arrives in one piece, frames and all, is not copied here; of a frame that began in what came before, that frame alone is.
+        let mut new = new;
         loop {
-            let (bytes, is_new): (&[u8], bool) = if following.pending.is_empty() {
-                (new, true)
-            } else {
-                following.pending.extend_from_slice(std::mem::take(&mut new));
-                (&following.pending, false)
-            };
+            let old = following.pending.len();
+            let (some, rest) = if old == 0 { (new, &[][..]) } else { new.split_at(new.len().min(old.max(FRAME_STEP))) };
+            if old > 0 {
+                following.pending.extend_from_slice(some);
+            }
+            let bytes: &[u8] = if old == 0 { some } else { &following.pending };
             if bytes.is_empty() {
                 break;
             }
-            let at = Lsn(following.arrived.0 - to_u64(bytes.len()));
+            let at = Lsn(following.arrived.0 - to_u64(rest.len() + bytes.len()));
+            let mut again_at = None;
             let consumed = match self.engine.receive(at, bytes) {
-                Ok(received) => {
-                    following.full_until = None;
-                    received.consumed
-                }
+                Ok(received) => received.consumed,
                 Err(ReceiveError::Full { .. }) => {
-                    following.full_until = Some(now + ROOM_DELAY);
+                    again_at = Some(now + ROOM_DELAY);
                     0
                 }
                 // The leader learns from the acks how little is free, and admits nothing; the connection waits.
                 Err(ReceiveError::OutOfSpace { .. }) => {
-                    following.full_until = Some(now + SPACE_DELAY);
+                    again_at = Some(now + SPACE_DELAY);
                     0
                 }
                 Err(error) => return Err(error.into()),
             };
-            if is_new {
-                following.pending.extend_from_slice(&new[consumed..]);
-                new = &[];
+            following.full_until = again_at;
+            if old == 0 {
+                new = &some[consumed..];
+            } else if consumed >= old {
+                following.pending.clear();
+                new = &new[consumed - old..];
             } else {
                 following.pending.drain(..consumed);
+                new = rest;
             }
-            if consumed == 0 {
+            // The beginning of a frame, or what found no room.
+            if consumed == 0 && (old == 0 || new.is_empty() || again_at.is_some()) {
+                following.pending.extend_from_slice(new);
                 break;
             }
         }

@@ -276,6 +276,14 @@ pub enum LeadError {
     /// There are too many members, or an address is too long, or has blanks.
     #[error("at most {max} members, with addresses of at most {len} bytes without blanks", max = member::MEMBERS_MAX, len = Member::ADDRESS_LEN_MAX)]
     Members,
+    /// Terms are shared out by names, and two of these have the same: one of them must be called something else.
+    #[error("{one} and {other} would lead in the same terms: a new member must be named otherwise")]
+    SameTerms {
+        /// A member.
+        one: ReplicaId,
+        /// Another one, or one that was a member.
+        other: ReplicaId,
+    },
     /// It was not opened as a leader, with replicated acks.
     #[error("the engine was not opened as a leader with replicated acks")]
     NotLeader,

@@ -10,13 +10,14 @@
 //! 1. Log bytes follow each other without a gap, from the end that the follower named; what is sent is never sent again on one connection.
 //! 2. At most the window is on the way beyond what the follower has received.
 //! 3. What is still in memory is sent at once, while the leader's own flush is under way. What must be read from the disk is paced while
-//!    others append, at more than they do, so that the follower comes closer.
+//!    others append, at more than they do, so that the follower comes closer; while nobody does, the next reads are under way as the last
+//!    one is sent.
 //! 4. A connection that another one of the same replica has replaced sends and counts nothing more.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchorlog_engine::replica::{LogPiece, Seed};
+use anchorlog_engine::replica::{LogAlong, LogPiece, Seed};
 use anchorlog_engine::units::{to_u64, to_usize};
 use anchorlog_engine::{Engine, Lsn, ReadError};
 
@@ -33,6 +34,8 @@ use crate::message::{
 pub(crate) const BEATS_MISSED_MAX: u32 = 4;
 /// Over how long the rate of the log's growth is measured.
 const RATE_SPAN: Duration = Duration::from_millis(100);
+/// The same for the first time: a follower that comes to an idle leader is not to wait for that.
+const FIRST_RATE_SPAN: Duration = Duration::from_millis(10);
 /// What a pause was longer than it should have been is made up for, so far.
 const PACE_CREDIT: Duration = Duration::from_millis(5);
 /// A follower's disk reads come this much faster than the log grows.
@@ -48,6 +51,7 @@ pub struct LeaderLink {
     end: Option<End>,
     heard: Duration,
     sent: Duration,
+    reads_ahead: bool,
 }
 
 enum State {
@@ -68,6 +72,8 @@ struct Following {
     /// The committed LSN that was sent last.
     committed: Lsn,
     pace: Pace,
+    /// What is read ahead, while the follower is far behind and nobody appends.
+    along: Option<LogAlong>,
 }
 
 /// How fast the disk is read for one follower.
@@ -82,22 +88,27 @@ struct Pace {
 }
 
 impl Pace {
-    fn measure(&mut self, end: Lsn, now: Duration) {
+    fn measure(&mut self, end: Lsn, now: Duration, first_span: Duration) {
         let Some((from, since)) = self.measured else {
             self.measured = Some((end, now));
             return;
         };
         let span = now.saturating_sub(since);
-        if span >= RATE_SPAN {
+        if span >= if self.growth.is_none() { first_span } else { RATE_SPAN } {
             let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
             self.growth = Some(end.since(from).saturating_mul(1_000_000) / micros);
             self.measured = Some((end, now));
         }
     }
 
+    /// Whether nobody appends, as far as is known.
+    fn is_alone(&self) -> bool {
+        self.growth == Some(0)
+    }
+
     /// `bytes` were read from the disk: the next ones wait while others append.
     fn spend(&mut self, bytes: u64, floor: u64, now: Duration) {
-        if self.growth == Some(0) {
+        if self.is_alone() {
             return;
         }
         let rate = floor.max(self.growth.unwrap_or(0).saturating_mul(CATCH_UP_OVER_GROWTH)).max(1);
@@ -123,7 +134,16 @@ impl LeaderLink {
             end: None,
             heard: now,
             sent: now,
+            reads_ahead: false,
         }
+    }
+
+    /// Lets the disk be asked for what comes next while the last piece is sent, for a follower that is far behind an idle leader. One
+    /// thread alone sends then: see [`LogAlong`].
+    #[must_use]
+    pub fn reading_ahead(mut self) -> LeaderLink {
+        self.reads_ahead = true;
+        self
     }
 
     /// Who follows through this connection, once it does.
@@ -278,8 +298,8 @@ impl LeaderLink {
                 let session = self.leader.join(&replica, log.durable, free_bytes, now);
                 tracing::info!(%replica, %from, "follows");
                 self.welcome(ours);
-                let (committed, pace) = (Lsn::ZERO, Pace::default());
-                let following = Following { replica, session, next: from, received: from, committed, pace };
+                let (committed, pace, along) = (Lsn::ZERO, Pace::default(), None);
+                let following = Following { replica, session, next: from, received: from, committed, pace, along };
                 self.state = State::Following(Box::new(following));
             }
         }
@@ -318,7 +338,8 @@ impl LeaderLink {
         let (epoch, config) = (self.leader.epoch(), self.leader.config());
         let beat = beat_of(now);
         let marks = engine.watermarks();
-        following.pace.measure(marks.assigned, now);
+        let first_span = if self.reads_ahead { FIRST_RATE_SPAN } else { RATE_SPAN };
+        following.pace.measure(marks.assigned, now, first_span);
         let mut sent = 0;
         while sent < bytes_max && following.pace.not_before <= now {
             let on_the_way = following.next.since(following.received);
@@ -327,7 +348,7 @@ impl LeaderLink {
             if most == 0 {
                 break;
             }
-            let pieces = engine.log_bytes(following.next, most)?;
+            let pieces = following.bytes(engine, most, self.reads_ahead)?;
             let len: usize = pieces.iter().map(LogPiece::len).sum();
             if len == 0 {
                 break;
@@ -400,6 +421,26 @@ fn first_of(seed: &Seed, segment: usize, range: usize) -> Lsn {
 }
 
 impl Following {
+    /// The next bytes of the log, at most `most` of them.
+    fn bytes(&mut self, engine: &Engine, most: usize, reads_ahead: bool) -> Result<Vec<LogPiece>, ReadError> {
+        let reads_ahead = reads_ahead && self.pace.is_alone();
+        if !reads_ahead {
+            self.along = None;
+        } else if let Some(along) = &mut self.along {
+            match along.next(most)? {
+                Some(piece) => return Ok(vec![piece]),
+                None => self.along = None,
+            }
+        }
+        let pieces = engine.log_bytes(self.next, most)?;
+        if reads_ahead && pieces.iter().any(LogPiece::is_read) {
+            let end = self.next.plus(to_u64(pieces.iter().map(LogPiece::len).sum()));
+            // Without it one read follows the other, which is slower and nothing else.
+            self.along = engine.read_along(end).map_err(|error| tracing::warn!(%error, "nothing is read ahead")).ok();
+        }
+        Ok(pieces)
+    }
+
     fn took(&mut self, ack: Ack) -> Result<(), LinkError> {
         if ack.received > self.next {
             let why = format!("received up to {}, sent up to {}", ack.received, self.next);
@@ -459,6 +500,12 @@ impl Link for LeaderLink {
 
     fn end(&self) -> Option<&End> {
         self.end.as_ref()
+    }
+
+    fn stop_sending(&mut self) {
+        if let State::Following(following) = &mut self.state {
+            following.along = None;
+        }
     }
 }
 

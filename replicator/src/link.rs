@@ -35,6 +35,9 @@ pub trait Link: Send {
 
     /// Why this link is over, once it is: close the connection when what [`Link::send`] has is written.
     fn end(&self) -> Option<&End>;
+
+    /// Nothing is sent any more, says the thread that did: what belongs to it ends.
+    fn stop_sending(&mut self) {}
 }
 
 /// Bytes to be sent. Log bytes are not copied: they are shared with the log buffer.

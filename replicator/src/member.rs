@@ -11,6 +11,7 @@ use anchorlog_engine::{AppendError, Engine, Lsn, Put, ReadError, Rejection, Writ
 
 use crate::guarantee::Guarantee;
 use crate::leader::LeadError;
+use crate::quorum::same_terms;
 
 /// The name of a replica, chosen once and kept for ever: 1 to [`ReplicaId::LEN_MAX`] letters, digits, `-`, `_` and `.`.
 ///
@@ -66,16 +67,23 @@ impl Member {
 
 /// Most members of one log.
 pub const MEMBERS_MAX: usize = 32;
-/// The table entry that names them all: one line each, id and address.
+/// Most names of former members that are kept: of more the first to go is forgotten.
+const FORMER_MAX: usize = 256;
+/// The table entry that names them all: one line each, id and address; behind them one for each former member, its id alone.
 const KEY: &[u8] = b"replica/members";
 
 /// Begins the keys of all table entries that are the replicator's own.
 pub const NAMESPACE: &[u8] = b"replica/";
 
-fn encode(members: &[Member]) -> Vec<u8> {
-    let mut sorted: Vec<&Member> = members.iter().collect();
+fn encode(members: &[Member], former: &[ReplicaId]) -> Vec<u8> {
+    let lines = sorted(members).into_iter().map(|member| format!("{} {}\n", member.id, member.address));
+    lines.chain(former.iter().map(|id| format!("{id}\n"))).collect::<String>().into_bytes()
+}
+
+fn sorted(members: &[Member]) -> Vec<Member> {
+    let mut sorted = members.to_vec();
     sorted.sort();
-    sorted.iter().flat_map(|member| format!("{} {}\n", member.id, member.address).into_bytes()).collect()
+    sorted
 }
 
 fn decode(value: &[u8]) -> Vec<Member> {
@@ -85,6 +93,20 @@ fn decode(value: &[u8]) -> Vec<Member> {
         Some(Member { id: id.parse().ok()?, address: address.to_owned() })
     });
     members.collect()
+}
+
+/// Who was a member before, in the order in which they went.
+fn decode_former(value: &[u8]) -> Vec<ReplicaId> {
+    String::from_utf8_lossy(value).lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Who will have been a member before, when `wanted` take the place of those in `head`.
+fn former_behind(head: &[u8], wanted: &[Member]) -> Vec<ReplicaId> {
+    let gone = decode(head).into_iter().map(|member| member.id);
+    let mut former: Vec<ReplicaId> = decode_former(head).into_iter().chain(gone).collect();
+    former.retain(|id| !wanted.iter().any(|member| member.id == *id));
+    former.drain(..former.len().saturating_sub(FORMER_MAX));
+    former
 }
 
 /// The members that the log names, as far as it is acknowledged; in the order of their ids.
@@ -129,13 +151,15 @@ pub(crate) fn enroll(engine: &Engine, wanted: &[Member], guarantee: Guarantee) -
     if bad || wanted.len() > MEMBERS_MAX {
         return Err(LeadError::Members);
     }
-    let value = encode(wanted);
-    let put = |batch: &mut WriteBatch| batch.put(&Put { key: KEY, value: &value, target: None }).map(drop);
+    check_terms(wanted, &[])?;
+    let put = |batch: &mut WriteBatch, former: &[ReplicaId]| {
+        batch.put(&Put { key: KEY, value: &encode(wanted, former), target: None }).map(drop)
+    };
     let mut first = WriteBatch::new();
     first.set_essential(true);
     guarantee.put(&mut first)?;
     first.require_absent(KEY)?;
-    put(&mut first)?;
+    put(&mut first, &[])?;
     let (head, rests_on) = match engine.try_append(&mut first) {
         // Nobody was a member before: nobody else would be asked.
         Ok(_) => return Ok(Enrolled { voters: wanted.to_vec(), next: None }),
@@ -143,28 +167,40 @@ pub(crate) fn enroll(engine: &Engine, wanted: &[Member], guarantee: Guarantee) -
         Err(error) => {
             // Without room nothing is judged; where the log says already what it should, there is nothing to write.
             let known = read(engine)?;
-            let is_known = !known.is_empty() && encode(&known) == value;
+            let is_known = !known.is_empty() && sorted(&known) == sorted(wanted);
             return if is_known { Ok(Enrolled { voters: known, next: None }) } else { Err(error.into()) };
         }
     };
+    let is_said = sorted(&decode(&head)) == sorted(wanted);
     let visible = engine.get(KEY)?.map(|entry| entry.value);
     if visible.as_ref().is_some_and(|visible| **visible != *head) {
-        if *head != *value {
+        if !is_said {
             tracing::warn!("a change of members is not acknowledged yet: the next one waits for the next opening");
         }
         let voters = visible.map(|visible| decode(&visible)).unwrap_or_default();
         return Ok(Enrolled { voters, next: Some((rests_on, decode(&head))) });
     }
     let voters = decode(&head);
-    if *head == *value {
+    if is_said {
         return Ok(Enrolled { voters, next: None });
     }
+    let former = former_behind(&head, wanted);
+    check_terms(wanted, &former)?;
     let mut change = WriteBatch::new();
     change.set_essential(true);
     change.require_value(KEY, &head)?;
-    put(&mut change)?;
+    put(&mut change, &former)?;
     let end = engine.try_append(&mut change)?.outcome().end_lsn;
     Ok(Enrolled { voters, next: Some((end, wanted.to_vec())) })
+}
+
+/// Whoever leads in a term must be the only one who ever could: of the members, and of those who were. They may not know yet that they
+/// are none any more.
+fn check_terms(wanted: &[Member], former: &[ReplicaId]) -> Result<(), LeadError> {
+    match same_terms(wanted.iter().map(|member| &member.id).chain(former)) {
+        Some((one, other)) => Err(LeadError::SameTerms { one: one.clone(), other: other.clone() }),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -184,9 +220,39 @@ mod tests {
     #[test]
     fn members_are_one_line_each() {
         let member = |id: &str| Member { id: id.parse().unwrap(), address: format!("{id}.example:10912") };
-        let value = encode(&[member("b"), member("a")]);
+        let value = encode(&[member("b"), member("a")], &[]);
         assert_eq!(value, b"a a.example:10912\nb b.example:10912\n");
         assert_eq!(decode(&value), [member("a"), member("b")]);
         assert_eq!(decode(b"\xff\n?? x\n"), []);
+        let value = encode(&[member("a")], &["old".parse().unwrap()]);
+        assert_eq!(value, b"a a.example:10912\nold\n");
+        assert_eq!(decode(&value), [member("a")], "who was a member is none");
+        assert_eq!(decode_former(&value), ["old".parse().unwrap()]);
+    }
+
+    #[test]
+    fn who_was_a_member_is_remembered_until_he_is_one_again() {
+        let member = |id: &str| Member { id: id.parse().unwrap(), address: format!("{id}.example:10912") };
+        let ids = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<ReplicaId>>();
+        let head = encode(&[member("a"), member("b"), member("c")], &ids(&["x"]));
+        assert_eq!(former_behind(&head, &[member("a"), member("d")]), ids(&["x", "b", "c"]));
+        assert_eq!(former_behind(&head, &[member("a"), member("x")]), ids(&["b", "c"]));
+        let many: Vec<ReplicaId> = (0..FORMER_MAX).map(|number| format!("r{number}").parse().unwrap()).collect();
+        let kept = former_behind(&encode(&[member("a"), member("b")], &many), &[member("a")]);
+        assert_eq!((kept.len(), kept.first(), kept.last()), (FORMER_MAX, many.get(1), ids(&["b"]).first()));
+    }
+
+    // Two who do not know of each other may be promoted at once: in one term, their logs would differ where they look the same.
+    #[test]
+    fn nobody_becomes_a_member_whose_terms_are_another_ones() {
+        let ids: Vec<ReplicaId> = (0..5000).map(|number| format!("r{number}").parse().unwrap()).collect();
+        let (one, other) = same_terms(&ids).unwrap();
+        let member = |id: &ReplicaId| Member { id: id.clone(), address: "host:1".to_owned() };
+        let refused = |wanted: &[Member], former: &[ReplicaId]| {
+            matches!(check_terms(wanted, former), Err(LeadError::SameTerms { .. }))
+        };
+        assert!(refused(&[member(one), member(other)], &[]));
+        assert!(refused(&[member(one)], std::slice::from_ref(other)), "nor one who was a member, and may not know");
+        assert!(!refused(&[member(one)], std::slice::from_ref(one)));
     }
 }

@@ -11,8 +11,9 @@
 //! 3. Logs are compared by (last epoch, LSN), never by LSN alone.
 //! 4. While a change of members stands in the log, and nobody here knows whether it was made, both the members before and those after it
 //!    must let the candidate lead: either may have acknowledged what the candidate lacks. It has a vote among those that it belongs to.
-//! 5. What a leader acknowledged alone is waited for as long as somebody may have it: until that leader takes part again. What it has lost
-//!    by then nobody has.
+//! 5. What a leader acknowledged alone is waited for as long as that leader may have it: until it takes part again, and follows nobody of
+//!    a lower term. What it had in memory alone (asynchronous flush) and lost is promised by nobody any more: a follower that got it in
+//!    time brings it back if it is asked, and is not waited for.
 
 use std::collections::{BTreeMap, BTreeSet};
 

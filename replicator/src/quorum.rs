@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use anchorlog_engine::{Epoch, Lsn};
 
 use crate::fault::{Broken, Fault};
-use crate::member::{MEMBERS_MAX, Member, ReplicaId};
+use crate::member::ReplicaId;
 
 /// What followers have acknowledged to the leader of one epoch.
 #[derive(Clone, Debug)]
@@ -80,19 +80,39 @@ pub const fn promotion_quorum(followers: u32, copies: u32) -> Option<u32> {
     }
 }
 
-/// The lowest term above `known` that is `candidate`'s own: no other member ever leads in it.
+/// Terms are shared out among so many names. A promotion raises the term by this at most: there are more than a million of them.
+pub const TERM_SLOTS: u32 = 4096;
+
+const _: () = assert!(TERM_SLOTS.is_power_of_two() && u32::MAX / TERM_SLOTS > 1_000_000);
+
+/// Which terms are a replica's own: those that leave this when they are divided by [`TERM_SLOTS`].
+///
+/// It follows from the name alone. Who is a member is seen by each node as far as it has the log: were it the place among them, then two
+/// that see different members could have the same.
+#[must_use]
+pub fn term_slot(replica: &ReplicaId) -> u32 {
+    crc32fast::hash(replica.as_str().as_bytes()) % TERM_SLOTS
+}
+
+/// Two of `replicas` that would lead in the same terms, if there are any.
+pub fn same_terms<'a>(replicas: impl IntoIterator<Item = &'a ReplicaId>) -> Option<(&'a ReplicaId, &'a ReplicaId)> {
+    let mut owners: BTreeMap<u32, &ReplicaId> = BTreeMap::new();
+    replicas.into_iter().find_map(|replica| {
+        let owner = *owners.entry(term_slot(replica)).or_insert(replica);
+        (owner != replica).then_some((owner, replica))
+    })
+}
+
+/// The lowest term above `known` that is `candidate`'s own: no other member ever leads in it, whatever members either knows of. `None`
+/// when terms have come to an end.
 ///
 /// With as many copies as nodes one answer is enough for a promotion, so two nodes that cannot reach each other may both be promoted.
 /// That is harmless, nothing is acknowledged without all of them, as long as their epochs differ: the same epoch at the same LSN must be
-/// the same bytes. `None` when the candidate is no member, or terms have come to an end.
+/// the same bytes.
 #[must_use]
-pub fn next_term(known: u32, candidate: &ReplicaId, members: &[Member]) -> Option<u32> {
-    let mut ids: Vec<&ReplicaId> = members.iter().map(|member| &member.id).collect();
-    ids.sort_unstable();
-    let place = u32::try_from(ids.binary_search(&candidate).ok()?).ok()?;
-    let slots = u32::try_from(MEMBERS_MAX).ok()?;
-    let step = (place + slots - known % slots) % slots;
-    known.checked_add(if step == 0 { slots } else { step })
+pub fn next_term(known: u32, candidate: &ReplicaId) -> Option<u32> {
+    let step = (term_slot(candidate) + TERM_SLOTS - known % TERM_SLOTS) % TERM_SLOTS;
+    known.checked_add(if step == 0 { TERM_SLOTS } else { step })
 }
 
 #[cfg(test)]
@@ -169,16 +189,34 @@ mod tests {
     }
 
     #[test]
-    fn no_two_members_ever_choose_the_same_term() {
-        let members: Vec<Member> = (0..5).map(|number| Member { id: id(number), address: String::new() }).collect();
-        assert_eq!(next_term(1, &id(9), &members), None);
-        for known in [1, 2, 31, 32, 33, 1000] {
-            let terms: Vec<u32> = (0..5).map(|number| next_term(known, &id(number), &members).unwrap()).collect();
+    fn no_two_members_ever_choose_the_same_term_whatever_members_they_know_of() {
+        let members: Vec<ReplicaId> = (0..32).map(id).collect();
+        assert_eq!(same_terms(&members), None);
+        for known in [1, 2, 31, 32, 33, 1000, 5000] {
+            let terms: Vec<u32> = members.iter().map(|id| next_term(known, id).unwrap()).collect();
             let different: std::collections::BTreeSet<u32> = terms.iter().copied().collect();
-            assert_eq!(different.len(), 5, "{terms:?}");
-            assert!(terms.iter().all(|term| *term > known && *term <= known + 32), "{terms:?} above {known}");
+            assert_eq!(different.len(), 32, "{terms:?}");
+            assert!(terms.iter().all(|term| *term > known && *term <= known + TERM_SLOTS), "{terms:?} above {known}");
+            // Of different beginnings, too: what one has heard of need not be what the other has.
+            let later = next_term(known + 7, &members[1]).unwrap();
+            assert!(terms.iter().enumerate().all(|(place, term)| place == 1 || *term != later), "{later} of {terms:?}");
         }
-        assert_eq!(next_term(u32::MAX - 1, &id(0), &members), None);
+        assert_eq!(next_term(u32::MAX - 1, &id(0)), None);
+    }
+
+    // The terms of a name are as durable as the log: another version of this program must know them as well.
+    #[test]
+    fn the_terms_of_a_name_stay_what_they_are() {
+        let slots: Vec<u32> = ["a", "b", "c"].map(|name| term_slot(&name.parse().unwrap())).to_vec();
+        assert_eq!(slots, [3651, 4089, 3951]);
+    }
+
+    #[test]
+    fn names_that_would_lead_in_the_same_terms_are_found() {
+        let ids: Vec<ReplicaId> = (0..5000).map(id).collect();
+        let (one, other) = same_terms(&ids).expect("so many names do not fit without");
+        assert!(one != other && term_slot(one) == term_slot(other), "{one} and {other}");
+        assert_eq!(same_terms([one, one]), None, "one name is no two");
     }
 
     proptest! {

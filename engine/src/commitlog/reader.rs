@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! 1. What is handed out is verified by its checksum, every time, from memory too: memory rots as well.
-//! 2. One disk read at a time: a reader at full speed was measured to cost commits nine tenths of their rate.
+//! 2. One disk read at a time: a reader at full speed was measured to cost commits nine tenths of their rate. Only along the log, for
+//!    another machine, a few are under way at once, and whoever asks for that sees that nobody appends ([`super::along`]).
 //! 3. Readers of the same cold region share a read. One that goes along the log gets what lies behind with what it asks for: little while
 //!    commits are under way.
 //! 4. A block is read again when it was read before its last byte was written.
@@ -13,6 +14,7 @@
 //! No page cache, no mmap: one way per file.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,7 +28,7 @@ use crate::commitlog::segments::Segments;
 use crate::damage::{DamagedPart, DamagedPlace, Damages};
 use crate::error::ReadError;
 use crate::fault::{Broken, Fault};
-use crate::io::{AlignedBuf, IO_ALIGN};
+use crate::io::{AlignedBuf, IO_ALIGN, IoFile};
 use crate::limits::{
     AHEAD_READ_BUSY_BYTES, AHEAD_READ_BYTES, COLD_BLOCK_COUNT, COLD_READ_BYTES, FRAME_BYTES_MAX, WIDE_IDLE_MAX,
     WIDE_READ_BYTES,
@@ -68,6 +70,11 @@ impl ReadBuf {
         ReadBuf { buf: Some(buf), shelf: Arc::clone(shelf) }
     }
 
+    /// The buffer alone, for a read that is on its way; see [`LogReader::keep`].
+    fn into_buf(mut self) -> AlignedBuf {
+        self.buf.take().expect(UNDROPPED)
+    }
+
     fn buf(&mut self) -> &mut AlignedBuf {
         self.buf.as_mut().expect(UNDROPPED)
     }
@@ -86,6 +93,18 @@ impl Drop for ReadBuf {
             idle.push(buf);
         }
     }
+}
+
+/// Bytes of one segment that are to be read, and where.
+pub(crate) struct Stretch {
+    pub(crate) file: Arc<dyn IoFile>,
+    /// Where the read begins in the file.
+    pub(crate) offset: u64,
+    pub(crate) buf: AlignedBuf,
+    /// Where in the buffer the bytes will lie that are wanted.
+    pub(crate) range: Range<usize>,
+    /// The first byte behind them.
+    pub(crate) end: Lsn,
 }
 
 const SHELVED: &str = "the shelf is intact";
@@ -256,6 +275,41 @@ impl LogReader {
         }
         let skip = to_usize(offset - begin);
         Ok((buf, skip..skip + to_usize(end.since(from))))
+    }
+
+    /// What is to be read from `from` on, at most `most` bytes within one segment, and up to a whole block where that can be; none where
+    /// memory has it, where nothing is written yet, or below the log's start. The read counts as made.
+    pub(crate) fn stretch_on_disk(&self, from: Lsn, most: u64) -> Option<Stretch> {
+        let end = self.marks.load(Watermark::Written).min(self.buffer.floor());
+        // Of a segment that is punched there is no way along.
+        if from >= end || from < self.marks.start() {
+            return None;
+        }
+        let geometry = self.segments.geometry();
+        let offset = geometry.file_offset(from);
+        let begin = align_down(offset, to_u64(IO_ALIGN));
+        let end = from.plus(most - (offset - begin)).min(geometry.segment_end(from)).min(end);
+        let len = to_usize(align_up(offset + end.since(from), to_u64(IO_ALIGN)) - begin);
+        let file = self.segments.find(from)?;
+        let buf = ReadBuf::take(&self.shelf, len);
+        self.count(buf.bytes());
+        let skip = to_usize(offset - begin);
+        let range = skip..skip + to_usize(end.since(from));
+        Some(Stretch { file, offset: begin, buf: buf.into_buf(), range, end })
+    }
+
+    /// A buffer that was read into goes back to the shelf when nobody uses it any more.
+    pub(crate) fn keep(&self, buf: AlignedBuf) -> ReadBuf {
+        ReadBuf { buf: Some(buf), shelf: Arc::clone(&self.shelf) }
+    }
+
+    /// What came of a read of the segment that holds `from`.
+    pub(crate) fn check_read(&self, from: Lsn, result: io::Result<()>) -> Result<(), ReadError> {
+        // A segment that was recycled or punched meanwhile is not the one that was asked for.
+        if from < self.marks.start() {
+            return Err(ReadError::NotFound(from));
+        }
+        result.map_err(|source| ReadError::Io { lsn: from, path: self.segments.path(from), source })
     }
 
     /// First LSN of the block that holds `lsn`.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::batch::Queue;
 use crate::commit::sequencer::Sequencer;
 use crate::commit::watermark::Watermark;
+use crate::commitlog::along::LogAlong;
 use crate::commitlog::frame;
 use crate::commitlog::reader::LogReader;
 use crate::commitlog::record::{self, Record, RecordKind};
@@ -91,6 +92,41 @@ impl Engine {
         }
         let (buf, range) = inner.reader.raw(from, len)?;
         Ok(vec![LogPiece::of_disk(buf, range)])
+    }
+
+    /// Whether all that was appended is durable and covered by a mark: while nothing is appended, closing the log adds nothing to it.
+    ///
+    /// # Panics
+    /// When another thread panicked inside the engine.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        let sequencer = self.inner.sequencer.lock().expect(LOCKED);
+        !sequencer.unmarked && self.inner.marks.load(Watermark::Durable) >= sequencer.next
+    }
+
+    /// A way along the log from `from` on through what only the disk has, with several reads under way at once: for a machine that is far
+    /// behind, while nobody appends. Beside commits [`Engine::log_bytes`] is right, which reads little at a time.
+    ///
+    /// # Errors
+    /// When the backend has no queue for it.
+    ///
+    /// # Example
+    /// ```
+    /// # use anchorlog_engine::{BackendChoice, Engine, EngineOptions, Lsn};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = EngineOptions::default().with_segment_bytes(1 << 20).with_backend(BackendChoice::Threads);
+    /// # let engine = Engine::open(dir.path(), options)?;
+    /// let (mut at, mut along) = (Lsn::ZERO, engine.read_along(Lsn::ZERO)?);
+    /// while let Some(piece) = along.next(64 << 10)? {
+    ///     at = at.plus(piece.len() as u64); // piece.as_ref() goes to the socket
+    /// }
+    /// let rest = engine.log_bytes(at, 64 << 10)?; // from memory, as all that is younger
+    /// # assert!(!rest.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read_along(&self, from: Lsn) -> std::io::Result<LogAlong> {
+        let inner = &*self.inner;
+        LogAlong::new(Arc::clone(&inner.reader), &*inner.backend, from)
     }
 
     /// What a replica of this log begins with, as it is now. Pin the log where it begins ([`Engine::pin`]) as long as its bytes are on

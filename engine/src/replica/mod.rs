@@ -26,6 +26,7 @@ mod role;
 mod seed;
 mod side;
 
+pub use crate::commitlog::along::LogAlong;
 pub use cut::{CutError, CutReport, cut};
 pub(crate) use cut::{named as named_cut, resume as resume_cut};
 pub use given_up::{GivenUp, forget, given_up};

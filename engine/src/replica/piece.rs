@@ -48,6 +48,15 @@ impl LogPiece {
         matches!(self.bytes, Bytes::Read(_))
     }
 
+    /// Takes out the first `count` bytes; all of them when there are fewer.
+    #[must_use]
+    pub fn split_to(&mut self, count: usize) -> LogPiece {
+        let mut first = self.clone();
+        first.left.end = self.left.end.min(self.left.start.saturating_add(count));
+        self.left.start = first.left.end;
+        first
+    }
+
     /// Takes away the first `count` bytes, those that are on their way already; all of them when there are fewer.
     pub fn advance(&mut self, count: usize) {
         self.left.start = self.left.end.min(self.left.start.saturating_add(count));

@@ -153,6 +153,6 @@ fn stream(shared: &Shared, leader: &Arc<Leader>, talk: Conversation) -> Result<c
         subscribed.map_err(|source| ChannelError::Io { what: "watching the log", source })
     };
     let subscriptions = [watch(Watermark::Assigned)?, watch(Watermark::Acked)?];
-    let link = Mutex::new(leader.link(shared.now()));
+    let link = Mutex::new(leader.link(shared.now()).reading_ahead());
     drive(channel, &link, &early, &subscriptions, &*shared.clock)
 }

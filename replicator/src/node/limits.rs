@@ -37,5 +37,5 @@ pub const ASKED_NOTHING_MAX: Duration = Duration::from_secs(30);
 /// After so long, somebody who holds an engine that is to be closed is complained about.
 pub const CLOSE_TIME_EXPECTED: Duration = Duration::from_secs(5);
 
-/// After so long without an append a log has its last mark, and closing it adds nothing.
+/// Who was let in just before nothing more is taken has appended by then.
 pub const QUIET_TIME: Duration = Duration::from_millis(50);

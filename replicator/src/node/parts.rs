@@ -26,7 +26,7 @@ use crate::member::{Member, ReplicaId};
 use crate::message::{LogState, Message, NodeRole, NodeState, Outcome, Status};
 use crate::policy::Policy;
 use crate::promotion::Refused;
-use crate::quorum::next_term;
+use crate::quorum::{next_term, same_terms};
 use crate::seed_link::Replaces;
 use crate::transport::ListenError;
 use crate::transport::channel::Hangup;
@@ -182,6 +182,9 @@ fn check(config: &NodeConfig) -> Result<(), NodeError> {
         members.iter().enumerate().find(|(at, one)| members[..*at].iter().any(|other| other.id == one.id))
     {
         return wrong(format!("{} is a member twice", twice.1.id));
+    }
+    if let Some((one, other)) = same_terms(members.iter().map(|member| &member.id)) {
+        return wrong(format!("{one} and {other} would lead in the same terms: name one of them otherwise"));
     }
     if let Policy::Sync { copies, .. } = leading.policy
         && !(2..=members.len()).contains(&usize::try_from(copies).unwrap_or(usize::MAX))
@@ -569,7 +572,7 @@ impl Parts {
         }
         // From here on it would not lead again, started anew, without being promoted. In a term of its own: it may follow whoever leads
         // in another one.
-        let term = next_term(claim.term, &shared.config.id, &shared.voters());
+        let term = next_term(claim.term, &shared.config.id);
         let next = Claim { term: term.unwrap_or_else(|| claim.term.saturating_add(1)), leader: None };
         if let Err(error) = shared.leadership.raise(&next) {
             shared.failed("giving up the term", &error);
@@ -581,8 +584,9 @@ impl Parts {
         ))
     }
 
-    /// Waits until the followers in sync have everything and nothing more is appended, the mark behind the last group among it; false
-    /// when that takes too long.
+    /// Waits until the followers in sync have everything and nothing more is appended, the mark behind the last group among it, however
+    /// late that comes: closing the log would add it otherwise, and this node would have to cut it off again before it follows. False when
+    /// that takes too long.
     fn drain(&self, leader: &Leader) -> bool {
         let shared = &*self.shared;
         let deadline = shared.now() + limits::DRAIN_TIME_MAX;
@@ -590,7 +594,7 @@ impl Parts {
         loop {
             let marks = leader.engine().watermarks();
             let now = shared.now();
-            if marks.assigned != end || marks.durable != end || !leader.is_drained() {
+            if marks.assigned != end || !leader.engine().is_at_rest() || !leader.is_drained() {
                 (end, quiet_since) = (marks.assigned, now);
             }
             if now.saturating_sub(quiet_since) >= limits::QUIET_TIME {
@@ -749,8 +753,7 @@ impl Parts {
         let shared = &*self.shared;
         let mut candidacy = Candidacy::new(shared, unsafely);
         // The link goes on meanwhile: it brings what is missing here.
-        let relieved = candidacy.relieve()?;
-        let states = shared.ask_states();
+        let (relieved, states) = candidacy.relieve()?;
         let judged = candidacy.judge(&states).map_err(|refused| refused.to_string());
         let outcome = judged.and_then(|()| {
             self.forget(following.take());

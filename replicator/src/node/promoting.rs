@@ -47,25 +47,27 @@ impl<'a> Candidacy<'a> {
         Candidacy { shared, unsafely: false, former, former_is_whole: false, has_lost: true }
     }
 
-    /// Asks whoever leads to hand over, which it does once its followers have everything; before anything is promised.
-    pub(super) fn relieve(&mut self) -> Result<Option<ReplicaId>, String> {
+    /// Asks whoever leads to hand over, which it does once its followers have everything; before anything is promised. Who that was, if
+    /// anybody, and what all say of themselves then.
+    pub(super) fn relieve(&mut self) -> Result<(Option<ReplicaId>, BTreeMap<ReplicaId, NodeState>), String> {
         let shared = self.shared;
         let states = shared.ask_states();
         let leading = states.iter().filter_map(|(id, state)| leading_term(state).map(|term| (term, id)));
-        let Some((_, id)) = leading.max() else { return Ok(None) };
+        // Whoever is away keeps those waiting that ask: not asked once more for nothing.
+        let Some((_, id)) = leading.max() else { return Ok((None, states)) };
         let leader = id.clone();
         tracing::warn!(%leader, "asked to hand over");
         match self.tell(&leader, &Message::Demote) {
             Ok(()) => {}
             Err(why) if self.unsafely => {
                 tracing::error!(%leader, why, "it does not hand over; promoted all the same");
-                return Ok(None);
+                return Ok((None, states));
             }
             Err(why) => return Err(format!("{leader} leads and does not hand over: {why}")),
         }
         self.former = Some(leader.clone());
         self.former_is_whole = true;
-        Ok(Some(leader))
+        Ok((Some(leader), shared.ask_states()))
     }
 
     fn tell(&self, member: &ReplicaId, message: &Message) -> Result<(), String> {
@@ -122,9 +124,11 @@ impl<'a> Candidacy<'a> {
         shared.flush_log();
         let own = shared.promised_term(shared.log_state().as_ref());
         let known = states.values().map(|state| state.promised_term).chain([own]).max().unwrap_or(own);
-        let term =
-            next_term(known, &shared.config.id, &shared.voters()).ok_or("there is no higher term for this node")?;
         let candidate = shared.config.id.clone();
+        if !shared.voters().iter().any(|member| member.id == candidate) {
+            return Err(Refused::NoMember(candidate).to_string());
+        }
+        let term = next_term(known, &candidate).ok_or("there is no higher term for this node")?;
         let claim = Claim { term, leader: Some(candidate.clone()) };
         shared.leadership.raise(&claim).map_err(|error| error.to_string())?;
         let request = Message::PromiseRequest(PromiseRequest { term, candidate });

@@ -133,7 +133,7 @@ impl Channel {
         socket.set_read_timeout(None).map_err(io_error("setting up a connection"))?;
         socket.set_write_timeout(Some(limits::SEND_TIME_MAX)).map_err(io_error("setting up a connection"))?;
         let other = socket.try_clone().map_err(io_error("setting up a connection"))?;
-        let incoming = Incoming { socket: other, opening, raw: vec![0; limits::READ_BYTES] };
+        let incoming = Incoming { socket: other, opening, raw: vec![0; limits::READ_BYTES], opened: Vec::new() };
         Ok(Channel { incoming, outgoing: Outgoing { socket, sealing, raw: Vec::new() } })
     }
 
@@ -247,6 +247,8 @@ pub(crate) struct Incoming {
     socket: TcpStream,
     opening: Opening,
     raw: Vec<u8>,
+    /// What was proven last.
+    opened: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -266,6 +268,31 @@ impl Incoming {
         self.socket.set_read_timeout(patience).map_err(io_error("setting up a connection"))
     }
 
+    /// Waits for bytes; what is proven of them, which may be nothing yet. Where nothing has to be proven they are not copied.
+    pub(crate) fn next(&mut self) -> Result<&[u8], ChannelError> {
+        if let Opening::Open = self.opening {
+            let length = self.fill()?;
+            return Ok(&self.raw[..length]);
+        }
+        let mut opened = std::mem::take(&mut self.opened);
+        opened.clear();
+        let read = self.read(&mut opened);
+        self.opened = opened;
+        read.map(|()| &*self.opened)
+    }
+
+    /// Waits for bytes, as they are.
+    fn fill(&mut self) -> Result<usize, ChannelError> {
+        loop {
+            match self.socket.read(&mut self.raw) {
+                Ok(0) => return Err(ChannelError::Ended("")),
+                Ok(length) => return Ok(length),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(io_error(READING)(source)),
+            }
+        }
+    }
+
     /// Waits for bytes and adds what is proven of them to `out`, which may be nothing yet.
     pub(crate) fn read(&mut self, out: &mut Vec<u8>) -> Result<(), ChannelError> {
         if let Opening::Tls { connection, is_fresh } = &mut self.opening
@@ -277,14 +304,7 @@ impl Incoming {
                 return Ok(());
             }
         }
-        let length = loop {
-            match self.socket.read(&mut self.raw) {
-                Ok(0) => return Err(ChannelError::Ended("")),
-                Ok(length) => break length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(io_error(READING)(source)),
-            }
-        };
+        let length = self.fill()?;
         let mut raw = &self.raw[..length];
         match &mut self.opening {
             Opening::Open => out.extend_from_slice(raw),

@@ -119,6 +119,7 @@ pub(crate) fn drive<L: Link + ?Sized>(
         let name = std::thread::Builder::new().name("replica-send".to_owned());
         let sender = name.spawn_scoped(scope, || {
             let outcome = drive.send(outgoing, subscriptions);
+            locked(drive.link).stop_sending();
             match &outcome {
                 Ok(()) => drive.is_sent.store(true, Ordering::SeqCst),
                 Err(_) => drive.give_up(),
@@ -160,9 +161,9 @@ impl<L: Link + ?Sized> Drive<'_, L> {
     }
 
     fn receive(&self, mut incoming: Incoming, early: &[u8]) -> Result<(), DriveError> {
-        let mut bytes = early.to_vec();
+        let mut arrived = early;
         loop {
-            for part in bytes.chunks(limits::RECEIVE_BYTES) {
+            for part in arrived.chunks(limits::RECEIVE_BYTES) {
                 let mut link = locked(self.link);
                 link.receive(part, self.clock.monotonic())?;
                 let is_over = link.end().is_some();
@@ -172,15 +173,15 @@ impl<L: Link + ?Sized> Drive<'_, L> {
                     return self.wait_for_end(&mut incoming);
                 }
             }
-            bytes.clear();
-            match incoming.read(&mut bytes) {
+            arrived = match incoming.next() {
                 Err(error) if error.is_timeout() => {
                     if self.is_sent.load(Ordering::SeqCst) {
                         return Ok(());
                     }
+                    &[]
                 }
                 other => other?,
-            }
+            };
         }
     }
 

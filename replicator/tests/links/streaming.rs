@@ -156,6 +156,37 @@ fn catching_up_is_paced_while_others_append_and_the_lag_shrinks() {
     check_same(&pair);
 }
 
+/// The disk is not to wait for the connection; beside commits it is left alone.
+#[test]
+fn an_idle_leader_has_the_next_reads_under_way_and_a_busy_one_has_not() {
+    let mut pair = Pair::new(config(Policy::Async));
+    let (now, voice) = (pair.now(), Voice::default());
+    fill(&mut pair, 0, 300);
+    let mut link = pair.leader.link(now).reading_ahead();
+    link.receive(&voice.hello(&pair.b.engine, 0), now).unwrap();
+    let mut step = |pair: &Pair, pause: u64| {
+        pair.clock.advance(Duration::from_millis(pause));
+        let before = pair.a.engine.stats().cold_read_bytes;
+        let log: usize = link.send(pair.now(), 4000).unwrap().iter().map(|piece| piece.as_ref().len()).sum();
+        (log as u64, pair.a.engine.stats().cold_read_bytes - before)
+    };
+    let (sent, read) = step(&pair, 0);
+    assert!(read > 0 && read <= sent + 8192, "nobody knows yet whether it is idle: {read} bytes for {sent}");
+    // Now it does.
+    step(&pair, 20);
+    let (sent, read) = step(&pair, 1);
+    assert!(read > 3 * sent, "{read} bytes are read when {sent} are sent");
+    let segments = read / pair.a.engine.identity().segment_bytes;
+    assert!(segments <= 3, "{read} bytes are on their way");
+    let (_, read) = step(&pair, 1);
+    assert_eq!(read, 0, "they are there already");
+    append(&pair.a.engine, "orders", b"somebody appends");
+    pair.a.settle();
+    step(&pair, 150);
+    let (sent, read) = step(&pair, 1);
+    assert!(sent > 0 && read <= sent + 8192, "{read} bytes for {sent}, beside commits");
+}
+
 #[test]
 fn no_more_than_the_window_is_on_the_way() {
     let mut config = config(TWO_COPIES);

@@ -55,12 +55,6 @@ impl World {
         logged.filter(|sets| !sets.is_empty()).unwrap_or_else(|| vec![self.members()])
     }
 
-    /// All of them, among whom terms are shared out.
-    fn all_voters(&self, node: usize) -> Vec<Member> {
-        let all: BTreeSet<Member> = self.voters(node).into_iter().flatten().collect();
-        all.into_iter().collect()
-    }
-
     fn judge(
         &self,
         candidate: usize,
@@ -136,8 +130,11 @@ impl World {
         }
         let known = answers.iter().map(|node| self.nodes[*node].claim.term.max(self.seen_term(*node)));
         let sets = self.voters(candidate);
-        let all = self.all_voters(candidate);
-        let Some(term) = next_term(known.max().unwrap_or(0), &name(candidate), &all) else { return Ok(()) };
+        if !sets.iter().flatten().any(|member| member.id == name(candidate)) {
+            return Ok(());
+        }
+        let term = next_term(known.max().unwrap_or(0), &name(candidate)).unwrap();
+        self.model.claims(candidate, term)?;
         let now = self.now();
         for node in answers.iter().copied() {
             // Whoever promises follows nobody of a lower term from then on, and leads in none.
@@ -206,7 +203,8 @@ impl World {
         }
         self.tally.handed_over += 1;
         self.note(format!("node {node} hands over at {end:?}"));
-        let term = next_term(term, &name(node), &self.all_voters(node)).unwrap();
+        let term = next_term(term, &name(node)).unwrap();
+        self.model.claims(node, term)?;
         self.nodes[node].claim = Claim { term, leader: None };
         self.restart_as_follower(node)?;
         Ok(true)

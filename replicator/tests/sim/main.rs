@@ -6,7 +6,7 @@
 //! The seed decides everything. What is judged:
 //! 1. What is acknowledged, and what a reader of any node was shown, is durable on as many nodes as the policy says, and stays in the
 //!    log of every later leader.
-//! 2. No two nodes acknowledge in one epoch.
+//! 2. No two nodes lead in one term, or ask to; none acknowledges in another one's epoch.
 //! 3. Logs are the same bytes as far as both know them to be committed; nothing committed is ever cut.
 //! 4. What a node called durable is there after its power failed.
 //! 5. When the troubles are over, every node follows, appends are acknowledged, and all logs are equal to the last byte.

@@ -80,6 +80,8 @@ pub(crate) struct Model {
     pub(crate) disks: [OnDisk; NODES],
     /// Who has acknowledged in which epoch.
     leaders: BTreeMap<Epoch, usize>,
+    /// Who has led in which term, or has asked to.
+    terms: BTreeMap<u32, usize>,
     top: Top,
     /// Leaders that may have acknowledged alone since the last look, and those that ended so: by their epochs.
     alone: BTreeMap<Epoch, usize>,
@@ -96,6 +98,7 @@ impl Model {
             promised: BTreeMap::new(),
             disks: Default::default(),
             leaders: BTreeMap::new(),
+            terms: BTreeMap::new(),
             top: Top::default(),
             alone: BTreeMap::new(),
             ended_alone: BTreeMap::new(),
@@ -174,6 +177,13 @@ impl Model {
         self.promised.retain(|lsn, _| *lsn >= start);
     }
 
+    /// A node leads in a term, or asks to: nobody else ever does.
+    pub(crate) fn claims(&mut self, node: usize, term: u32) -> Outcome {
+        let first = *self.terms.entry(term).or_insert(node);
+        demand!(first == node, "term {term} is that of node {first}, and of node {node}");
+        Ok(())
+    }
+
     /// A node leads with this log: it must hold everything that was promised. One that was superseded and does not know it yet need not: it
     /// cannot acknowledge anything. `unsafely`: somebody said that what leaders acknowledged alone may be lost.
     pub(crate) fn leads(
@@ -184,6 +194,7 @@ impl Model {
         history: &EpochHistory,
         unsafely: bool,
     ) -> Outcome {
+        self.claims(node, epoch.term)?;
         if epoch.term < self.top.epoch.term {
             return Ok(());
         }
@@ -191,9 +202,15 @@ impl Model {
         let lacks: Vec<Placed> = self.promised.values().copied().filter(|placed| !self.top.has(placed)).collect();
         for placed in lacks {
             let is_named = unsafely && placed.alone.is_some();
-            demand!(is_named, "node {node} leads with a log to {end} {history:?} that lacks {placed:?}");
+            // Promised from memory alone, and gone with that: who got it in time need not have been asked.
+            let is_gone = !self.plan.is_sync() && placed.alone.is_some_and(|by| !self.disks[by].holds(&placed));
+            demand!(is_named || is_gone, "node {node} leads with a log to {end} {history:?} that lacks {placed:?}");
             self.give_up(placed);
         }
+        // What another one promised alone is this one's promise now.
+        let top = &self.top;
+        let taken_over = self.promised.values_mut().filter(|placed| placed.alone.is_some() && top.has(placed));
+        taken_over.for_each(|placed| placed.alone = Some(node));
         Ok(())
     }
 

@@ -18,7 +18,8 @@ use crate::plan::Plan;
 use crate::tally::{History, Tally};
 
 const DIR: &str = "/log";
-const NAMES: [&str; NODES] = ["a", "b", "c"];
+/// The one that comes and goes as a member stands between the others in their order.
+const NAMES: [&str; NODES] = ["a", "c", "b"];
 /// Names by which messages are kept.
 pub(crate) const KEPT_NAMES: usize = 6;
 /// Nothing is admitted while a follower in sync has less.
@@ -124,7 +125,9 @@ pub(crate) fn name(node: usize) -> ReplicaId {
 
 fn all_members(count: usize) -> Vec<Member> {
     let member = |node: usize| Member { id: name(node), address: format!("{}.example:10912", NAMES[node]) };
-    (0..count).map(member).collect()
+    let mut all: Vec<Member> = (0..count).map(member).collect();
+    all.sort();
+    all
 }
 
 impl World {
