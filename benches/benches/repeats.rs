@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anchorlog::counters::Counters;
-use anchorlog::features::repeats::{Claim, Claims, Identity, Repeats};
+use anchorlog::features::repeats::{Claim, Claims, Identity, Repeats, Seen};
 use anchorlog_benches::{backends, bounded, cpu_criterion, directory, engine};
 use anchorlog_engine::Lsn;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -27,7 +27,7 @@ fn new_messages(criterion: &mut Criterion) {
             let hash = engine.key_hash(key.as_bytes());
             let print = Identity::print("orders", &key, 0, body);
             let claims = Claims::one(Some(Identity { hash, other: None, print }));
-            let claim = repeats.claim(&claims, &[], NOW_MS, &counters);
+            let claim = repeats.claim(&claims, &Seen::new(), NOW_MS, &counters);
             assert_eq!(claim, Claim::Mine);
             repeats.appended(&claims, |_| Some(Lsn(next * 1200 / 8 * 8)));
         };
