@@ -35,7 +35,8 @@ pub struct PromoteArgs {
     #[command(flatten)]
     node: NodeArgs,
 
-    /// Lead even though something that was acknowledged may be lost: where too few replicas answer, or this one does not have the most
+    /// Lead even though something that was acknowledged may be lost: where too few replicas answer, or this one does not have the most.
+    /// Where it leads already, what was changed of members, copies or flush holds at once, though replicas that are away do not know it
     #[arg(long = "unsafe")]
     unsafely: bool,
 }

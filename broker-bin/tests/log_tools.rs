@@ -83,6 +83,12 @@ fn rot(path: &Path, offset: u64) {
     file.seek(SeekFrom::Start(offset)).and_then(|_| file.write_all(&byte)).expect("written");
 }
 
+/// Puts these bytes into a file, instead of what is there.
+#[expect(clippy::disallowed_methods, reason = "the test plays the rot")]
+fn plant(path: &Path, bytes: &[u8]) {
+    std::fs::write(path, bytes).expect("written");
+}
+
 #[test]
 fn a_whole_log_is_shown_and_found_whole() {
     let stage = Stage::new();
@@ -106,9 +112,10 @@ fn a_whole_log_is_shown_and_found_whole() {
     assert_eq!(shown["queues"][0]["next"], 60);
     assert!(shown["segments"].as_array().is_some_and(|segments| segments.len() > 2), "{shown}");
 
-    let (code, out, _) = stage.log(&["dump", "--count", "2", "--payload-bytes", "5"]);
+    // Where the machine was busy a mark stands before the first message.
+    let (code, out, _) = stage.log(&["dump", "--count", "3", "--payload-bytes", "5"]);
     assert_eq!(code, Some(0));
-    assert_eq!(out.lines().count(), 4, "{out}");
+    assert!((5..=6).contains(&out.lines().count()), "{out}");
     assert!(
         out.contains("record append") && out.contains("name orders/0, offset 0") && out.contains("\"aaaaa\"…"),
         "{out}"
@@ -137,7 +144,10 @@ fn damage_is_found_and_mended_from_a_copy() {
     assert!(damage[0]["file"].as_str().is_some_and(|file| file.ends_with("061440.seg")), "{verdict}");
     assert!(out.contains(&format!("at LSN {lsn}: expected whole records, found record 0")), "{out}");
     assert!(out.contains("expected a segment file, found none"), "{out}");
-    assert!(out.contains(&format!("--cut-from {lsn}")), "{out}");
+    // The cheapest way first: a copy, then the one range, and only then all that lies behind it.
+    let ways = ["--from-copy DIR".to_owned(), format!("--give-up {lsn}"), format!("--cut-from {lsn}")];
+    let places: Vec<_> = ways.iter().map(|way| out.find(way).unwrap_or_else(|| panic!("{way} in {out}"))).collect();
+    assert!(places.is_sorted(), "{out}");
 
     let copy = stage.path("copy");
     let copy = copy.to_str().expect("text");
@@ -150,6 +160,50 @@ fn damage_is_found_and_mended_from_a_copy() {
     assert_eq!(stage.messages(), 60);
     let (code, out, _) = stage.log(&["repair", "--from-copy", copy]);
     assert!(code == Some(0) && !out.contains("mended"), "{out}");
+}
+
+#[test]
+fn a_header_is_written_anew_and_a_file_in_the_way_is_named() {
+    let stage = Stage::new();
+    rot(&stage.segment(1), 10);
+    let stray = stage.path("log").join("18446744073709551615.seg");
+    plant(&stray, b"rubbish");
+    let (code, out, said) = stage.log(&["verify"]);
+    assert_eq!(code, Some(1), "{out}{said}");
+    assert!(out.contains("loses nothing") && out.contains("--give-up 61440") && !out.contains("--cut-from"), "{out}");
+    assert!(out.contains("no part of this log") && out.contains("mv "), "{out}");
+    let (code, out, said) = stage.log(&["repair", "--give-up", "61440"]);
+    assert!(code == Some(1) && out.contains("nothing is lost"), "{out}{said}");
+    std::fs::remove_file(stray).expect("removed");
+    let (code, verdict) = stage.json(&["verify", "--json"]);
+    assert!(code == Some(0) && verdict["clean"] == true, "{verdict}");
+    assert_eq!(stage.messages(), 60);
+}
+
+#[test]
+fn a_side_block_that_is_not_whole_is_damage_and_so_is_what_keeps_a_log_shut() {
+    for (name, word) in
+        [("DURABLE", "side block"), ("CUT", "cut by name"), ("SEED", "half seeded"), ("PROMISE", "PROMISE")]
+    {
+        let stage = Stage::new();
+        plant(&stage.path("log").join(name), &[7; 33]);
+        let (code, out, said) = stage.log(&["verify"]);
+        assert!(code == Some(1) && out.contains("damaged: ") && out.contains(word), "{name}: {out}{said}");
+        let (code, verdict) = stage.json(&["verify", "--json"]);
+        assert!(code == Some(1) && verdict["clean"] == false, "{name}: {verdict}");
+    }
+}
+
+#[test]
+fn a_manifest_of_no_whole_block_is_mended_from_a_copy() {
+    let stage = Stage::new();
+    let manifest = stage.path("log").join("MANIFEST");
+    plant(&manifest, &std::fs::read(&manifest).expect("it is there")[..30]);
+    let copy = stage.path("copy");
+    let (code, out, said) = stage.log(&["repair", "--from-copy", copy.to_str().expect("text")]);
+    assert!(code == Some(0) && out.contains("mended: the manifest"), "{out}{said}");
+    assert_eq!(std::fs::read(stage.path("log").join("MANIFEST.damaged")).expect("kept").len(), 30);
+    assert_eq!(stage.messages(), 60);
 }
 
 #[test]

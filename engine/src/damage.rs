@@ -18,13 +18,32 @@ use crate::units::Lsn;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum DamagedPart {
-    /// A segment file's header: the log cannot be opened again with it; its messages are readable until then.
+    /// A segment file's header: the log cannot be opened again with it; its messages are readable until then. The scrub writes it anew.
     SegmentHeader,
     /// A frame's header: its messages can still be fetched from their queues, but not be read by LSN, and the log cannot be opened again
     /// with it.
     FrameHeader,
     /// One record: the message, table entry or counter in it.
     Record,
+}
+
+impl DamagedPart {
+    /// What follows from it, in words.
+    fn consequence(self) -> &'static str {
+        match self {
+            DamagedPart::SegmentHeader => {
+                "no message is concerned, but the next start refuses the log unless the header is written anew: that is tried now"
+            }
+            DamagedPart::FrameHeader => {
+                "messages of other frames are not concerned, but a start that has to read there, for no checkpoint lies behind it, refuses \
+                 the log until it is mended"
+            }
+            DamagedPart::Record => {
+                "other messages are not concerned, but a start that has to read there, for no checkpoint lies behind it, refuses the log \
+                 until it is mended"
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for DamagedPart {
@@ -81,7 +100,8 @@ impl Damages {
             return;
         }
         let DamagedPlace { lsn, part, path, what } = &place;
-        tracing::error!(%lsn, %part, path = %path.display(), %what, "damage in the log; other messages are not concerned");
+        let consequence = part.consequence();
+        tracing::error!(%lsn, %part, path = %path.display(), %what, consequence, "damage in the log");
         places.insert(key, place);
         if places.len() == limits::DAMAGED_PLACES_MAX {
             tracing::error!(count = places.len(), "more damaged places are counted, not listed");

@@ -355,6 +355,7 @@ impl Engine {
             marks: Arc::clone(&marks),
             segments: Arc::clone(&segments),
             damages: Arc::clone(&damages),
+            store_id: manifest.store_id,
             progress: Arc::clone(&scrubbed),
             next_live: Box::new(|lsn| lsn),
             rate: options.scrub_rate,

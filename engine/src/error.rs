@@ -206,7 +206,9 @@ impl OpenError {
     pub fn case(&self) -> Option<&'static RecoveryCase> {
         Some(match self {
             OpenError::Options(_) | OpenError::Term { .. } | OpenError::NoReplica { .. } => return None,
-            OpenError::Io { what, .. } if *what == "reading" => cases::case("unreadable"),
+            OpenError::Io { what, source, .. } if *what == "reading" && !is_forbidden(source) => {
+                cases::case("unreadable")
+            }
             OpenError::Io { .. } => return None,
             OpenError::HalfSeeded { .. } => cases::case("half-seeded"),
             OpenError::Promised { .. } => cases::case("promised"),
@@ -219,6 +221,11 @@ impl OpenError {
             OpenError::Contradiction { what, .. } => return cases::contradiction(what),
         })
     }
+}
+
+/// Whether nothing is wrong but that this process, or anybody, may not.
+fn is_forbidden(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The end of an error's sentence: what to do, and where it is explained.

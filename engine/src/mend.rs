@@ -12,10 +12,12 @@
 //! 6. Below the log's start nothing says what a frame follows: there a header proves its place and its records, and a record is put beside
 //!    it. Whatever of the two is whole here decides; where neither is, whoever gives the bytes must know them to be acknowledged.
 //!
-//! Deliberately not here: where the bytes come from; logs that are not open (`audit`).
+//! Deliberately not here: where the bytes come from; the dense part of logs that are not open (`audit`).
 
+use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::commitlog::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::commitlog::record::{self, RECORD_HEADER_BYTES};
@@ -23,9 +25,11 @@ use crate::commitlog::segment::Geometry;
 use crate::epoch::EpochHistory;
 use crate::error::{Advice, Fenced, OpenError};
 use crate::fault;
+use crate::io::{AlignedBuf, IO_ALIGN, IoFile};
 use crate::limits;
+use crate::recovery::scan::read_blocks;
 use crate::recovery::{RecordFault, record_fault};
-use crate::units::{Lsn, to_u64, to_usize};
+use crate::units::{Lsn, align_down, align_up, to_u64, to_usize};
 
 /// A range of an open log that is not whole on its disk; from [`crate::Engine::damaged_ranges`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -312,3 +316,83 @@ pub(crate) fn survivor(
     }
     Ok(Survivor { header, header_bytes, record })
 }
+
+/// The record that was given for `lsn`, whose segment begins at `base` or before, and its frame's header: of this log, and no other one
+/// than what of the two is whole here.
+pub(crate) fn proved_survivor(
+    history: &EpochHistory,
+    ours: &dyn Fn(Lsn, usize) -> Option<Vec<u8>>,
+    given: &dyn Fn(Lsn, usize) -> Option<Vec<u8>>,
+    base: Lsn,
+    lsn: Lsn,
+) -> Result<Survivor, MendError> {
+    let found = survivor(given, base, lsn)?;
+    let Survivor { header, header_bytes, record } = &found;
+    let oldest = history.starts().first().map(|first| first.epoch);
+    let is_of_log = match history.at(header.lsn) {
+        Some(epoch) => epoch == header.epoch,
+        None => oldest.is_none_or(|oldest| header.epoch <= oldest),
+    };
+    if !is_of_log {
+        return Err(not_whole(header.lsn, format!("a frame of epoch {}, which did not write there", header.epoch)));
+    }
+    // Whatever is whole here decides.
+    let own_header = ours(header.lsn, header_bytes.len());
+    let own_record = ours(lsn, record.len());
+    let is_other_header =
+        own_header.is_some_and(|own| own != *header_bytes && frame::decode_header(&own, header.lsn).is_ok());
+    if is_other_header || own_record.is_some_and(|own| own != *record && record::decode(&own).is_ok()) {
+        return Err(MendError::Differs(header.lsn));
+    }
+    Ok(found)
+}
+
+/// Writes `bytes` into the blocks that hold them, and leaves what lies beside them.
+pub(crate) fn put_within(file: &Arc<dyn IoFile>, offset: u64, bytes: &[u8], path: &Path) -> Result<u64, MendError> {
+    let begin = align_down(offset, to_u64(IO_ALIGN));
+    let end = align_up(offset + to_u64(bytes.len()), to_u64(IO_ALIGN));
+    let mut blocks = AlignedBuf::zeroed(to_usize(end - begin));
+    read_blocks(&**file, begin, &mut blocks, &mut BTreeMap::new());
+    let place = to_usize(offset - begin);
+    blocks[place..place + bytes.len()].copy_from_slice(bytes);
+    put(file, begin, &blocks, path)
+}
+
+/// Bytes of a segment's file as they are; `None` where they cannot all be read.
+pub(crate) fn bytes_of(file: &dyn IoFile, geometry: Geometry, at: Lsn, len: usize) -> Option<Vec<u8>> {
+    if at.plus(to_u64(len)) > geometry.segment_end(at) {
+        return None;
+    }
+    let offset = geometry.file_offset(at);
+    let begin = align_down(offset, to_u64(IO_ALIGN));
+    let end = align_up(offset + to_u64(len), to_u64(IO_ALIGN));
+    let (mut blocks, mut unreadable) = (AlignedBuf::zeroed(to_usize(end - begin)), BTreeMap::new());
+    read_blocks(file, begin, &mut blocks, &mut unreadable);
+    let from = to_usize(offset - begin);
+    unreadable.is_empty().then(|| blocks[from..from + len].to_vec())
+}
+
+/// Writes the blocks that are not as they should be, durably, and reads them back; returns how many bytes those are.
+pub(crate) fn put(file: &Arc<dyn IoFile>, offset: u64, wanted: &AlignedBuf, path: &Path) -> Result<u64, MendError> {
+    let io_error = |what| move |source| MendError::Io { what, path: path.to_path_buf(), source };
+    let (mut found, mut unreadable) = (AlignedBuf::zeroed(wanted.len()), BTreeMap::new());
+    read_blocks(&**file, offset, &mut found, &mut unreadable);
+    let is_right = |at: usize| {
+        let block = at..at + IO_ALIGN;
+        found[block.clone()] == wanted[block] && !unreadable.contains_key(&(offset + to_u64(at)))
+    };
+    let blocks: Vec<usize> = (0..wanted.len()).step_by(IO_ALIGN).filter(|at| !is_right(*at)).collect();
+    for run in blocks.chunk_by(|one, next| one + IO_ALIGN == *next) {
+        let bytes = &wanted[run[0]..run[0] + run.len() * IO_ALIGN];
+        let mut buf = AlignedBuf::padded(bytes);
+        let at = offset + to_u64(run[0]);
+        file.write_at(&buf, at, true).map_err(io_error("mending"))?;
+        file.read_at(&mut buf, at).map_err(io_error(READING_AGAIN))?;
+        if buf[..] != *bytes {
+            return Err(io_error(READING_AGAIN)(io::Error::other("other bytes than were written")));
+        }
+    }
+    Ok(to_u64(blocks.len() * IO_ALIGN))
+}
+
+const READING_AGAIN: &str = "reading again what was mended in";

@@ -584,9 +584,9 @@ fn open_segments(
         let Some(base) = is_sparse.or_else(|| base_of(name)) else { continue };
         // Under which of its names a segment is found behind the start does not matter: see `name_dense`.
         if base >= manifest.start {
-            files.insert(base, open_segment(backend, &dir.join(name), base, manifest)?);
+            files.insert(base, open_segment(backend, &dir.join(name), OpenMode::Existing, base, manifest)?);
         } else if is_sparse.is_some() {
-            sparse.insert(base, open_segment(backend, &dir.join(name), base, manifest)?);
+            sparse.insert(base, open_segment(backend, &dir.join(name), OpenMode::Existing, base, manifest)?);
         }
     }
     if manifest.history.last().is_some() && files.is_empty() {
@@ -745,6 +745,7 @@ impl Survivor {
 pub(crate) fn open_segment(
     backend: &dyn IoBackend,
     path: &Path,
+    mode: OpenMode,
     base: Lsn,
     manifest: &Manifest,
 ) -> Result<Arc<dyn IoFile>, OpenError> {
@@ -754,7 +755,7 @@ pub(crate) fn open_segment(
         expected,
         found,
     };
-    let file = backend.open(path, OpenMode::Existing).map_err(io_error("opening", path))?;
+    let file = backend.open(path, mode).map_err(io_error("opening", path))?;
     let len = file.len().map_err(io_error("reading", path))?;
     if len != manifest.geometry.segment_bytes {
         let expected = format!("{} bytes", manifest.geometry.segment_bytes);

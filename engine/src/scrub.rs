@@ -5,6 +5,7 @@
 //! 2. One read a step, of a few blocks, and no more of them a second than the rate allows. Steps are taken when nothing else is due.
 //! 3. A segment that is taken out of the log, or a range that is no longer live, gives no report, whenever that happens.
 //! 4. What is damaged is found once a pass, and does not hide what lies behind it.
+//! 5. Nothing is written but a segment's header block, which is known, where it is not whole.
 //!
 //! ```text
 //!  segment:  header | frame | frame | pad | frame ..
@@ -26,6 +27,7 @@ use crate::commitlog::segments::Segments;
 use crate::damage::{DamagedPart, DamagedPlace, Damages};
 use crate::io::{AlignedBuf, IO_ALIGN, IoFile};
 use crate::limits;
+use crate::mend;
 use crate::units::{Lsn, align_down, to_u64, to_usize};
 
 /// What it works with.
@@ -33,6 +35,7 @@ pub(crate) struct ScrubParts {
     pub(crate) marks: Arc<Marks>,
     pub(crate) segments: Arc<Segments>,
     pub(crate) damages: Arc<Damages>,
+    pub(crate) store_id: u128,
     /// Told of progress, for the counters.
     pub(crate) progress: Arc<Progress>,
     /// The first LSN at or behind the given one that is live. A range that is live begins with a frame's header and holds whole frames, but
@@ -232,6 +235,7 @@ impl Walk {
             self.header_checked = true;
             if let Some(what) = header.map_or_else(Some, |block| self.header_damage(&block)) {
                 report(parts, self.base, DamagedPart::SegmentHeader, what);
+                self.rewrite_header(parts);
             }
         }
         let end = self.geometry.segment_end(self.base);
@@ -258,6 +262,25 @@ impl Walk {
             Ok(header) if header.base != self.base => Some(format!("the header of segment {}", header.base)),
             Ok(header) if header.geometry != self.geometry => Some(format!("geometry {:?}", header.geometry)),
             Ok(_) => None,
+        }
+    }
+
+    /// A segment's header says nothing that is not known, and without it the log would not be opened again. One block, which holds nothing
+    /// else: wherever the power fails, it is damaged as before, or whole.
+    fn rewrite_header(&self, parts: &ScrubParts) {
+        if parts.marks.fenced().is_some() {
+            return;
+        }
+        let (path, lsn) = (parts.segments.path(self.base), self.base);
+        let header = SegmentHeader { store_id: parts.store_id, geometry: self.geometry, base: lsn };
+        match mend::put(&self.file, 0, &header.encode(), &path) {
+            Ok(written) => {
+                parts.damages.mend(lsn..lsn, written);
+                tracing::warn!(%lsn, path = %path.display(), "a segment's header is written anew; nothing is lost with it");
+            }
+            Err(error) => {
+                tracing::error!(%error, "a segment's header cannot be written anew; the next start will refuse the log")
+            }
         }
     }
 
@@ -536,6 +559,7 @@ mod tests {
                 marks: Arc::new(Marks::new(false, Lsn::ZERO, end)),
                 segments: Arc::new(Segments::new(backend, Path::new("/log"), 1, true, room, files, BTreeMap::new())),
                 damages: Arc::default(),
+                store_id: 1,
                 progress: Arc::default(),
                 next_live: Box::new(next_live),
                 rate: 1 << 20,

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anchorlog_engine::audit;
 use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::commitlog::frame::{self, FrameKind};
 use anchorlog_engine::io::IoBackend;
-use anchorlog_engine::io::sim::{IoClass, SimDisk};
+use anchorlog_engine::io::sim::{IoClass, SimDisk, Survival};
 use anchorlog_engine::io::threads::ThreadsBackend;
 use anchorlog_engine::{
     Append, AppendOutcome, DamagedPart, Engine, EngineOptions, Fetch, FetchOutcome, FetchStatus, Flush, Lsn, Queue,
@@ -175,8 +176,15 @@ fn every_flip_is_found_in_its_place(scene: &Scene, base: Lsn, stride: usize) {
         let bit = u8::try_from(number % 8).unwrap();
         scene.disk.flip_bit(&path, at as u64, bit);
         let found = scene.pass();
-        scene.disk.flip_bit(&path, at as u64, bit);
+        // A segment's header is whole again by now.
+        if !matches!(expected, Some((DamagedPart::SegmentHeader, _))) {
+            scene.disk.flip_bit(&path, at as u64, bit);
+        }
         match *expected {
+            Some((DamagedPart::SegmentHeader, _)) => {
+                assert_eq!(found, 1, "the segment's header, byte {at}, bit {bit}");
+                assert_eq!(scene.pass(), 0, "it is whole again");
+            }
             None => assert_eq!(found, 0, "no checksum covers byte {at} of {base}"),
             Some((part, lsn)) => {
                 assert_eq!(found, 1, "{part} at LSN {lsn}, byte {at}, bit {bit}");
@@ -218,6 +226,28 @@ fn damage_in_a_segment_of_many_pieces_is_found_wherever_a_piece_ends() {
             scene.disk.flip_bit(&scene.path(Lsn::ZERO), at, 0);
         }
     }
+}
+
+#[test]
+fn a_segment_header_that_rots_is_written_anew_by_whoever_scrubs_it() {
+    let scene = Scene::small(9);
+    scene.fill(3);
+    let path = scene.path(Lsn::ZERO);
+    let whole = scene.disk.read(&path).unwrap();
+    scene.disk.flip_bit(&path, 12, 3);
+    assert_eq!(scene.pass(), 1, "it is found");
+    assert!(scene.disk.read(&path).unwrap() == whole, "byte for byte");
+    assert_eq!(scene.engine.damaged_places(), []);
+    let stats = scene.engine.stats();
+    assert_eq!((stats.mended_ranges, stats.mended_bytes), (1, SEGMENT_HEADER));
+    // Unreadable is no different: what is written is not read before.
+    scene.disk.break_sector(&path, 512);
+    assert_eq!(scene.pass(), 1);
+    assert!(scene.disk.read(&path).unwrap() == whole);
+    // Without that the next start would refuse the log.
+    let image = scene.disk.crash_with(3, Survival::Everything);
+    let found = audit::survey(&*image.backend(), Path::new(DIR)).unwrap();
+    assert!(found.is_clean(), "{:?}", found.damage);
 }
 
 #[test]

@@ -8,7 +8,8 @@
 //!    silence is noticed.
 //! 4. Members change by entries in the log. Until those are acknowledged, the members that were before have the votes: nobody's
 //!    acknowledgement counts whom a promotion would not ask.
-//! 5. Who learns of a higher term leads no more: nothing is admitted, and nothing counts, from then on.
+//! 5. What acknowledgements stand for changes in the same way: until what is new is acknowledged, all that held before holds as well.
+//! 6. Who learns of a higher term leads no more: nothing is admitted, and nothing counts, from then on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,7 @@ use anchorlog_engine::replica::{AckRule, Seed};
 use anchorlog_engine::{AppendError, BatchError, Engine, Epoch, Lsn, ReadError};
 
 use crate::fault::{Broken, Fault};
+use crate::guarantee::{self, Changing, Guarantee};
 use crate::leader_link::LeaderLink;
 use crate::member::{self, Enrolled, Member, ReplicaId};
 use crate::message::LogState;
@@ -206,13 +208,17 @@ struct Peer {
     was_heard: bool,
 }
 
-/// A change of members that stands in the log.
+/// A change of members, or of what acknowledgements stand for, that stands in the log.
 struct Change {
     /// Where it ends in the log. Nothing beyond is acknowledged before it is made.
     end: Lsn,
     voters: BTreeSet<ReplicaId>,
+    /// What was guaranteed before, and holds until then.
+    before: Vec<Guarantee>,
     /// When it was acknowledged.
     acked_at: Option<Duration>,
+    /// A person wants it made as it is.
+    is_insisted: bool,
 }
 
 struct Inner {
@@ -230,6 +236,8 @@ struct Inner {
     stopping: bool,
     degraded: bool,
     degradations: u64,
+    /// Which acknowledgements wait for followers: none are, until it is decided for the first time.
+    ack_rule: AckRule,
     /// The last decision, for those that only ask.
     in_sync: BTreeSet<ReplicaId>,
     /// When it was made.
@@ -289,17 +297,27 @@ impl Leader {
         // Nothing of this epoch was appended before its first frame, which opening wrote.
         let begun = engine.watermarks().assigned;
         let broken = config.broken();
-        if config.policy.followers() == 0 {
-            engine.set_ack_rule(AckRule::Local);
-        }
+        let own = Guarantee::new(config.policy, engine.info().options.flush());
         let ids = |members: Vec<Member>| members.into_iter().map(|member| member.id).collect::<BTreeSet<_>>();
-        let Enrolled { voters, next } = member::enroll(&engine, &config.members)?;
-        let mut voters = ids(voters);
-        let mut change = next.map(|(end, next)| Change { end, voters: ids(next), acked_at: None });
+        let Enrolled { voters, next } = member::enroll(&engine, &config.members, own)?;
+        let changing = guarantee::enroll(&engine, own)?;
+        let (mut voters, mut next) = (ids(voters), next.map(|(end, next)| (end, ids(next))));
         if broken.is(Fault::MembersAtOnce)
-            && let Some(change) = change.take()
+            && let Some((_, next)) = next.take()
         {
-            voters = change.voters;
+            voters = next;
+        }
+        let ends = [next.as_ref().map(|(end, _)| *end), changing.as_ref().map(|changing| changing.end)];
+        let change = ends.into_iter().flatten().max().map(|end| Change {
+            end,
+            voters: next.map_or_else(|| voters.clone(), |(_, next)| next),
+            before: changing.map_or_else(Vec::new, |Changing { before, .. }| before),
+            acked_at: None,
+            is_insisted: false,
+        });
+        if let Some(Change { before, .. }) = change.as_ref().filter(|change| !change.before.is_empty()) {
+            let before: Vec<String> = before.iter().map(Guarantee::to_string).collect();
+            tracing::warn!(?before, %own, "what acknowledgements stand for changes once all that was promised before is kept for it");
         }
         let leader = Leader {
             epoch,
@@ -316,6 +334,7 @@ impl Leader {
                 stopping: false,
                 degraded: false,
                 degradations: 0,
+                ack_rule: AckRule::Replicated,
                 in_sync: BTreeSet::new(),
                 decided: Duration::ZERO,
             }),
@@ -395,6 +414,17 @@ impl Leader {
         self.decide(&mut inner, now);
     }
 
+    /// Has a change hold at once that waits for followers; false where there is none. Those that are away do not know of it: if one of them
+    /// is promoted, what was acknowledged since may be lost.
+    pub fn insist(&self, now: Duration) -> bool {
+        let mut inner = self.inner();
+        let Some(change) = &mut inner.change else { return false };
+        change.is_insisted = true;
+        tracing::error!("the members, or what is promised, change at once: whoever is away does not know it");
+        self.decide(&mut inner, now);
+        true
+    }
+
     /// Whether as many followers as an acknowledgement needs are in sync, one at least, and each of them has everything on its disk.
     #[must_use]
     pub fn is_drained(&self) -> bool {
@@ -457,7 +487,7 @@ impl Leader {
         LeaderStatus {
             leader: self.config.id.clone(),
             epoch: self.epoch,
-            policy: self.config.policy,
+            policy: self.policy(inner),
             degraded: inner.degraded,
             degradations: inner.degradations,
             replicated: inner.replicated,
@@ -583,12 +613,28 @@ impl Leader {
 
     // ---- decisions
 
-    /// Followers that must have what is acknowledged. The copy of a leader that is to go is none of those that a promotion asks for.
-    fn followers(&self, inner: &Inner) -> u32 {
-        match self.config.policy.followers() {
+    /// What holds: all that was promised before, too, while that changes.
+    fn policy(&self, inner: &Inner) -> Policy {
+        let before = inner.change.iter().flat_map(|change| &change.before);
+        before.fold(self.config.policy, |policy, before| policy.and(before.policy))
+    }
+
+    /// Followers that must be in sync. The copy of a leader that is to go is none of those that a promotion asks for.
+    fn followers_wanted(&self, inner: &Inner) -> u32 {
+        match self.policy(inner).followers() {
             0 => 0,
             followers => followers + u32::from(!inner.voters.contains(&self.config.id)),
         }
+    }
+
+    /// Followers that must have what is acknowledged: all that there are, where more are to come with more copies.
+    fn followers(&self, inner: &Inner) -> u32 {
+        let wanted = self.followers_wanted(inner);
+        if inner.change.is_none() {
+            return wanted;
+        }
+        let others = inner.voters.iter().filter(|replica| **replica != self.config.id).count();
+        wanted.min(u32::try_from(others).unwrap_or(u32::MAX))
     }
 
     fn is_in_sync(&self, peer: &Peer, end: Lsn, now: Duration) -> bool {
@@ -628,11 +674,13 @@ impl Leader {
     }
 
     /// Lets a change of members take effect: once it is acknowledged by those before it, and as many of them as an acknowledgement needs
-    /// know that it is. A promotion under the members before meets one of these.
+    /// know that it is. A promotion under the members before, or by what was guaranteed before, meets one of these.
     fn change_members(&self, inner: &mut Inner, now: Duration) {
         let followers = self.followers(inner);
         let Some(change) = &mut inner.change else { return };
-        if self.engine.watermarks().acked < change.end {
+        // A leader that flushed first counts as one of those that have it.
+        let marks = self.engine.watermarks();
+        if marks.acked.min(marks.durable) < change.end && !change.is_insisted {
             return;
         }
         let since = *change.acked_at.get_or_insert(now);
@@ -641,10 +689,10 @@ impl Leader {
             peer.is_some_and(|peer| peer.answered.is_some_and(|sent| sent > since))
         };
         let known = inner.in_sync.iter().filter(knows).count();
-        if known >= usize::try_from(followers).unwrap_or(usize::MAX)
+        if (known >= usize::try_from(followers).unwrap_or(usize::MAX) || change.is_insisted)
             && let Some(change) = inner.change.take()
         {
-            tracing::info!(members = ?change.voters, "the members changed");
+            tracing::info!(members = ?change.voters, policy = ?self.config.policy, "the members, or what is promised, changed");
             inner.voters = change.voters;
             let Inner { peers, voters, .. } = inner;
             peers.retain(|replica, peer| {
@@ -665,26 +713,35 @@ impl Leader {
         if inner.stopping {
             return Some(NotAdmitted::Stopping);
         }
-        let Policy::Sync { copies, on_missing } = self.config.policy else { return self.no_space(inner) };
+        let policy = self.policy(inner);
+        let (copies, degrades) = match policy {
+            Policy::Async => (1, false),
+            Policy::Sync { copies, on_missing } => (copies, on_missing == OnMissing::Degrade),
+        };
         let in_sync = u32::try_from(inner.in_sync.len()).unwrap_or(u32::MAX);
-        let is_missing = in_sync < self.followers(inner);
+        let followers = self.followers(inner);
+        let is_missing = in_sync < followers;
         if self.broken.is(Fault::DegradeSilently) {
             self.engine.set_ack_rule(if is_missing { AckRule::Local } else { AckRule::Replicated });
             return None;
         }
-        let degrades = is_missing && on_missing == OnMissing::Degrade;
+        let is_short = in_sync < self.followers_wanted(inner) && !degrades;
+        let degrades = is_missing && degrades;
         if degrades != inner.degraded {
             inner.degraded = degrades;
             if degrades {
                 inner.degradations += 1;
                 tracing::error!(in_sync, copies, "DEGRADED: what is acknowledged now is on this machine alone");
-                self.engine.set_ack_rule(AckRule::Local);
             } else {
                 tracing::warn!(in_sync, copies, "no longer degraded: what is acknowledged is on all copies again");
-                self.engine.set_ack_rule(AckRule::Replicated);
             }
         }
-        if is_missing && !degrades {
+        let rule = if degrades || followers == 0 { AckRule::Local } else { AckRule::Replicated };
+        if inner.ack_rule != rule {
+            inner.ack_rule = rule;
+            self.engine.set_ack_rule(rule);
+        }
+        if is_short {
             return Some(NotAdmitted::Missing { in_sync, copies });
         }
         self.no_space(inner)

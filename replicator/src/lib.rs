@@ -28,7 +28,7 @@
 //! | [`link`] | what both ends of a connection have in common: bytes in, bytes out, no socket, no clock |
 //! | [`message`] | what peers tell each other, and the bytes of it (`replicator/docs/protocol.md`) |
 //! | [`quorum`], [`promotion`], [`divergence`] | what counts as replicated; who may lead; whether two logs are one: pure |
-//! | [`member`], [`policy`] | who takes part; how many copies an acknowledgement stands for |
+//! | [`member`], [`policy`], [`guarantee`] | who takes part; how many copies an acknowledgement stands for, and how the log says so |
 //! | [`transport`] | connections whose other end is known (`replicator/docs/transport.md`), and the threads that drive links over them |
 //! | [`node`], [`control`] | who leads, and how that changes; asking and telling a node |
 //! | [`mending`] | a log that does not open, from another node |
@@ -39,6 +39,7 @@ pub mod control;
 pub mod divergence;
 mod fault;
 mod follower_link;
+pub mod guarantee;
 pub mod leader;
 mod leader_link;
 pub mod link;
@@ -56,6 +57,7 @@ pub use control::{Control, ControlError};
 #[cfg(feature = "sim")]
 pub use fault::Fault;
 pub use follower_link::{FollowerConfig, FollowerLink};
+pub use guarantee::Guarantee;
 pub use leader::{LeadError, Leader, LeaderConfig, LeaderStatus, NotAdmitted, PeerStatus};
 pub use leader_link::LeaderLink;
 pub use link::{End, Link, LinkError, Piece};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anchorlog_engine::error::Found;
 use anchorlog_engine::{AppendError, Engine, Lsn, Put, ReadError, Rejection, WriteBatch};
 
+use crate::guarantee::Guarantee;
 use crate::leader::LeadError;
 
 /// The name of a replica, chosen once and kept for ever: 1 to [`ReplicaId::LEN_MAX`] letters, digits, `-`, `_` and `.`.
@@ -117,11 +118,11 @@ pub(crate) struct Enrolled {
     pub(crate) next: Option<(Lsn, Vec<Member>)>,
 }
 
-/// Writes the members into the log, where it does not name them yet.
+/// Writes the members into the log, where it does not name them yet; where it never did, together with what is guaranteed.
 ///
 /// The table as it will be is asked by preconditions: what readers see may be behind it, and whoever was made a member there may have
 /// acknowledged something already.
-pub(crate) fn enroll(engine: &Engine, wanted: &[Member]) -> Result<Enrolled, LeadError> {
+pub(crate) fn enroll(engine: &Engine, wanted: &[Member], guarantee: Guarantee) -> Result<Enrolled, LeadError> {
     let bad = wanted
         .iter()
         .any(|member| member.address.len() > Member::ADDRESS_LEN_MAX || member.address.contains(char::is_whitespace));
@@ -132,6 +133,7 @@ pub(crate) fn enroll(engine: &Engine, wanted: &[Member]) -> Result<Enrolled, Lea
     let put = |batch: &mut WriteBatch| batch.put(&Put { key: KEY, value: &value, target: None }).map(drop);
     let mut first = WriteBatch::new();
     first.set_essential(true);
+    guarantee.put(&mut first)?;
     first.require_absent(KEY)?;
     put(&mut first)?;
     let (head, rests_on) = match engine.try_append(&mut first) {

@@ -136,11 +136,13 @@ impl Copy<'_> {
 
     fn fetch(&mut self, control: &mut Control, found: &MendReport) -> Result<(), MendClosedError> {
         let geometry = self.manifest.geometry;
-        for damage in &found.after.damage {
+        // A file that is no part of the log may name any place.
+        let of_log = || found.after.damage.iter().filter(|damage| !damage.is_stray());
+        for damage in of_log() {
             self.fetch_range(control, damage.lsn, damage.resumes.unwrap_or_else(|| geometry.segment_end(damage.lsn)))?;
         }
         // Nothing here says how far the log went on behind a last place that is damaged; a checkpoint may.
-        let Some(last) = found.after.damage.last().filter(|damage| damage.resumes.is_none()) else { return Ok(()) };
+        let Some(last) = of_log().last().filter(|damage| damage.resumes.is_none()) else { return Ok(()) };
         let mut base = geometry.segment_end(last.lsn);
         while base < self.log.durable && found.after.checkpoint.is_some_and(|checkpoint| base < checkpoint) {
             self.fetch_range(control, base, geometry.segment_end(base))?;

@@ -25,6 +25,18 @@ impl Policy {
             Policy::Sync { copies, .. } => copies.saturating_sub(1),
         }
     }
+
+    /// A policy that promises all that either does.
+    #[must_use]
+    pub fn and(self, other: Policy) -> Policy {
+        match (self, other) {
+            (Policy::Async, policy) | (policy, Policy::Async) => policy,
+            (Policy::Sync { copies: ours, on_missing: we }, Policy::Sync { copies: theirs, on_missing: they }) => {
+                let on_missing = if we == they { we } else { OnMissing::Refuse };
+                Policy::Sync { copies: ours.max(theirs), on_missing }
+            }
+        }
+    }
 }
 
 /// What a leader does while fewer followers are in sync than its policy needs.

@@ -127,6 +127,8 @@ fn judge_among(case: &Case<'_>, members: &BTreeSet<ReplicaId>) -> Result<(), Ref
         Policy::Async => (1, true),
         Policy::Sync { copies, on_missing } => (copies, on_missing == OnMissing::Degrade),
     };
+    // Of a promise beyond that, all of them have it, or nobody was told.
+    let copies = copies.min(u32::try_from(members.len()).unwrap_or(u32::MAX));
     let everybody = present.len() == members.len();
     if asks_former {
         let has_log = |replica: &ReplicaId| case.answers.get(replica).is_some_and(Option::is_some);

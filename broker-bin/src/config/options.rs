@@ -315,15 +315,15 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "LIST")]
     pub replicas: Option<Replicas>,
 
-    /// With role leader: what an ack promises beyond the leader's own disk or memory
+    /// What an ack promises beyond the leader's own disk or memory; the same for all replicas, since each may lead
     #[arg(long, value_enum, default_value = "sync")]
     pub replication: ReplicationMode,
 
-    /// With sync replication: copies that an ack stands for, the leader's included
+    /// With sync replication: copies that an ack stands for, the leader's included; the same for all replicas
     #[arg(long, value_name = "COUNT", default_value = "2")]
     pub copies: u32,
 
-    /// With sync replication: what happens while too few slaves are in sync
+    /// With sync replication: what happens while too few slaves are in sync; the same for all replicas
     #[arg(long, value_enum, default_value = "refuse")]
     pub on_missing: OnMissingMode,
 

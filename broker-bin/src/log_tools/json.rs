@@ -13,11 +13,16 @@ pub(super) fn verdict(survey: &Survey) -> Value {
             "resumes": damage.resumes.map(|lsn| lsn.0),
             "expected": damage.trouble.expected,
             "found": damage.trouble.found,
+            "header": damage.is_header(),
+            "survivor": damage.is_survivor(),
+            "stray": damage.is_stray(),
+            "can_be_given_up": damage.can_be_given_up(),
         })
     });
     json!({
         "clean": survey.is_clean(),
         "damage": damage.collect::<Vec<_>>(),
+        "refused": survey.refused,
         "start": survey.manifest.start.0,
         "end": survey.contents.end.0,
         "frames": survey.contents.frames.values().sum::<u64>(),

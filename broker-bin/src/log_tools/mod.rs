@@ -212,6 +212,9 @@ pub fn run(args: &LogArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
     }
 }
 
+/// Damage that keeps a log from being looked at, by the case that it is.
+const UNTOLD: [&str; 3] = ["no-manifest", "damaged-manifest", "damaged-side-block"];
+
 fn verify(backend: &dyn IoBackend, store: &Path, as_json: bool, out: &mut dyn Write) -> Result<u8, ToolError> {
     match audit::survey(backend, store) {
         Ok(survey) => {
@@ -222,8 +225,8 @@ fn verify(backend: &dyn IoBackend, store: &Path, as_json: bool, out: &mut dyn Wr
             }
             Ok(if survey.is_clean() { WHOLE } else { DAMAGED })
         }
-        // Without its manifest nothing of a log can be read: that is what there is to say of it.
-        Err(error) if error.case().is_some_and(|case| ["no-manifest", "damaged-manifest"].contains(&case.id)) => {
+        // Without what says where it begins and ends nothing of a log can be read: that is what there is to say of it.
+        Err(error) if error.case().is_some_and(|case| UNTOLD.contains(&case.id)) => {
             if as_json {
                 writeln!(out, "{}", serde_json::json!({ "clean": false, "error": error.to_string() }))?;
             } else {

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use anchorlog_engine::audit::{Contents, CutReport, GiveUpReport, Item, MendReport, Survey};
+use anchorlog_engine::audit::{Contents, CutReport, Damage, GiveUpReport, Item, MendReport, Survey};
 use anchorlog_engine::commitlog::segment::file_name;
 
 /// What a survey found wrong, and one line that sums it up.
@@ -18,6 +18,9 @@ pub(super) fn verdict(out: &mut dyn Write, store: &Path, survey: &Survey) -> io:
             "damaged: {path} at LSN {}: expected {}, found {}; {goes_on}",
             damage.lsn, trouble.expected, trouble.found
         )?;
+    }
+    for refused in &survey.refused {
+        writeln!(out, "damaged: {refused}")?;
     }
     writeln!(
         out,
@@ -35,19 +38,51 @@ pub(super) fn verdict(out: &mut dyn Write, store: &Path, survey: &Survey) -> io:
     if survey.is_moving {
         writeln!(out, "the log is being written: its end has moved meanwhile")?;
     }
-    match survey.damage.first() {
-        None => writeln!(out, "whole"),
-        Some(_) => {
-            let (store, count) = (store.display(), survey.damage.len());
-            writeln!(out, "{count} damaged places. To mend them from a copy of this log:")?;
-            writeln!(out, "    anchorlog log repair --store {store} --from-copy DIR")?;
-            writeln!(out, "or from a running broker that replicates it:")?;
-            writeln!(out, "    anchorlog log repair --store {store} --from HOST:PORT")?;
-            let Some(lsn) = survey.first_cut() else { return Ok(()) };
-            writeln!(out, "To give up everything from LSN {lsn} on:")?;
-            writeln!(out, "    anchorlog log repair --store {store} --cut-from {lsn}")
-        }
+    if survey.is_clean() {
+        return writeln!(out, "whole");
     }
+    writeln!(out, "{} damaged places.", survey.damage.len() + survey.refused.len())?;
+    remedies(out, store, survey)
+}
+
+/// What may be done, and what it costs: the cheapest first.
+fn remedies(out: &mut dyn Write, store: &Path, survey: &Survey) -> io::Result<()> {
+    let repair = format!("    anchorlog log repair --store {}", store.display());
+    // Of the log's own places the first one comes first; below its start any may.
+    let first = survey.first_cut();
+    let is_next = |damage: &&Damage| damage.is_survivor() || Some(damage.lsn) == first;
+    let next: Vec<&Damage> = survey.damage.iter().filter(is_next).collect();
+    for damage in next.iter().filter(|damage| damage.is_header()) {
+        writeln!(out, "To write the header of {} anew, which loses nothing:", damage.path.display())?;
+        writeln!(out, "{repair} --give-up {}", damage.lsn)?;
+    }
+    for damage in survey.damage.iter().filter(|damage| damage.is_stray()) {
+        writeln!(out, "To put what is no part of this log out of its way:")?;
+        writeln!(out, "    mv {0} {0}.aside", damage.path.display())?;
+    }
+    if survey.damage.iter().all(|damage| damage.is_header() || damage.is_stray()) {
+        return Ok(());
+    }
+    writeln!(out, "To mend them from a copy of this log, which loses nothing:")?;
+    writeln!(out, "{repair} --from-copy DIR")?;
+    writeln!(out, "or from a running broker that replicates it:")?;
+    writeln!(out, "{repair} --from HOST:PORT")?;
+    for damage in next.iter().filter(|damage| damage.can_be_given_up() && !damage.is_header()) {
+        let lsn = damage.lsn;
+        match damage.resumes {
+            Some(to) => writeln!(out, "To give up LSN {lsn} to {to} alone, and keep what follows:")?,
+            None => writeln!(out, "To give up the messages that survive in {}:", damage.path.display())?,
+        }
+        writeln!(out, "{repair} --give-up {lsn}")?;
+    }
+    let cut = next.iter().find(|damage| !damage.is_survivor() && !damage.is_header());
+    let Some(lsn) = cut.map(|damage| damage.lsn) else { return Ok(()) };
+    if lsn >= survey.contents.end {
+        writeln!(out, "To put that file aside, which is not in use:")?;
+    } else {
+        writeln!(out, "To give up everything from LSN {lsn} on:")?;
+    }
+    writeln!(out, "{repair} --cut-from {lsn}")
 }
 
 /// What a survey found at all.
@@ -95,7 +130,11 @@ pub(super) fn inspection(out: &mut dyn Write, survey: &Survey) -> io::Result<()>
         )?;
     }
     if !survey.is_clean() {
-        writeln!(out, "damaged        {} places; `anchorlog log verify` names them", survey.damage.len())?;
+        writeln!(
+            out,
+            "damaged        {} places; `anchorlog log verify` names them",
+            survey.damage.len() + survey.refused.len()
+        )?;
     }
     if survey.is_moving {
         writeln!(out, "moving         the log is being written: its end has moved meanwhile")?;
@@ -175,11 +214,20 @@ pub(super) fn mended(out: &mut dyn Write, store: &Path, report: &MendReport) -> 
 
 /// What [`anchorlog_engine::audit::give_up`] did.
 pub(super) fn given_up(out: &mut dyn Write, report: &GiveUpReport) -> io::Result<()> {
-    writeln!(
-        out,
-        "given up: LSN {} to {}, with whatever it changed in the table; readers pass over it",
-        report.from, report.to
-    )?;
+    if report.from == report.to {
+        writeln!(out, "mended: the header of the segment at LSN {}; nothing is lost", report.from)?;
+    } else if report.survivors.is_empty() {
+        writeln!(
+            out,
+            "given up: LSN {} to {}, with whatever it changed in the table; readers pass over it",
+            report.from, report.to
+        )?;
+    } else {
+        writeln!(out, "given up: what survived between LSN {} and {}", report.from, report.to)?;
+    }
+    for lsn in &report.survivors {
+        writeln!(out, "lost: the message at LSN {lsn}")?;
+    }
     for lost in &report.lost {
         writeln!(out, "lost: queue {}, offsets {} to {}", lost.queue.escape_ascii(), lost.from, lost.to)?;
     }

@@ -16,9 +16,11 @@ use anchorlog_replicator::{InSync, OnMissing, Policy, ReplicaId, Security};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::delays::wait_for;
 use crate::monitoring::{get, rows};
 use crate::peer::{Peer, heartbeat};
 use crate::stage::{options, store};
+use crate::transactions::{self, verdict_on};
 use crate::{ordering, over_every_driver};
 
 over_every_driver! {
@@ -29,6 +31,7 @@ over_every_driver! {
     with_asynchronous_replication_a_leader_waits_for_nobody,
     what_was_answered_last_is_known_after_a_restart,
     a_promoted_slave_recognises_what_was_sent_to_the_old_leader,
+    a_promoted_slave_goes_on_with_all_that_was_under_way,
     k77_what_a_leader_deletes_and_makes_again_is_new_on_its_slave_too,
     a_slave_never_shows_fewer_topics_or_offsets_than_it_did,
     monitors_see_who_is_ready_and_how_far_behind_slaves_are,
@@ -421,6 +424,53 @@ fn a_promoted_slave_recognises_what_was_sent_to_the_old_leader(driver: Driver) {
     }
     assert_eq!(peer.ask(30, &json!({"topic": "T1", "queueId": "1"}), &[]).expect(0).number("offset"), 0);
     assert_eq!(slave.counts().repeats_answered, 2);
+    slave.stop().expect("a clean stop");
+    old.stop().expect("a clean stop");
+}
+
+/// K-58, K-87, K-88, K-93: what waits for its time, or for a verdict, waits on; what was decided is, and each move happens once.
+fn a_promoted_slave_goes_on_with_all_that_was_under_way(driver: Driver) {
+    let pair = Pair::new(driver, REFUSE);
+    let leader = pair.start(0);
+    let slave = pair.start(1);
+    pair.send_until(0, b"0", &[0]);
+    let mut peer = pair.peer(0);
+    peer.ask(34, &json!(null), &heartbeat("c@1", "g", "T1", "*", 1)).expect(0);
+    let halves = [&b"committed"[..], b"rolled back", b"pending"].map(|body| transactions::half(&mut peer, body));
+    peer.ask(37, &verdict_on(&halves[0], 8), &[]).expect(0);
+    peer.ask(37, &verdict_on(&halves[1], 12), &[]).expect(0);
+    for _ in 0..5 {
+        peer.send_message("T2", 0, b"late", "DELAY\u{1}2\u{2}").expect(0);
+    }
+    let failing = peer.send_message("T1", 0, b"failing", "UNIQ_KEY\u{1}K\u{2}").expect(0).number("queueOffset");
+    let back = json!({
+        "offset": wait_for(&mut peer, "T1", 0, failing).physical_offset.to_string(), "group": "g", "delayLevel": "2",
+        "maxReconsumeTimes": "16", "originMsgId": "K", "originTopic": "T1",
+    });
+    peer.ask(36, &back, &[]).expect(0);
+    leader.stop().expect("a clean stop");
+    let promoted = slave.node().expect("a node").promote(false);
+    assert!(promoted.done, "{}", promoted.text);
+    let old = pair.start(0);
+    assert_eq!(pair.send_until(1, b"1", &[0]), 0);
+    let mut peer = pair.peer(1);
+    for offset in 0..5 {
+        assert_eq!(wait_for(&mut peer, "T2", 0, offset).body, b"late");
+    }
+    assert_eq!(wait_for(&mut peer, "%RETRY%g", 0, 0).body, b"failing");
+    peer.ask(37, &verdict_on(&halves[0], 12), &[]).expect(1);
+    peer.ask(37, &verdict_on(&halves[1], 8), &[]).expect(1);
+    for _ in 0..2 {
+        peer.ask(37, &verdict_on(&halves[2], 8), &[]).expect(0);
+    }
+    let end = peer.ask(30, &json!({"topic": "T1", "queueId": "0"}), &[]).expect(0).number("offset");
+    let bodies: Vec<_> = (0..end).map(|offset| wait_for(&mut peer, "T1", 0, offset).body).collect();
+    let count = |body: &[u8]| bodies.iter().filter(|found| **found == body).count();
+    assert_eq!((count(b"committed"), count(b"rolled back"), count(b"pending")), (1, 0, 1), "{bodies:?}");
+    for (topic, wanted) in [("T2", 5), ("%RETRY%g", 1)] {
+        let end = peer.ask(30, &json!({"topic": topic, "queueId": "0"}), &[]).expect(0).number("offset");
+        assert_eq!(end, wanted, "{topic}");
+    }
     slave.stop().expect("a clean stop");
     old.stop().expect("a clean stop");
 }

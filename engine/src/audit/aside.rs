@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::audit::RepairError;
 use crate::commitlog::segments::HALF_MADE_SUFFIX;
-use crate::io::{AlignedBuf, IoBackend, IoFile, OpenMode};
+use crate::io::{AlignedBuf, IO_ALIGN, IoBackend, IoFile, OpenMode};
 use crate::limits::SCAN_READ_BYTES;
 use crate::recovery::scan::read_blocks;
 use crate::store;
@@ -27,11 +27,8 @@ pub(super) fn write_beside(
     len: u64,
     mut fill: impl FnMut(u64, &mut AlignedBuf) -> io::Result<()>,
 ) -> io::Result<()> {
-    let half_made = format!("{name}{HALF_MADE_SUFFIX}");
-    let new = dir.join(&half_made);
-    if backend.list(dir)?.contains(&half_made) {
-        backend.remove(&new)?;
-    }
+    remove_half_made(backend, dir, name)?;
+    let new = dir.join(format!("{name}{HALF_MADE_SUFFIX}"));
     let file = backend.open(&new, OpenMode::CreateNew)?;
     file.allocate(len)?;
     let mut offset = 0;
@@ -46,6 +43,12 @@ pub(super) fn write_beside(
     backend.sync_dir(dir)
 }
 
+/// Removes what an attempt before this one left of a file in the making.
+pub(super) fn remove_half_made(backend: &dyn IoBackend, dir: &Path, name: &str) -> io::Result<()> {
+    let half_made = format!("{name}{HALF_MADE_SUFFIX}");
+    if backend.list(dir)?.contains(&half_made) { backend.remove(&dir.join(half_made)) } else { Ok(()) }
+}
+
 /// Names for what a repair replaced, the preferred one first.
 fn aside_names(name: &str) -> impl Iterator<Item = String> {
     let plain = format!("{name}{ASIDE_SUFFIX}");
@@ -58,14 +61,14 @@ fn free_name(names: &[String], name: &str) -> String {
 
 /// Renames a file, durably, and returns its new name.
 pub(super) fn move_aside(backend: &dyn IoBackend, dir: &Path, name: &str) -> Result<PathBuf, RepairError> {
-    let path = dir.join(name);
-    let aside = || {
-        let aside = dir.join(free_name(&backend.list(dir)?, name));
-        backend.rename(&path, &aside)?;
-        backend.sync_dir(dir)?;
-        Ok(aside)
-    };
-    aside().map_err(failed("keeping aside", &path))
+    rename_aside(backend, dir, name).map_err(failed("keeping aside", &dir.join(name)))
+}
+
+fn rename_aside(backend: &dyn IoBackend, dir: &Path, name: &str) -> io::Result<PathBuf> {
+    let aside = dir.join(free_name(&backend.list(dir)?, name));
+    backend.rename(&dir.join(name), &aside)?;
+    backend.sync_dir(dir)?;
+    Ok(aside)
 }
 
 /// Removes the derived store, durably.
@@ -83,13 +86,17 @@ pub(super) struct Kept {
     pub(super) unreadable_count: usize,
 }
 
-/// Copies a file under another name, durably; a copy that is there already is not made again.
+/// Copies a file under another name, durably; a copy that is there already is not made again. A file that is not made of whole blocks is
+/// none of ours and cannot be copied by them: it is renamed.
 pub(super) fn keep_aside(backend: &dyn IoBackend, dir: &Path, name: &str) -> Result<Kept, RepairError> {
     let path = dir.join(name);
     let keep = || {
         let names = backend.list(dir)?;
-        let file = backend.open(&path, OpenMode::Existing)?;
+        let file = backend.open(&path, OpenMode::ReadOnly)?;
         let len = file.len()?;
+        if !len.is_multiple_of(to_u64(IO_ALIGN)) {
+            return rename_aside(backend, dir, name).map(|path| Kept { path, unreadable_count: 0 });
+        }
         let mut unreadable = BTreeMap::new();
         let mut read = |offset: u64, buf: &mut AlignedBuf| {
             if file.read_at(buf, offset).is_err() {
@@ -99,7 +106,7 @@ pub(super) fn keep_aside(backend: &dyn IoBackend, dir: &Path, name: &str) -> Res
         };
         let newest = aside_names(name).take_while(|aside| names.contains(aside)).last();
         if let Some(newest) = newest.map(|newest| dir.join(newest))
-            && is_same(&*backend.open(&newest, OpenMode::Existing)?, len, &mut read)?
+            && is_same(&*backend.open(&newest, OpenMode::ReadOnly)?, len, &mut read)?
         {
             return Ok(Kept { path: newest, unreadable_count: unreadable.len() });
         }

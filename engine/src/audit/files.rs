@@ -1,4 +1,4 @@
-//! The files of a log as they are, whole or not.
+//! The files of a log as they are, whole or not. They are only read: a backup need not be one that can be written to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -40,6 +40,8 @@ pub(crate) struct LogFiles<'a> {
     pub(crate) segments: BTreeMap<Lsn, FoundSegment>,
     /// Segments below the start, of which something survives.
     pub(crate) sparse: BTreeMap<Lsn, FoundSegment>,
+    /// Files whose names are those of segments, at places where none begins.
+    pub(crate) strays: BTreeMap<Lsn, (PathBuf, Trouble)>,
     /// Segments that have the name of a sparse one still, or already.
     misnamed: BTreeSet<Lsn>,
     /// Whether this very process writes it.
@@ -72,6 +74,7 @@ impl<'a> LogFiles<'a> {
         manifest: Manifest,
     ) -> Result<LogFiles<'a>, OpenError> {
         let (mut segments, mut sparse, mut misnamed) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let mut strays = BTreeMap::new();
         for name in &backend.list(dir).map_err(io_error("listing", dir))? {
             let is_sparse = base_of_sparse(name);
             let Some(base) = is_sparse.or_else(|| base_of(name)) else { continue };
@@ -79,14 +82,23 @@ impl<'a> LogFiles<'a> {
                 continue;
             }
             let segment = find_segment(backend, &dir.join(name), base, &manifest)?;
-            if base < manifest.start {
+            let is_place = base.0.checked_add(manifest.geometry.data_bytes()).is_some();
+            if manifest.geometry.base(base) != base || !is_place {
+                let trouble = match segment {
+                    FoundSegment::Foreign(trouble) | FoundSegment::Headless(_, trouble) => trouble,
+                    FoundSegment::Whole(_) => {
+                        Trouble { expected: "a place in the log".to_owned(), found: name.clone() }
+                    }
+                };
+                strays.insert(base, (dir.join(name), trouble));
+            } else if base < manifest.start {
                 sparse.insert(base, segment);
             } else {
                 misnamed.extend(is_sparse);
                 segments.insert(base, segment);
             }
         }
-        Ok(LogFiles { backend, dir: dir.to_path_buf(), manifest, segments, sparse, misnamed, is_open: false })
+        Ok(LogFiles { backend, dir: dir.to_path_buf(), manifest, segments, sparse, strays, misnamed, is_open: false })
     }
 
     /// Some segments of a log that is open: read gently, for it goes on.
@@ -96,8 +108,8 @@ impl<'a> LogFiles<'a> {
         manifest: Manifest,
         segments: BTreeMap<Lsn, FoundSegment>,
     ) -> LogFiles<'a> {
-        let (sparse, misnamed) = (BTreeMap::new(), BTreeSet::new());
-        LogFiles { backend, dir: dir.to_path_buf(), manifest, segments, sparse, misnamed, is_open: true }
+        let (sparse, strays, misnamed) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        LogFiles { backend, dir: dir.to_path_buf(), manifest, segments, sparse, strays, misnamed, is_open: true }
     }
 
     /// Path of the segment that holds `lsn`.
@@ -123,8 +135,8 @@ fn find_segment(
     base: Lsn,
     manifest: &Manifest,
 ) -> Result<FoundSegment, OpenError> {
-    let open = || backend.open(path, OpenMode::Existing).map_err(io_error("opening", path));
-    Ok(match open_segment(backend, path, base, manifest) {
+    let open = || backend.open(path, OpenMode::ReadOnly).map_err(io_error("opening", path));
+    Ok(match open_segment(backend, path, OpenMode::ReadOnly, base, manifest) {
         Ok(file) => FoundSegment::Whole(file),
         Err(OpenError::Contradiction { what: property::SEGMENT_HEADER, expected, found, .. }) => {
             FoundSegment::Headless(open()?, Trouble { expected, found })

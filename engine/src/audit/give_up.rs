@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use crate::audit::aside::{drop_derived, failed, keep_aside, move_aside};
 use crate::audit::files::{FoundSegment, LogFiles};
 use crate::audit::repair::{Lost, Patch, RepairError, rewrite};
-use crate::audit::survey::{Damage, Part, survey_files};
+use crate::audit::survey::{Damage, Part, Survey, survey_files};
+use crate::audit::survivors;
 use crate::audit::walk::{Step, Walk};
 use crate::commitlog::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind, FrameStamp, RecordEntry};
 use crate::commitlog::record::{self, RECORD_HEADER_BYTES, RecordKind, RecordParts};
@@ -40,12 +41,20 @@ pub struct GiveUpReport {
     /// Offsets that readers pass over from now on, as far as what follows tells. Changes of the table in the range are lost as well, and so
     /// are messages at the end of a queue that nothing was appended to since: nobody can say which.
     pub lost: Vec<Lost>,
+    /// Messages that survived below the log's start, by LSN, and cannot be read any more.
+    pub survivors: Vec<Lsn>,
     /// What was replaced, under its new name.
     pub aside: Vec<PathBuf>,
 }
 
 /// Name and incarnation of a queue, with the offset that is due in it.
 type Due = BTreeMap<(Vec<u8>, u32), QueueOffset>;
+
+/// What is due in a queue behind what was read. Each one begins with offset 0: one that is not known yet, in a log that is there from its
+/// beginning on, has none but those that are missing.
+fn due_in(log: &LogFiles<'_>, due: &Due, queue: &(Vec<u8>, u32)) -> Option<QueueOffset> {
+    due.get(queue).copied().or_else(|| (log.manifest.start == Lsn::ZERO).then_some(QueueOffset(0)))
+}
 
 /// What stands on both sides of a range.
 #[derive(Default)]
@@ -59,7 +68,8 @@ struct Sides {
 }
 
 /// Gives up the damaged range of the log in `dir` that begins at `lsn`, which must be the first damaged place, and keeps what follows.
-/// A damaged segment header is written anew, and costs nothing.
+/// A damaged segment header is written anew, and costs nothing. Below the log's start any file of survivors may be given up that opening
+/// refuses.
 ///
 /// # Errors
 /// When `lsn` is another place, nothing whole lies behind it, another process has the directory, or the kernel refuses.
@@ -67,11 +77,14 @@ pub fn give_up(backend: &dyn IoBackend, dir: &Path, lsn: Lsn) -> Result<GiveUpRe
     let _lock = lock(backend, dir)?;
     let log = LogFiles::open(backend, dir)?;
     let survey = survey_files(&log)?;
-    let Some(damage) = survey.damage.iter().find(|damage| damage.lsn >= log.manifest.start && damage.lsn == lsn) else {
-        return again(&log, lsn, survey.first_cut());
+    if lsn < log.manifest.start {
+        return survivors::give_up(&log, &survey, lsn);
+    }
+    let Some(damage) = survey.damage.iter().find(|damage| damage.lsn == lsn) else {
+        return again(&log, lsn, &survey);
     };
     if survey.first_cut() != Some(lsn) {
-        return Err(RepairError::NotThere { asked: lsn, first: survey.first_cut() });
+        return Err(survey.not_there(lsn));
     }
     if damage.part == Part::Order {
         return Err(RepairError::NotGivenUp { lsn, why: "its frames are whole" });
@@ -86,7 +99,7 @@ pub fn give_up(backend: &dyn IoBackend, dir: &Path, lsn: Lsn) -> Result<GiveUpRe
 
     let base = log.manifest.geometry.base(lsn);
     let name = file_name(base);
-    let mut report = GiveUpReport { from: lsn, to, lost: lost(&sides), aside: Vec::new() };
+    let mut report = GiveUpReport { from: lsn, to, lost: lost(&sides), survivors: Vec::new(), aside: Vec::new() };
     match log.segments.get(&base) {
         None => {}
         Some(FoundSegment::Foreign(_)) => report.aside.push(move_aside(backend, dir, &name)?),
@@ -103,26 +116,32 @@ pub fn give_up(backend: &dyn IoBackend, dir: &Path, lsn: Lsn) -> Result<GiveUpRe
 }
 
 /// What was given up here before is said again.
-fn again(log: &LogFiles<'_>, lsn: Lsn, first: Option<Lsn>) -> Result<GiveUpReport, RepairError> {
+fn again(log: &LogFiles<'_>, lsn: Lsn, survey: &Survey) -> Result<GiveUpReport, RepairError> {
     let sides = look(log, lsn, lsn)?;
-    let mut report = GiveUpReport { from: lsn, to: lsn, lost: Vec::new(), aside: Vec::new() };
+    let mut report = GiveUpReport { from: lsn, to: lsn, lost: Vec::new(), survivors: Vec::new(), aside: Vec::new() };
     Walk::new(log, None).run(lsn.max(log.manifest.start), &mut |step| {
-        if let Step::Frame(header, bytes) = step
-            && header.lsn == lsn
-        {
-            for (_, entry, record) in record::of_frame(header, bytes) {
-                if record.kind == RecordKind::Lost {
-                    report.to = header.lsn.plus(u64::from(header.frame_len));
-                    let key = (record.name.to_vec(), record.incarnation);
-                    let from = sides.due.get(&key).copied();
-                    let known = from.filter(|from| *from < entry.queue_offset);
-                    report.lost.extend(known.map(|from| Lost { queue: key.0, from, to: entry.queue_offset }));
-                }
+        let Step::Frame(header, bytes) = step else { return ControlFlow::Break(()) };
+        let end = header.lsn.plus(u64::from(header.frame_len));
+        if header.lsn == lsn {
+            for (_, entry, record) in
+                record::of_frame(header, bytes).filter(|(.., record)| record.kind == RecordKind::Lost)
+            {
+                report.to = end;
+                let key = (record.name.to_vec(), record.incarnation);
+                let known = due_in(log, &sides.due, &key).filter(|from| *from < entry.queue_offset);
+                report.lost.extend(known.map(|from| Lost { queue: key.0, from, to: entry.queue_offset }));
             }
+        } else if header.lsn == report.to && is_filler(header) {
+            report.to = end;
         }
-        ControlFlow::Break(())
+        if report.to == end { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    if report.to == lsn { Err(RepairError::NotThere { asked: lsn, first }) } else { Ok(report) }
+    if report.to == lsn { Err(survey.not_there(lsn)) } else { Ok(report) }
+}
+
+/// Whether a frame is one of those that fill a range: no other one has no mark, but the first of a log.
+fn is_filler(header: &FrameHeader) -> bool {
+    header.kind == FrameKind::Pad && header.durable_lsn == Lsn::ZERO && header.acked_lsn == Lsn::ZERO
 }
 
 /// Reads the log up to the next damaged place behind `to`.
@@ -154,9 +173,9 @@ fn look(log: &LogFiles<'_>, lsn: Lsn, to: Lsn) -> Result<Sides, RepairError> {
                         sides.due.insert(key, QueueOffset(next));
                     } else if seen.insert(key.clone())
                         && record.kind != RecordKind::Lost
-                        && let Some(due) = sides.due.get(&key).filter(|due| **due < found)
+                        && let Some(due) = due_in(log, &sides.due, &key).filter(|due| *due < found)
                     {
-                        sides.jumps.insert(key, (*due, found));
+                        sides.jumps.insert(key, (due, found));
                     }
                 }
             }

@@ -16,6 +16,7 @@ mod files;
 mod give_up;
 mod repair;
 mod survey;
+mod survivors;
 mod walk;
 
 pub use files::Trouble;

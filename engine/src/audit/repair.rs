@@ -4,13 +4,14 @@
 //! 1. Nothing is taken from a copy that does not prove itself: same store id, geometry and epochs, whole frames, chained to the frames on
 //!    both sides.
 //! 2. A file is replaced as a whole: written beside, synced, renamed over the old one, directory synced; a copy of the old one is durable
-//!    under another name before that.
+//!    under another name before that. What survives below the log's start is put right in place (`survivors`).
 //! 3. A cut takes effect with one replacement of the manifest: an epoch of its own begins at the cut, so that everything behind is stale.
 //! 4. The derived store goes before anything else changes, and is made anew by the next opening. Only while a mend leaves the log short of
 //!    where the last checkpoint ended it stays: nothing else says that something is missing there.
 //!
 //! ```text
 //! mend:  [DERIVED away ->] copy aside -> new file .tmp -> rename over -> sync names       (for each damaged segment)
+//!        in place, what survives below the start
 //! cut:   DERIVED away -> copy aside the segment of the cut -> rename aside those behind, last first -> sync names -> manifest
 //! ```
 
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use crate::audit::aside::{drop_derived, failed, keep_aside, move_aside, write_beside};
 use crate::audit::files::{FoundSegment, LogFiles, Trouble};
 use crate::audit::survey::{Contents, Damage, Part, Survey, survey_files, survey_until};
+use crate::audit::survivors;
 use crate::audit::walk::{Step, Walk};
 use crate::commitlog::manifest::{MANIFEST_NAME, Manifest};
 use crate::commitlog::segment::{SegmentHeader, base_of, file_name};
@@ -64,12 +66,14 @@ pub enum RepairError {
         found: String,
     },
     /// The LSN of a cut must be the one that verifying names first.
-    #[error("nothing is damaged at LSN {asked}; {}", damaged_at(.first))]
+    #[error("nothing is damaged at LSN {asked} that could be given up so; {}", damaged_at(.first, .below))]
     NotThere {
         /// What was asked for.
         asked: Lsn,
-        /// The first damaged place.
+        /// The first damaged place of the log.
         first: Option<Lsn>,
+        /// The first damaged place among what survives below its start.
+        below: Option<Lsn>,
     },
     /// The damaged place cannot be given up.
     #[error("LSN {lsn} cannot be given up: {why}")]
@@ -84,8 +88,15 @@ pub enum RepairError {
     NothingLeft(Lsn),
 }
 
-fn damaged_at(first: &Option<Lsn>) -> String {
-    first.map_or_else(|| "the log is whole".to_owned(), |lsn| format!("the first damaged place is LSN {lsn}"))
+fn damaged_at(first: &Option<Lsn>, below: &Option<Lsn>) -> String {
+    match (first, below) {
+        (Some(lsn), _) => format!("the first damaged place is LSN {lsn}"),
+        (None, Some(lsn)) => format!(
+            "what survives below the log's start is damaged at LSN {lsn}, and nothing else is: `--from-copy DIR` takes it from a copy, \
+             `--give-up {lsn}` gives up what was in that file"
+        ),
+        (None, None) => "the log is whole".to_owned(),
+    }
 }
 
 /// A damaged place that is whole again.
@@ -169,7 +180,7 @@ pub fn mend_from_copy(backend: &dyn IoBackend, dir: &Path, copy: &Path) -> Resul
     }
     let mut report = MendReport { manifest: is_taken, mended: Vec::new(), refused: Vec::new(), after: before };
     let mut by_segment: BTreeMap<Lsn, Vec<Damage>> = BTreeMap::new();
-    for damage in &report.after.damage {
+    for damage in report.after.damage.iter().filter(|damage| !damage.is_survivor()) {
         by_segment.entry(log.manifest.geometry.base(damage.lsn)).or_default().push(damage.clone());
     }
     // What the last range that was taken ended with, so that a range that goes on in the next segment is chained to it.
@@ -181,8 +192,7 @@ pub fn mend_from_copy(backend: &dyn IoBackend, dir: &Path, copy: &Path) -> Resul
     go_on(&log, &source, &report.after, reached, &mut plans)?;
     plans.retain(|_, plan| plan.is_header || !plan.patches.is_empty());
     // A witness stays: what the last checkpoint covers may be gone, or come from the copy now.
-    let is_witness = report.after.checkpoint.is_some_and(|checkpoint| checkpoint > report.after.contents.end);
-    if !is_witness && (is_taken || !plans.is_empty()) {
+    if !report.after.is_short() && (is_taken || !plans.is_empty()) {
         drop_derived(backend, dir)?;
     }
     if is_taken {
@@ -203,8 +213,13 @@ pub fn mend_from_copy(backend: &dyn IoBackend, dir: &Path, copy: &Path) -> Resul
     for plan in plans.values().rev() {
         mend_segment(&log, &source, plan, &mut report)?;
     }
+    let log = LogFiles::open(backend, dir)?;
+    report.after = survey_files(&log)?;
+    // Last: what survives, the log says that is whole by now.
+    if survivors::mend(&log, &source, &mut report)? {
+        report.after = survey_files(&LogFiles::open(backend, dir)?)?;
+    }
     report.mended.sort_by_key(|mended| mended.from);
-    report.after = survey_files(&LogFiles::open(backend, dir)?)?;
     Ok(report)
 }
 
@@ -213,8 +228,12 @@ fn manifest_of_copy(backend: &dyn IoBackend, dir: &Path, source: &LogFiles<'_>) 
     for name in backend.list(dir).map_err(failed("listing", dir))?.iter().filter(|name| base_of(name).is_some()) {
         let path = dir.join(name);
         let mut block = AlignedBuf::zeroed(IO_ALIGN);
-        let read = backend.open(&path, OpenMode::Existing).and_then(|file| file.read_at(&mut block, 0));
-        read.map_err(failed("reading", &path))?;
+        let file = backend.open(&path, OpenMode::ReadOnly).map_err(failed("opening", &path))?;
+        // One that is too short for a header is no segment of anybody's.
+        if file.len().map_err(failed("reading", &path))? < to_u64(IO_ALIGN) {
+            continue;
+        }
+        file.read_at(&mut block, 0).map_err(failed("reading", &path))?;
         if let Ok(header) = SegmentHeader::decode_buf(&block)
             && header.store_id != source.manifest.store_id
         {
@@ -311,9 +330,11 @@ fn plan(
     for damage in damage {
         match damage.part {
             Part::Header => plan.is_header = true,
-            Part::Survivors => {
-                let why = "a released segment is not mended from a copy: put the file back by hand";
-                report.refused.push((damage.lsn, why.to_owned()));
+            // See `audit::survivors`.
+            Part::SparseFile | Part::SparseHeader | Part::Survivor => {}
+            Part::Stray => {
+                let why = format!("{} is no part of this log: move it away", damage.path.display());
+                report.refused.push((damage.lsn, why));
             }
             Part::Order => report.refused.push((damage.lsn, "its frames are whole: a copy has the same".to_owned())),
             Part::File | Part::Frames => {
@@ -497,7 +518,7 @@ pub fn cut_from(backend: &dyn IoBackend, dir: &Path, lsn: Lsn) -> Result<CutRepo
     // A cut that was cut short, or finished before, has left an end where the damage was.
     let is_again = first.is_none() && all.contents.end == lsn;
     if first != Some(lsn) && !is_again {
-        return Err(RepairError::NotThere { asked: lsn, first });
+        return Err(all.not_there(lsn));
     }
     let start = log.manifest.start;
     if lsn == start && !matches!(log.segments.get(&start), Some(FoundSegment::Whole(_))) {

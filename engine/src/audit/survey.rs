@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::audit::files::{FoundSegment, LogFiles, Trouble};
+use crate::audit::repair::RepairError;
 use crate::audit::walk::{Broken, Step, Walk};
 use crate::checkpoint;
 use crate::commitlog::frame::{FRAME_HEADER_BYTES, FrameHeader, RecordEntry};
@@ -15,7 +17,8 @@ use crate::commitlog::manifest::Manifest;
 use crate::commitlog::record::{self, Record, RecordKind};
 use crate::error::OpenError;
 use crate::io::IoBackend;
-use crate::open::{Survivor, load_side};
+use crate::open::{Survivor, io_error, load_side};
+use crate::replica::{self, Promise, PromiseError, SEED_NAME};
 use crate::retention::survivors::{self, List};
 use crate::units::{Lsn, QueueOffset, to_u64};
 
@@ -48,8 +51,44 @@ pub(crate) enum Part {
     Frames,
     /// Whole records that contradict each other.
     Order,
-    /// A message that survives below the log's start, or the file of such messages.
-    Survivors,
+    /// A file with messages that survive below the log's start: it is missing, or another log's.
+    SparseFile,
+    /// The header block of such a file.
+    SparseHeader,
+    /// One of the messages.
+    Survivor,
+    /// A file that is in the way: at a place where no segment begins, or that the log does not reach.
+    Stray,
+}
+
+impl Damage {
+    /// Whether only a segment's header block is damaged: it is known, and written anew without loss ([`crate::audit::give_up`]).
+    #[must_use]
+    pub fn is_header(&self) -> bool {
+        matches!(self.part, Part::Header | Part::SparseHeader)
+    }
+
+    /// Whether it concerns what survives below the log's start.
+    #[must_use]
+    pub fn is_survivor(&self) -> bool {
+        matches!(self.part, Part::SparseFile | Part::SparseHeader | Part::Survivor)
+    }
+
+    /// Whether it is a file that is no part of the log: it is to be moved away.
+    #[must_use]
+    pub fn is_stray(&self) -> bool {
+        self.part == Part::Stray
+    }
+
+    /// Whether [`crate::audit::give_up`] takes it: what follows is kept.
+    #[must_use]
+    pub fn can_be_given_up(&self) -> bool {
+        match self.part {
+            Part::File | Part::Frames => self.resumes.is_some(),
+            Part::Header | Part::SparseFile | Part::SparseHeader => true,
+            Part::Order | Part::Survivor | Part::Stray => false,
+        }
+    }
 }
 
 /// One queue as the log tells it.
@@ -118,19 +157,35 @@ pub struct Survey {
     pub is_moving: bool,
     /// The chain value at the end, where it is known.
     pub(crate) end_crc: Option<u32>,
+    /// Whatever else opening refuses here, beside the log's own bytes: what it would say.
+    pub refused: Vec<String>,
+    /// What the log says survives below its start.
+    pub(crate) survivors: BTreeMap<Lsn, List>,
 }
 
 impl Survey {
     /// Whether opening finds nothing to refuse.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.damage.is_empty()
+        self.damage.is_empty() && self.refused.is_empty()
     }
 
     /// Where the log can be cut: the first damaged place of its dense part.
     #[must_use]
     pub fn first_cut(&self) -> Option<Lsn> {
-        self.damage.iter().map(|damage| damage.lsn).find(|lsn| *lsn >= self.manifest.start)
+        let of_log = self.damage.iter().find(|damage| !damage.is_survivor() && !damage.is_stray());
+        of_log.map(|damage| damage.lsn)
+    }
+
+    /// Whether the log ends before the last checkpoint does, which then is the only witness of it.
+    pub(crate) fn is_short(&self) -> bool {
+        self.checkpoint.is_some_and(|checkpoint| checkpoint > self.contents.end)
+    }
+
+    /// What is damaged instead.
+    pub(crate) fn not_there(&self, asked: Lsn) -> RepairError {
+        let below = self.damage.iter().find(|damage| damage.is_survivor()).map(|damage| damage.lsn);
+        RepairError::NotThere { asked, first: self.first_cut(), below }
     }
 }
 
@@ -149,7 +204,8 @@ pub fn survey(backend: &dyn IoBackend, dir: &Path) -> Result<Survey, OpenError> 
     for damage in survey.damage {
         let is_confirmed = match damage.part {
             // The log that goes on may have let go of them.
-            Part::Survivors => !goes_on,
+            Part::SparseFile | Part::SparseHeader | Part::Survivor => !goes_on,
+            Part::Stray => true,
             _ => damage.lsn >= again.manifest.start && is_still_there(&again, &damage)?,
         };
         if is_confirmed {
@@ -165,7 +221,7 @@ fn is_still_there(log: &LogFiles<'_>, damage: &Damage) -> Result<bool, OpenError
     Ok(match damage.part {
         Part::Header => matches!(log.segments.get(&damage.lsn), Some(FoundSegment::Headless(..))),
         // Its frames were whole.
-        Part::Order | Part::Survivors => true,
+        Part::Order | Part::SparseFile | Part::SparseHeader | Part::Survivor | Part::Stray => true,
         Part::File | Part::Frames => !frame_begins(log, damage.lsn, damage.prev_crc)?,
     })
 }
@@ -186,8 +242,8 @@ struct Suspect {
     path: PathBuf,
     /// The next whole frame: where, and the chain value that it names.
     next: Option<(Lsn, u32)>,
-    /// What the log held before it; `None` once a mark says that it is damage.
-    contents: Option<Contents>,
+    /// What the log held before it; `None` once a mark says that it is damage. Those between which there is no frame share it.
+    contents: Option<Arc<Contents>>,
 }
 
 /// Reads all that is there.
@@ -237,16 +293,45 @@ pub(crate) fn survey_until(log: &LogFiles<'_>, until: Lsn) -> Result<Survey, Ope
             Step::Broken(broken) => {
                 due.clear();
                 let path = log.path(broken.lsn);
-                suspects.push(Suspect { path, broken, next: None, contents: Some(contents.clone()) });
+                let shared = suspects.last().filter(|last| last.next.is_none()).and_then(|last| last.contents.clone());
+                let contents = shared.unwrap_or_else(|| Arc::new(contents.clone()));
+                suspects.push(Suspect { path, broken, next: None, contents: Some(contents) });
             }
         }
         ControlFlow::Continue(())
     })?;
     let mut survey = judge(log, contents, &suspects, orders, checkpoint, side);
+    lists.retain(|base, _| *base < log.manifest.start);
     let mut damage = survivors_damage(log, &mut survey.contents, &lists);
+    survey.survivors = lists;
     damage.append(&mut survey.damage);
     survey.damage = damage;
+    survey.refused = refused_beside(log)?.iter().map(OpenError::to_string).collect();
     Ok(survey)
+}
+
+/// What a file beside the log keeps it shut for.
+fn refused_beside(log: &LogFiles<'_>) -> Result<Vec<OpenError>, OpenError> {
+    let (backend, dir) = (log.backend, &*log.dir);
+    let names = backend.list(dir).map_err(io_error("listing", dir))?;
+    let mut refused = Vec::new();
+    if names.iter().any(|name| name == SEED_NAME) {
+        refused.push(OpenError::HalfSeeded { dir: dir.to_path_buf() });
+    }
+    match replica::named_cut(backend, dir) {
+        Err(error @ OpenError::Contradiction { .. }) => refused.push(error),
+        other => drop(other?),
+    }
+    // Whatever term it is for, a whole promise opens a log that follows, or leads in a higher one.
+    let asked = log.manifest.history.last().map_or(0, |last| last.epoch.term);
+    match Promise::load(backend, dir) {
+        Ok(_) => {}
+        Err(PromiseError::Io { path, source }) => return Err(OpenError::Io { what: "reading", path, source }),
+        Err(error) => {
+            refused.push(OpenError::Promised { dir: dir.to_path_buf(), asked, promised: error.to_string() });
+        }
+    }
+    Ok(refused)
 }
 
 /// The lists of survivors by base LSN, as the log says last: codes, not looked at further.
@@ -255,29 +340,34 @@ type Lists = BTreeMap<Lsn, List>;
 /// Looks at what survives below the start.
 fn survivors_damage(log: &LogFiles<'_>, contents: &mut Contents, lists: &Lists) -> Vec<Damage> {
     let mut found = Vec::new();
-    let mut damaged = |base: Lsn, lsn: Lsn, trouble: Trouble| {
-        let (path, part) = (log.path(base), Part::Survivors);
+    let mut damaged = |base: Lsn, lsn: Lsn, part: Part, trouble: Trouble| {
+        let path = log.path(base);
         found.push(Damage { path, lsn, resumes: None, trouble, part, prev_crc: None, next_prev_crc: None });
     };
     for (base, segment) in &log.sparse {
-        if let FoundSegment::Headless(_, trouble) | FoundSegment::Foreign(trouble) = segment {
-            damaged(*base, *base, trouble.clone());
+        match segment {
+            FoundSegment::Whole(_) => {}
+            FoundSegment::Headless(_, trouble) => damaged(*base, *base, Part::SparseHeader, trouble.clone()),
+            FoundSegment::Foreign(trouble) => damaged(*base, *base, Part::SparseFile, trouble.clone()),
         }
     }
-    for (base, list) in lists.iter().filter(|(base, _)| **base < log.manifest.start) {
+    for (base, list) in lists {
         contents.survivors.insert(*base, list.len());
         let expected = || "a message that survives".to_owned();
         match log.sparse.get(base) {
-            None => damaged(*base, *base, Trouble { expected: "a segment file".to_owned(), found: "none".to_owned() }),
-            Some(FoundSegment::Whole(file)) => {
+            None => {
+                let trouble = Trouble { expected: "a segment file".to_owned(), found: "none".to_owned() };
+                damaged(*base, *base, Part::SparseFile, trouble);
+            }
+            Some(FoundSegment::Whole(file) | FoundSegment::Headless(file, _)) => {
                 for code in list.iter() {
                     let (lsn, _) = survivors::decode(*base, *code);
                     if let Err(found) = Survivor::read(file, log.manifest.geometry, lsn) {
-                        damaged(*base, lsn, Trouble { expected: expected(), found });
+                        damaged(*base, lsn, Part::Survivor, Trouble { expected: expected(), found });
                     }
                 }
             }
-            Some(FoundSegment::Headless(..) | FoundSegment::Foreign(_)) => {}
+            Some(FoundSegment::Foreign(_)) => {}
         }
     }
     found.sort_by_key(|damage| damage.lsn);
@@ -414,10 +504,26 @@ fn judge(
             next_prev_crc: next.filter(|(lsn, _)| Some(*lsn) == resumes).map(|(_, crc)| crc),
         });
     }
+    let in_the_way = |lsn: Lsn, path: PathBuf, trouble: &Trouble| Damage {
+        path,
+        lsn,
+        resumes: None,
+        trouble: trouble.clone(),
+        part: Part::Stray,
+        prev_crc: None,
+        next_prev_crc: None,
+    };
+    damage.extend(log.strays.iter().map(|(lsn, (path, trouble))| in_the_way(*lsn, path.clone(), trouble)));
+    let walked_to = suspects.last().map_or(Lsn::ZERO, |last| last.broken.lsn);
+    for (base, segment) in log.segments.range(walked_to.plus(1)..) {
+        if let FoundSegment::Foreign(trouble) = segment {
+            damage.push(in_the_way(*base, log.path(*base), trouble));
+        }
+    }
     let mut torn_bytes = 0;
     if let Some(Suspect { broken, contents: Some(before), .. }) = end {
         torn_bytes = last_frame_end.since(broken.lsn);
-        contents = before.clone();
+        contents = Contents::clone(before);
     }
     damage.extend(orders.into_iter().filter(|damage| damage.lsn < contents.end));
     damage.sort_by_key(|damage| damage.lsn);
@@ -431,5 +537,7 @@ fn judge(
         checkpoint,
         is_moving: false,
         end_crc: end.and_then(|end| end.broken.prev_crc),
+        refused: Vec::new(),
+        survivors: BTreeMap::new(),
     }
 }

@@ -71,6 +71,7 @@ impl<'a> Walk<'a> {
         visit: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), OpenError> {
         let geometry = self.log.manifest.geometry;
+        let last = self.last()?;
         let mut at = from;
         loop {
             let flow = match self.log.file(at) {
@@ -89,12 +90,48 @@ impl<'a> Walk<'a> {
                     visit(Step::Broken(broken))
                 }
             };
-            let is_last = self.log.segments.last_key_value().is_none_or(|(last, _)| geometry.base(at) > *last);
+            let is_last = last.is_none_or(|last| geometry.base(at) > last);
             if flow.is_break() || is_last {
                 return Ok(());
             }
             at = geometry.segment_end(at);
         }
+    }
+
+    /// The last segment that there is to look at. Files behind a gap of which none holds a frame were only prepared, or are in the way:
+    /// the log does not reach there, however far that is.
+    fn last(&self) -> Result<Option<Lsn>, OpenError> {
+        let (geometry, start) = (self.log.manifest.geometry, self.log.manifest.start);
+        let bases: Vec<Lsn> = self.log.segments.keys().rev().copied().collect();
+        if self.log.is_open {
+            return Ok(bases.first().copied());
+        }
+        for run in bases.chunk_by(|base, before| geometry.segment_end(*before) == *base) {
+            let mut is_reached = run.last() == Some(&start);
+            for base in run {
+                is_reached = is_reached || self.holds_frames(*base)?;
+            }
+            if is_reached {
+                return Ok(run.first().copied());
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a whole frame begins where opening looks for one.
+    fn holds_frames(&self, base: Lsn) -> Result<bool, OpenError> {
+        if self.log.file(base).is_err() {
+            return Ok(false);
+        }
+        let mut holds = false;
+        let _flow = Walk::new(self.log, None).segment(base, &mut |step| {
+            holds = match step {
+                Step::Frame(..) => true,
+                Step::Broken(broken) => broken.resumes.is_some(),
+            };
+            ControlFlow::Break(())
+        })?;
+        Ok(holds)
     }
 
     fn segment(

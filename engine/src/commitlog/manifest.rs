@@ -98,15 +98,25 @@ impl Manifest {
         if u32_at(0) != MAGIC {
             return Err(ManifestError::Damaged(format!("no manifest magic (found {:#010x})", u32_at(0))));
         }
-        if u32_at(4) != VERSION {
-            return Err(ManifestError::Version { known: VERSION, found: u32_at(4) });
-        }
+        let is_known = u32_at(4) == VERSION;
+        let newer = ManifestError::Version { known: VERSION, found: u32_at(4) };
         let crc_at = to_usize(u64::from(u32_at(36)))
             .checked_mul(16)
             .and_then(|len| len.checked_add(FIXED_BYTES))
-            .ok_or("an impossible history length")?;
+            .filter(|crc_at| is_known || bytes.len() >= crc_at + 4);
+        let crc_at =
+            crc_at.ok_or_else(|| if is_known { "an impossible history length".into() } else { newer.clone() })?;
         let found = bytes.get(crc_at..).and_then(|rest| rest.first_chunk::<4>()).ok_or("it is cut short")?;
-        let (found, computed) = (u32::from_le_bytes(*found), crc32fast::hash(&bytes[..crc_at]));
+        // The checksum is asked before the version is believed: a bit that changed there is no later program.
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&bytes[..4]);
+        hasher.update(&VERSION.to_le_bytes());
+        hasher.update(&bytes[8..crc_at]);
+        let (found, computed) = (u32::from_le_bytes(*found), hasher.finalize());
+        if !is_known {
+            let rot = ManifestError::Damaged(format!("version {}, and the checksum of version {VERSION}", u32_at(4)));
+            return Err(if found == computed { rot } else { newer });
+        }
         if found != computed {
             return Err(ManifestError::Damaged(format!("checksum {found:#010x}, computed {computed:#010x}")));
         }
@@ -179,7 +189,7 @@ impl Manifest {
         if !backend.list(dir)?.iter().any(|name| name == MANIFEST_NAME) {
             return Ok(None);
         }
-        let file = backend.open(&dir.join(MANIFEST_NAME), OpenMode::Existing)?;
+        let file = backend.open(&dir.join(MANIFEST_NAME), OpenMode::ReadOnly)?;
         let len = file.len()?;
         if len == 0 || len > MANIFEST_BYTES_MAX || !len.is_multiple_of(IO_ALIGN as u64) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a manifest of {len} bytes")));

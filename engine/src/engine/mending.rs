@@ -1,23 +1,22 @@
 //! The engine's side of mending: which ranges of an open log are damaged, and putting them right.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::audit::{FoundSegment, LogFiles, Step, Walk};
 use crate::commit::watermark::Watermark;
-use crate::commitlog::frame::{self, FRAME_ALIGN};
+use crate::commitlog::frame::FRAME_ALIGN;
 use crate::commitlog::manifest::Manifest;
-use crate::commitlog::record;
-use crate::commitlog::segment::{Geometry, SegmentHeader};
+use crate::commitlog::segment::SegmentHeader;
 use crate::damage::{DamagedPart, DamagedPlace};
 use crate::engine::{Engine, LOCKED};
 use crate::error::OpenError;
 use crate::io::{AlignedBuf, IO_ALIGN, IoFile};
 use crate::limits;
-use crate::mend::{DamagedRange, Judge, MendError, Mended, Survivor, survivor};
+use crate::mend::{
+    DamagedRange, Judge, MendError, Mended, Survivor, bytes_of, proved_survivor, put, put_within, survivor,
+};
 use crate::recovery::scan::read_blocks;
 use crate::retention::survivors;
 use crate::units::{Lsn, align_down, align_up, to_u64, to_usize};
@@ -228,42 +227,18 @@ impl Engine {
         };
         let ours = |at: Lsn, len: usize| bytes_of(&**file, geometry, at, len);
         let history = inner.manifest.lock().expect(LOCKED).history.clone();
-        let oldest = history.starts().first().map(|first| first.epoch);
         let mut patches: BTreeMap<Lsn, Vec<u8>> = BTreeMap::new();
         for lsn in list.iter().map(|code| survivors::decode(base, *code).0) {
             if !(range.from..range.to).contains(&lsn) || survivor(&ours, base, lsn).is_ok() {
                 continue;
             }
-            let Survivor { header, header_bytes, record } = survivor(&given, range.from, lsn)?;
-            let is_of_log = match history.at(header.lsn) {
-                Some(epoch) => epoch == header.epoch,
-                None => oldest.is_none_or(|oldest| header.epoch <= oldest),
-            };
-            if !is_of_log {
-                let what = format!("a frame of epoch {}, which did not write there", header.epoch);
-                return Err(MendError::NotWhole { lsn: header.lsn, what });
-            }
-            // Whatever is whole here decides.
-            let own_header = ours(header.lsn, header_bytes.len());
-            let own_record = ours(lsn, record.len());
-            let is_other_header =
-                own_header.is_some_and(|own| own != header_bytes && frame::decode_header(&own, header.lsn).is_ok());
-            if is_other_header || own_record.is_some_and(|own| own != record && record::decode(&own).is_ok()) {
-                return Err(MendError::Differs(header.lsn));
-            }
+            let Survivor { header, header_bytes, record } = proved_survivor(&history, &ours, &given, range.from, lsn)?;
             patches.insert(header.lsn, header_bytes);
             patches.insert(lsn, record);
         }
         let mut written = 0;
         for (lsn, patch) in patches {
-            let from = geometry.file_offset(lsn);
-            let begin = align_down(from, to_u64(IO_ALIGN));
-            let end = align_up(from + to_u64(patch.len()), to_u64(IO_ALIGN));
-            let mut blocks = AlignedBuf::zeroed(to_usize(end - begin));
-            read_blocks(&**file, begin, &mut blocks, &mut BTreeMap::new());
-            let place = to_usize(from - begin);
-            blocks[place..place + patch.len()].copy_from_slice(&patch);
-            written += put(file, begin, &blocks, &range.path)?;
+            written += put_within(file, geometry.file_offset(lsn), &patch, &range.path)?;
             inner.reader.forget(lsn, to_u64(patch.len()));
         }
         Ok(written)
@@ -306,42 +281,3 @@ impl Engine {
         Ok(Mended { to, written, rest })
     }
 }
-
-/// Bytes of a segment's file as they are; `None` where they cannot all be read.
-fn bytes_of(file: &dyn IoFile, geometry: Geometry, at: Lsn, len: usize) -> Option<Vec<u8>> {
-    if at.plus(to_u64(len)) > geometry.segment_end(at) {
-        return None;
-    }
-    let offset = geometry.file_offset(at);
-    let begin = align_down(offset, to_u64(IO_ALIGN));
-    let end = align_up(offset + to_u64(len), to_u64(IO_ALIGN));
-    let (mut blocks, mut unreadable) = (AlignedBuf::zeroed(to_usize(end - begin)), BTreeMap::new());
-    read_blocks(file, begin, &mut blocks, &mut unreadable);
-    let from = to_usize(offset - begin);
-    unreadable.is_empty().then(|| blocks[from..from + len].to_vec())
-}
-
-/// Writes the blocks that are not as they should be, durably, and reads them back; returns how many bytes those are.
-fn put(file: &Arc<dyn IoFile>, offset: u64, wanted: &AlignedBuf, path: &Path) -> Result<u64, MendError> {
-    let io_error = |what| move |source| MendError::Io { what, path: path.to_path_buf(), source };
-    let (mut found, mut unreadable) = (AlignedBuf::zeroed(wanted.len()), BTreeMap::new());
-    read_blocks(&**file, offset, &mut found, &mut unreadable);
-    let is_right = |at: usize| {
-        let block = at..at + IO_ALIGN;
-        found[block.clone()] == wanted[block] && !unreadable.contains_key(&(offset + to_u64(at)))
-    };
-    let blocks: Vec<usize> = (0..wanted.len()).step_by(IO_ALIGN).filter(|at| !is_right(*at)).collect();
-    for run in blocks.chunk_by(|one, next| one + IO_ALIGN == *next) {
-        let bytes = &wanted[run[0]..run[0] + run.len() * IO_ALIGN];
-        let mut buf = AlignedBuf::padded(bytes);
-        let at = offset + to_u64(run[0]);
-        file.write_at(&buf, at, true).map_err(io_error("mending"))?;
-        file.read_at(&mut buf, at).map_err(io_error(READING_AGAIN))?;
-        if buf[..] != *bytes {
-            return Err(io_error(READING_AGAIN)(io::Error::other("other bytes than were written")));
-        }
-    }
-    Ok(to_u64(blocks.len() * IO_ALIGN))
-}
-
-const READING_AGAIN: &str = "reading again what was mended in";

@@ -104,6 +104,9 @@ pub(super) fn descriptor(file: &dyn IoFile) -> io::Result<BorrowedFd<'_>> {
 
 /// See [`super::IoBackend::open`]. Without `direct`, `O_DIRECT` is not even tried.
 pub(super) fn open(path: &Path, mode: OpenMode, direct: bool) -> io::Result<Arc<dyn IoFile>> {
+    if mode == OpenMode::ReadOnly {
+        return open_to_read(path, direct);
+    }
     if !direct {
         let file = open_with(path, mode == OpenMode::CreateNew, mode == OpenMode::CreateNew, 0)?;
         return Ok(Arc::new(RealFile { file, direct: false }));
@@ -117,6 +120,19 @@ pub(super) fn open(path: &Path, mode: OpenMode, direct: bool) -> io::Result<Arc<
         }
         Err(error) => Err(error),
     }
+}
+
+/// The same, for a file that may be somebody else's, or on a file system that takes no writes.
+#[expect(clippy::disallowed_methods, reason = "this is the room where durable files are opened")]
+fn open_to_read(path: &Path, direct: bool) -> io::Result<Arc<dyn IoFile>> {
+    let open = |flags: i32| OpenOptions::new().read(true).custom_flags(flags).open(path);
+    if direct {
+        match open(libc::O_DIRECT) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            other => return Ok(Arc::new(RealFile { file: other?, direct: true })),
+        }
+    }
+    Ok(Arc::new(RealFile { file: open(0)?, direct: false }))
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the room where durable files are opened")]

@@ -73,6 +73,8 @@ impl std::fmt::Display for BackendKind {
 pub enum OpenMode {
     /// The file must exist; it is opened for reading and writing.
     Existing,
+    /// The file must exist; it is only read, so neither its mode nor its file system need allow more.
+    ReadOnly,
     /// The file is created; it is an error if it exists.
     CreateNew,
 }

@@ -78,6 +78,13 @@ fn files(backend: &dyn IoBackend, dir: &Path) {
     assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
     file.allocate(at(2)).expect("a file can shrink");
     assert_eq!(file.len().expect("it is open"), at(2));
+    let read_only = backend.open(&dir.join("file"), OpenMode::ReadOnly).expect("it exists");
+    let mut seen = block(9, 2);
+    read_only.read_at(&mut seen, 0).expect("it is all there");
+    assert_eq!([seen[0], seen[IO_ALIGN]], [0, 1]);
+    read_only.write_at(&block(3, 1), 0, true).expect_err("it was opened to be read");
+    let missing = backend.open(&dir.join("nothing"), OpenMode::ReadOnly).err().expect("there is none");
+    assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     backend.remove(&dir.join("file")).expect("it is there");
 }
 

@@ -99,7 +99,7 @@ pub const RECOVERY_CASES: [RecoveryCase; 32] = [
         "damage",
         Refuses,
         "a frame that is not whole, and a later frame or the newest epoch says that it was durable",
-        "find it all with `anchorlog log verify`; then `anchorlog log repair --from-copy DIR`, or `--cut-from LSN` to give up what lies behind",
+        "find it all with `anchorlog log verify`; then `anchorlog log repair --from-copy DIR`, or `--give-up LSN` to give up that range alone, or `--cut-from LSN` all that lies behind",
     ),
     row(
         "checkpoint-beyond-end",
@@ -111,13 +111,13 @@ pub const RECOVERY_CASES: [RecoveryCase; 32] = [
         "unreadable",
         Refuses,
         "the device answers a read with an error",
-        "check the device; then `anchorlog log repair --from-copy DIR` writes the bytes anew, or `--cut-from LSN` gives up what lies behind",
+        "check the device; then `anchorlog log repair --from-copy DIR` writes the bytes anew, or `--give-up LSN` gives up that range alone, or `--cut-from LSN` all that lies behind",
     ),
     row(
         "missing-segment",
         Refuses,
         "a segment that the manifest, the last checkpoint, a list of survivors or a later frame says must be there is not",
-        "take the file from a copy of this log: `anchorlog log repair --from-copy DIR`; or give up what lies behind with `--cut-from LSN`",
+        "take the file from a copy of this log: `anchorlog log repair --from-copy DIR`; or give up what was in it with `--give-up LSN`, or all that lies behind with `--cut-from LSN`",
     ),
     row(
         "no-segments",
@@ -149,11 +149,21 @@ pub const RECOVERY_CASES: [RecoveryCase; 32] = [
         "a whole frame or record of a kind that this program does not know",
         "open it with the version that wrote it, or a later one",
     ),
-    row("damaged-segment-header", Refuses, "a segment whose header block is not whole", RESTORE_FILE),
+    row(
+        "damaged-segment-header",
+        Refuses,
+        "a segment whose header block is not whole",
+        "`anchorlog log repair --give-up LSN`, with the LSN that the file is named by, writes the header anew and loses nothing",
+    ),
     row("wrong-store-id", Refuses, "a segment of another log", RESTORE_FILE),
     row("wrong-length", Refuses, "a segment that is longer or shorter than the manifest says", RESTORE_FILE),
     row("wrong-geometry", Refuses, "a segment of another segment size or tail mode", RESTORE_FILE),
-    row("wrong-base", Refuses, "a segment under another one's name", RESTORE_FILE),
+    row(
+        "wrong-base",
+        Refuses,
+        "a segment under another one's name",
+        "move the file away where it is none of this log's; where it is, `anchorlog log repair --from-copy DIR` takes the right one from a copy",
+    ),
     row(
         "queue-out-of-turn",
         Refuses,
@@ -176,7 +186,7 @@ pub const RECOVERY_CASES: [RecoveryCase; 32] = [
         "promised",
         Refuses,
         "a leader is to be opened of a term below the one that the file `PROMISE` names, or nobody can tell for that file is not whole",
-        "follow whoever leads now; where nobody does, promote with a higher term",
+        "follow whoever leads now; where nobody does, promote with a higher term; where the file is not whole and no other copy of the log is left, remove it",
     ),
     row(
         "half-seeded",

@@ -89,7 +89,7 @@ impl CutError {
 
 /// A cut that is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Named {
+pub(crate) struct Named {
     store_id: u128,
     at: Lsn,
     bytes: u64,
@@ -175,15 +175,19 @@ pub fn cut(backend: &dyn IoBackend, dir: impl AsRef<Path>, at: Lsn) -> Result<Cu
     Ok(finish(backend, dir, &manifest, &log, &named)?)
 }
 
-/// Brings a cut that is named to its end.
-pub(crate) fn resume(backend: &dyn IoBackend, dir: &Path) -> Result<Option<CutReport>, OpenError> {
+/// The cut that is named in `dir`, with the manifest of the log that it is of.
+pub(crate) fn named(backend: &dyn IoBackend, dir: &Path) -> Result<Option<(Named, Manifest)>, OpenError> {
     let path = dir.join(CUT_NAME);
     if !files::exists(backend, dir, CUT_NAME).map_err(failed("listing", dir))? {
         return Ok(None);
     }
     let read = || {
-        let mut buf = AlignedBuf::zeroed(IO_ALIGN);
-        backend.open(&path, OpenMode::Existing)?.read_at(&mut buf, 0).map(|()| buf)
+        let (file, mut buf) = (backend.open(&path, OpenMode::ReadOnly)?, AlignedBuf::zeroed(IO_ALIGN));
+        // A shorter one names nothing.
+        if file.len()? >= to_u64(IO_ALIGN) {
+            file.read_at(&mut buf, 0)?;
+        }
+        Ok::<_, io::Error>(buf)
     };
     let bytes = read().map_err(failed("reading", &path))?;
     let contradiction = |expected: &str, found: String| OpenError::Contradiction {
@@ -196,6 +200,12 @@ pub(crate) fn resume(backend: &dyn IoBackend, dir: &Path) -> Result<Option<CutRe
     let manifest = open::read_manifest(backend, dir)?;
     let manifest = manifest.filter(|manifest| manifest.store_id == named.store_id);
     let manifest = manifest.ok_or_else(|| contradiction("a cut of this log", format!("{:032x}", named.store_id)))?;
+    Ok(Some((named, manifest)))
+}
+
+/// Brings a cut that is named to its end.
+pub(crate) fn resume(backend: &dyn IoBackend, dir: &Path) -> Result<Option<CutReport>, OpenError> {
+    let Some((named, manifest)) = named(backend, dir)? else { return Ok(None) };
     let names = backend.list(dir).map_err(failed("listing", dir))?;
     let log = Files::open(backend, dir, &names, &manifest)?;
     finish(backend, dir, &manifest, &log, &named).map(Some)
@@ -274,7 +284,10 @@ impl Files<'_> {
     ) -> Result<Files<'a>, OpenError> {
         let mut files = BTreeMap::new();
         for base in names.iter().filter_map(|name| base_of(name)).filter(|base| *base >= manifest.start) {
-            files.insert(base, open::open_segment(backend, &dir.join(file_name(base)), base, manifest)?);
+            files.insert(
+                base,
+                open::open_segment(backend, &dir.join(file_name(base)), OpenMode::Existing, base, manifest)?,
+            );
         }
         Ok(Files { backend, dir, geometry: manifest.geometry, files })
     }

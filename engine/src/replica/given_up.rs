@@ -33,7 +33,7 @@ pub fn given_up(backend: &dyn IoBackend, dir: impl AsRef<Path>) -> io::Result<Ve
     let found = names.into_iter().filter(|name| name.starts_with(GIVEN_UP_PREFIX)).map(|name| {
         let path = dir.join(name);
         let files = backend.list(&path)?;
-        let len = |file: &String| backend.open(&path.join(file), OpenMode::Existing)?.len();
+        let len = |file: &String| backend.open(&path.join(file), OpenMode::ReadOnly)?.len();
         let bytes = files.iter().map(len).sum::<io::Result<u64>>()?;
         Ok(GivenUp { files: files.len(), bytes, path })
     });

@@ -26,8 +26,8 @@ mod role;
 mod seed;
 mod side;
 
-pub(crate) use cut::resume as resume_cut;
 pub use cut::{CutError, CutReport, cut};
+pub(crate) use cut::{named as named_cut, resume as resume_cut};
 pub use given_up::{GivenUp, forget, given_up};
 pub use piece::LogPiece;
 pub use promise::{Promise, PromiseError, is_one_of_several};

@@ -120,7 +120,7 @@ impl Promise {
     pub fn load(backend: &dyn IoBackend, dir: impl AsRef<Path>) -> Result<Option<Promise>, PromiseError> {
         let path = dir.as_ref().join(PROMISE_NAME);
         let read = || {
-            let file = match backend.open(&path, OpenMode::Existing) {
+            let file = match backend.open(&path, OpenMode::ReadOnly) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 other => other?,
             };

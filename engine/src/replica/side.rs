@@ -88,7 +88,7 @@ impl SideBlock {
     /// # Errors
     /// The kernel's; `InvalidData` when neither copy is whole.
     pub(crate) fn load(backend: &dyn IoBackend, dir: &Path) -> io::Result<Option<SideBlock>> {
-        let file = match backend.open(&dir.join(SIDE_NAME), OpenMode::Existing) {
+        let file = match backend.open(&dir.join(SIDE_NAME), OpenMode::ReadOnly) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };

@@ -767,13 +767,14 @@ pub(crate) fn info(
 ) -> RetentionInfo {
     let wanted = retention.wanted(segments.geometry(), marks.assigned(), retain_bytes).max(marks.start());
     let held_by = retention.pins.iter().filter(|(_, lsn)| **lsn < wanted);
-    let (sparse_segments, survivors) = survivors.counts();
+    let (sparse_segments, survivors, in_queues) = survivors.counts();
     RetentionInfo {
         start: marks.start(),
         wanted,
         held_by: held_by.map(|(name, lsn)| (name.clone(), *lsn)).collect(),
         sparse_segments,
         survivors,
+        in_queues,
         punched_bytes: retention.punched_bytes,
         kept_whole: retention.kept_whole,
         passed_damage: retention.passed_damage,

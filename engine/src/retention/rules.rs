@@ -19,6 +19,8 @@ pub struct RetentionInfo {
     pub sparse_segments: usize,
     /// Messages that survive in them.
     pub survivors: usize,
+    /// How many of these still stand in their queues, for whoever pinned them there; table entries and links hold the others.
+    pub in_queues: usize,
     /// Bytes of such segments that were punched out since open.
     pub punched_bytes: u64,
     /// Such segments whose holes could not be punched: the file system has none, or too little would be gained.

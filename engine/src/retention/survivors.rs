@@ -89,10 +89,11 @@ impl Survivors {
         self.lists.read().expect(INTACT).keys().copied().collect()
     }
 
-    /// Segments and records.
-    pub(crate) fn counts(&self) -> (usize, usize) {
+    /// Segments, records, and those of them that still stand in their queues.
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
         let lists = self.lists.read().expect(INTACT);
-        (lists.len(), lists.values().map(|list| list.len()).sum())
+        let in_queues = |list: &List| list.iter().filter(|code| **code & 1 == 1).count();
+        (lists.len(), lists.values().map(|list| list.len()).sum(), lists.values().map(in_queues).sum())
     }
 
     fn find(&self, lsn: Lsn) -> Option<u32> {

@@ -30,7 +30,7 @@ pub(crate) fn peek(
     if !backend.list(dir).ok()?.iter().any(|name| name == FILE_NAME) {
         return None;
     }
-    let file = backend.open(&dir.join(FILE_NAME), OpenMode::Existing).ok()?;
+    let file = backend.open(&dir.join(FILE_NAME), OpenMode::ReadOnly).ok()?;
     let len = file.len().ok()?;
     let file: Arc<dyn IoFile> =
         Arc::new(Untouched { file, changed: Mutex::new(Changed { len, blocks: BTreeMap::new() }) });

@@ -486,10 +486,20 @@ fn scenes(id: &str) -> Vec<Scene> {
             let log = Log::new();
             log.disk.set_len(&path(MANIFEST_NAME), 0);
             let words = ["expected a whole manifest".to_owned(), "found a manifest of 0 bytes".to_owned()];
-            vec![rotten, log.refuses("no bytes", &path(MANIFEST_NAME), &words)]
+            let empty = log.refuses("no bytes", &path(MANIFEST_NAME), &words);
+            let log = Log::new();
+            log.disk.set_len(&path(MANIFEST_NAME), 30);
+            let words = ["expected a whole manifest".to_owned(), "found a manifest of 30 bytes".to_owned()];
+            let short = log.refuses("no whole block", &path(MANIFEST_NAME), &words);
+            let log = Log::new();
+            log.disk.flip_bit(&path(MANIFEST_NAME), 6, 1);
+            let words = ["expected a whole manifest".to_owned(), "and the checksum of version 1".to_owned()];
+            vec![rotten, empty, short, log.refuses("a changed bit in the version", &path(MANIFEST_NAME), &words)]
         }
         "newer-manifest" => {
+            // With its checksum, wherever that version has it.
             log.disk.overwrite(&path(MANIFEST_NAME), 4, &99_u32.to_le_bytes());
+            log.disk.overwrite(&path(MANIFEST_NAME), 48, &[9; 64]);
             let words = ["manifest version: expected at most".to_owned(), "found 99".to_owned()];
             vec![log.refuses("version 99", &path(MANIFEST_NAME), &words)]
         }
@@ -534,7 +544,14 @@ fn scenes(id: &str) -> Vec<Scene> {
             let bytes = log.bytes(&segment(2));
             log.disk.overwrite(&segment(1), 0, &bytes);
             let words = [format!("base LSN: expected {}, found {}", file_name(Lsn(DATA)), file_name(Lsn(2 * DATA)))];
-            vec![log.refuses("one segment over another", &segment(1), &words)]
+            let stray = Log::new();
+            let bytes = stray.bytes(&segment(1));
+            stray.make_file(&path(&file_name(Lsn(77))), &bytes);
+            let where_none_begins = [format!("found {}", file_name(Lsn(DATA)))];
+            vec![
+                log.refuses("one segment over another", &segment(1), &words),
+                stray.refuses("where no segment begins", &path(&file_name(Lsn(77))), &where_none_begins),
+            ]
         }
         "queue-out-of-turn" => {
             let forged = log.forge(|_, _, offset| *offset += 3);
@@ -555,10 +572,14 @@ fn scenes(id: &str) -> Vec<Scene> {
             manifest.store_id += 1;
             other.make_file(&path("CUT"), &named);
             other.store_manifest(&manifest);
+            let short = Log::new();
+            short.make_file(&path("CUT"), b"ALCT");
+            short.disk.set_len(&path("CUT"), 33);
             let words = ["cut: expected a cut by name".to_owned()];
             let of_other = ["cut: expected a cut of this log".to_owned()];
             vec![
                 log.refuses("bytes that name none", &path("CUT"), &words),
+                short.refuses("too few to name one", &path("CUT"), &words),
                 other.refuses("another log's", &path("CUT"), &of_other),
             ]
         }
@@ -860,7 +881,9 @@ fn the_document_and_the_table_agree_row_by_row() {
     let tests = [
         include_str!("cases.rs"),
         include_str!("repair.rs"),
+        include_str!("remedies.rs"),
         include_str!("../crash.rs"),
+        include_str!("../damage.rs"),
         include_str!("../replica/mending.rs"),
         include_str!("../replica/releasing.rs"),
     ];

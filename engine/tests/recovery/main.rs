@@ -3,4 +3,5 @@
 
 mod cases;
 mod log;
+mod remedies;
 mod repair;

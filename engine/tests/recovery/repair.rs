@@ -20,10 +20,10 @@ use crate::log::{
     DATA, DERIVED, DIR, Log, Messages, Placed, SEGMENT, append, contents, image, open, options, path, segment, sparse,
 };
 
-const COPY: &str = "/copy";
+pub(crate) const COPY: &str = "/copy";
 
 /// Copies the log's directory to [`COPY`].
-fn copy(log: &Log) {
+pub(crate) fn copy(log: &Log) {
     let backend = log.disk.backend();
     backend.create_dir_all(Path::new(COPY)).unwrap();
     for (path, bytes) in image(&log.disk) {
@@ -36,11 +36,11 @@ fn copy(log: &Log) {
     backend.sync_dir(Path::new(COPY)).unwrap();
 }
 
-fn survey(disk: &SimDisk) -> Result<audit::Survey, OpenError> {
+pub(crate) fn survey(disk: &SimDisk) -> Result<audit::Survey, OpenError> {
     audit::survey(&*disk.backend(), Path::new(DIR))
 }
 
-fn mend(disk: &SimDisk) -> Result<MendReport, RepairError> {
+pub(crate) fn mend(disk: &SimDisk) -> Result<MendReport, RepairError> {
     audit::mend_from_copy(&*disk.backend(), Path::new(DIR), Path::new(COPY))
 }
 
@@ -51,7 +51,7 @@ struct Hurt {
     at: fn(&Log) -> Lsn,
 }
 
-fn second(log: &Log) -> Placed {
+pub(crate) fn second(log: &Log) -> Placed {
     log.messages_in(1)[1].clone()
 }
 
@@ -273,8 +273,8 @@ fn every_kind_of_record_and_file_is_known() {
     );
 }
 
-#[test]
-fn what_survives_below_the_start_is_looked_at_too() {
+/// A log of which the first segment is released, but for one message of "half" in it.
+pub(crate) fn with_a_survivor() -> (SimDisk, Lsn) {
     let disk = SimDisk::new(6);
     let clock = Arc::new(SimClock::default());
     let engine = Engine::open_with(disk.backend(), Arc::<SimClock>::clone(&clock), Path::new(DIR), options()).unwrap();
@@ -296,7 +296,12 @@ fn what_survives_below_the_start_is_looked_at_too() {
     assert!(engine.watermarks().start > Lsn(0), "{:?}", engine.retention());
     assert_eq!(engine.read(lsn).unwrap().payload(), b"three anchors");
     engine.close().unwrap();
+    (disk, lsn)
+}
 
+#[test]
+fn what_survives_below_the_start_is_looked_at_too() {
+    let (disk, lsn) = with_a_survivor();
     let found = survey(&disk).unwrap();
     assert!(found.is_clean(), "{:?}", found.damage);
     assert_eq!(found.contents.survivors.into_iter().collect::<Vec<_>>(), [(Lsn(0), 1)]);
@@ -314,10 +319,11 @@ fn what_survives_below_the_start_is_looked_at_too() {
         assert_eq!(found.first_cut(), None);
         let before = image(&disk);
         let error = audit::cut_from(&*disk.backend(), Path::new(DIR), at).unwrap_err().to_string();
-        assert!(error.contains("nothing is damaged at"), "{error}");
+        assert!(error.contains("nothing is damaged at") && error.contains(&format!("--give-up {at}")), "{error}");
+        // A copy that lacks the same.
         copy(&Log { disk: disk.clone(), messages: Messages::new() });
         let report = mend(&disk).unwrap();
-        assert!(report.mended.is_empty() && report.refused[0].1.contains("by hand"), "{report:?}");
+        assert!(report.mended.is_empty() && report.refused[0].1.contains("the copy"), "{report:?}");
         assert!(before.iter().all(|(path, bytes)| disk.read(path).as_ref() == Some(bytes)), "nothing was changed");
         // What cannot be read costs that message alone; a file that is gone may cost more than is known.
         match open(&disk) {
@@ -468,7 +474,12 @@ fn a_dump_begins_and_ends_where_it_is_told_and_shows_what_is_broken() {
 }
 
 /// Runs a repair to its end with the power failing after each I/O; whatever survives, the same call then ends well.
-fn sweep(disk: &SimDisk, name: &str, repair: &dyn Fn(&SimDisk) -> Result<(), String>, check: &dyn Fn(&SimDisk)) {
+pub(crate) fn sweep(
+    disk: &SimDisk,
+    name: &str,
+    repair: &dyn Fn(&SimDisk) -> Result<(), String>,
+    check: &dyn Fn(&SimDisk),
+) {
     let mut count = 0;
     loop {
         let dying = disk.kill();
@@ -490,13 +501,13 @@ fn sweep(disk: &SimDisk, name: &str, repair: &dyn Fn(&SimDisk) -> Result<(), Str
     assert!(count > 10, "{name}: the sweep met {count} I/Os");
 }
 
-fn opens_with(disk: &SimDisk, name: &str, messages: &Messages) {
+pub(crate) fn opens_with(disk: &SimDisk, name: &str, messages: &Messages) {
     let engine = open(&disk.kill()).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(contents(&engine) == *messages, "{name}: the messages are not those that must be there");
     assert_eq!(engine.info().recovery_cut_bytes, 0, "{name}");
 }
 
-fn give_up(disk: &SimDisk, lsn: Lsn) -> Result<audit::GiveUpReport, RepairError> {
+pub(crate) fn give_up(disk: &SimDisk, lsn: Lsn) -> Result<audit::GiveUpReport, RepairError> {
     audit::give_up(&*disk.backend(), Path::new(DIR), lsn)
 }
 

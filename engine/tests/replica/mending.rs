@@ -214,7 +214,6 @@ fn hurts() -> Vec<Hurt> {
             },
             ranges: 1,
         },
-        Hurt { name: "a segment's header", hurt: |disk, _| disk.flip_bit(&path(Lsn(DATA)), 12, 3), ranges: 1 },
     ]
 }
 
@@ -306,7 +305,7 @@ fn wherever_the_power_fails_in_a_mend_nothing_beside_it_changes_and_it_is_done_a
                         assert!(is_known, "{name}: sector {at} is neither damaged nor whole");
                     }
                 }
-                // A segment's header keeps the log from opening: `audit` has a word for that.
+                // Damage may keep the log from opening: `audit` has a word for that.
                 if let Ok(again) = Node::open(disk, scene.options.clone()) {
                     again.settle();
                     scrub(&again);

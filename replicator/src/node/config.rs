@@ -18,7 +18,8 @@ pub enum FirstRole {
     Follower,
 }
 
-/// What a node is told. All members need the same members, policy, flush mode and kind of security.
+/// What a node is told. All members need the same members and kind of security. Policy and flush mode are the leader's, and stand in the
+/// log; those of another member hold when it leads, and a promotion of it is judged by both: best they are the same everywhere.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     /// Its own name.

@@ -10,7 +10,7 @@ use anchorlog_engine::error::Advice;
 use anchorlog_engine::io::IoBackend;
 use anchorlog_engine::io::threads::ThreadsBackend;
 use anchorlog_engine::replica::{self, CutError, PromiseError, Role};
-use anchorlog_engine::{Clock, Engine, Flush, Lsn, OpenError, SystemClock};
+use anchorlog_engine::{Clock, Engine, Lsn, OpenError, SystemClock};
 
 use super::answering;
 use super::config::{FirstRole, NodeConfig};
@@ -277,22 +277,18 @@ impl Parts {
                 tracing::warn!(%peer, "a member has a log already: this node does not begin one");
                 return Next::Follow;
             }
-        } else if self.may_have_lost() {
-            return self.begin_after_loss();
-        } else if let Some(committed) =
-            states.values().filter_map(|state| state.log.as_ref()).map(|log| log.committed).max()
-            && committed > Lsn::ZERO
-        {
-            return self.begin_among(&states);
+        } else {
+            // What it guaranteed when it led stands there.
+            if let Err(next) = self.look_into_log() {
+                return next;
+            }
+            return if self.may_have_lost() { self.begin_after_loss() } else { self.begin_among(&states) };
         }
         Next::Lead { term: None, reply: None }
     }
 
     /// A leader that flushed before it acknowledged: who has been told of more than it has got it from here, and it is gone.
     fn begin_among(&mut self, states: &BTreeMap<ReplicaId, NodeState>) -> Next {
-        if let Err(next) = self.look_into_log() {
-            return next;
-        }
         let durable = self.shared.log_state().map_or(Lsn::ZERO, |log| log.durable);
         let told = states.iter().filter_map(|(peer, state)| Some((state.log.as_ref()?.committed, peer)));
         match told.max() {
@@ -331,16 +327,13 @@ impl Parts {
 
     /// Whether followers may have acknowledged what this node, which led, has lost.
     fn may_have_lost(&self) -> bool {
-        let config = &self.shared.config;
-        config.leading.policy.followers() > 0 && !matches!(config.engine.flush(), Flush::Sync)
+        let guarantees = self.shared.guarantees();
+        guarantees.iter().any(|guarantee| guarantee.policy.followers() > 0 && !guarantee.is_flushed)
     }
 
     /// A leader that acknowledged before it flushed: whoever has the most of the log leads.
     fn begin_after_loss(&mut self) -> Next {
         let shared = Arc::clone(&self.shared);
-        if let Err(next) = self.look_into_log() {
-            return next;
-        }
         if shared.log_state().is_none() {
             // It never wrote anything.
             return Next::Lead { term: None, reply: None };
@@ -397,11 +390,12 @@ impl Parts {
             tracing::error!(%error, "the log cannot be flushed");
         }
         let last = (LogState::of(&engine), engine.is_whole());
-        let members = shared.members_of(&engine);
+        let (members, guarantees) = (shared.members_of(&engine), shared.guarantees_of(&engine));
         shared.change(|state| {
             state.engine = None;
             state.last = Some(last);
             state.last_members = members;
+            state.last_guarantees = guarantees;
         });
         let complain_at = shared.now() + limits::CLOSE_TIME_EXPECTED;
         let mut has_complained = false;
@@ -513,12 +507,14 @@ impl Parts {
                     }
                     return (Next::Stop, true);
                 }
-                Some(Command::Promote { reply, .. }) => {
+                Some(Command::Promote { unsafely, reply }) => {
                     let mut others = shared.ask_states().into_values();
                     if others.any(|state| state.promised_term > claim.term) {
                         return (Next::Renew { reply }, true);
                     }
-                    answer(&reply, true, format!("{} leads already, in term {}", shared.config.id, claim.term));
+                    let insists = unsafely && leader.insist(shared.now());
+                    let what = if insists { "; what was to change holds at once" } else { "" };
+                    answer(&reply, true, format!("{} leads already, in term {}{what}", shared.config.id, claim.term));
                 }
                 Some(Command::Demote { reply }) => match self.hand_over(leader, claim) {
                     HandOver::Done(text) => {
@@ -636,6 +632,7 @@ impl Parts {
                 if engine.is_none() {
                     state.last = None;
                     state.last_members = Vec::new();
+                    state.last_guarantees = Vec::new();
                 }
             });
             self.has_started();

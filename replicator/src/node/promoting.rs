@@ -7,8 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use anchorlog_engine::Flush;
-
 use super::leadership::Claim;
 use super::limits;
 use super::shared::{Shared, leading_term};
@@ -22,10 +20,11 @@ use crate::quorum::next_term;
 pub(super) struct Candidacy<'a> {
     pub(super) shared: &'a Shared,
     pub(super) unsafely: bool,
-    /// Who led last, and whether it is known to have all that it acknowledged.
+    /// Who led last, and whether it is known to have all that it acknowledged, whatever it guaranteed.
     former: Option<ReplicaId>,
     former_is_whole: bool,
-    policy: Policy,
+    /// Whether that was this node, and what it had in memory is gone.
+    has_lost: bool,
 }
 
 impl<'a> Candidacy<'a> {
@@ -33,27 +32,19 @@ impl<'a> Candidacy<'a> {
         let seen = shared.log_state().and_then(|log| log.history.last().map(|last| last.epoch.term));
         let claim = shared.leadership.current();
         let former = claim.filter(|claim| Some(claim.term) == seen).and_then(|claim| claim.leader);
-        let former_is_whole = matches!(shared.config.engine.flush(), Flush::Sync);
-        let policy = shared.config.leading.policy;
-        Candidacy { shared, unsafely, former, former_is_whole, policy }
+        Candidacy { shared, unsafely, former, former_is_whole: false, has_lost: false }
     }
 
     /// A leader whose log was just closed.
     pub(super) fn of_leader(shared: &'a Shared) -> Candidacy<'a> {
         let former = Some(shared.config.id.clone());
-        let policy = shared.config.leading.policy;
-        Candidacy { shared, unsafely: false, former, former_is_whole: true, policy }
+        Candidacy { shared, unsafely: false, former, former_is_whole: true, has_lost: false }
     }
 
     /// A leader that starts again after what it had in memory may be gone.
     pub(super) fn of_former_leader(shared: &'a Shared) -> Candidacy<'a> {
         let former = Some(shared.config.id.clone());
-        // What it acknowledged alone, degraded, and lost, nobody else has: that was asked for by name.
-        let policy = match shared.config.leading.policy {
-            Policy::Sync { copies, .. } => Policy::Sync { copies, on_missing: OnMissing::Refuse },
-            Policy::Async => Policy::Async,
-        };
-        Candidacy { shared, unsafely: false, former, former_is_whole: false, policy }
+        Candidacy { shared, unsafely: false, former, former_is_whole: false, has_lost: true }
     }
 
     /// Asks whoever leads to hand over, which it does once its followers have everything; before anything is promised.
@@ -101,14 +92,26 @@ impl<'a> Candidacy<'a> {
         }
         let standing = self.shared.whole_log_state().map(|log| Standing::of(&log));
         let answers = states.iter().map(|(id, state)| (id.clone(), state.log.as_ref().map(Standing::of))).collect();
-        judge(&Case {
-            candidate: &self.shared.config.id,
-            standing,
-            members: &self.shared.possible_voters(),
-            policy: self.policy,
-            former: self.former.as_ref(),
-            former_is_whole: self.former_is_whole,
-            answers: &answers,
+        let members = self.shared.possible_voters();
+        // Neither is the weakest by itself: where only the leader has something, copies are of no use, and the other way round.
+        self.shared.guarantees().into_iter().try_for_each(|guarantee| {
+            let policy = match guarantee.policy {
+                // What it acknowledged alone, degraded, and lost, nobody else has: that was asked for by name.
+                Policy::Sync { copies, .. } if self.has_lost => Policy::Sync { copies, on_missing: OnMissing::Refuse },
+                policy => policy,
+            };
+            let judged = judge(&Case {
+                candidate: &self.shared.config.id,
+                standing,
+                members: &members,
+                policy,
+                former: self.former.as_ref(),
+                former_is_whole: self.former_is_whole || guarantee.is_flushed && !self.has_lost,
+                answers: &answers,
+            });
+            judged.inspect_err(
+                |refused| tracing::warn!(%guarantee, %refused, "must not lead by what may have been acknowledged"),
+            )
         })
     }
 

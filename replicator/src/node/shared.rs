@@ -13,6 +13,7 @@ use super::config::NodeConfig;
 use super::leadership::{Claim, Leadership};
 use super::limits;
 use super::owner::{Event, Owner};
+use crate::guarantee::{self, Guarantee};
 use crate::leader::Leader;
 use crate::member::{self, Member, ReplicaId};
 use crate::message::{LogState, Message, NodeRole, NodeState, Outcome, PeerLine, Status};
@@ -60,6 +61,8 @@ pub(super) struct State {
     pub(super) last: Option<(LogState, bool)>,
     /// The members that it named then: see [`member::possible`].
     pub(super) last_members: Vec<Vec<Member>>,
+    /// What it guaranteed then: see [`guarantee::possible`].
+    pub(super) last_guarantees: Vec<Guarantee>,
     /// Connections of followers, while it leads.
     pub(super) links: BTreeMap<u64, Hangup>,
     next_link: u64,
@@ -93,6 +96,7 @@ impl Shared {
             engine: None,
             last: None,
             last_members: Vec::new(),
+            last_guarantees: Vec::new(),
             links: BTreeMap::new(),
             next_link: 0,
             upstream: None,
@@ -275,7 +279,7 @@ impl Shared {
             Vec::new()
         });
         Status {
-            policy: policy_words(self.config.leading.policy),
+            policy: policy_words(status.as_ref().map_or(self.config.leading.policy, |status| status.policy)),
             degraded: status.as_ref().is_some_and(|status| status.degraded),
             committed: self.log_state().map_or_else(Default::default, |log| log.committed),
             peers,
@@ -325,6 +329,32 @@ impl Shared {
         member::possible(engine).unwrap_or_else(|error| {
             tracing::error!(%error, "the members in the log cannot be read");
             Vec::new()
+        })
+    }
+
+    /// All that acknowledgements may have stood for: by the log as it is, or was when it was closed, and by what this node was told. A
+    /// log that names members and no guarantee is an older one: nothing else is known of that.
+    pub(super) fn guarantees(&self) -> Vec<Guarantee> {
+        let (engine, last) = {
+            let state = self.state();
+            (state.engine.clone(), state.last_guarantees.clone())
+        };
+        let mut all = engine.map_or(last, |engine| self.guarantees_of(&engine));
+        if all.is_empty() && self.logged_members().is_empty() {
+            all.push(Guarantee::NOTHING);
+        }
+        let own = Guarantee::new(self.config.leading.policy, self.config.engine.flush());
+        if !all.contains(&own) {
+            all.push(own);
+        }
+        all
+    }
+
+    /// By a log that is open.
+    pub(super) fn guarantees_of(&self, engine: &Engine) -> Vec<Guarantee> {
+        guarantee::possible(engine).unwrap_or_else(|error| {
+            tracing::error!(%error, "what acknowledgements stand for cannot be read in the log");
+            vec![Guarantee::NOTHING]
         })
     }
 

@@ -74,6 +74,16 @@ impl Channel {
         Err(last)
     }
 
+    /// Waits for the first byte of whoever connected, and leaves it where it is.
+    pub(crate) fn wait_for_word(socket: &TcpStream) -> Result<(), ChannelError> {
+        let patience = Some(limits::HANDSHAKE_TIME_MAX);
+        let peeked = socket.set_read_timeout(patience).and_then(|()| socket.peek(&mut [0]));
+        match peeked.map_err(io_error("waiting for the other end to greet"))? {
+            0 => Err(ChannelError::Ended(" without a word")),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes sure of who connected.
     pub(crate) fn accept(socket: TcpStream, security: &Security, clock: &dyn Clock) -> Result<Channel, ChannelError> {
         Channel::greet(socket, Side::Accepting, "", security, clock)

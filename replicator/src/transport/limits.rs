@@ -14,14 +14,28 @@ pub const READ_BYTES: usize = 256 << 10;
 /// Longest wait for a connection to be made.
 pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Longest time from a connection's first byte until both ends are sure of each other.
+/// Longest wait for a connection's first byte, and longest time from there until both ends are sure of each other.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Longest wait for the other end to take what is sent: a peer that is stopped is let go, and comes back by itself.
 pub const SEND_TIME_MAX: Duration = Duration::from_secs(3);
 
-/// Connections at once, whoever they are; further ones are closed when they come.
-pub const CONNECTION_COUNT_MAX: usize = 64;
+/// Connections at once of those who are known; further ones are closed when they have said who they are.
+pub const PEER_COUNT_MAX: usize = 64;
+
+/// Connections at once of those who have not proven anything yet; the next one takes the place of another.
+pub const STRANGER_COUNT_MAX: usize = 64;
+
+/// The same for those from one address.
+pub const STRANGER_COUNT_PER_ADDRESS_MAX: usize = 16;
+
+/// Threads at once: those, and some that are about to end.
+pub const THREAD_COUNT_MAX: usize = PEER_COUNT_MAX + 2 * STRANGER_COUNT_MAX;
+
+const _: () = assert!(STRANGER_COUNT_PER_ADDRESS_MAX < STRANGER_COUNT_MAX);
+
+/// How long a thread that was told to end may take before it is looked for again.
+pub const THREAD_END_PAUSE: Duration = Duration::from_millis(1);
 
 /// Bytes handed to a link at once: what the other direction waits for at most.
 pub const RECEIVE_BYTES: usize = 64 << 10;

@@ -1,13 +1,17 @@
 //! Takes connections, makes sure of who is there, and hands each to its own thread.
 //!
-//! Invariant: when [`Listener::stop`] returns, no connection and no thread is left.
+//! Invariants:
+//! 1. When [`Listener::stop`] returns, no connection and no thread is left.
+//! 2. Who has proven nothing takes no place of those who have. Strangers take each other's: an address that has all that one may have its
+//!    own oldest, otherwise whichever address has most; those who have not said a byte before those who have. So whoever can prove himself
+//!    need only be quicker at that than so many strangers are at coming.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use anchorlog_engine::Clock;
@@ -76,7 +80,7 @@ impl Listener {
             clock,
             serve: Arc::new(serve),
             stop: Arc::clone(&stop),
-            open: Open::default(),
+            open: Arc::default(),
         };
         let thread = std::thread::Builder::new().name("replica-accept".to_owned());
         let thread = thread.spawn(move || accepting.run()).map_err(failed)?;
@@ -104,8 +108,86 @@ impl Drop for Listener {
     }
 }
 
-/// What ends the connections that are open, by number.
-type Open = Arc<Mutex<BTreeMap<u64, Hangup>>>;
+/// What ends the connections that are open, by number: the oldest has the lowest.
+#[derive(Debug, Default)]
+struct Open {
+    strangers: BTreeMap<u64, Stranger>,
+    peers: BTreeMap<u64, Hangup>,
+}
+
+/// A connection whose other end has not proven anything yet.
+#[derive(Debug)]
+struct Stranger {
+    hangup: Hangup,
+    origin: IpAddr,
+    has_spoken: bool,
+}
+
+/// What counts as one address: of IPv6 the half that names a network, within which anybody has as many as he likes.
+fn origin(peer: SocketAddr) -> IpAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+impl Open {
+    /// Takes a stranger in, for whom another one may have to go.
+    fn admit(&mut self, number: u64, origin: IpAddr, hangup: Hangup) {
+        let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        self.strangers.values().for_each(|stranger| *counts.entry(stranger.origin).or_default() += 1);
+        let here = counts.get(&origin).copied().unwrap_or(0);
+        let crowded = if here >= limits::STRANGER_COUNT_PER_ADDRESS_MAX {
+            Some(origin)
+        } else if self.strangers.len() >= limits::STRANGER_COUNT_MAX {
+            counts.into_iter().max_by_key(|(_, count)| *count).map(|(origin, _)| origin)
+        } else {
+            None
+        };
+        if let Some(crowded) = crowded {
+            let those = self.strangers.iter().filter(|(_, stranger)| stranger.origin == crowded);
+            let goes =
+                those.min_by_key(|(number, stranger)| (stranger.has_spoken, **number)).map(|(number, _)| *number);
+            if let Some(stranger) = goes.and_then(|number| self.strangers.remove(&number)) {
+                tracing::debug!(origin = %stranger.origin, "a connection that has proven nothing makes room for another one");
+                stranger.hangup.hang_up();
+            }
+        }
+        self.strangers.insert(number, Stranger { hangup, origin, has_spoken: false });
+    }
+
+    fn has_spoken(&mut self, number: u64) {
+        if let Some(stranger) = self.strangers.get_mut(&number) {
+            stranger.has_spoken = true;
+        }
+    }
+
+    /// Whoever it is has proven it; false when there is no place any more, or it had to go meanwhile.
+    fn prove(&mut self, number: u64) -> bool {
+        let Some(stranger) = self.strangers.remove(&number) else { return false };
+        let has_place = self.peers.len() < limits::PEER_COUNT_MAX;
+        if has_place {
+            self.peers.insert(number, stranger.hangup);
+        } else {
+            tracing::warn!(origin = %stranger.origin, "there are too many connections: one more is not served");
+        }
+        has_place
+    }
+
+    fn forget(&mut self, number: u64) {
+        self.strangers.remove(&number);
+        self.peers.remove(&number);
+    }
+
+    fn hang_up(&self) {
+        let strangers = self.strangers.values().map(|stranger| &stranger.hangup);
+        strangers.chain(self.peers.values()).for_each(Hangup::hang_up);
+    }
+}
+
+fn locked(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().expect("no holder panics")
+}
 
 struct Accepting<F> {
     socket: TcpListener,
@@ -113,7 +195,7 @@ struct Accepting<F> {
     clock: Arc<dyn Clock>,
     serve: Arc<F>,
     stop: Arc<Stop>,
-    open: Open,
+    open: Arc<Mutex<Open>>,
 }
 
 impl<F: Fn(Channel) + Send + Sync + 'static> Accepting<F> {
@@ -123,7 +205,7 @@ impl<F: Fn(Channel) + Send + Sync + 'static> Accepting<F> {
         while !self.stop.is_set.load(Ordering::SeqCst) {
             match self.socket.accept() {
                 Ok((socket, peer)) => {
-                    threads.retain(|thread| !thread.is_finished());
+                    self.wait_for_threads(&mut threads);
                     next += 1;
                     match self.serve(next, socket, peer) {
                         Ok(thread) => threads.push(thread),
@@ -143,9 +225,7 @@ impl<F: Fn(Channel) + Send + Sync + 'static> Accepting<F> {
                 }
             }
         }
-        for hangup in self.open.lock().expect("no holder panics").values() {
-            hangup.hang_up();
-        }
+        locked(&self.open).hang_up();
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a connection's thread panicked");
@@ -153,23 +233,33 @@ impl<F: Fn(Channel) + Send + Sync + 'static> Accepting<F> {
         }
     }
 
+    /// Forgets the threads that have ended. All but a bounded number of them were told to, and will.
+    fn wait_for_threads(&self, threads: &mut Vec<JoinHandle<()>>) {
+        loop {
+            threads.retain(|thread| !thread.is_finished());
+            if threads.len() < limits::THREAD_COUNT_MAX || self.stop.is_set.load(Ordering::SeqCst) {
+                return;
+            }
+            let _looked_again_anyway = self.stop.signal.wait([], Some(limits::THREAD_END_PAUSE)).is_err();
+        }
+    }
+
     fn serve(&self, number: u64, socket: TcpStream, peer: SocketAddr) -> io::Result<JoinHandle<()>> {
         socket.set_nonblocking(false)?;
-        {
-            let mut open = self.open.lock().expect("no holder panics");
-            if open.len() >= limits::CONNECTION_COUNT_MAX {
-                return Err(io::Error::other("there are too many connections"));
-            }
-            open.insert(number, Hangup::of(&socket)?);
-        }
+        locked(&self.open).admit(number, origin(peer), Hangup::of(&socket)?);
         let (security, clock) = (Arc::clone(&self.security), Arc::clone(&self.clock));
         let (serve, open) = (Arc::clone(&self.serve), Arc::clone(&self.open));
-        let forget = Forget { open, number };
+        let forget = Forget { open: Arc::clone(&open), number };
         std::thread::Builder::new().name("replica-peer".to_owned()).spawn(move || {
             let _forget = forget;
-            match Channel::accept(socket, &security, &*clock) {
-                Ok(channel) => serve(channel),
-                Err(error) => tracing::warn!(%peer, %error, "a connection is refused"),
+            let spoken = Channel::wait_for_word(&socket).inspect(|()| locked(&open).has_spoken(number));
+            match spoken.and_then(|()| Channel::accept(socket, &security, &*clock)) {
+                Ok(channel) if locked(&open).prove(number) => serve(channel),
+                Ok(_) => {}
+                Err(error) if locked(&open).strangers.contains_key(&number) => {
+                    tracing::warn!(%peer, %error, "a connection is refused");
+                }
+                Err(error) => tracing::debug!(%peer, %error, "a connection had to go"),
             }
         })
     }
@@ -177,12 +267,59 @@ impl<F: Fn(Channel) + Send + Sync + 'static> Accepting<F> {
 
 /// Takes a connection out of the list of open ones, whatever ends it.
 struct Forget {
-    open: Open,
+    open: Arc<Mutex<Open>>,
     number: u64,
 }
 
 impl Drop for Forget {
     fn drop(&mut self) {
-        self.open.lock().expect("no holder panics").remove(&self.number);
+        locked(&self.open).forget(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_make_room_for_each_other_and_for_nobody_else() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut open = Open::default();
+        let at = |text: &str| origin(SocketAddr::new(text.parse().unwrap(), 1));
+        let mut number = 0;
+        let mut admit = |open: &mut Open, from: &str| {
+            number += 1;
+            open.admit(number, at(from), Hangup::of(&socket).unwrap());
+            number
+        };
+        let (peer, quiet) = (admit(&mut open, "10.0.0.1"), admit(&mut open, "10.0.0.1"));
+        assert!(open.prove(peer) && !open.prove(peer), "once");
+        let first = admit(&mut open, "10.0.0.2");
+        open.has_spoken(first);
+        let second = admit(&mut open, "10.0.0.2");
+        for _ in 0..limits::STRANGER_COUNT_PER_ADDRESS_MAX - 1 {
+            admit(&mut open, "10.0.0.2");
+        }
+        assert!(!open.strangers.contains_key(&second), "of those who say nothing it is the oldest");
+        assert!(open.strangers.contains_key(&first) && open.strangers.contains_key(&quiet));
+        for network in 0..10 * limits::STRANGER_COUNT_MAX {
+            admit(&mut open, &format!("2001:db8:0:{network:x}::1"));
+        }
+        assert_eq!(open.strangers.len(), limits::STRANGER_COUNT_MAX);
+        assert!(open.strangers.contains_key(&first), "who has said something goes last");
+        assert!(open.peers.contains_key(&peer));
+        open.forget(peer);
+        open.forget(first);
+        assert!(open.peers.is_empty() && !open.strangers.contains_key(&first));
+    }
+
+    #[test]
+    fn one_network_counts_as_one_address() {
+        let at = |text: &str| origin(SocketAddr::new(text.parse().unwrap(), 1));
+        assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:0:1"));
+        assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
+        assert_eq!(at("::ffff:10.0.0.1"), at("10.0.0.1"));
+        assert_ne!(at("10.0.0.1"), at("10.0.0.2"));
     }
 }

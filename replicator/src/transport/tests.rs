@@ -243,6 +243,50 @@ fn garbage_and_silence_at_the_port_disturb_nobody() {
     assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
 }
 
+// K-48: nor do they keep anybody away.
+#[test]
+fn however_many_strangers_come_who_has_the_key_is_served() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let serve = move |channel| {
+        let mut talk = Conversation::over(channel);
+        while let Ok(message) = talk.hear(Duration::from_secs(20), &*clock()) {
+            talk.say(&message).unwrap();
+        }
+    };
+    let security = key("sixteen bytes of key");
+    let mut listener = Listener::start("127.0.0.1:0", security.clone(), clock(), serve).unwrap();
+    let address = listener.address();
+    let connect = || Conversation::connect(&address.to_string(), &security, &*clock());
+    let mut before = connect().unwrap();
+    // They come and stay, and say nothing.
+    let silent: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for _ in 0..3 {
+        let answer = connect().unwrap().ask(&Message::AskState, Duration::from_secs(5), &*clock()).unwrap();
+        assert_eq!(answer, Message::AskState);
+    }
+    // They come, are sent away, and come again.
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut kept: VecDeque<TcpStream> = VecDeque::new();
+                while !is_over.load(Ordering::SeqCst) {
+                    kept.extend(TcpStream::connect_timeout(&address, Duration::from_secs(1)));
+                    kept.drain(..kept.len().saturating_sub(30));
+                }
+            });
+        }
+        let served =
+            (0..200).find_map(|_| connect().ok()?.ask(&Message::AskState, Duration::from_secs(1), &*clock()).ok());
+        let answer = before.ask(&Message::AskState, Duration::from_secs(5), &*clock());
+        is_over.store(true, Ordering::SeqCst);
+        assert_eq!(served, Some(Message::AskState), "of many tries none succeeds");
+        assert_eq!(answer.unwrap(), Message::AskState, "who was there stays");
+    });
+    listener.stop();
+    drop(silent);
+}
+
 #[test]
 fn beyond_the_loopback_interface_protection_is_required() {
     let error = Listener::start("0.0.0.0:0", Security::Open, clock(), drop).unwrap_err();

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anchorlog_engine::clock::SimClock;
 use anchorlog_engine::io::sim::SimDisk;
-use anchorlog_engine::{Clock, Epoch};
+use anchorlog_engine::{Clock, Epoch, Flush};
 use anchorlog_replicator::message::{Ack, Hello, LogState, Message, Purpose, Why};
 use anchorlog_replicator::{
-    End, Fault, FollowerConfig, FollowerLink, Leader, LeaderConfig, Link, LinkError, NotAdmitted, OnMissing, Policy,
-    member,
+    End, Fault, FollowerConfig, FollowerLink, Guarantee, Leader, LeaderConfig, Link, LinkError, NotAdmitted, OnMissing,
+    Policy, guarantee, member,
 };
 
 use crate::pair::{Node, Pair, TWO_COPIES, Voice, Wire, append, config, id, leader_options, members, take_all};
@@ -378,6 +378,59 @@ fn while_members_change_nothing_is_acknowledged_on_a_new_ones_word_alone() {
     let late = append(&a.engine, "orders", b"the change is through");
     run(&mut [&mut to_d]);
     assert!(a.engine.watermarks().acked >= late);
+}
+
+/// K-50: with more members come more copies. Until those before have agreed theirs count, and nothing waits for one who is no member.
+#[test]
+fn members_and_copies_are_raised_together() {
+    let mut pair = Pair::new(LeaderConfig { members: members(&["a", "b"]), ..config(TWO_COPIES) });
+    pair.settle();
+    let clock: Arc<SimClock> = Arc::clone(&pair.clock);
+    let Pair { a, b, leader, wire, .. } = pair;
+    drop((wire, leader));
+    let Node { disk, engine } = a;
+    drop(engine);
+    let a = Node::open(disk.kill(), &clock, leader_options());
+    let three = Policy::Sync { copies: 3, on_missing: OnMissing::Refuse };
+    let config = LeaderConfig { members: members(&["a", "b", "d"]), ..config(three) };
+    let leader = Leader::new(Arc::clone(&a.engine), config).unwrap();
+    let d = Node::replica_of(&a.engine, 9, &clock);
+    let follow = |node: &Node, name: &str| {
+        let now = clock.monotonic();
+        Wire::new(leader.link(now), FollowerLink::new(Arc::clone(&node.engine), FollowerConfig::new(id(name), 0), now))
+    };
+    let (mut to_b, mut to_d) = (follow(&b, "b"), follow(&d, "d"));
+    let early = append(&a.engine, "orders", b"between two and three copies");
+    for round in 0..2 {
+        for _ in 0..1500 {
+            clock.advance(Duration::from_millis(1));
+            let now = clock.monotonic();
+            to_b.carry(now).unwrap();
+            if round == 1 {
+                to_d.carry(now).unwrap();
+            }
+            for node in [&a, &b, &d] {
+                node.engine.step();
+            }
+            leader.tick(now);
+        }
+        let marks = a.engine.watermarks();
+        assert_eq!(marks.acked >= early, round == 1, "{marks:?} in round {round}");
+        assert_eq!(member::read(&b.engine).unwrap(), members(&["a", "b", "d"]), "two of two have agreed");
+    }
+    assert_eq!(leader.admission(), Ok(()));
+    let told = Guarantee::new(three, Flush::Sync);
+    assert_eq!(guarantee::possible(&d.engine).unwrap(), [told]);
+}
+
+/// The log says it before anything is acknowledged under it, from its first frame on.
+#[test]
+fn what_is_guaranteed_stands_in_the_log_as_the_members_do() {
+    let mut pair = Pair::new(config(Policy::Async));
+    let told = Guarantee::new(Policy::Async, Flush::Sync);
+    assert_eq!(guarantee::possible(&pair.a.engine).unwrap(), [told]);
+    pair.settle();
+    assert_eq!(guarantee::possible(&pair.b.engine).unwrap(), [told]);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 )]
 
 mod cluster;
+mod guarantees;
 mod leadership;
 mod losses;
 mod mending;

@@ -91,7 +91,7 @@ pub struct TagFilter {
     /// Hashes of the tags wanted; empty means every message.
     hashes: BTreeSet<u32>,
     /// The tags, with their hashes. What only a client's hash asks for is not here.
-    tags: Vec<(u32, Box<str>)>,
+    tags: BTreeSet<(u32, Box<str>)>,
 }
 
 /// An expression that cannot be one of tags.
@@ -116,7 +116,7 @@ impl TagFilter {
             return Ok(TagFilter::everything());
         }
         let tags = text.split("||").map(str::trim).filter(|tag| !tag.is_empty());
-        let tags: Vec<(u32, Box<str>)> = tags.map(|tag| (tag_hash(tag), tag.into())).collect();
+        let tags: BTreeSet<(u32, Box<str>)> = tags.map(|tag| (tag_hash(tag), tag.into())).collect();
         if tags.is_empty() {
             return Err(NotTags("the subscription names no tag"));
         }

@@ -102,22 +102,24 @@ impl Pins {
         }
     }
 
-    /// Says once when files are kept for groups, and once when none are any more.
+    /// Says once when files are kept for groups, and once when none are any more. What is kept for its due time, for a transaction or as a
+    /// dead letter is no group's fault.
     pub fn say(&mut self, engine: &Engine, state: &State) {
-        let retention = engine.retention();
-        if retention.survivors > 0 && !self.said {
+        let messages = engine.retention().in_queues;
+        if messages > 0
+            && !self.said
+            && let Some((group, behind)) = furthest_behind(engine, state)
+        {
             self.said = true;
-            let (group, behind) = furthest_behind(engine, state).unwrap_or_default();
             tracing::warn!(
-                messages = retention.survivors,
-                files = retention.sparse_segments,
+                messages,
                 group,
                 behind,
                 "messages that groups have not consumed are kept beyond retain-bytes; when the disk is full of them, sends are refused. \
                  The group named is the furthest behind"
             );
         }
-        if retention.survivors == 0 && std::mem::take(&mut self.said) {
+        if messages == 0 && std::mem::take(&mut self.said) {
             tracing::info!("no messages are kept for groups that are behind any more");
         }
     }
@@ -134,14 +136,14 @@ fn pin(engine: &Engine, state: &State, key: &OffsetKey, offset: u64) {
     }
 }
 
-/// The group that has the most before it in one queue, and how many messages that are.
+/// The group that has the most before it in one queue, and how many messages that are; `None` where no group has anything before it.
 fn furthest_behind(engine: &Engine, state: &State) -> Option<(String, u64)> {
     let mut furthest = None;
     state.offsets.for_each(|key, offset| {
         let Some(topic) = state.topics.get(&key.topic) else { return };
         let Ok(Some(queue)) = topic.queue(engine, key.queue) else { return };
         let behind = engine.range(queue).max.0.saturating_sub(offset);
-        if furthest.as_ref().is_none_or(|(_, most)| behind > *most) {
+        if behind > furthest.as_ref().map_or(0, |(_, most)| *most) {
             furthest = Some((key.group.to_string(), behind));
         }
     });

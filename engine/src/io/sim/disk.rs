@@ -9,6 +9,7 @@ use super::schedule::Seeded;
 use super::sectors::{PAGE, SECTOR, Sector, Sectors};
 use super::space::Space;
 use super::{MachineDead, Survival};
+use crate::io::OpenMode;
 use crate::units::{to_u64, to_usize};
 
 /// Versions of one sector that are remembered between two syncs; any of them may be what a crash leaves.
@@ -115,6 +116,8 @@ pub(super) struct State {
     durable_names: BTreeMap<PathBuf, u64>,
     pending_names: Vec<NameOp>,
     dirs: BTreeSet<PathBuf>,
+    /// Directories below which nothing changes.
+    pub(super) protected: BTreeSet<PathBuf>,
     pending: BTreeMap<u64, Pending>,
     snapshots: BTreeMap<u64, Snapshot>,
     op_next: u64,
@@ -144,6 +147,7 @@ impl State {
             durable_names: BTreeMap::new(),
             pending_names: Vec::new(),
             dirs: BTreeSet::new(),
+            protected: BTreeSet::new(),
             pending: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             op_next: 1,
@@ -257,9 +261,13 @@ impl State {
     }
 
     /// Opens or creates; answers the inode, which now has one more handle.
-    pub(super) fn open(&mut self, path: &Path, create: bool) -> io::Result<u64> {
+    pub(super) fn open(&mut self, path: &Path, mode: OpenMode) -> io::Result<u64> {
+        let create = mode == OpenMode::CreateNew;
         let verb = if create { "create" } else { "open" };
         self.begin_now(IoClass::Name, &format!("{verb} {}", path.display()))?;
+        if mode != OpenMode::ReadOnly {
+            self.may_change(path)?;
+        }
         self.dir_of(path)?;
         let inode = match (self.live_names.get(path), create) {
             (Some(_), true) => return Err(errno(libc::EEXIST)),
@@ -273,6 +281,11 @@ impl State {
         };
         self.inode_mut(inode).handles += 1;
         Ok(inode)
+    }
+
+    fn may_change(&self, path: &Path) -> io::Result<()> {
+        let is_protected = self.protected.iter().any(|dir| path.starts_with(dir));
+        if is_protected { Err(errno(libc::EROFS)) } else { Ok(()) }
     }
 
     fn new_inode(&mut self) -> u64 {
@@ -294,6 +307,8 @@ impl State {
 
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         self.begin_now(IoClass::Name, &format!("rename {} to {}", from.display(), to.display()))?;
+        self.may_change(from)?;
+        self.may_change(to)?;
         self.dir_of(to)?;
         let inode = *self.live_names.get(from).ok_or_else(|| errno(libc::ENOENT))?;
         self.change_name(NameChange::Rename(from.to_path_buf(), to.to_path_buf()), inode);
@@ -302,6 +317,7 @@ impl State {
 
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
         self.begin_now(IoClass::Name, &format!("remove {}", path.display()))?;
+        self.may_change(path)?;
         let inode = *self.live_names.get(path).ok_or_else(|| errno(libc::ENOENT))?;
         self.change_name(NameChange::Remove(path.to_path_buf()), inode);
         Ok(())
@@ -338,6 +354,7 @@ impl State {
     pub(super) fn lock(&mut self, path: &Path) -> io::Result<()> {
         self.alive()?;
         self.dir_of(path)?;
+        self.may_change(path)?;
         if !self.locks.insert(path.to_path_buf()) {
             let text = format!("{} is held by process {}", path.display(), std::process::id());
             return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
@@ -626,6 +643,7 @@ impl State {
         State {
             inode_next: self.inode_next,
             dirs: self.dirs.clone(),
+            protected: self.protected.clone(),
             stamp: self.stamp,
             space: self.space.clone(),
             identity_draws: self.identity_draws.clone(),

@@ -271,6 +271,12 @@ impl SimDisk {
         self.state().plant_len(path, len);
     }
 
+    /// Lets nothing below a directory be written, made, renamed or removed from now on, or even opened for that: a backup, mounted to
+    /// be read.
+    pub fn protect(&self, dir: &Path) {
+        self.state().protected.insert(dir.to_path_buf());
+    }
+
     /// Makes a file vanish, live and durable.
     pub fn lose(&self, path: &Path) {
         self.state().plant_loss(path);
@@ -321,9 +327,9 @@ impl IoBackend for SimBackend {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn IoFile>> {
-        let inode = self.disk.state().open(path, mode == OpenMode::CreateNew)?;
+        let inode = self.disk.state().open(path, mode)?;
         let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        Ok(Arc::new(SimFile { disk: self.disk.clone(), inode, name }))
+        Ok(Arc::new(SimFile { disk: self.disk.clone(), inode, name, is_read_only: mode == OpenMode::ReadOnly }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -376,6 +382,7 @@ struct SimFile {
     disk: SimDisk,
     inode: u64,
     name: String,
+    is_read_only: bool,
 }
 
 impl SimFile {
@@ -411,6 +418,9 @@ impl IoFile for SimFile {
 
     fn write_at(&self, buf: &AlignedBuf, offset: u64, durable: bool) -> io::Result<()> {
         assert_aligned(offset, buf.len());
+        if self.is_read_only {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
         let mut data = buf.to_vec();
         self.run(Work::Write { offset, data: data.clone(), durable }, &mut data)
     }
