@@ -326,7 +326,7 @@ impl Engine {
             Arc::clone(&backlog),
             Arc::clone(&watch_count),
         );
-        dispatcher.note_changed(changed);
+        dispatcher.note_found(changed, found.entries, options.unsaved_bytes_max / 4 * 3);
         let dispatcher = Arc::new(Mutex::new(dispatcher));
         if options.role != Role::Replica {
             replication::catch_up_head(&sequencer, &queues, &reader, found.visible..found.end).map_err(|error| {

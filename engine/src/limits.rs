@@ -116,8 +116,10 @@ pub const ASYNC_DEPTH: usize = 4;
 pub const MARK_DELAY: Duration = Duration::from_millis(10);
 /// Shortest time between two writes of a replica's side block.
 pub const SIDE_BLOCK_INTERVAL: Duration = Duration::from_millis(10);
-/// Reads in flight, and bytes of each, while the log is scanned at open.
-pub const SCAN_DEPTH: usize = 4;
+/// Reads in flight when a scan of the log begins.
+pub const SCAN_DEPTH_MIN: usize = 4;
+/// Reads in flight when a scan has gone on for a while: the disk has enough to do while the scan waits for a processor.
+pub const SCAN_DEPTH_MAX: usize = 16;
 /// Bytes of one scan read.
 pub const SCAN_READ_BYTES: usize = 1 << 20;
 /// Bytes of one read for a reader behind the cache.

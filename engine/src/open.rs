@@ -275,7 +275,7 @@ fn read_log(
             queues: &Arc::clone(&derived.queues),
             table: &Arc::clone(&derived.table),
             // What survives below the dense log comes last, and before everything else in its queue.
-            save_bytes: (saves && sparse.is_empty()).then_some(options.unsaved_bytes_max / 4),
+            unsaved_max: (saves && sparse.is_empty()).then_some(options.unsaved_bytes_max),
             released: derived.released,
             keys: &Arc::clone(&derived.keys),
             broken: options.broken(),

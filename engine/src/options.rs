@@ -278,7 +278,7 @@ impl EngineOptions {
     }
 
     /// Memory, about, that queues, table and key index may take while they wait for a checkpoint, or are being written by one. Checkpoints
-    /// begin at a quarter of it.
+    /// begin at a quarter of it; while a log is opened that has none, at half of it, and only where it would not do for the whole log.
     /// Where they cannot keep up, appends wait or are refused ([`crate::AppendError::Behind`]) rather than memory growing on; batches with
     /// [`crate::WriteBatch::set_essential`] may go to twice as much. Without checkpoints there is no such bound.
     ///

@@ -226,6 +226,36 @@ fn a_log_that_is_read_whole_is_saved_on_the_way() {
     }
 }
 
+/// Less than the bound is not saved on the way. It counts all the same: the first checkpoint is due at once, whatever the time.
+#[test]
+fn what_opening_did_not_save_is_saved_as_soon_as_it_is_open() {
+    let (disk, clock) = (SimDisk::new(31), Arc::new(SimClock::default()));
+    let options = options()
+        .with_checkpoint_interval(Some(Duration::from_secs(3600)))
+        .with_checkpoint_bytes(1 << 30)
+        .with_unsaved_bytes_max(64 << 10);
+    let engine = open(&disk, &clock, options.clone().with_checkpoint_interval(None)).unwrap();
+    let queue = engine.queue(b"orders/0").unwrap();
+    for number in 0..100_u32 {
+        let mut batch = WriteBatch::new();
+        for _ in 0..10 {
+            let payload: &[&[u8]] = &[&number.to_be_bytes()];
+            batch.append(&Append { queue: &queue, tag: 0, keys: &[], attributes: b"", payload }).unwrap();
+        }
+        drop(engine.try_append(&mut batch).unwrap());
+        apply(&engine);
+    }
+    let seen = view(&engine);
+    drop(engine);
+    let engine = open(&disk.kill(), &clock, options).unwrap();
+    assert_eq!((engine.stats().derived_bytes, engine.stats().checkpoints), (0, 0));
+    for _ in 0..20 {
+        engine.step();
+    }
+    assert_eq!(engine.stats().checkpoints, 1);
+    assert!(view(&engine) == seen);
+}
+
 /// Where threads drive the engine, one applies what another reads, and a third saves: of enough queues and bytes that they do.
 #[test]
 fn a_long_log_that_threads_read_is_the_same() {

@@ -197,7 +197,7 @@ fn every_flip_is_found_in_its_place(scene: &Scene, base: Lsn, stride: usize) {
     assert_eq!(scene.pass(), 0, "and changed back");
 }
 
-/// Closes K-21 (checksums are looked at when a crash is recovered, and never else).
+/// Closes K-20 (a checksum over the body alone) and K-21 (checksums are looked at when a crash is recovered, and never else).
 #[test]
 fn a_bit_flipped_anywhere_in_a_closed_segment_is_found_in_its_place_once_a_pass() {
     for (seed, tail) in [(1, Tail::Rewrite), (2, Tail::Pad)] {

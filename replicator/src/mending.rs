@@ -142,7 +142,7 @@ impl Copy<'_> {
             self.fetch_range(control, damage.lsn, damage.resumes.unwrap_or_else(|| geometry.segment_end(damage.lsn)))?;
         }
         // Nothing here says how far the log went on behind a last place that is damaged; a checkpoint may.
-        let Some(last) = of_log().last().filter(|damage| damage.resumes.is_none()) else { return Ok(()) };
+        let Some(last) = of_log().next_back().filter(|damage| damage.resumes.is_none()) else { return Ok(()) };
         let mut base = geometry.segment_end(last.lsn);
         while base < self.log.durable && found.after.checkpoint.is_some_and(|checkpoint| base < checkpoint) {
             self.fetch_range(control, base, geometry.segment_end(base))?;

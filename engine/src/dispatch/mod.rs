@@ -7,9 +7,8 @@
 //!
 //! It is a state machine: a thread drives it for watched queues, readers drive it for themselves.
 
-use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
+mod known;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,64 +26,16 @@ use crate::consume_queue::{QueueEntry, QueueState, Queues};
 use crate::error::{Fenced, NotDense};
 use crate::fault::{Broken, Fault};
 use crate::key_index::KeyIndex;
+use crate::limits;
 use crate::recovery::{RecordFault, record_fault};
 use crate::table::{Change, TableEntry, Visible};
 use crate::units::{Lsn, QueueOffset, to_u64, to_usize};
+use known::{Known, KnownQueue};
 
 /// Most bytes looked at in one piece.
 const WINDOW_BYTES: u64 = 1 << 20;
 /// Frames that are looked at together before they are applied one by one.
 const FRAMES_AHEAD: usize = 16;
-/// So many queues lie in the processor's caches anyway.
-const FEW_QUEUES: usize = 256;
-
-/// Queues that frames have named: the incarnation, the number and the state behind each name.
-type Known = HashMap<Name, (u32, u32, Arc<QueueState>)>;
-
-/// Bytes of a name that lie in the map itself: looking at others waits for memory once more.
-const SHORT_NAME: usize = 39;
-
-/// A queue's name as a key.
-enum Name {
-    Short(u8, [u8; SHORT_NAME]),
-    Long(Box<[u8]>),
-}
-
-impl From<&[u8]> for Name {
-    fn from(name: &[u8]) -> Name {
-        let mut short = [0; SHORT_NAME];
-        match (short.get_mut(..name.len()), u8::try_from(name.len())) {
-            (Some(place), Ok(len)) => {
-                place.copy_from_slice(name);
-                Name::Short(len, short)
-            }
-            _ => Name::Long(name.into()),
-        }
-    }
-}
-
-impl Borrow<[u8]> for Name {
-    fn borrow(&self) -> &[u8] {
-        match self {
-            Name::Short(len, bytes) => &bytes[..usize::from(*len)],
-            Name::Long(bytes) => bytes,
-        }
-    }
-}
-
-impl Hash for Name {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Borrow::<[u8]>::borrow(self).hash(state);
-    }
-}
-
-impl PartialEq for Name {
-    fn eq(&self, other: &Name) -> bool {
-        Borrow::<[u8]>::borrow(self) == Borrow::<[u8]>::borrow(other)
-    }
-}
-
-impl Eq for Name {}
 
 /// Applies frames to queues, table and key index.
 pub(crate) struct Applier {
@@ -115,7 +66,7 @@ impl Applier {
         registered: Registered,
         broken: Broken,
     ) -> Applier {
-        let (known, changes, found_keys, changed) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
+        let (known, changes, found_keys, changed) = (Known::default(), Vec::new(), Vec::new(), Vec::new());
         Applier { queues, table, keys, registered, known, changes, found_keys, changed, entries: 0, broken }
     }
 
@@ -131,7 +82,8 @@ impl Applier {
     ) -> Result<(), NotDense> {
         let mut begin = 0;
         for some in frames.chunks(FRAMES_AHEAD) {
-            self.look_ahead(frames_of(some, begin, bytes));
+            let records = frames_of(some, begin, bytes).flat_map(|(header, frame)| record::of_frame(header, frame));
+            self.known.look_ahead(records.map(|(_, _, record)| record.name));
             frames_of(some, begin, bytes).try_for_each(|(header, frame)| self.apply(header, frame, &mut touched))?;
             begin = some.last().map_or(begin, |(_, end)| *end);
         }
@@ -154,21 +106,6 @@ impl Applier {
         Ok(())
     }
 
-    /// Touches what these frames' records will change. With thousands of queues each of them waits for memory several times over, and the
-    /// processor does so for many at once only where nothing else stands between.
-    fn look_ahead<'f>(&self, frames: impl Iterator<Item = (&'f FrameHeader, &'f [u8])>) {
-        if self.known.len() < FEW_QUEUES {
-            return;
-        }
-        let mut found = [None; FRAMES_AHEAD];
-        let records = frames.flat_map(|(header, bytes)| record::of_frame(header, bytes));
-        for (place, (_, _, record)) in found.iter_mut().zip(records) {
-            *place = self.known.get(record.name).map(|(_, _, state)| state);
-        }
-        let changed = found.iter().flatten().filter(|state| state.is_changed()).count();
-        std::hint::black_box(changed);
-    }
-
     fn apply_record(
         &mut self,
         header: &FrameHeader,
@@ -176,12 +113,13 @@ impl Applier {
         record: &Record<'_>,
         lsn: Lsn,
     ) -> Result<Option<u32>, NotDense> {
+        let place = self.known.next();
         let (id, is_first) = match record.kind {
             RecordKind::EpochHistory => return Ok(None),
             RecordKind::Append | RecordKind::Link => {
                 let broken = self.broken;
                 self.entries += 1;
-                let (id, queue) = self.queue(record.name, record.incarnation);
+                let (id, queue) = self.queue(record.name, record.incarnation, place);
                 let to = QueueEntry { lsn, size: entry.len, tag: record.tag, store_time_ms: header.store_time_ms };
                 queue
                     .push(entry.queue_offset, to)
@@ -196,7 +134,7 @@ impl Applier {
                 (id, is_first)
             }
             RecordKind::QueueCounter => {
-                let (id, queue) = self.queue(record.name, record.incarnation);
+                let (id, queue) = self.queue(record.name, record.incarnation, place);
                 let next = record.payload.first_chunk().map_or(0, |next| u64::from_le_bytes(*next));
                 queue
                     .set_next(QueueOffset(next), lsn)
@@ -204,20 +142,20 @@ impl Applier {
                 (id, queue.note_change())
             }
             RecordKind::DropQueue => {
-                let (dropped, queue) = self.queue(record.name, record.incarnation);
+                let (dropped, queue) = self.queue(record.name, record.incarnation, place);
                 queue.clear();
                 queue.notify();
                 if queue.note_change() {
                     self.changed.push(dropped);
                 }
                 // The next incarnation begins with this record: it is what says that there was one before.
-                let (id, queue) = self.queue(record.name, record.incarnation + 1);
+                let (id, queue) = self.queue(record.name, record.incarnation + 1, place);
                 queue.begin(lsn);
                 (id, queue.note_change())
             }
             RecordKind::Lost if record.name.is_empty() => return Ok(None),
             RecordKind::Lost => {
-                let (id, queue) = self.queue(record.name, record.incarnation);
+                let (id, queue) = self.queue(record.name, record.incarnation, place);
                 let gap = QueueEntry { lsn, size: 0, tag: 0, store_time_ms: header.store_time_ms };
                 let count = queue
                     .lose(entry.queue_offset, gap)
@@ -242,9 +180,9 @@ impl Applier {
         Ok(Some(id))
     }
 
-    /// Queues that changed since the last checkpoint began.
-    pub(crate) fn changed(self) -> Vec<u32> {
-        self.changed
+    /// Queues that changed since the last checkpoint began, and how many entries came to them.
+    pub(crate) fn unsaved(self) -> (Vec<u32>, u64) {
+        (self.changed, self.entries)
     }
 
     /// About how much waits in memory for a checkpoint.
@@ -263,17 +201,22 @@ impl Applier {
         Frozen { lsn, start, queues, layer: self.table.freeze() }
     }
 
-    fn queue(&mut self, name: &[u8], incarnation: u32) -> (u32, &QueueState) {
-        if self.known.get(name).is_none_or(|(known, ..)| *known != incarnation) {
-            let queue = self
-                .queues
-                .intern_incarnation(name, incarnation, &self.registered)
-                .expect("names in the log were checked before they got there");
-            let state = self.queues.state(queue.id());
-            self.known.insert(Name::from(name), (incarnation, queue.id(), state));
-        }
-        let (_, id, state) = &self.known[name];
-        (*id, state)
+    /// The queue that a record names; `place` is where its name stands, if that is known.
+    fn queue(&mut self, name: &[u8], incarnation: u32, place: Option<usize>) -> (u32, &QueueState) {
+        let known = place.or_else(|| self.known.place(name));
+        let place = match known.filter(|place| self.known.get(*place).incarnation == incarnation) {
+            Some(place) => place,
+            None => {
+                let queue = self
+                    .queues
+                    .intern_incarnation(name, incarnation, &self.registered)
+                    .expect("names in the log were checked before they got there");
+                let (id, state) = (queue.id(), self.queues.state(queue.id()));
+                self.known.set(name, KnownQueue { incarnation, id, state })
+            }
+        };
+        let queue = self.known.get(place);
+        (queue.id, &queue.state)
     }
 }
 
@@ -354,6 +297,14 @@ impl Dispatcher {
 
     fn note_backlog(&self) {
         self.backlog.set(self.applier.unsaved_bytes());
+    }
+
+    /// What opening found, and no checkpoint has. It may be more than ever waits otherwise: as much as `most` bytes of it count, so that
+    /// appends need not wait for the checkpoint, which is due at once.
+    pub(crate) fn note_found(&mut self, queues: Vec<u32>, entries: u64, most: u64) {
+        self.note_changed(queues);
+        self.applier.entries += entries.min(most / limits::ENTRY_MEMORY);
+        self.note_backlog();
     }
 
     /// Queues that changed otherwise: at open, or because their first messages were released.
@@ -510,24 +461,4 @@ fn frames_of<'f>(
         *begin = *end;
         Some((header, frame))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_of_any_length_is_found_by_its_bytes_and_no_other_is() {
-        let name = |len: usize| vec![b'n'; len];
-        let lengths = || (0..2 * SHORT_NAME).chain([255, 256, 300]);
-        let mut known = HashMap::new();
-        for len in lengths() {
-            assert!(known.insert(Name::from(&name(len)[..]), len).is_none(), "{len}");
-        }
-        for len in lengths() {
-            assert_eq!(known.get(&name(len)[..]), Some(&len));
-        }
-        assert_eq!(known.get(&name(299)[..]), None);
-        assert_eq!(known.get(&b"nnm"[..]), None);
-    }
 }

@@ -15,6 +15,8 @@
 #[expect(unsafe_code, reason = "raw aligned memory is allocated, shared with the kernel and freed here")]
 pub mod buffer;
 mod file;
+#[expect(unsafe_code, reason = "a hint to the processor takes an address, and does not look at what is there")]
+pub(crate) mod prefetch;
 pub mod probe;
 #[cfg(feature = "sim")]
 pub mod sim;

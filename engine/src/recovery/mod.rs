@@ -22,6 +22,7 @@ mod replay;
 pub(crate) mod scan;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::{Scope, ScopedJoinHandle};
@@ -66,8 +67,9 @@ pub(crate) struct Found {
     pub(crate) acked: Lsn,
     /// Everything below is in queues and table: whole frames that are acknowledged.
     pub(crate) visible: Lsn,
-    /// Queues that no checkpoint knows as they are now.
+    /// Queues that no checkpoint knows as they are now, and entries that none has.
     pub(crate) changed: Vec<u32>,
+    pub(crate) entries: u64,
     /// What is not visible says last of survivors, by segment; `None`: that nothing survives there.
     pub(crate) hidden_lists: BTreeMap<Lsn, Option<List>>,
 }
@@ -100,9 +102,8 @@ pub(crate) struct Recovery<'a> {
     pub(crate) files: &'a BTreeMap<Lsn, Arc<dyn IoFile>>,
     pub(crate) queues: &'a Arc<Queues>,
     pub(crate) table: &'a Arc<Visible>,
-    /// Checkpoints are written on the way whenever about so many bytes of memory wait for one, one at a time, so that no more than about
-    /// twice as many ever wait; never with `None`.
-    pub(crate) save_bytes: Option<u64>,
+    /// About so many bytes of memory may wait for a checkpoint: some are written on the way where more would. Never with `None`.
+    pub(crate) unsaved_max: Option<u64>,
     /// No queue of the last checkpoint begins before; the log's start where there is none.
     pub(crate) released: Lsn,
     pub(crate) keys: &'a Arc<KeyIndex>,
@@ -159,7 +160,7 @@ impl Recovery<'_> {
         let applier = Mutex::new(Applier::new(queues, table, keys, Box::new(|_| {}), self.broken));
         let save = Mutex::new(save);
         let mut found = std::thread::scope(|scope| self.read(start, applied, &applier, scope, &save))?;
-        found.changed = applier.into_inner().expect("nobody who held it panicked").changed();
+        (found.changed, found.entries) = applier.into_inner().expect("nobody who held it panicked").unsaved();
         Ok(found)
     }
 
@@ -184,8 +185,10 @@ impl Recovery<'_> {
             acked: applied.max(self.side.map_or(Lsn::ZERO, |side| side.acked)),
             visible: applied.max(start),
             changed: Vec::new(),
+            entries: 0,
             hidden_lists: BTreeMap::new(),
         };
+        let mut saved_to = found.visible;
         let mut replay = Replay::new(applier, self.has_threads.then_some(scope));
         let mut saves = Saves { under_way: None, scope: self.has_threads.then_some(scope) };
         let mut held = VecDeque::new();
@@ -212,10 +215,11 @@ impl Recovery<'_> {
                 break stop;
             }
             // Only what is known to be durable goes into a checkpoint.
-            let is_much = self.save_bytes.is_some_and(|bytes| replay.applier().unsaved_bytes() >= bytes);
-            if is_much && found.visible <= self.durable_ahead(found.visible, &found) {
+            let is_due = self.is_save_due(replay.applier().unsaved_bytes(), saved_to..found.visible);
+            if is_due && found.visible <= self.durable_ahead(found.visible, &found) {
                 saves.settle()?;
                 let frozen = replay.applier().freeze(found.visible, self.released);
+                saved_to = found.visible;
                 saves.begin(move || save.lock().expect("nobody who held it panicked")(frozen))?;
             }
         };
@@ -224,6 +228,30 @@ impl Recovery<'_> {
         found.acked = if self.holds_back { found.acked.min(found.end) } else { found.end };
         found.hidden_lists = lists_in(&held);
         Ok(found)
+    }
+
+    /// Whether a checkpoint is to be written of what `read` of the log made `unsaved` bytes of. It takes the disk's time from the reading,
+    /// so there is none where all that is still to come fits the bound with what is there, beside the first appends; and of half of the
+    /// bound, so that with the one that is being written no more than all of it waits.
+    fn is_save_due(&self, unsaved: u64, read: Range<Lsn>) -> bool {
+        let Some(max) = self.unsaved_max.filter(|max| unsaved >= max / 2) else { return false };
+        let to_come = u128::from(unsaved) * u128::from(self.rest_bytes(read.end));
+        let at_end = u128::from(unsaved) + to_come / u128::from(read.end.since(read.start).max(1));
+        at_end > u128::from(max / 4 * 3)
+    }
+
+    /// About how much of the log lies behind `lsn`, the end of a segment: whole segments, as far as they begin with a frame.
+    fn rest_bytes(&self, lsn: Lsn) -> u64 {
+        let mut end = lsn;
+        for (base, file) in self.files.range(lsn..) {
+            let mut block = AlignedBuf::zeroed(IO_ALIGN);
+            let is_read = file.read_at(&mut block, limits::SEGMENT_HEADER_BYTES).is_ok();
+            if *base != end || !is_read || frame::decode_header(&block, end).is_err() {
+                break;
+            }
+            end = self.geometry.segment_end(end);
+        }
+        end.since(lsn)
     }
 
     /// How far the log is known to have been durable, as far as it takes to know that of everything below `lsn`. A frame's mark speaks of

@@ -16,7 +16,7 @@ use crate::error::NotDense;
 /// Bytes that are handed over together.
 const BATCH_BYTES: usize = 256 << 10;
 /// Batches on their way at most.
-const BATCHES: usize = 4;
+const BATCHES: usize = 8;
 const INTACT: &str = "whoever applies frames does not panic";
 
 /// Whole frames, one behind the other, and where each ends.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::commitlog::segment::Geometry;
 use crate::error::OpenError;
 use crate::io::{AlignedBuf, IO_ALIGN, IoAction, IoBackend, IoFile, IoOp, IoQueue, Wait};
-use crate::limits::{COLD_READ_BYTES, SCAN_DEPTH, SCAN_READ_BYTES, SEGMENT_HEADER_BYTES};
+use crate::limits::{COLD_READ_BYTES, SCAN_DEPTH_MAX, SCAN_DEPTH_MIN, SCAN_READ_BYTES, SEGMENT_HEADER_BYTES};
 use crate::units::{Lsn, align_down, to_u64, to_usize};
 
 /// A cursor over the data bytes of a segment, and of those behind it.
@@ -33,9 +33,10 @@ pub(crate) struct SegmentScan<'a> {
     spare: Vec<AlignedBuf>,
     /// Blocks that could not be read, by file offset, and why; `None`: such a block ends the scan with an error.
     unreadable: Option<BTreeMap<u64, String>>,
-    /// Bytes of one read, and how many are in flight.
+    /// Bytes of one read, how many are in flight, and how many may be.
     read_bytes: usize,
     depth: usize,
+    depth_max: usize,
 }
 
 /// A read.
@@ -54,7 +55,7 @@ impl<'a> SegmentScan<'a> {
         base: Lsn,
         error: impl Fn(io::Error) -> OpenError + 'a,
     ) -> Result<SegmentScan<'a>, OpenError> {
-        let io = backend.queue(SCAN_DEPTH).map_err(&error)?;
+        let io = backend.queue(SCAN_DEPTH_MAX).map_err(&error)?;
         Ok(SegmentScan {
             io,
             geometry,
@@ -71,7 +72,8 @@ impl<'a> SegmentScan<'a> {
             spare: Vec::new(),
             unreadable: None,
             read_bytes: SCAN_READ_BYTES,
-            depth: SCAN_DEPTH,
+            depth: SCAN_DEPTH_MIN,
+            depth_max: SCAN_DEPTH_MAX,
         })
     }
 
@@ -82,7 +84,7 @@ impl<'a> SegmentScan<'a> {
 
     /// From here on reads are short, one at a time: others use the disk.
     pub(crate) fn be_gentle(&mut self) {
-        (self.read_bytes, self.depth) = (to_usize(COLD_READ_BYTES), 1);
+        (self.read_bytes, self.depth, self.depth_max) = (to_usize(COLD_READ_BYTES), 1, 1);
     }
 
     /// Why a block between these file offsets could not be read, if one could not.
@@ -184,6 +186,8 @@ impl<'a> SegmentScan<'a> {
         }
         self.spare.extend(self.piece.replace(buf));
         self.at = 0;
+        // Who reads much may be kept from the processor for longer than the disk takes for a few.
+        self.depth = (self.depth + 1).min(self.depth_max);
         self.read_ahead();
         Ok(true)
     }

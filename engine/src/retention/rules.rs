@@ -105,6 +105,7 @@ mod tests {
     use super::*;
     use crate::options::Tail;
 
+    /// K-36: what no queue has yet stays, whatever age and size say.
     #[test]
     fn pins_and_dispatch_hold_what_size_age_and_release_would_let_go() {
         let geometry = Geometry { segment_bytes: 4096 + 1000 * 4096, tail: Tail::Rewrite };

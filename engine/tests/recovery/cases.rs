@@ -667,6 +667,7 @@ fn a_log_closed_in_order_opens_as_it_was() {
     walk("clean-end");
 }
 
+/// K-22.
 #[test]
 fn stale_bytes_behind_the_end_say_nothing() {
     walk("stale-bytes");
@@ -713,6 +714,7 @@ fn what_a_checkpoint_covers_and_the_log_has_not_is_refused() {
     walk("checkpoint-beyond-end");
 }
 
+/// K-28: what is told beside the log may be torn, and costs time only.
 #[test]
 fn a_derived_store_is_believed_or_rebuilt_wherever_a_bit_of_it_flips() {
     let log = Log::checkpointed().go_on(&[("queue-1", b"and an entry of the table")]);
