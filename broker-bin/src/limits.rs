@@ -244,6 +244,8 @@ pub const HELD_PER_CLIENT_MAX: usize = 64 << 10;
 pub const HELD_PER_ADDRESS_MAX: usize = 256 << 10;
 /// Smallest bound of a frame that can be asked for: a small message, or a heartbeat of many groups.
 pub const FRAME_BYTES_MIN: usize = 64 << 10;
+/// Network threads: each has a runtime of its own.
+pub const NETWORK_THREADS_MAX: usize = 256;
 /// Connections of one network thread.
 pub const CONNECTIONS_PER_WORKER_MAX: usize = 64 << 10;
 

@@ -1,7 +1,7 @@
 //! The `anchorlog` program: arguments, start, run, stop, exit code.
 //!
-//! Exit codes: 0 stopped cleanly or helped; 1 a start or stop that failed; 2 a configuration that does not hold;
-//! 130 a second signal while stopping. Those of `anchorlog log` stand in `log_tools`, those of
+//! Exit codes: 0 stopped cleanly, or before the start was done, or helped; 1 a start or stop that failed; 2 a configuration that does not
+//! hold; 130 a second signal while stopping. Those of `anchorlog log` stand in `log_tools`, those of
 //! `anchorlog doctor` in `doctor`, and those of operators' commands in `commands`.
 
 #![forbid(unsafe_code)]
@@ -42,7 +42,7 @@ fn failure(error: impl std::fmt::Display) -> Failure {
 
 fn run() -> Result<ExitCode, Failure> {
     match Order::from_words(std::env::args_os()) {
-        Ok(Order::Broker(config)) => serve(&config).map(|()| ExitCode::SUCCESS),
+        Ok(Order::Broker(mut config)) => serve(&mut config).map(|()| ExitCode::SUCCESS),
         Ok(Order::Log(args)) => log_tools::run(&args, &mut std::io::stdout().lock())
             .map(ExitCode::from)
             .map_err(|error| Failure { code: log_tools::NOT_DONE, text: error.to_string() }),
@@ -64,7 +64,11 @@ fn run() -> Result<ExitCode, Failure> {
     }
 }
 
-fn serve(config: &Config) -> Result<(), Failure> {
+/// How long a start may go on after it was asked to end: one that is nearly there is stopped in order.
+const START_GRACE: Duration = Duration::from_secs(2);
+
+fn serve(config: &mut Config) -> Result<(), Failure> {
+    config.heed_log().map_err(|error| Failure { code: 2, text: error.to_string() })?;
     telemetry::start(&config.options.log_level, config.options.log_format)
         .map_err(|error| Failure { code: 2, text: error.to_string() })?;
     tracing::info!("anchorlog {} with{}", env!("CARGO_PKG_VERSION"), config.summary());
@@ -79,8 +83,28 @@ fn serve(config: &Config) -> Result<(), Failure> {
         let _entered = runtime.enter();
         Signals::new().map_err(failure)?
     };
-    let broker = Broker::start(config.options.to_options().map_err(failure)?).map_err(failure)?;
-    let name = runtime.block_on(signals.next());
+    let (started, mut outcome) = tokio::sync::oneshot::channel();
+    let options = config.options.clone();
+    // Reading the log back can take long, and must not keep anybody from ending it.
+    let start =
+        move || options.to_options().map_err(failure).and_then(|options| Broker::start(options).map_err(failure));
+    let thread = std::thread::Builder::new().name("start".to_owned());
+    thread.spawn(move || started.send(start()).is_ok()).map_err(failure)?;
+    let panicked = |_: tokio::sync::oneshot::error::RecvError| failure("starting ended in a panic");
+    let running = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            started = &mut outcome => Ok(Some((started.map_err(panicked)??, signals.next().await))),
+            name = signals.next() => match tokio::time::timeout(START_GRACE, &mut outcome).await {
+                Ok(started) => Ok(Some((started.map_err(panicked)??, name))),
+                Err(_) => {
+                    tracing::info!(signal = name, "ended before the start was done; the next one reads the log again");
+                    Ok(None)
+                }
+            },
+        }
+    })?;
+    let Some((broker, name)) = running else { return Ok(()) };
     tracing::info!(signal = name, "stopping; another signal, a second from now or later, ends the process at once");
     let (stopped, outcome) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("stop".to_owned());

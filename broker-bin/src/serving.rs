@@ -200,7 +200,7 @@ impl Serving {
         }
         let shared = Arc::new(shared);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let thread_count = options.network_threads.unwrap_or(cores.min(4)).clamp(1, usize::from(u16::MAX));
+        let thread_count = options.network_threads.unwrap_or(cores.min(4)).clamp(1, limits::NETWORK_THREADS_MAX);
         let wakes: Vec<_> = (0..thread_count).map(|_| Arc::new(Notify::new())).collect();
         let mut serving = Serving {
             shared: Some(shared.clone()),

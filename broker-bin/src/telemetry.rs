@@ -11,6 +11,7 @@ use std::time::Duration;
 use anchorlog_engine::{Clock, SystemClock};
 use tracing::callsite::Identifier;
 use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -24,12 +25,12 @@ use crate::lock::lock;
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The level is none.
-    #[error("log-level = {level}: {source}")]
+    #[error("log-level = {level}: {reason}")]
     Level {
         /// What was asked for.
         level: String,
         /// What is wrong with it.
-        source: tracing_subscriber::filter::ParseError,
+        reason: String,
     },
     /// Somebody else in this process has set them up before.
     #[error("logging is already set up")]
@@ -63,8 +64,33 @@ fn formatted<S: Subscriber + for<'a> LookupSpan<'a>>(format: LogFormat) -> Box<d
 }
 
 fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::try_new(level).map_err(|source| TelemetryError::Level { level: level.to_owned(), source })
+    parsed(level).map_err(|reason| TelemetryError::Level { level: level.to_owned(), reason })
 }
+
+/// A word alone that is no level would be taken for a part of the program, of which everything is logged, and nothing of all others.
+fn parsed(level: &str) -> Result<EnvFilter, String> {
+    let is_known = |word: &str| {
+        let part = word.split("::").next().unwrap_or(word);
+        word.parse::<LevelFilter>().is_ok() || PROGRAM.contains(&part)
+    };
+    let wanted = "off, error, warn, info, debug or trace is wanted, or directives such as info,anchorlog::net=debug";
+    let mut words = level.split(',').map(str::trim).filter(|word| !word.is_empty()).peekable();
+    if words.peek().is_none() {
+        return Err(wanted.to_owned());
+    }
+    match words.find(|word| !word.contains(['=', '[', ']', '{', '}']) && !is_known(word)) {
+        Some(word) => Err(format!("{word} is no level: {wanted}")),
+        None => EnvFilter::try_new(level).map_err(|error| format!("{error}: {wanted}")),
+    }
+}
+
+/// Says what is wrong with a level.
+pub(crate) fn check_level(level: &str) -> Result<(), String> {
+    parsed(level).map(drop)
+}
+
+/// The parts of this program, as log lines name them.
+const PROGRAM: [&str; 3] = ["anchorlog", "anchorlog_engine", "anchorlog_replicator"];
 
 type SetFilter = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
 
@@ -152,6 +178,17 @@ impl<S: Subscriber, C: Clock> Layer<S> for Bounded<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mistyped_level_is_an_error_with_the_levels() {
+        for level in ["frob", "inof", "info,dbug", "", ",", "anchorlog=inof", "a=b=c"] {
+            let reason = check_level(level).expect_err(level);
+            assert!(reason.contains("off, error, warn, info, debug or trace"), "{level}: {reason}");
+        }
+        for level in ["info", "WARN", "off", "info,anchorlog::net=debug", "warn, anchorlog_engine", "tokio=trace,"] {
+            assert_eq!(check_level(level), Ok(()), "{level}");
+        }
+    }
 
     #[test]
     fn a_place_that_says_too_much_is_heard_less_and_what_is_left_out_is_counted() {

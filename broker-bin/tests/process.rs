@@ -3,14 +3,17 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::Duration;
 
 use anchorlog::wire::codes::request;
 use anchorlog::wire::header::Head;
 use anchorlog::wire::{Encoding, FrameRef, Header};
 use anchorlog_engine::{Append, BackendChoice, Engine, EngineOptions, Put, WriteBatch};
 use bytes::BytesMut;
+use nix::fcntl::{OFlag, open};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 
 fn program(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_anchorlog"));
@@ -128,12 +131,69 @@ fn a_broker_says_what_is_in_force_serves_and_stops_in_order() {
     assert_eq!(running.end().0, Some(0));
 }
 
+/// A certificate in a pipe that nobody writes holds the start up, as a long log on a slow disk does.
+#[test]
+fn a_start_that_takes_long_is_ended_by_a_signal() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let pipe = directory.path().join(signal.as_str());
+        mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).expect("a pipe");
+        let (store, path) = (directory.path().join("log"), pipe.to_str().expect("text"));
+        let words = ["broker", "--listen", "127.0.0.1:0", "--store", store.to_str().expect("text")];
+        let mut child =
+            program(&[&words[..], &["--tls-cert", path, "--tls-key", path]].concat()).spawn().expect("it runs");
+        let log = BufReader::new(child.stderr.take().expect("piped"));
+        let address = SocketAddr::from(([0; 4], 0));
+        let mut running = Running { child, log, address, said: String::new() };
+        // There is somebody to write to once it waits there.
+        let written = (0..6000).find_map(|_| {
+            let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
+            let opened = open(&pipe, flags, Mode::empty()).ok();
+            if opened.is_none() {
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+            opened
+        });
+        let written = written.expect("it reads the certificate");
+        running.signal(signal);
+        let ended = (0..3000).find_map(|_| {
+            std::thread::park_timeout(Duration::from_millis(10));
+            running.child.try_wait().expect("a child")
+        });
+        drop(written);
+        assert_eq!(ended.expect("it ended within half a minute").code(), Some(0));
+        let (_, said) = running.end();
+        assert!(said.contains("ended before the start was done") && !said.contains("stopping"), "{said}");
+    }
+}
+
+#[test]
+fn a_log_that_was_made_otherwise_is_not_shown_as_asked_for() {
+    let store = tempfile::tempdir().expect("a directory");
+    let store = store.path().join("log");
+    let store = store.to_str().expect("text");
+    let running = Running::start(store, &["--segment-bytes", "1MiB"]);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().0, Some(0));
+    let running = Running::start(store, &["--segment-bytes", "2MiB"]);
+    running.signal(Signal::SIGTERM);
+    let (code, said) = running.end();
+    assert_eq!(code, Some(0), "{said}");
+    for part in ["segment-bytes = 1MiB (as the log was made)", "segment-bytes = 2MiB has no effect"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    let (code, said) = ended(&["broker", "--listen", "127.0.0.1:0", "--store", store, "--tail", "pad"]);
+    assert!(code == Some(2) && said.contains("command line: tail = pad: the log in"), "{code:?} {said}");
+}
+
 #[test]
 fn what_does_not_hold_ends_with_2_and_says_why() {
     for (words, part) in [
         (&["broker", "--listen", "0.0.0.0:0"][..], "--insecure"),
         (&["broker", "--flush", "sometimes"], "sync"),
         (&["broker", "--log-level", "a=b=c"], "log-level"),
+        (&["broker", "--log-level", "inof"], "error, warn, info, debug"),
+        (&["broker", "--net-threads", "100000"], "1 to 256"),
         (&["broker", "--config", "/nowhere/a.toml"], "/nowhere/a.toml"),
         (&["brokr"], "broker"),
     ] {

@@ -38,7 +38,10 @@ fn toml_entries(text: &str) -> Result<Vec<Entry>, String> {
                 return Err(format!("{key} is a {}; text, a whole number, true or false is wanted", other.type_str()));
             }
         };
-        let line = text.lines().position(|line| line.trim_start().trim_start_matches(['"', '\'']).starts_with(&key));
+        let line = text.lines().position(|line| {
+            let rest = line.trim_start().trim_start_matches(['"', '\'']).strip_prefix(&key);
+            rest.is_some_and(|rest| rest.starts_with(['"', '\'', ' ', '\t', '=']))
+        });
         entries.push(Entry { line: line.map_or(0, |line| line + 1), key, value });
     }
     entries.sort_by_key(|entry| entry.line);
@@ -92,6 +95,12 @@ mod tests {
         for (name, text) in [("a.toml", toml), ("a.conf", conf), ("a", toml), ("a", conf), ("a.properties", conf)] {
             assert_eq!(read(name, text).as_deref(), Ok(&wanted[..]), "{name}");
         }
+    }
+
+    #[test]
+    fn a_line_of_toml_is_that_of_the_whole_key() {
+        let wanted = [entry(1, "acl-file", "a"), entry(2, "acl", "true")];
+        assert_eq!(read("a.toml", "acl-file = \"a\"\nacl = true\n").as_deref(), Ok(&wanted[..]));
     }
 
     #[test]

@@ -12,12 +12,17 @@ mod options;
 mod replicas;
 mod rocketmq;
 mod units;
+mod unused;
 mod watched;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anchorlog_engine::Tail;
+use anchorlog_engine::commitlog::manifest::Manifest;
+use anchorlog_engine::commitlog::segment::Geometry;
+use anchorlog_engine::io::threads::ThreadsBackend;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, parser::ValueSource};
 
 pub use live::{Changed, Live, Refusal, shown as shown_options};
@@ -166,6 +171,17 @@ enum Source {
     Default,
     Flag,
     File,
+    /// The log was made with it, whatever is asked for.
+    Log,
+}
+
+/// What stands in the file for an option.
+#[derive(Clone, Debug)]
+struct Origin {
+    /// File and line.
+    place: String,
+    key: String,
+    value: String,
 }
 
 /// A configuration that holds together.
@@ -176,6 +192,10 @@ pub struct Config {
     /// Keys of the file that mean nothing here, with the reason.
     pub without_meaning: Vec<(String, &'static str)>,
     sources: BTreeMap<&'static str, Source>,
+    /// Where in the file.
+    origins: BTreeMap<&'static str, Origin>,
+    /// What was asked for of a log that was made otherwise.
+    overruled: Vec<String>,
 }
 
 impl Config {
@@ -186,7 +206,8 @@ impl Config {
             let source = if is_flag == Some(ValueSource::CommandLine) { Source::Flag } else { Source::Default };
             sources.insert(name, source);
         }
-        let mut config = Config { options, without_meaning: Vec::new(), sources };
+        let mut config =
+            Config { options, without_meaning: Vec::new(), sources, origins: BTreeMap::new(), overruled: Vec::new() };
         if let Some(path) = config.options.config.clone() {
             let text = std::fs::read_to_string(&path)
                 .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
@@ -217,21 +238,30 @@ impl Config {
             value: value.to_owned(),
             reason,
         };
+        let origin = Origin { place: place.to_owned(), key: key.to_owned(), value: value.to_owned() };
         let dashed = key.replace('_', "-");
         if let Some(name) = option_names().into_iter().find(|name| *name == dashed) {
+            self.origins.insert(name, origin);
             return self.set(name, value).map_err(bad);
         }
         match rocketmq::meaning(key, value).map_err(bad)? {
-            Some(Meaning::Is(name, value)) => self.set(name, &value).map_err(bad),
+            Some(Meaning::Is(name, value)) => {
+                self.origins.insert(name, origin);
+                self.set(name, &value).map_err(bad)
+            }
             Some(Meaning::ListenIp(ip)) => {
+                // Whether it can be listened at depends on the host more than on the port.
+                self.origins.insert("listen", origin);
                 addresses.listen_ip = Some(ip);
                 Ok(())
             }
             Some(Meaning::ListenPort(port)) => {
+                self.origins.entry("listen").or_insert(origin);
                 addresses.listen_port = Some(port);
                 Ok(())
             }
             Some(Meaning::AdvertiseIp(ip)) => {
+                self.origins.insert("advertise", origin);
                 addresses.advertise_ip = Some(ip);
                 Ok(())
             }
@@ -275,17 +305,62 @@ impl Config {
         }
     }
 
-    /// What one option cannot see alone.
+    /// What one option cannot see alone. Blamed is what was written, where it was written.
     fn check(&self) -> Result<(), ConfigError> {
-        self.options.check().map_err(|(name, value, reason)| ConfigError::BadValue {
-            place: match (self.sources.get(name), &self.options.config) {
-                (Some(Source::File), Some(path)) => path.display().to_string(),
-                _ => "command line".to_owned(),
-            },
-            key: name.to_owned(),
-            value,
-            reason,
-        })
+        self.options.check().map_err(|(name, value, reason)| self.blamed(name, value, reason))
+    }
+
+    fn blamed(&self, name: &'static str, value: String, reason: String) -> ConfigError {
+        match (self.sources.get(name), self.origins.get(name)) {
+            (Some(Source::File), Some(Origin { place, key, value })) => {
+                ConfigError::BadValue { place: place.clone(), key: key.clone(), value: value.clone(), reason }
+            }
+            (source, _) => {
+                let place = if source == Some(&Source::Flag) { "command line" } else { "by default" };
+                ConfigError::BadValue { place: place.to_owned(), key: name.to_owned(), value, reason }
+            }
+        }
+    }
+
+    fn is_chosen(&self, name: &str) -> bool {
+        matches!(self.sources.get(name), Some(Source::Flag | Source::File))
+    }
+
+    /// Takes what a log that is there already has for good, so that nothing else is shown as if it were in force. A log that cannot be
+    /// read is left to whoever opens it.
+    ///
+    /// # Errors
+    /// When a tail was asked for that the log does not have: who asks for one relies on it.
+    pub fn heed_log(&mut self) -> Result<(), ConfigError> {
+        let Some(made) = geometry(&self.options.store) else { return Ok(()) };
+        let store = self.options.store.display();
+        let tail = match made.tail {
+            Tail::Rewrite => TailMode::Rewrite,
+            Tail::Pad => TailMode::Pad,
+        };
+        if tail != self.options.tail {
+            let reason = format!(
+                "the log in {store} was made with tail = {}, and keeps it: say that, or start with a new directory",
+                options::shown(&tail)
+            );
+            if self.is_chosen("tail") {
+                return Err(self.blamed("tail", options::shown(&self.options.tail), reason));
+            }
+            self.options.tail = tail;
+            self.sources.insert("tail", Source::Log);
+        }
+        let segment_bytes = ByteSize(made.segment_bytes);
+        if segment_bytes != self.options.segment_bytes {
+            if self.is_chosen("segment-bytes") {
+                let asked = self.options.segment_bytes;
+                self.overruled.push(format!(
+                    "segment-bytes = {asked} has no effect: the log in {store} was made with {segment_bytes}, and keeps it"
+                ));
+            }
+            self.options.segment_bytes = segment_bytes;
+            self.sources.insert("segment-bytes", Source::Log);
+        }
+        Ok(())
     }
 
     /// Every option with its value and where it came from, one a line.
@@ -296,6 +371,7 @@ impl Config {
             let source = match self.sources.get(name) {
                 Some(Source::Flag) => " (flag)",
                 Some(Source::File) => " (file)",
+                Some(Source::Log) => " (as the log was made)",
                 _ => "",
             };
             // A string takes everything.
@@ -309,9 +385,9 @@ impl Config {
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks: Vec<String> =
             self.without_meaning.iter().map(|(key, reason)| format!("{key} means nothing here: {reason}")).collect();
-        let chosen = |name: &str| self.sources.get(name).is_some_and(|source| *source != Source::Default);
+        remarks.extend(self.overruled.iter().cloned());
         if self.options.flush == FlushMode::Sync {
-            let without_effect = ["flush-interval", "flush-bytes"].into_iter().filter(|name| chosen(name));
+            let without_effect = ["flush-interval", "flush-bytes"].into_iter().filter(|name| self.is_chosen(name));
             remarks.extend(without_effect.map(|name| format!("{name} has no effect while flush is sync")));
         }
         if self.options.ack_timeout.0 >= options::CLIENT_TIMEOUT {
@@ -344,19 +420,27 @@ impl Config {
     }
 }
 
+/// What the log in `store` was made with, if there is one.
+fn geometry(store: &Path) -> Option<Geometry> {
+    let bytes = Manifest::load(&ThreadsBackend::new(), store).ok()??;
+    Manifest::decode(&bytes).ok().map(|manifest| manifest.geometry)
+}
+
 /// Names of all options, as flags and in files.
 fn option_names() -> Vec<&'static str> {
     options::NAMES.to_vec()
 }
 
-/// The option, or key of the original, that `key` is most likely meant to be.
+/// The option, or key of the original, that `key` is most likely meant to be: all but a few letters are the same.
 fn closest(key: &str) -> Option<String> {
-    let lower = key.to_ascii_lowercase().replace('_', "-");
+    let letters = |key: &str| key.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_ascii_lowercase();
+    let wanted = letters(key);
+    let most = (wanted.len() / 4).clamp(1, 3);
     let known = option_names().into_iter().chain(rocketmq::known_keys());
     known
-        .map(|name| (strsim::jaro_winkler(&lower, &name.to_ascii_lowercase()), name))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|name| (strsim::damerau_levenshtein(&wanted, &letters(name)), name))
+        .filter(|(distance, _)| *distance <= most)
+        .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name.to_owned())
 }
 

@@ -18,6 +18,7 @@ use crate::features::access::Secret;
 use crate::features::delay::DelayLevels;
 use crate::limits;
 use crate::net::{Bounds, TlsOptions};
+use crate::telemetry;
 
 /// What clients wait for an answer to a send before they send again.
 pub(super) const CLIENT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -229,7 +230,7 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "TIME", default_value = "2500ms")]
     pub ack_timeout: Period,
 
-    /// Network threads [default: one for each core, at most 4]
+    /// Network threads, 1 to 256 [default: one for each core, at most 4]
     #[arg(long, value_name = "COUNT")]
     pub net_threads: Option<usize>,
 
@@ -493,7 +494,7 @@ fn chosen<T: ValueEnum>(value: &str) -> Result<T, String> {
     })
 }
 
-fn shown<T: ValueEnum>(value: &T) -> String {
+pub(super) fn shown<T: ValueEnum>(value: &T) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
@@ -730,8 +731,12 @@ impl BrokerArgs {
         if let Some(Err(error)) = self.metrics_listen.as_ref().map(HostPort::resolve) {
             return fail("metrics-listen", shown_or(self.metrics_listen.as_ref(), "nowhere"), error.to_string());
         }
-        if self.net_threads == Some(0) {
-            return fail("net-threads", "0".to_owned(), "at least one is needed".to_owned());
+        if let Some(count) = self.net_threads.filter(|count| !(1..=limits::NETWORK_THREADS_MAX).contains(count)) {
+            let reason = format!("1 to {} are possible", limits::NETWORK_THREADS_MAX);
+            return fail("net-threads", count.to_string(), reason);
+        }
+        if let Err(reason) = telemetry::check_level(&self.log_level) {
+            return fail("log-level", self.log_level.clone(), reason);
         }
         if !(1..=limits::TOPIC_QUEUES_MAX).contains(&self.default_topic_queues) {
             let reason = format!("1 to {} are possible", limits::TOPIC_QUEUES_MAX);
@@ -860,8 +865,11 @@ impl BrokerArgs {
         let others = self.replicas.iter().flat_map(|replicas| &replicas.0);
         let others: Vec<_> = others.filter(|other| other.id != self.replica_id).collect();
         if others.is_empty() {
-            let reason = "a leader or slave must know the others: NAME=CLIENTS+REPLICAS for each, separated by commas";
-            return fail("replicas", shown_or(self.replicas.as_ref(), "none"), reason);
+            let reason = "a leader or slave must know the others: give replicas, NAME=CLIENTS+REPLICAS for each, separated by commas";
+            return match &self.replicas {
+                None => fail("role", shown(&self.role), reason),
+                Some(replicas) => fail("replicas", replicas.to_string(), reason),
+            };
         }
         if let Some(other) = others.iter().find(|other| other.id.parse::<ReplicaId>().is_err()) {
             return fail("replicas", other.id.clone(), "1 to 32 letters, digits, dots, - and _ are wanted as a name");
@@ -875,9 +883,12 @@ impl BrokerArgs {
         }
         let is_beyond = |at: &HostPort| at.resolve().is_ok_and(|at| !at.ip().to_canonical().is_loopback());
         let is_open = self.replica_key.is_none() && self.replica_tls.is_none();
-        if is_open && (is_beyond(&self.replica_listen) || others.iter().any(|other| is_beyond(&other.replicas))) {
-            let reason = "replicas beyond loopback must know each other: give --replica-key FILE or --replica-tls DIR";
+        let reason = "replicas beyond loopback must know each other: give --replica-key FILE or --replica-tls DIR";
+        if is_open && is_beyond(&self.replica_listen) {
             return fail("replica-listen", self.replica_listen.to_string(), reason);
+        }
+        if is_open && others.iter().any(|other| is_beyond(&other.replicas)) {
+            return fail("replicas", shown_or(self.replicas.as_ref(), "none"), reason);
         }
         Ok(())
     }

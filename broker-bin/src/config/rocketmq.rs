@@ -1,5 +1,7 @@
 //! What the keys of a `broker.conf` mean here.
 
+use super::unused;
+
 /// Every key is one of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
@@ -24,186 +26,56 @@ pub(super) struct Addresses {
 }
 
 /// Keys with a meaning of their own; the match in [`meaning`] knows the same ones.
-const MEANT: [&str; 32] = [
+const MEANT: [&str; 44] = [
     "aclEnable",
+    "allAckInSyncStateSet",
     "authenticationEnabled",
     "authorizationEnabled",
     "autoCreateSubscriptionGroup",
     "autoCreateTopicEnable",
     "bindAddress",
     "brokerClusterName",
-    "brokerIP1",
     "brokerId",
+    "brokerIP1",
     "brokerName",
+    "brokerPermission",
     "brokerRole",
     "controllerAddr",
     "defaultTopicQueueNums",
+    "duplicationEnable",
     "enableControllerMode",
     "enableDLegerCommitLog",
+    "enableLmq",
+    "enableMultiDispatch",
     "enablePropertyFilter",
+    "enableRemoteEscape",
+    "enableSlaveActingMaster",
     "flushDiskType",
     "flushIntervalCommitLog",
     "haMasterAddress",
+    "inSyncReplicas",
     "listenPort",
     "mapedFileSizeCommitLog",
     "mappedFileSizeCommitLog",
     "maxMessageSize",
     "messageDelayLevel",
+    "messageStorePlugIn",
     "namesrvAddr",
+    "readOnlyCommitLogStorePaths",
+    "rejectPullConsumerEnable",
+    "rejectTransactionMessage",
     "storePathRootDir",
     "storeType",
     "syncFlushTimeout",
     "transactionCheckInterval",
     "transactionCheckMax",
     "transactionTimeOut",
-    "transientStorePoolEnable",
-];
-
-const ONE_LOG: &str = "everything is in one log, in the store directory";
-const OWN_PACE: &str = "a commit closes when the disk is free; there are no pages to count and no timer to set";
-const BY_SIZE: &str = "the log is kept by size (retain-bytes), not by age or time of day";
-const OWN_THREADS: &str = "network threads (net-threads) do this work";
-const NO_PAGE_CACHE: &str = "the log does not go through the page cache";
-const NO_HA: &str = "role, replica-listen and replicas say who follows whom; the stream needs no tuning";
-const NOT_YET: &str = "what it tunes is not built yet and is refused when a client asks for it";
-const NO_NAME_SERVER: &str =
-    "this broker is its own name server; those of others (name-servers) are told at a pace of its own";
-const OWN_INDEX: &str = "messages are always found by their keys; there is nothing to tune";
-const OWN_STATE: &str = "offsets, topics and groups are records of the log";
-const OWN_QUEUES: &str = "consume queues are kept in another form";
-const OWN_METRICS: &str = "metrics-listen says where metrics are told over HTTP, under names of our own";
-const OWN_NETWORK: &str = "sockets and buffers are sized by this broker itself";
-
-/// Known keys from which nothing follows, and why.
-const NOTHING: &[(&str, &str)] = &[
-    ("accessMessageInMemoryMaxRatio", NO_PAGE_CACHE),
-    ("adminBrokerThreadPoolNums", OWN_THREADS),
-    ("brokerFastFailureEnable", "a request is answered in time or refused; there is no queue to clean"),
-    ("brokerFetchNamesrvAddrInterval", NO_NAME_SERVER),
-    ("brokerIP2", NO_HA),
-    ("brokerPermission", "topics have permissions of their own"),
-    ("brokerTopicEnable", "no topic is made for the broker's own name"),
-    ("checkCRCOnRecover", "checksums are always checked"),
-    ("cleanFileForciblyEnable", BY_SIZE),
-    ("clientAsyncSemaphoreValue", OWN_NETWORK),
-    ("clientCallbackExecutorThreads", OWN_NETWORK),
-    ("clientCloseSocketIfTimeout", OWN_NETWORK),
-    ("clientManageThreadPoolNums", OWN_THREADS),
-    ("clientOnewaySemaphoreValue", OWN_NETWORK),
-    ("clusterTopicEnable", "no topic is made for the cluster's own name"),
-    ("commitCommitLogLeastPages", OWN_PACE),
-    ("commitCommitLogThoroughInterval", OWN_PACE),
-    ("commitIntervalCommitLog", OWN_PACE),
-    ("compressedRegister", NO_NAME_SERVER),
-    ("consumerManageThreadPoolNums", OWN_THREADS),
-    ("defaultQueryMaxNum", OWN_INDEX),
-    ("deleteCommitLogFilesInterval", BY_SIZE),
-    ("deleteConsumeQueueFilesInterval", BY_SIZE),
-    ("deleteWhen", BY_SIZE),
-    ("destroyMapedFileIntervalForcibly", BY_SIZE),
-    ("disableConsumeIfConsumerReadSlowly", "a slow consumer reads from the disk and disturbs nobody"),
-    ("diskFallRecorded", "always recorded"),
-    ("diskMaxUsedSpaceRatio", BY_SIZE),
-    ("duplicationEnable", NO_HA),
-    ("enableBatchPush", OWN_STATE),
-    ("enableCalcFilterBitMap", NOT_YET),
-    ("enableConsumeQueueExt", OWN_QUEUES),
-    ("enableLmq", NOT_YET),
-    ("fastFailIfNoBufferInStorePool", OWN_PACE),
-    ("fetchNamesrvAddrByAddressServer", NO_NAME_SERVER),
-    ("fileReservedTime", BY_SIZE),
-    ("filterDataCleanTimeSpan", NOT_YET),
-    ("filterServerNums", "filter servers do not exist any more"),
-    ("filterSupportRetry", NOT_YET),
-    ("flushCommitLogLeastPages", OWN_PACE),
-    ("flushCommitLogThoroughInterval", OWN_PACE),
-    ("flushCommitLogTimed", OWN_PACE),
-    ("flushConsumeQueueLeastPages", OWN_QUEUES),
-    ("flushConsumeQueueThoroughInterval", OWN_QUEUES),
-    ("flushConsumerOffsetHistoryInterval", OWN_STATE),
-    ("flushConsumerOffsetInterval", OWN_STATE),
-    ("flushDelayOffsetInterval", NOT_YET),
-    ("flushIntervalConsumeQueue", OWN_QUEUES),
-    ("flushLeastPagesWhenWarmMapedFile", NO_PAGE_CACHE),
-    ("forceRegister", NO_NAME_SERVER),
-    ("haHousekeepingInterval", NO_HA),
-    ("haListenPort", NO_HA),
-    ("haSendHeartbeatInterval", NO_HA),
-    ("haSlaveFallbehindMax", NO_HA),
-    ("haTransferBatchSize", NO_HA),
-    ("heartbeatThreadPoolNums", OWN_THREADS),
-    ("highSpeedMode", "this is the only mode"),
-    ("longPollingEnable", "pulls are always held"),
-    ("mapedFileSizeConsumeQueue", OWN_QUEUES),
-    ("mappedFileSizeConsumeQueue", OWN_QUEUES),
-    ("mappedFileSizeConsumeQueueExt", OWN_QUEUES),
-    ("maxDelayTime", NOT_YET),
-    ("maxHashSlotNum", OWN_INDEX),
-    ("maxIndexNum", OWN_INDEX),
-    ("maxMsgsNumBatch", OWN_INDEX),
-    ("maxTransferBytesOnMessageInDisk", "pull answers are bounded alike from memory and disk"),
-    ("maxTransferBytesOnMessageInMemory", "pull answers are bounded alike from memory and disk"),
-    ("maxTransferCountOnMessageInDisk", "pull answers are bounded alike from memory and disk"),
-    ("maxTransferCountOnMessageInMemory", "pull answers are bounded alike from memory and disk"),
-    ("messageIndexEnable", OWN_INDEX),
-    ("messageIndexSafe", OWN_INDEX),
-    ("metricsExporterType", OWN_METRICS),
-    ("metricsPromExporterHost", OWN_METRICS),
-    ("metricsPromExporterPort", OWN_METRICS),
-    ("msgTraceTopicName", "trace topics are ordinary ones"),
-    ("namesrvDomain", NO_NAME_SERVER),
-    ("namesrvDomainSubgroup", NO_NAME_SERVER),
-    ("notifyConsumerIdsChangedEnable", "consumers are always told"),
-    ("offsetCheckInSlave", NO_HA),
-    ("osPageCacheBusyTimeOutMills", NO_PAGE_CACHE),
-    ("pullMessageThreadPoolNums", OWN_THREADS),
-    ("pullThreadPoolQueueCapacity", OWN_THREADS),
-    ("putMsgIndexHightWater", OWN_INDEX),
-    ("queryMessageThreadPoolNums", OWN_THREADS),
-    ("queryThreadPoolQueueCapacity", OWN_THREADS),
-    ("redeleteHangedFileInterval", BY_SIZE),
-    ("regionId", "the region is always DefaultRegion"),
-    ("registerBrokerTimeoutMills", NO_NAME_SERVER),
-    ("registerNameServerPeriod", NO_NAME_SERVER),
-    ("rejectTransactionMessage", "transactions are always offered"),
-    ("rocketmqHome", ONE_LOG),
-    ("sendMessageThreadPoolNums", OWN_THREADS),
-    ("sendThreadPoolQueueCapacity", OWN_THREADS),
-    ("serverAsyncSemaphoreValue", OWN_NETWORK),
-    ("serverCallbackExecutorThreads", OWN_NETWORK),
-    ("serverChannelMaxIdleTimeSeconds", OWN_NETWORK),
-    ("serverOnewaySemaphoreValue", OWN_NETWORK),
-    ("serverPooledByteBufAllocatorEnable", OWN_NETWORK),
-    ("serverSelectorThreads", OWN_THREADS),
-    ("serverSocketRcvBufSize", OWN_NETWORK),
-    ("serverSocketSndBufSize", OWN_NETWORK),
-    ("serverWorkerThreads", OWN_THREADS),
-    ("shortPollingTimeMills", "pulls are always held"),
-    ("slaveReadEnable", NO_HA),
-    ("startAcceptSendRequestTimeStamp", "sends are taken at once"),
-    ("storePathAbortFile", ONE_LOG),
-    ("storePathCommitLog", ONE_LOG),
-    ("storePathConsumeQueue", ONE_LOG),
-    ("storePathIndex", ONE_LOG),
-    ("storePathCheckpoint", ONE_LOG),
-    ("storeCheckpoint", ONE_LOG),
-    ("abortFile", ONE_LOG),
-    ("timerWheelEnable", NOT_YET),
-    ("traceOn", "clients decide whether to trace"),
-    ("traceTopicEnable", "trace topics are ordinary ones"),
-    ("transferMsgByHeap", OWN_NETWORK),
-    ("transientStorePoolSize", OWN_PACE),
-    ("useEpollNativeSelector", OWN_NETWORK),
-    ("useReentrantLockWhenPutMessage", OWN_PACE),
-    ("waitTimeMillsInHeartbeatQueue", OWN_THREADS),
-    ("waitTimeMillsInPullQueue", OWN_THREADS),
-    ("waitTimeMillsInSendQueue", OWN_THREADS),
-    ("warmMapedFileEnable", NO_PAGE_CACHE),
+    "useTLS",
 ];
 
 /// All keys that are known, for suggestions.
 pub(super) fn known_keys() -> impl Iterator<Item = &'static str> {
-    MEANT.into_iter().chain(NOTHING.iter().map(|(key, _)| *key))
+    MEANT.into_iter().chain(unused::keys())
 }
 
 /// What a key means; `None` when it is not known.
@@ -280,8 +152,28 @@ pub(super) fn meaning(key: &str, value: &str) -> Result<Option<Meaning>, String>
             "access control of 5.x (say acl = true; accounts are made by anchorlog user, or stand in a plain_acl.yml)",
         ),
         "enableDLegerCommitLog" | "enableControllerMode" => off("automatic fail-over"),
-        "transientStorePoolEnable" => Ok(Some(Meaning::Nothing(OWN_PACE))),
-        _ => Ok(NOTHING.iter().find(|(known, _)| *known == key).map(|(_, reason)| Meaning::Nothing(reason))),
+        "enableSlaveActingMaster" | "enableRemoteEscape" => off("a slave that takes over by itself"),
+        "allAckInSyncStateSet" => off("an ack of all that are in sync (say copies = COUNT)"),
+        // Of 1 nothing follows where there are no replicas; with some, the default of copies promises more.
+        "inSyncReplicas" => match value {
+            "1" => Ok(Some(Meaning::Nothing("with role = leader, copies says how many an ack stands for"))),
+            _ => is("copies", value),
+        },
+        "brokerPermission" => {
+            match value {
+                "6" => Ok(Some(Meaning::Nothing("the broker is read and written, as here"))),
+                _ => Err("a broker that is only read or only written is not built yet: its topics have permissions"
+                    .to_owned()),
+            }
+        }
+        "rejectTransactionMessage" => off("a broker without transactions"),
+        "rejectPullConsumerEnable" => off("a broker without pull consumers"),
+        "duplicationEnable" => off("a copy of the log besides replicas (say role and replicas)"),
+        "enableLmq" | "enableMultiDispatch" => off("a light message queue"),
+        "useTLS" => off("TLS to name servers (tls-cert and tls-key offer it to clients)"),
+        "messageStorePlugIn" => empty("plug-ins of the store are not built yet"),
+        "readOnlyCommitLogStorePaths" => empty("everything is in one log; logs of the original cannot be read"),
+        _ => Ok(unused::reason(key).map(Meaning::Nothing)),
     }
 }
 
@@ -304,12 +196,41 @@ mod tests {
 
     #[test]
     fn what_is_promised_and_not_built_is_an_error() {
-        for (key, value) in [("authenticationEnabled", "true"), ("enableDLegerCommitLog", "true")] {
+        for (key, value) in [
+            ("authenticationEnabled", "true"),
+            ("enableDLegerCommitLog", "true"),
+            ("enableSlaveActingMaster", "true"),
+            ("enableLmq", "true"),
+            ("rejectTransactionMessage", "true"),
+            ("duplicationEnable", "true"),
+            ("brokerPermission", "4"),
+            ("messageStorePlugIn", "org.example.Tiered"),
+        ] {
             let error = meaning(key, value).expect_err(key);
             assert!(error.contains("not built yet"), "{key}: {error}");
         }
-        for (key, value) in [("brokerRole", "ASYNC_MASTER"), ("authorizationEnabled", "false")] {
+        for (key, value) in [
+            ("brokerRole", "ASYNC_MASTER"),
+            ("authorizationEnabled", "false"),
+            ("enableLmq", "false"),
+            ("brokerPermission", "6"),
+            ("messageStorePlugIn", ""),
+            ("inSyncReplicas", "1"),
+        ] {
             assert!(matches!(meaning(key, value), Ok(Some(Meaning::Nothing(_)))), "{key}");
+        }
+    }
+
+    #[test]
+    fn an_ack_stands_for_as_many_copies_as_there() {
+        assert_eq!(meaning("inSyncReplicas", "3"), Ok(Some(Meaning::Is("copies", "3".to_owned()))));
+    }
+
+    #[test]
+    fn what_is_built_is_not_called_missing() {
+        for key in unused::keys() {
+            let reason = unused::reason(key).expect(key);
+            assert!(!reason.contains("not built") || reason.contains("5.x"), "{key}: {reason}");
         }
     }
 }

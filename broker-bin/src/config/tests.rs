@@ -1,3 +1,5 @@
+use anchorlog_engine::{BackendChoice, Engine, EngineOptions};
+
 use super::*;
 
 fn load(words: &[&str]) -> Result<Config, ConfigError> {
@@ -103,12 +105,61 @@ fn a_mistyped_key_is_an_error_with_a_suggestion() {
     for (text, wanted) in [
         ("flushDiskTpye=SYNC_FLUSH", "broker.conf line 1: flushDiskTpye is not an option; did you mean flushDiskType?"),
         ("\nsegment_byte=1", "broker.conf line 2: segment_byte is not an option; did you mean segment-bytes?"),
-        ("brokername=b", "did you mean"),
+        ("brokername=b", "did you mean broker-name?"),
         ("zzz=1", "zzz is not an option"),
     ] {
         let error = load_file("broker.conf", text, &[]).expect_err(text).to_string();
         assert!(error.contains(wanted), "{text:?}: {error}");
     }
+    for key in ["enableFlyingSaucers", "storeEverythingTwice", "minimumReplicas"] {
+        let error = load_file("broker.conf", &format!("{key}=1"), &[]).expect_err(key).to_string();
+        assert!(error.ends_with(&format!("{key} is not an option")), "what only begins alike is not meant: {error}");
+    }
+}
+
+#[test]
+fn a_key_of_a_later_broker_conf_is_known_and_said_to_mean_nothing() {
+    let keys = [
+        "storeReplyMessageEnable=true",
+        "litePullMessageThreadPoolNums=20",
+        "ackMessageThreadPoolNums=3",
+        "enableDetailStat=true",
+        "timerWheelEnable=true",
+        "timerPrecisionMs=1000",
+        "diskSpaceWarningLevelRatio=90",
+        "topicQueueLockNum=32",
+        "totalReplicas=3",
+        "dLegerGroup=g",
+        "enableCompaction=true",
+        "writeBufferHighWaterMark=0",
+        "enableLmq=false",
+    ];
+    let config = load_file("broker.conf", &keys.join("\n"), &[]).expect("good");
+    let remarks = config.remarks().join("\n");
+    for key in keys {
+        let (key, _) = key.split_once('=').expect("a pair");
+        assert!(remarks.contains(&format!("{key} means nothing here: ")), "{key} in {remarks}");
+    }
+    assert!(!remarks.contains("not built yet"), "{remarks}");
+    let config = load_file("broker.conf", "inSyncReplicas=3", &[]).expect("good");
+    assert_eq!(config.options.copies, 3);
+}
+
+#[test]
+fn what_does_not_hold_is_named_as_it_was_written_and_where() {
+    for (text, wanted) in [
+        ("\nmaxMessageSize=65536000", "broker.conf line 2: maxMessageSize = 65536000: 1B to 4MiB"),
+        ("brokerRole=SYNC_MASTER", "broker.conf line 1: brokerRole = SYNC_MASTER: a leader or slave must know"),
+        ("listenPort=1\nbindAddress=0.0.0.0", "broker.conf line 2: bindAddress = 0.0.0.0: anyone"),
+        ("net_threads=100000", "broker.conf line 1: net_threads = 100000: 1 to 256 are possible"),
+        ("log-level=inof", "broker.conf line 1: log-level = inof: inof is no level"),
+    ] {
+        let error = load_file("broker.conf", text, &[]).expect_err(text).to_string();
+        assert!(error.contains(wanted), "{text:?}: {error}");
+    }
+    let error =
+        load_file("broker.conf", "maxMessageSize=1024", &["--max-message-bytes", "5MiB"]).expect_err("too large");
+    assert!(error.to_string().starts_with("command line: max-message-bytes = 5MiB: "), "{error}");
 }
 
 #[test]
@@ -121,7 +172,7 @@ fn promises_that_nobody_could_keep_stop_the_start() {
         ("maxMessageSize=8388608", "4MiB"),
         ("flush=sometimes", "sync, async"),
         ("flush-interval=10", "ms"),
-        ("net-threads=0", "at least one"),
+        ("net-threads=0", "1 to 256"),
         ("broker-name=", "without blanks"),
         ("config=other.toml", "cannot name another"),
     ] {
@@ -203,4 +254,28 @@ fn doors_that_could_not_be_shut_stop_the_start() {
     assert!(open.remarks().join("\n").contains("anyone who can connect"));
     let options = load_file("broker.conf", "aclEnable=true", &[]).expect("good").options.to_options().expect("good");
     assert!(options.acl && options.acl_file.is_none() && options.tls.is_none());
+}
+
+#[test]
+fn what_a_log_was_made_with_is_shown_and_what_else_was_asked_for_is_said() {
+    let store = tempfile::tempdir().expect("a directory");
+    let store = store.path().join("log");
+    let made = EngineOptions::default().with_segment_bytes(8 << 20).with_backend(BackendChoice::Threads);
+    Engine::open(&store, made).expect("a log").close().expect("a clean end");
+    let store = store.to_str().expect("text");
+    let heeded = |words: &[&str]| {
+        let mut config = load(&[&["--store", store], words].concat()).expect("good");
+        config.heed_log().map(|()| config)
+    };
+    let config = heeded(&[]).expect("nothing else was asked for");
+    assert!(config.summary().contains("segment-bytes = 8MiB (as the log was made)"), "{}", config.summary());
+    assert_eq!(config.remarks(), Vec::<String>::new());
+    let config = heeded(&["--segment-bytes", "64MiB", "--tail", "rewrite"]).expect("it keeps its own");
+    assert!(config.summary().contains("segment-bytes = 8MiB (as the log was made)"), "{}", config.summary());
+    assert!(config.remarks().join("\n").contains("segment-bytes = 64MiB has no effect: the log in"), "{config:?}");
+    let error = heeded(&["--tail", "pad"]).expect_err("it is not padded").to_string();
+    assert!(error.starts_with("command line: tail = pad: the log in") && error.contains("tail = rewrite"), "{error}");
+    let mut config = load(&["--store", "/nowhere/at/all", "--tail", "pad"]).expect("good");
+    assert_eq!(config.heed_log().map_err(|error| error.to_string()), Ok(()), "a new log has what is asked for");
+    assert!(config.summary().contains("tail = pad (flag)"));
 }
