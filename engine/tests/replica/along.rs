@@ -65,7 +65,8 @@ fn reads_that_are_under_way_together_give_what_reads_one_by_one_do() {
             assert!(engine.watermarks().assigned.since(rest) <= 1280 << 10, "only what is in memory is left");
             assert!(!engine.log_bytes(rest, 1).unwrap()[0].is_read());
             bytes.extend(one_by_one(&engine, rest));
-            assert!(bytes == one_by_one(&engine, from), "from {from}, {max} at once");
+            // A mark may have come behind it meanwhile.
+            assert!(one_by_one(&engine, from).starts_with(&bytes), "from {from}, {max} at once");
         }
     }
 }

@@ -61,9 +61,14 @@ pub fn encode_key(key: &DueKey) -> Vec<u8> {
     number::put_sorted(&mut bytes, key.count, 0);
     if bytes.len() - begin == LONG_BYTES {
         // It must not look like the older form.
-        let least = bytes.len() - at;
-        bytes.truncate(at);
-        number::put_sorted(&mut bytes, key.count, least);
+        match bytes.len() - at {
+            least @ ..=8 => {
+                bytes.truncate(at);
+                number::put_sorted(&mut bytes, key.count, least);
+            }
+            // As long as a number gets: what follows changes nothing of the order.
+            _ => bytes.push(0),
+        }
     }
     bytes
 }
@@ -91,6 +96,9 @@ pub fn decode_key(key: &[u8]) -> Result<DueKey, BadEntry> {
     }
     let mut next = || number::take_sorted(&mut fields.0).ok_or(BadEntry("its key is cut short"));
     let (term, run, count) = (next()?, next()?, next()?);
+    if fields.0 == [0] && behind(PREFIX, key)?.len() == 8 + LONG_BYTES + 1 {
+        fields.0 = &[];
+    }
     let small = |number: u64| u32::try_from(number).map_err(|_| BadEntry("its key names no epoch"));
     let epoch = Epoch { term: small(term)?, run: small(run)? };
     fields.end()?;
