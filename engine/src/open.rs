@@ -296,7 +296,7 @@ fn read_log(
                 }
                 let said = derived.table.survivors();
                 let said = said.and_then(|lists| Ok((lists, derived.table.get(survivors::START_KEY)?)));
-                let (lists, start) = match said {
+                let (mut lists, start) = match said {
                     Ok(said) => said,
                     Err(error) if is_restored => {
                         tracing::warn!(%error, "the last checkpoint cannot be read; the whole log is");
@@ -310,6 +310,13 @@ fn read_log(
                 };
                 let start = survivors::start_of(start.as_ref().map(|entry| &*entry.value));
                 derived.log_start = start.max(manifest.start);
+                if options.role != Role::Replica && found.hidden_start > derived.log_start {
+                    // What a leader appends comes behind that: whoever follows has let go by then what does not survive.
+                    let begun = std::mem::replace(&mut derived.log_start, found.hidden_start);
+                    lists.retain(|(base, _)| *base < begun || !found.hidden_lists.contains_key(base));
+                    let hidden = found.hidden_lists.iter().filter(|(base, _)| **base >= begun);
+                    lists.extend(hidden.filter_map(|(base, list)| Some((*base, List::clone(list.as_ref()?)))));
+                }
                 let is_seeded = seeded_to > found.visible;
                 settle_survivors(dir, manifest, sparse, lists, &found.hidden_lists, &mut derived, is_seeded)?;
                 // Every queue's first entry is looked at, unless none can have lost it since the checkpoint.

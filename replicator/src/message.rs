@@ -273,7 +273,7 @@ pub struct PromiseRequest {
 pub struct PromiseAnswer {
     /// Whether the promise is given, durably.
     pub granted: bool,
-    /// The node as it is now.
+    /// The node as it is now; where the promise is given, with the term and the leader of what it had promised before.
     pub state: NodeState,
 }
 

@@ -14,6 +14,8 @@
 //! 5. What a leader acknowledged alone is waited for as long as that leader may have it: until it takes part again, and follows nobody of
 //!    a lower term. What it had in memory alone (asynchronous flush) and lost is promised by nobody any more: a follower that got it in
 //!    time brings it back if it is asked, and is not waited for.
+//! 6. Who led last is known only while nobody who answers has promised a term to somebody above all that their logs name: that one may have
+//!    led in it, and acknowledged alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +42,27 @@ impl Standing {
         let (epoch, durable) = log.reach();
         Standing { epoch, durable }
     }
+}
+
+/// What one node knows of who leads.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The highest term that it has promised or seen, before it was asked for a new one.
+    pub term: u32,
+    /// Who leads in it, or may. Nobody does in one that a leader promised itself when it handed over.
+    pub leader: Option<&'a ReplicaId>,
+    /// The last term that its log names; none while that does not count.
+    pub written: Option<u32>,
+}
+
+/// Who led last, if those who answer know that between them.
+pub fn last_leader<'a>(known: impl Iterator<Item = Known<'a>> + Clone) -> Option<&'a ReplicaId> {
+    let written = known.clone().filter_map(|known| known.written).max()?;
+    let may_lead = |known: &Known<'_>| known.leader.is_some() || known.written.is_none();
+    if known.clone().filter(may_lead).any(|known| known.term > written) {
+        return None;
+    }
+    known.filter(|known| known.term == written).find_map(|known| known.leader)
 }
 
 /// What is known when a node is asked to lead.
@@ -247,6 +270,29 @@ mod tests {
         assert_eq!(ask("abc", degrading, &[("a", here), ("c", here)], false), Ok(()));
         let text = ask("abc", Policy::Async, &[], true).unwrap_err().to_string();
         assert!(text.contains("former leader a has not answered"), "{text}");
+    }
+
+    #[test]
+    fn who_led_last_is_known_unless_a_higher_term_was_promised_to_somebody() {
+        let ids = [id("a"), id("b"), id("c")];
+        let ask = |known: &[(u32, Option<usize>, Option<u32>)]| {
+            let known = known.iter().map(|(term, leader, written)| Known {
+                term: *term,
+                leader: leader.map(|leader| &ids[leader]),
+                written: *written,
+            });
+            last_leader(known).cloned()
+        };
+        let [a, b] = [Some(ids[0].clone()), Some(ids[1].clone())];
+        assert_eq!(ask(&[(4, Some(0), Some(4))]), a);
+        assert_eq!(ask(&[(4, Some(0), Some(4)), (2, Some(1), Some(2))]), a);
+        assert_eq!(ask(&[(4, Some(0), Some(4)), (4, Some(0), Some(2))]), a, "it has promised, and lacks the rest");
+        assert_eq!(ask(&[(4, Some(0), Some(4)), (7, Some(1), Some(4))]), None, "b may have led, and has not answered");
+        assert_eq!(ask(&[(4, Some(0), Some(4)), (7, Some(1), Some(4)), (7, Some(1), Some(7))]), b, "it has, and did");
+        assert_eq!(ask(&[(4, Some(0), Some(4)), (5, None, Some(4))]), a, "it has handed over");
+        assert_eq!(ask(&[(4, Some(0), Some(4)), (7, None, None)]), None, "what was wiped says nothing");
+        assert_eq!(ask(&[(4, None, Some(4))]), None);
+        assert_eq!(ask(&[]), None);
     }
 
     // K-29.

@@ -72,6 +72,8 @@ pub(crate) struct Found {
     pub(crate) entries: u64,
     /// What is not visible says last of survivors, by segment; `None`: that nothing survives there.
     pub(crate) hidden_lists: BTreeMap<Lsn, Option<List>>,
+    /// Where the log is to begin by what is not visible, if it says so.
+    pub(crate) hidden_start: Lsn,
 }
 
 /// What frames say last of survivors.
@@ -95,6 +97,13 @@ fn lists_in(frames: &VecDeque<(FrameHeader, Vec<u8>)>) -> BTreeMap<Lsn, Option<L
         }
     }
     lists
+}
+
+/// Where frames say that the log begins.
+fn start_in(frames: &VecDeque<(FrameHeader, Vec<u8>)>) -> Lsn {
+    let records = frames.iter().flat_map(|(header, bytes)| record::of_frame(header, bytes));
+    let said = records.filter(|(_, _, record)| record.kind == RecordKind::Put && record.name == survivors::START_KEY);
+    said.map(|(_, _, record)| survivors::start_of(Some(record.payload))).max().unwrap_or_default()
 }
 
 /// How far a segment behind the log's end is searched for frames.
@@ -194,6 +203,7 @@ impl Recovery<'_> {
             changed: Vec::new(),
             entries: 0,
             hidden_lists: BTreeMap::new(),
+            hidden_start: Lsn::ZERO,
         };
         let mut saved_to = found.visible;
         let mut replay = Replay::new(applier, self.has_threads.then_some(scope));
@@ -234,6 +244,7 @@ impl Recovery<'_> {
         self.judge(&stop, &mut found, applied)?;
         found.acked = if self.holds_back { found.acked.min(found.end) } else { found.end };
         found.hidden_lists = lists_in(&held);
+        found.hidden_start = start_in(&held);
         Ok(found)
     }
 

@@ -36,7 +36,10 @@ impl Releaser {
         let start = survivors::start_of(entry.as_ref().map(|entry| &*entry.value));
         let current = self.parts.marks.start();
         if start <= current {
-            return Ok(None);
+            // What a leader's log says behind what is acknowledged is done when it is; the own rules wait for that.
+            let leaving = self.parts.retention.lock().expect("the retention rules are intact").leaving;
+            let waits = !self.parts.follows && leaving > current;
+            return Ok(waits.then_some(limits::HOUSEKEEPING_INTERVAL));
         }
         if !self.is_durable() || self.parts.segments.find(start).is_none() {
             return Ok(Some(Duration::from_millis(1)));

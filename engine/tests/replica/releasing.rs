@@ -7,8 +7,8 @@ use std::time::Duration;
 use anchorlog_engine::io::sim::{SimDisk, Survival};
 use anchorlog_engine::replica::{Seed, SeedError, Seeding, wipe};
 use anchorlog_engine::{
-    Append, DamagedRange, Engine, EngineOptions, Fetch, Lsn, MendError, OpenError, Put, QueueOffset, ReadError,
-    ReceiveError, Role, WriteBatch,
+    Append, AppendError, DamagedRange, Engine, EngineOptions, Fetch, Lsn, MendError, OpenError, Put, QueueOffset,
+    ReadError, ReceiveError, Role, WriteBatch,
 };
 
 use crate::pair::{self, DIR, Node, append, body, bytes_from, follow, payloads};
@@ -131,6 +131,13 @@ fn carry(leader: &Engine, replica: &Node) -> Result<(), ReceiveError> {
     replica.engine().set_replicated(leader.watermarks().acked);
     rest(replica);
     Ok(())
+}
+
+/// Where the messages of a queue are.
+fn places(engine: &Engine, queue: &str) -> Vec<Lsn> {
+    let queue = engine.queue(queue.as_bytes()).unwrap();
+    let found = engine.fetch(&Fetch { messages_max: 100, ..Fetch::new(&queue, QueueOffset(0)) }).unwrap();
+    found.messages.iter().map(|message| message.lsn).collect()
 }
 
 #[test]
@@ -389,6 +396,55 @@ fn a_promoted_replica_goes_through_with_what_its_leader_let_go() {
     rest(&promoted);
     assert_eq!(promoted.engine().watermarks().start, start);
     check_kept(promoted.engine(), &kept);
+}
+
+// What its leader said last is not known to be acknowledged when it begins to lead: what it appends comes behind that all the same.
+#[test]
+fn a_promoted_replica_lets_nothing_refer_to_what_goes_once_its_log_is_acknowledged() {
+    let leader = Node::open(SimDisk::new(1), options().with_replicated_acks(true)).unwrap();
+    let mut replica = Node::replica_of(leader.engine(), 2);
+    let kept = fill(&leader, 0..6);
+    follow(&leader, &replica);
+    let filler = places(leader.engine(), "filler");
+    let known = leader.engine().watermarks().acked;
+    leader.engine().release(known).map(drop).unwrap();
+    // The replica has what says so, and nothing that was appended once that was acknowledged.
+    while leader.engine().watermarks().start == Lsn::ZERO {
+        pair::ship(leader.engine(), replica.engine(), 5000).unwrap();
+        replica.settle();
+        leader.engine().set_replicated(replica.engine().watermarks().durable);
+        rest(&leader);
+    }
+    replica.close();
+    let role = Role::Leader { term: Some(2) };
+    let promoted = Node::open(replica.disk.clone(), options().with_role(role).with_replicated_acks(true)).unwrap();
+    let engine = promoted.engine();
+    rest(&promoted);
+    let (marks, start) = (engine.watermarks(), leader.engine().watermarks().start);
+    assert!(marks.start == Lsn::ZERO && marks.acked < marks.assigned && start > filler[0], "{marks:?}");
+    let keep = |key: &str, lsn: Lsn| {
+        let mut batch = WriteBatch::new();
+        let target = engine.reference(lsn).unwrap();
+        batch.put(&Put { key: key.as_bytes(), value: b"late", target: Some(target.into()) }).unwrap();
+        engine.try_append(&mut batch).map(drop)
+    };
+    assert!(matches!(keep("late/gone", filler[0]), Err(AppendError::TargetGone(lsn)) if lsn == filler[0]));
+    keep("late/survives", kept[&0]).unwrap();
+    let stays = *filler.last().unwrap();
+    assert!(stays > start);
+    keep("late/stays", stays).unwrap();
+    // Its own rules wait for that, and then go on from there.
+    engine.release(known).map(drop).unwrap();
+    rest(&promoted);
+    assert_eq!(engine.watermarks().start, Lsn::ZERO);
+    engine.set_replicated(engine.watermarks().assigned);
+    rest(&promoted);
+    assert_eq!(engine.watermarks().start, start);
+    check_kept(engine, &kept);
+    for key in ["late/survives", "late/stays"] {
+        let target = engine.get(key.as_bytes()).unwrap().unwrap().target.unwrap();
+        assert!(engine.read(target).is_ok(), "{key}");
+    }
 }
 
 #[test]

@@ -81,7 +81,8 @@ pub(super) fn tell(shared: &Shared, command: impl FnOnce(Reply) -> Command) -> O
     outcome.recv_timeout(2 * limits::HAND_OVER_TIME_MAX).unwrap_or_else(late)
 }
 
-/// Promises to take no part in lower terms; what the answer says of the log is from after that.
+/// Promises to take no part in lower terms; what the answer says of the log is from after that, and what it says of
+/// promises from before.
 fn promise(shared: &Shared, request: PromiseRequest) -> PromiseAnswer {
     let PromiseRequest { term, candidate } = request;
     let refused = |why: &dyn std::fmt::Display| {
@@ -93,9 +94,10 @@ fn promise(shared: &Shared, request: PromiseRequest) -> PromiseAnswer {
         return refused(&"the log has seen a term as high");
     }
     let claim = Claim { term, leader: Some(candidate.clone()) };
-    if let Err(error) = shared.leadership.raise(&claim) {
-        return refused(&error);
-    }
+    let before = match shared.promise(&claim) {
+        Ok(before) => before,
+        Err(error) => return refused(&error),
+    };
     tracing::warn!(term, %candidate, "promised to follow nobody of a lower term");
     // Whatever acknowledges in a lower term ends first.
     {
@@ -115,7 +117,8 @@ fn promise(shared: &Shared, request: PromiseRequest) -> PromiseAnswer {
         return refused(&"the part in the lower term does not end");
     }
     shared.flush_log();
-    PromiseAnswer { granted: true, state: shared.node_state() }
+    // Whoever was promised something before may have led by that, and the candidate cannot know it otherwise.
+    PromiseAnswer { granted: true, state: shared.node_state_by(before) }
 }
 
 /// Streams the log to a follower, as long as this node leads.

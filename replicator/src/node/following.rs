@@ -145,8 +145,8 @@ impl Run<'_> {
                 continue;
             }
             let claim = Claim { term, leader: Some(peer.id.clone()) };
-            match self.shared.leadership.raise(&claim) {
-                Ok(()) => return Some((peer, claim)),
+            match self.shared.promise(&claim) {
+                Ok(_) => return Some((peer, claim)),
                 Err(error) => self.shared.failed("keeping whom to follow", &error),
             }
         }

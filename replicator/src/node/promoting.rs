@@ -13,15 +13,16 @@ use super::shared::{Shared, leading_term};
 use crate::member::{Member, ReplicaId};
 use crate::message::{Message, NodeState, PromiseRequest, Promote};
 use crate::policy::{OnMissing, Policy};
-use crate::promotion::{Case, Refused, Standing, judge};
+use crate::promotion::{Case, Known, Refused, Standing, judge, last_leader};
 use crate::quorum::next_term;
 
 /// What must hold for a promotion, and what it rests on.
 pub(super) struct Candidacy<'a> {
     pub(super) shared: &'a Shared,
     pub(super) unsafely: bool,
-    /// Who led last, and whether it is known to have all that it acknowledged, whatever it guaranteed.
-    former: Option<ReplicaId>,
+    /// Who is known to have led, in which term.
+    led: Option<Claim>,
+    /// Whether that one is known to have all that it acknowledged, whatever it guaranteed.
     former_is_whole: bool,
     /// Whether that was this node, and what it had in memory is gone.
     has_lost: bool,
@@ -29,22 +30,17 @@ pub(super) struct Candidacy<'a> {
 
 impl<'a> Candidacy<'a> {
     pub(super) fn new(shared: &'a Shared, unsafely: bool) -> Candidacy<'a> {
-        let seen = shared.log_state().and_then(|log| log.history.last().map(|last| last.epoch.term));
-        let claim = shared.leadership.current();
-        let former = claim.filter(|claim| Some(claim.term) == seen).and_then(|claim| claim.leader);
-        Candidacy { shared, unsafely, former, former_is_whole: false, has_lost: false }
+        Candidacy { shared, unsafely, led: None, former_is_whole: false, has_lost: false }
     }
 
     /// A leader whose log was just closed.
     pub(super) fn of_leader(shared: &'a Shared) -> Candidacy<'a> {
-        let former = Some(shared.config.id.clone());
-        Candidacy { shared, unsafely: false, former, former_is_whole: true, has_lost: false }
+        Candidacy { shared, unsafely: false, led: own_lead(shared), former_is_whole: true, has_lost: false }
     }
 
     /// A leader that starts again after what it had in memory may be gone.
     pub(super) fn of_former_leader(shared: &'a Shared) -> Candidacy<'a> {
-        let former = Some(shared.config.id.clone());
-        Candidacy { shared, unsafely: false, former, former_is_whole: false, has_lost: true }
+        Candidacy { shared, unsafely: false, led: own_lead(shared), former_is_whole: false, has_lost: true }
     }
 
     /// Asks whoever leads to hand over, which it does once its followers have everything; before anything is promised. Who that was, if
@@ -54,7 +50,7 @@ impl<'a> Candidacy<'a> {
         let states = shared.ask_states();
         let leading = states.iter().filter_map(|(id, state)| leading_term(state).map(|term| (term, id)));
         // Whoever is away keeps those waiting that ask: not asked once more for nothing.
-        let Some((_, id)) = leading.max() else { return Ok((None, states)) };
+        let Some((term, id)) = leading.max() else { return Ok((None, states)) };
         let leader = id.clone();
         tracing::warn!(%leader, "asked to hand over");
         match self.tell(&leader, &Message::Demote) {
@@ -65,7 +61,7 @@ impl<'a> Candidacy<'a> {
             }
             Err(why) => return Err(format!("{leader} leads and does not hand over: {why}")),
         }
-        self.former = Some(leader.clone());
+        self.led = Some(Claim { term, leader: Some(leader.clone()) });
         self.former_is_whole = true;
         Ok((Some(leader), shared.ask_states()))
     }
@@ -89,6 +85,26 @@ impl<'a> Candidacy<'a> {
 
     /// Whether this node may lead, by what those say who have answered.
     pub(super) fn judge(&self, states: &BTreeMap<ReplicaId, NodeState>) -> Result<(), Refused> {
+        let own = self.shared.node_state();
+        self.judge_by(states, self.former([&own].into_iter().chain(states.values())))
+    }
+
+    /// Who led last, as far as these know.
+    fn former<'b>(&'b self, states: impl Iterator<Item = &'b NodeState> + Clone) -> Option<&'b ReplicaId> {
+        let known = |state: &'b NodeState| Known {
+            term: state.promised_term,
+            leader: state.leader.as_ref(),
+            written: state.log.as_ref().and_then(|log| log.history.last()).map(|last| last.epoch.term),
+        };
+        let led = self.led.iter().map(|claim| Known {
+            term: claim.term,
+            leader: claim.leader.as_ref(),
+            written: Some(claim.term),
+        });
+        last_leader(states.map(known).chain(led))
+    }
+
+    fn judge_by(&self, states: &BTreeMap<ReplicaId, NodeState>, former: Option<&ReplicaId>) -> Result<(), Refused> {
         if self.unsafely {
             return Ok(());
         }
@@ -107,7 +123,7 @@ impl<'a> Candidacy<'a> {
                 standing,
                 members: &members,
                 policy,
-                former: self.former.as_ref(),
+                former,
                 former_is_whole: self.former_is_whole || guarantee.is_flushed && !self.has_lost,
                 answers: &answers,
             });
@@ -130,7 +146,8 @@ impl<'a> Candidacy<'a> {
         }
         let term = next_term(known, &candidate).ok_or("there is no higher term for this node")?;
         let claim = Claim { term, leader: Some(candidate.clone()) };
-        shared.leadership.raise(&claim).map_err(|error| error.to_string())?;
+        let before = shared.promise(&claim).map_err(|error| error.to_string())?;
+        let own = shared.node_state_by(before);
         let request = Message::PromiseRequest(PromiseRequest { term, candidate });
         let heard = shared.ask(shared.peers(), &request, limits::PROMISE_TIME_MAX);
         let mut promised = BTreeMap::new();
@@ -146,7 +163,15 @@ impl<'a> Candidacy<'a> {
                 Err(error) => tracing::warn!(peer = %heard.peer.id, %error, "a member does not answer"),
             }
         }
-        self.judge(&promised).map_err(|refused| format!("term {term} was promised, and still: {refused}"))?;
+        // Whoever has promised in between, and lost that to this promise, says so in its answer.
+        let former = self.former([&own].into_iter().chain(states.values()).chain(promised.values()));
+        self.judge_by(&promised, former)
+            .map_err(|refused| format!("term {term} was promised, and still: {refused}"))?;
         Ok(term)
     }
+}
+
+/// What a leader claims, where nobody else was promised anything since.
+fn own_lead(shared: &Shared) -> Option<Claim> {
+    shared.leadership.current().filter(|claim| claim.leader.as_ref() == Some(&shared.config.id))
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
 use anchorlog_engine::io::IoBackend;
-use anchorlog_engine::replica;
+use anchorlog_engine::replica::{self, PromiseError};
 use anchorlog_engine::{Clock, Engine};
 
 use super::config::NodeConfig;
@@ -79,6 +79,8 @@ pub(super) struct Shared {
     pub(super) leadership: Box<dyn Leadership>,
     state: Mutex<State>,
     changed: Condvar,
+    /// Held while the claim is read and raised.
+    promising: Mutex<()>,
     commands: Mutex<VecDeque<Command>>,
     wake: Signal,
 }
@@ -109,6 +111,7 @@ impl Shared {
             leadership,
             state: Mutex::new(state),
             changed: Condvar::new(),
+            promising: Mutex::new(()),
             commands: Mutex::new(VecDeque::new()),
             wake: Signal::new()?,
         })
@@ -196,6 +199,13 @@ impl Shared {
         self.claim_term().max(seen)
     }
 
+    /// Makes `claim` what holds, and returns what did before: nothing comes between the two.
+    pub(super) fn promise(&self, claim: &Claim) -> Result<Option<Claim>, PromiseError> {
+        let _alone = self.promising.lock().expect("no holder panics");
+        let before = self.leadership.current();
+        self.leadership.raise(claim).map(|()| before)
+    }
+
     /// Begins to count a follower's connection; `None` when the node does not lead.
     pub(super) fn begin_link(&self, hangup: Hangup) -> Option<(u64, Arc<Leader>)> {
         let mut state = self.state();
@@ -244,7 +254,15 @@ impl Shared {
     }
 
     pub(super) fn node_state(&self) -> NodeState {
+        self.node_state_by(self.leadership.current())
+    }
+
+    /// With another claim than the one that holds now.
+    pub(super) fn node_state_by(&self, claim: Option<Claim>) -> NodeState {
         let log = self.log_state();
+        let seen = log.as_ref().and_then(|log| log.history.last()).map_or(0, |last| last.epoch.term);
+        // Who leads in a higher term than was promised is not known.
+        let claim = claim.filter(|claim| claim.term >= seen);
         let role = match self.state().part {
             Part::Leading(_) => NodeRole::Leader,
             _ if log.is_none() => NodeRole::Empty,
@@ -253,8 +271,8 @@ impl Shared {
         NodeState {
             replica: self.config.id.clone(),
             role,
-            promised_term: self.promised_term(log.as_ref()),
-            leader: self.leadership.current().and_then(|claim| claim.leader),
+            promised_term: claim.as_ref().map_or(seen, |claim| claim.term),
+            leader: claim.and_then(|claim| claim.leader),
             log: self.whole_log_state(),
         }
     }

@@ -120,6 +120,33 @@ fn a_leader_that_may_have_acknowledged_alone_is_not_replaced_but_unsafely() {
     }
 }
 
+// Who was away when a leader was replaced knows of the first one alone; another one has promised the second a term, and has none of it.
+#[test]
+fn a_leader_that_only_a_promise_tells_of_is_waited_for_as_any_other() {
+    let mut cluster = Cluster::started(&["one", "two", "three"], Policy::Async);
+    cluster.send(0, b"everywhere");
+    cluster.agree();
+    cluster.stop(2);
+    cluster.machines[1].proxy.swallow(true, true);
+    eventually("the second is in sync", || {
+        cluster.node(0).status().peers.iter().any(|peer| peer.in_sync && peer.replica.as_str() == "two")
+    });
+    let outcome = cluster.node(1).promote(false);
+    assert!(outcome.done, "{}", outcome.text);
+    cluster.send(1, b"here alone");
+    cluster.stop(1);
+    cluster.start(2);
+    let outcome = cluster.node(2).promote(false);
+    assert!(!outcome.done && outcome.text.contains("demote it first"), "{}", outcome.text);
+    cluster.machines[1].proxy.swallow(false, false);
+    cluster.start(1);
+    eventually("the second leads", || leads(&cluster, 1));
+    assert_eq!(cluster.agree(), [b"everywhere".to_vec(), b"here alone".to_vec()]);
+    let outcome = cluster.node(2).promote(false);
+    assert!(outcome.done, "{}", outcome.text);
+    assert_eq!(cluster.agree().len(), 2);
+}
+
 #[test]
 fn a_leader_that_hands_over_leads_no_more_and_anybody_with_its_log_may() {
     let mut cluster = Cluster::started(&["one", "two", "three"], sync(2));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anchorlog_replicator::message::LogState;
-use anchorlog_replicator::promotion::{self, Case, Refused, Standing};
+use anchorlog_replicator::promotion::{self, Case, Known, Refused, Standing};
 use anchorlog_replicator::quorum::next_term;
 use anchorlog_replicator::{Member, Policy, ReplicaId, member};
 
@@ -16,7 +16,8 @@ use crate::world::{Claim, Life, Tooth, World, name};
 /// What came of asking whoever leads to hand over.
 enum Relieved {
     Nobody,
-    Done(usize),
+    /// It led in this term.
+    Done(u32, usize),
     Refused,
 }
 
@@ -47,6 +48,26 @@ impl World {
     fn seen_term(&self, node: usize) -> u32 {
         let last = self.nodes[node].engine().and_then(|engine| engine.history().last());
         last.map_or(0, |last| last.epoch.term)
+    }
+
+    /// Who led last, as those who answer know it before they promise anything; `led`: who is known to have, in which term.
+    fn last_leader(&self, answers: &[usize], led: Option<(u32, usize)>) -> Option<usize> {
+        let names: Vec<ReplicaId> = (0..NODES).map(name).collect();
+        let states = answers.iter().map(|node| {
+            let Claim { term, leader } = self.nodes[*node].claim;
+            let is_whole = self.nodes[*node].engine().is_some_and(|engine| engine.is_whole());
+            let seen = self.seen_term(*node);
+            // A leader that was superseded knows the term, and not whose it is.
+            let is_unknown = term > seen && leader.is_none() && self.nodes[*node].handed_over != term;
+            Known {
+                term: term.max(seen),
+                leader: leader.filter(|_| term >= seen).map(|leader| &names[leader]),
+                written: (is_whole && !is_unknown).then_some(seen),
+            }
+        });
+        let led = led.map(|(term, node)| Known { term, leader: Some(&names[node]), written: Some(term) });
+        let former = promotion::last_leader(states.chain(led));
+        former.and_then(|former| names.iter().position(|name| name == former))
     }
 
     /// The sets of members that may have the votes, as a node knows them.
@@ -92,14 +113,12 @@ impl World {
             // It would not start with a configuration that does not name it.
             return Ok(());
         }
-        let claim = self.nodes[candidate].claim;
-        let mut former = claim.leader.filter(|_| claim.term == self.seen_term(candidate));
-        let mut is_whole = self.plan.is_sync();
+        let (mut led, mut is_whole) = (None, self.plan.is_sync());
         // A leader that flushed all that it acknowledged, with copies of it, need not be asked.
         if self.plan.may_be_alone() || !is_whole {
             match self.relieve(candidate)? {
                 Relieved::Nobody => {}
-                Relieved::Done(node) => (former, is_whole) = (Some(node), true),
+                Relieved::Done(term, node) => (led, is_whole) = (Some((term, node)), true),
                 Relieved::Refused if unsafely => {}
                 Relieved::Refused => {
                     self.tally.no_quorum += 1;
@@ -108,6 +127,7 @@ impl World {
             }
         }
         let answers = self.answering(candidate);
+        let former = self.last_leader(&answers, led);
         let is_unsaid = self.tooth == Some(Tooth::UnsafeUnsaid);
         let policy = if unsafely || is_unsaid { self.plan.refusing() } else { self.plan.policy };
         let judge = |world: &World| match world.judge(candidate, policy, former, is_whole, &answers) {
@@ -167,7 +187,9 @@ impl World {
             None => Ok(Relieved::Nobody),
             // It leads already.
             Some((_, node)) if node == candidate => Ok(Relieved::Refused),
-            Some((_, node)) => Ok(if self.hand_over(node)? { Relieved::Done(node) } else { Relieved::Refused }),
+            Some((term, node)) => {
+                Ok(if self.hand_over(node)? { Relieved::Done(term, node) } else { Relieved::Refused })
+            }
         }
     }
 
@@ -206,6 +228,7 @@ impl World {
         let term = next_term(term, &name(node)).unwrap();
         self.model.claims(node, term)?;
         self.nodes[node].claim = Claim { term, leader: None };
+        self.nodes[node].handed_over = term;
         self.restart_as_follower(node)?;
         Ok(true)
     }

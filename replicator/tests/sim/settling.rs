@@ -10,6 +10,9 @@ use crate::model::{Outcome, demand};
 use crate::network::NODES;
 use crate::world::{KEPT_NAMES, QUEUE, World};
 
+/// A replica that was just seeded knows what survives once it has looked at that, which it does after it shows what is acknowledged.
+const SURVIVORS_KNOWN_WITHIN: Duration = Duration::from_millis(500);
+
 /// What a name keeps: which message, and where it is.
 type Kept = Option<(Vec<u8>, Option<Lsn>)>;
 
@@ -42,6 +45,10 @@ impl World {
         self.agree("after a power failure of all")?;
         self.same_bytes()?;
         self.readers()?;
+        let settled = self.now() + SURVIVORS_KNOWN_WITHIN;
+        while self.now() < settled {
+            self.step()?;
+        }
         self.kept()
     }
 

@@ -74,6 +74,8 @@ pub(crate) struct Node {
     degraded: (Epoch, u64, bool),
     /// Durable: the last term that it led.
     led: Option<u32>,
+    /// Durable: the term that it has promised itself when it handed over last; nobody leads in that.
+    pub(crate) handed_over: u32,
     /// It does nothing before this.
     pub(crate) paused: Duration,
 }
@@ -142,7 +144,7 @@ impl World {
             let disk = SimDisk::new(seed.wrapping_mul(NODES as u64) + number);
             disk.set_runs_inline(seed % 2 == 1);
             let (claim, degraded) = (Claim::default(), (Epoch::default(), 0, false));
-            Node { disk, life: Life::Empty, claim, degraded, led: None, paused: Duration::ZERO }
+            Node { disk, life: Life::Empty, claim, degraded, led: None, handed_over: 0, paused: Duration::ZERO }
         };
         let plan = Plan::of(seed, tooth);
         World {
