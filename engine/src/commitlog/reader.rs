@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. What is handed out is verified by its checksum, every time, from memory too: memory rots as well.
 //! 2. One disk read at a time: a reader at full speed was measured to cost commits nine tenths of their rate. Only along the log, for
-//!    another machine, a few are under way at once, and whoever asks for that sees that nobody appends ([`super::along`]).
+//!    another machine, a few are under way at once, and whoever asks for that sees that nobody appends (see `along`).
 //! 3. Readers of the same cold region share a read. One that goes along the log gets what lies behind with what it asks for: little while
 //!    commits are under way.
 //! 4. A block is read again when it was read before its last byte was written.
