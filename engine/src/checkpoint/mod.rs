@@ -427,9 +427,7 @@ pub(crate) fn publish(
 fn write_queues(writer: &StoreWriter, frozen: &Frozen, queues: &Queues) -> Result<(), CheckpointError> {
     let mut entries_table = writer.table(StoreTable::Entries)?;
     let mut queues_table = writer.table(StoreTable::Queues)?;
-    if let Some((last, _)) = frozen.queues.last() {
-        write_empty_queues(&mut queues_table, *last, queues)?;
-    }
+    write_empty_queues(&mut queues_table, frozen, queues)?;
     let mut entries = Vec::with_capacity(rows::PIECE_ENTRIES);
     for (id, mark) in &frozen.queues {
         let queue = queues.by_id(*id);
@@ -466,13 +464,14 @@ fn write_queues(writer: &StoreWriter, frozen: &Frozen, queues: &Queues) -> Resul
     Ok(())
 }
 
-/// Writes rows of the queues below `last` that have none: somebody asked for them, and nothing was ever in them. Without them whoever opens
+/// Writes rows of the queues below the last that changed which have none: somebody asked for them, and nothing was ever in them. Without them whoever opens
 /// the store would find others under numbers that are not theirs.
 fn write_empty_queues(
     queues_table: &mut crate::store::TableWriter<'_>,
-    last: u32,
+    frozen: &Frozen,
     queues: &Queues,
 ) -> Result<(), CheckpointError> {
+    let Some((last, _)) = frozen.queues.last() else { return Ok(()) };
     let (mut next, mut bad) = (0, None);
     let all = (Bound::Unbounded, Bound::Unbounded);
     queues_table.range(all, crate::store::Direction::Descending, |key, _| {
@@ -485,7 +484,9 @@ fn write_empty_queues(
     if let Some(row) = bad {
         return Err(row.into());
     }
-    for id in next..last {
+    // Those that changed, in the order of their numbers, get rows of their own.
+    let is_changed = |id: &u32| frozen.queues.binary_search_by_key(id, |(changed, _)| *changed).is_ok();
+    for id in (next..*last).filter(|id| !is_changed(id)) {
         let queue = queues.by_id(id);
         let row = rows::QueueRow {
             name: Arc::clone(&queue.name),
