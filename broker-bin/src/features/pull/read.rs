@@ -153,9 +153,7 @@ fn tagged(found: FetchOutcome, tags: Option<&TagFilter>) -> Read {
 }
 
 fn tag_of(message: &Message) -> Option<String> {
-    let attributes = Attributes::of(message)?;
-    let (_, properties) = message.payload().split_at_checked(attributes.stored.body_bytes as usize)?;
-    let all = attributes.properties(std::str::from_utf8(properties).ok()?);
+    let all = Attributes::of(message)?.properties_of(message)?;
     property(&all, "TAGS").map(str::to_owned)
 }
 

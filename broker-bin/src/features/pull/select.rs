@@ -79,8 +79,7 @@ fn done(messages: Vec<Message>, next: QueueOffset, range: QueueRange, more: bool
 fn is_wanted(shared: &Shared, message: &Message, expression: &Expression) -> bool {
     let text = |message: &Message| {
         let attributes = Attributes::of(message)?;
-        let (_, properties) = message.payload().split_at_checked(attributes.stored.body_bytes as usize)?;
-        let mut all = attributes.properties(std::str::from_utf8(properties).ok()?).into_owned();
+        let mut all = attributes.properties_of(message)?.into_owned();
         attributes.state().added(&shared.settings.cluster).into_iter().for_each(|piece| all.push_str(piece));
         Some(all)
     };

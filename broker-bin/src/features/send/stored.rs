@@ -338,6 +338,13 @@ impl<'a> Attributes<'a> {
         }
     }
 
+    /// The properties of the message that these belong to, as they count now.
+    #[must_use]
+    pub fn properties_of<'m>(&self, message: &'m Message) -> Option<Cow<'m, str>> {
+        let (_, own) = message.payload().split_at_checked(self.stored.body_bytes as usize)?;
+        Some(self.properties(std::str::from_utf8(own).ok()?))
+    }
+
     /// The properties as they count now, of those that the payload holds.
     #[must_use]
     pub fn properties<'p>(&self, payload: &'p str) -> Cow<'p, str> {
