@@ -464,8 +464,8 @@ fn write_queues(writer: &StoreWriter, frozen: &Frozen, queues: &Queues) -> Resul
     Ok(())
 }
 
-/// Writes rows of the queues below the last that changed which have none: somebody asked for them, and nothing was ever in them. Without them whoever opens
-/// the store would find others under numbers that are not theirs.
+/// Writes rows of the queues below the last that changed which have none: somebody asked for them, and nothing was ever in them. Without
+/// them whoever opens the store would find others under numbers that are not theirs.
 fn write_empty_queues(
     queues_table: &mut crate::store::TableWriter<'_>,
     frozen: &Frozen,
